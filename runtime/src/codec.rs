@@ -1,0 +1,83 @@
+//! Avro bodies: typed structs to bytes and back, without ever building an Avro `Value`.
+
+use apache_avro::{reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A body that does not fit its schema or its struct. The text is cut: Avro's own errors carry whole schemas.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct CodecError(String);
+
+impl CodecError {
+    const MAX_CHARS: usize = 400;
+
+    /// An error that says `text`, cut to a readable length.
+    #[must_use]
+    pub fn new(text: impl std::fmt::Display) -> Self {
+        let text = text.to_string();
+        match text.char_indices().nth(Self::MAX_CHARS) {
+            Some((cut, _)) => Self(format!("{}…", &text[..cut])),
+            None => Self(text),
+        }
+    }
+}
+
+/// One body to be read with the schema it was written with.
+#[derive(Debug)]
+pub struct RecordReader<'a> {
+    datum: &'a GenericDatumReader<'static>,
+    body: &'a [u8],
+}
+
+impl<'a> RecordReader<'a> {
+    /// A body (without the Confluent prefix) and the reader of its writer's schema.
+    #[must_use]
+    pub fn new(datum: &'a GenericDatumReader<'static>, body: &'a [u8]) -> Self {
+        Self { datum, body }
+    }
+
+    /// Reads the whole body into a struct that names the fields it uses.
+    ///
+    /// # Errors
+    /// The body is truncated, does not fit its schema, has bytes left over, or lacks a field that the struct requires.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
+        let mut rest = self.body;
+        let value = self.datum.read_deser(&mut rest).map_err(CodecError::new)?;
+        if rest.is_empty() {
+            Ok(value)
+        } else {
+            Err(CodecError::new(format!("{} bytes are left over after the record", rest.len())))
+        }
+    }
+}
+
+/// One body to be written.
+#[derive(Debug)]
+pub struct RecordWriter<'a> {
+    datum: &'a GenericDatumWriter<'static>,
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> RecordWriter<'a> {
+    /// A writer that appends to `out`.
+    #[must_use]
+    pub fn new(datum: &'a GenericDatumWriter<'static>, out: &'a mut Vec<u8>) -> Self {
+        Self { datum, out }
+    }
+
+    /// Appends the body.
+    ///
+    /// # Errors
+    /// The struct does not fit the schema.
+    pub fn write<T: Serialize>(&mut self, body: &T) -> Result<(), CodecError> {
+        self.datum.write_ser(self.out, body).map(|_| ()).map_err(CodecError::new)
+    }
+
+    /// What a read-only enum answers when asked to write.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn refuse(&mut self) -> Result<(), CodecError> {
+        Err(CodecError::new("this enum was declared with hears!, so it is only read"))
+    }
+}

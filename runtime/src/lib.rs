@@ -1,0 +1,14 @@
+//! The runtime of dacapo: the only crate that knows Kafka, Avro, the schema registry and the local store.
+//!
+//! A service is a [`decider::Decider`]; everything else (idempotence, transactions, ownership, recovery, effects, timers, health)
+//! is done here.
+
+pub mod codec;
+pub mod decider;
+pub mod message;
+pub mod testing;
+
+pub use decider::{
+    Answer, Decider, Decision, Due, Effect, Heard, NoEffect, NothingToPerform, Perform, TimerFired, TimestampMs, Unanswered,
+};
+pub use message::{Channel, Message, NoCommand, RecordType, Written};

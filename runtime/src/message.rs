@@ -1,0 +1,242 @@
+//! Avro records as Rust types: which records a service writes, and which it understands.
+//!
+//! A service declares two kinds of enums. [`says!`](crate::says) lists records it *writes* (events on its own topic, commands to
+//! its own inbox), each pinned to the schema version that its struct was written for. [`hears!`](crate::hears) lists records it
+//! *reads*; the struct names only the fields it uses and the writer's schema decides how bytes are read (tolerant reader).
+//! This module knows names and serde; bytes and schema ids are the business of `codec`.
+
+use std::fmt::Debug;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::codec::{CodecError, RecordReader, RecordWriter};
+
+/// The topic kind a record travels on: a service has one of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Channel {
+    /// `musiccorp.<owner>.events`: written by its owner only, kept for ever.
+    Events,
+    /// `musiccorp.<owner>.inbox`: read by its owner only.
+    Inbox,
+}
+
+/// One Avro record type in the contract: who owns it, where it travels, and what it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordType {
+    /// The service that owns the schema, as its folder under `schemas/` is named (`order-processor`).
+    pub owner: &'static str,
+    /// The topic kind it travels on.
+    pub channel: Channel,
+    /// The record's short name (`OrderPlaced`). Also the name of the Rust struct.
+    pub name: &'static str,
+    /// The schema compiled into the writer; `None` for records that are only read.
+    pub schema: Option<&'static str>,
+}
+
+impl RecordType {
+    /// The Avro full name in a system, which is also the registry subject and the CloudEvents type:
+    /// `com.musiccorp.order_processor.OrderPlaced` for the system `musiccorp`.
+    #[must_use]
+    pub fn full_name(&self, system: &str) -> String {
+        format!("com.{system}.{}.{}", self.owner.replace('-', "_"), self.name)
+    }
+
+    /// The topic it travels on in a system: `musiccorp.order-processor.events`. Inbox records of the owner `runtime` travel on
+    /// the inbox of the service that asked for them.
+    #[must_use]
+    pub fn topic(&self, system: &str) -> String {
+        topic(system, self.owner, self.channel)
+    }
+}
+
+/// The topic of a service: `<system>.<service>.<events|inbox>`.
+#[must_use]
+pub fn topic(system: &str, service: &str, channel: Channel) -> String {
+    let channel = match channel {
+        Channel::Events => "events",
+        Channel::Inbox => "inbox",
+    };
+    format!("{system}.{service}.{channel}")
+}
+
+/// An enum with one newtype variant per record type. Implemented by [`says!`](crate::says) and [`hears!`](crate::hears), not by hand.
+pub trait Message: Debug + Clone + PartialEq + Sized + Send + Sync + 'static {
+    /// Every record type of the enum, in declaration order.
+    const RECORDS: &'static [RecordType];
+
+    /// The record type of this value.
+    fn record(&self) -> &'static RecordType;
+
+    /// Reads the body of a record of type `name` (the short name).
+    ///
+    /// # Errors
+    /// [`CodecError`] if the bytes do not fit the writer's schema, or the struct does not fit what was read.
+    /// `Ok(None)` if the enum has no such record.
+    fn read(name: &str, record: &RecordReader<'_>) -> Result<Option<Self>, CodecError>;
+
+    /// Writes the body with the schema compiled in. Read-only enums never get here: [`Written`] marks those that do.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the struct does not fit its schema.
+    fn write(&self, record: &mut RecordWriter<'_>) -> Result<(), CodecError>;
+}
+
+/// A [`Message`] whose every record carries the schema it is written with.
+pub trait Written: Message {}
+
+/// A body that can cross the wire in both directions.
+pub trait Body: Serialize + DeserializeOwned {}
+impl<T: Serialize + DeserializeOwned> Body for T {}
+
+/// The commands of a service that sends none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoCommand {}
+
+impl Message for NoCommand {
+    const RECORDS: &'static [RecordType] = &[];
+
+    fn record(&self) -> &'static RecordType {
+        match *self {}
+    }
+
+    fn read(_: &str, _: &RecordReader<'_>) -> Result<Option<Self>, CodecError> {
+        Ok(None)
+    }
+
+    fn write(&self, _: &mut RecordWriter<'_>) -> Result<(), CodecError> {
+        match *self {}
+    }
+}
+
+impl Written for NoCommand {}
+
+/// Declares the records a service writes, each with the version of the schema its struct was written for.
+///
+/// The schema text is compiled in from `schemas/<owner>/<events|inbox>/<Record>/v<version>.avsc`, seen from a service crate two
+/// folders below the workspace root.
+///
+/// ```ignore
+/// runtime::says! {
+///     /// What the payment service says.
+///     pub enum Event {
+///         events of "payment" { PaymentRequested = 1, PaymentTaken = 1 }
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! says {
+    ($(#[$meta:meta])* $vis:vis enum $Enum:ident {
+        $( $channel:ident of $owner:literal { $( $Name:ident = $version:literal ),* $(,)? } )*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        $vis enum $Enum { $($( #[doc = concat!("`", stringify!($Name), "` v", $version, " of ", $owner, ".")] $Name($Name), )*)* }
+
+        $crate::__message! {
+            $Enum { $($( $Name, $channel, $owner, Some(include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"), "/../../schemas/", $owner, "/", stringify!($channel), "/", stringify!($Name), "/v", $version, ".avsc"
+            ))), writes; )*)* }
+        }
+
+        impl $crate::message::Written for $Enum {}
+    };
+}
+
+/// Declares the records a service understands. The structs name only the fields it uses.
+///
+/// ```ignore
+/// runtime::hears! {
+///     /// What the payment service hears.
+///     pub enum Input {
+///         events of "order-processor" { OrderPlaced, OrderCancelled }
+///         inbox of "payment" { GatewayAnswered }
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! hears {
+    ($(#[$meta:meta])* $vis:vis enum $Enum:ident {
+        $( $channel:ident of $owner:literal { $( $Name:ident ),* $(,)? } )*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        $vis enum $Enum { $($( #[doc = concat!("`", stringify!($Name), "` of ", $owner, ".")] $Name($Name), )*)* }
+
+        $crate::__message! { $Enum { $($( $Name, $channel, $owner, None, reads; )*)* } }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __message {
+    ($Enum:ident { $( $Name:ident, $channel:ident, $owner:literal, $schema:expr, $direction:ident; )* }) => {
+        impl $crate::message::Message for $Enum {
+            const RECORDS: &'static [$crate::message::RecordType] = &[ $(
+                $crate::message::RecordType {
+                    owner: $owner,
+                    channel: $crate::__channel!($channel),
+                    name: stringify!($Name),
+                    schema: $schema,
+                },
+            )* ];
+
+            fn record(&self) -> &'static $crate::message::RecordType {
+                let name = match self { $( Self::$Name(_) => stringify!($Name), )* };
+                $crate::message::find(Self::RECORDS, name)
+            }
+
+            fn read(
+                name: &str,
+                record: &$crate::codec::RecordReader<'_>,
+            ) -> Result<Option<Self>, $crate::codec::CodecError> {
+                match name {
+                    $( stringify!($Name) => record.read::<$Name>().map(|body| Some(Self::$Name(body))), )*
+                    _ => Ok(None),
+                }
+            }
+
+            fn write(
+                &self,
+                record: &mut $crate::codec::RecordWriter<'_>,
+            ) -> Result<(), $crate::codec::CodecError> {
+                match self { $( Self::$Name(body) => $crate::__write!($direction, record, body), )* }
+            }
+        }
+
+        $( impl From<$Name> for $Enum {
+            fn from(body: $Name) -> Self {
+                Self::$Name(body)
+            }
+        } )*
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __channel {
+    (events) => {
+        $crate::message::Channel::Events
+    };
+    (inbox) => {
+        $crate::message::Channel::Inbox
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __write {
+    (writes, $record:ident, $body:ident) => {
+        $record.write($body)
+    };
+    (reads, $record:ident, $body:ident) => {{
+        let _ = $body;
+        $record.refuse()
+    }};
+}
+
+/// Finds a record type by its short name. Only called with names that the same macro put into `records`.
+#[doc(hidden)]
+#[must_use]
+pub fn find(records: &'static [RecordType], name: &str) -> &'static RecordType {
+    records.iter().find(|record| record.name == name).expect("a variant's record stands in its own enum's table")
+}
