@@ -23,7 +23,6 @@ impl CodecError {
 }
 
 /// One body to be read with the schema it was written with.
-#[derive(Debug)]
 pub struct RecordReader<'a> {
     datum: &'a GenericDatumReader<'static>,
     body: &'a [u8],
@@ -52,7 +51,6 @@ impl<'a> RecordReader<'a> {
 }
 
 /// One body to be written.
-#[derive(Debug)]
 pub struct RecordWriter<'a> {
     datum: &'a GenericDatumWriter<'static>,
     out: &'a mut Vec<u8>,

@@ -9,6 +9,7 @@ pub mod message;
 pub mod testing;
 
 pub use decider::{
-    Answer, Decider, Decision, Due, Effect, Heard, NoEffect, NothingToPerform, Perform, TimerFired, TimestampMs, Unanswered,
+    Answer, Decider, Decision, Due, Effect, Heard, NoEffect, NothingToPerform, Perform, TimerFired, TimestampMs,
+    Unanswered,
 };
 pub use message::{Channel, Message, NoCommand, RecordType, Written};

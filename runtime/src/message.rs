@@ -112,20 +112,20 @@ impl Written for NoCommand {}
 
 /// Declares the records a service writes, each with the version of the schema its struct was written for.
 ///
-/// The schema text is compiled in from `schemas/<owner>/<events|inbox>/<Record>/v<version>.avsc`, seen from a service crate two
-/// folders below the workspace root.
+/// The schema text is compiled in from `<folder>/<owner>/<events|inbox>/<Record>/v<version>.avsc`, the folder seen from the
+/// crate's own `Cargo.toml`.
 ///
 /// ```ignore
 /// runtime::says! {
 ///     /// What the payment service says.
-///     pub enum Event {
+///     pub enum Event in "../../schemas" {
 ///         events of "payment" { PaymentRequested = 1, PaymentTaken = 1 }
 ///     }
 /// }
 /// ```
 #[macro_export]
 macro_rules! says {
-    ($(#[$meta:meta])* $vis:vis enum $Enum:ident {
+    ($(#[$meta:meta])* $vis:vis enum $Enum:ident in $schemas:literal {
         $( $channel:ident of $owner:literal { $( $Name:ident = $version:literal ),* $(,)? } )*
     }) => {
         $(#[$meta])*
@@ -134,7 +134,7 @@ macro_rules! says {
 
         $crate::__message! {
             $Enum { $($( $Name, $channel, $owner, Some(include_str!(concat!(
-                env!("CARGO_MANIFEST_DIR"), "/../../schemas/", $owner, "/", stringify!($channel), "/", stringify!($Name), "/v", $version, ".avsc"
+                env!("CARGO_MANIFEST_DIR"), "/", $schemas, "/", $owner, "/", stringify!($channel), "/", stringify!($Name), "/v", $version, ".avsc"
             ))), writes; )*)* }
         }
 

@@ -73,7 +73,11 @@ impl<D: Decider> Scenario<D> {
         let decision = after.handle(input);
         let once = after.state.clone();
         let again = after.handle(input);
-        assert_eq!(after.state, once, "handling {:?} twice changed the state again; the second time said {:?}", input.body, again);
+        assert_eq!(
+            after.state, once,
+            "handling {:?} twice changed the state again; the second time said {:?}",
+            input.body, again
+        );
         Outcome { decider: after.decider, state: once, decision }
     }
 
@@ -142,7 +146,8 @@ impl<D: Decider> Outcome<D> {
     /// Other commands were sent.
     #[track_caller]
     pub fn then_sends<C: Into<D::Command>>(self, sends: impl IntoIterator<Item = (&'static str, C)>) -> Self {
-        let expected: Vec<(String, D::Command)> = sends.into_iter().map(|(key, c)| (key.to_owned(), c.into())).collect();
+        let expected: Vec<(String, D::Command)> =
+            sends.into_iter().map(|(key, c)| (key.to_owned(), c.into())).collect();
         let sent: Vec<(String, D::Command)> =
             self.decision.sends.iter().map(|send| (send.key.clone(), send.command.clone())).collect();
         assert_eq!(sent, expected);
@@ -192,7 +197,12 @@ where
         for second in first + 1..facts.len() {
             let mut order = straight.clone();
             order.swap(first, second);
-            assert_eq!(told(&order), expected, "with fact {second} heard before fact {first}: {:?}", facts[second].body);
+            assert_eq!(
+                told(&order),
+                expected,
+                "with fact {second} heard before fact {first}: {:?}",
+                facts[second].body
+            );
         }
     }
 }

@@ -1,0 +1,58 @@
+//! The enums of a service: names, schemas, and bodies there and back.
+
+use apache_avro::{Schema, reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter};
+use runtime::{
+    TimerFired, Written,
+    codec::{RecordReader, RecordWriter},
+    message::Message,
+};
+use serde::Deserialize;
+
+mod written {
+    use super::TimerFired;
+    runtime::says! {
+        /// What a service writes.
+        pub enum Command in "../schemas" { inbox of "runtime" { TimerFired = 1 } }
+    }
+}
+
+/// A tolerant reader: it uses none of the fields.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Tolerant {}
+
+mod read {
+    use super::TimerFired;
+    runtime::hears! {
+        /// What a service reads.
+        pub enum Input { inbox of "runtime" { TimerFired } }
+    }
+}
+
+fn bytes_of(message: &impl Written) -> (&'static Schema, Vec<u8>) {
+    let schema: &'static Schema = Box::leak(Box::new(Schema::parse_str(message.record().schema.unwrap()).unwrap()));
+    let datum = GenericDatumWriter::builder(schema).build().unwrap();
+    let mut out = Vec::new();
+    message.write(&mut RecordWriter::new(&datum, &mut out)).unwrap();
+    (schema, out)
+}
+
+#[test]
+fn a_body_goes_there_and_back() {
+    let (schema, bytes) = bytes_of(&written::Command::from(TimerFired { due_at: 42 }));
+    let datum = GenericDatumReader::builder(schema).build().unwrap();
+    let reader = RecordReader::new(&datum, &bytes);
+    assert_eq!(
+        read::Input::read("TimerFired", &reader).unwrap(),
+        Some(read::Input::TimerFired(TimerFired { due_at: 42 }))
+    );
+    assert_eq!(read::Input::read("Unheard", &reader).unwrap(), None);
+    assert!(reader.read::<Tolerant>().is_ok());
+}
+
+#[test]
+fn a_truncated_body_is_an_error() {
+    let (schema, bytes) = bytes_of(&written::Command::from(TimerFired { due_at: i64::MAX }));
+    let datum = GenericDatumReader::builder(schema).build().unwrap();
+    let reader = RecordReader::new(&datum, &bytes[..bytes.len() - 1]);
+    assert!(read::Input::read("TimerFired", &reader).is_err());
+}
