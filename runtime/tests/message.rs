@@ -1,5 +1,7 @@
 //! The enums of a service: names, schemas, and bodies there and back.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use apache_avro::{Schema, reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter};
 use runtime::{
     TimerFired, Written,
@@ -16,9 +18,11 @@ mod written {
     }
 }
 
-/// A tolerant reader: it uses none of the fields.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Tolerant {}
+mod tolerant {
+    /// A tolerant reader: it uses none of the fields. Avro finds a record by its name, so the struct is called the same.
+    #[derive(super::Deserialize)]
+    pub(super) struct TimerFired {}
+}
 
 mod read {
     use super::TimerFired;
@@ -46,7 +50,7 @@ fn a_body_goes_there_and_back() {
         Some(read::Input::TimerFired(TimerFired { due_at: 42 }))
     );
     assert_eq!(read::Input::read("Unheard", &reader).unwrap(), None);
-    assert!(reader.read::<Tolerant>().is_ok());
+    assert!(reader.read::<tolerant::TimerFired>().is_ok());
 }
 
 #[test]
