@@ -194,15 +194,10 @@ where
     let straight: Vec<usize> = (0..facts.len()).collect();
     let expected = told(&straight);
     for first in 0..facts.len() {
-        for second in first + 1..facts.len() {
+        for (second, fact) in facts.iter().enumerate().skip(first + 1) {
             let mut order = straight.clone();
             order.swap(first, second);
-            assert_eq!(
-                told(&order),
-                expected,
-                "with fact {second} heard before fact {first}: {:?}",
-                facts[second].body
-            );
+            assert_eq!(told(&order), expected, "with fact {second} heard before fact {first}: {:?}", fact.body);
         }
     }
 }

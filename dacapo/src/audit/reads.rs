@@ -1,0 +1,48 @@
+//! What the auditor reads: only the fields that it adds up. These structs are its own; it shares none with the services.
+
+use serde::Deserialize;
+
+macro_rules! facts {
+    ($( $Name:ident { $( $field:ident: $Type:ty ),* $(,)? } )*) => { $(
+        #[derive(Debug, Clone, PartialEq, Deserialize)]
+        pub(crate) struct $Name { $( pub(crate) $field: $Type, )* }
+    )* };
+}
+
+facts! {
+    Money { amount_minor: i64, currency: String }
+    ItemLine { sku: String, quantity: i32 }
+
+    OrderPlaced { order_id: String, total: Money }
+    OrderRejected { order_id: String }
+    OrderCompleted { order_id: String, total: Money }
+    OrderCancelled { order_id: String }
+
+    PaymentTaken { order_id: String, amount: Money }
+    PaymentDeclined { order_id: String }
+    PaymentVoided { order_id: String }
+    PaymentRefunded { order_id: String, amount: Money }
+
+    OrderDispatched { order_id: String }
+    StockReleased { order_id: String }
+    GoodsReceived { sku: String, quantity: i32 }
+    ItemHeld { sku: String, order_id: String, quantity: i32 }
+    ItemShort { sku: String, free: i32 }
+    ItemFreed { sku: String, order_id: String, quantity: i32 }
+    ItemShipped { sku: String, order_id: String, quantity: i32 }
+    StockWrittenOff { sku: String, order_id: String, quantity: i32 }
+
+    PointsAwarded { order_id: String }
+}
+
+runtime::hears! {
+    /// The facts that are added up.
+    pub(crate) enum Fact {
+        events of "order-processor" { OrderPlaced, OrderRejected, OrderCompleted, OrderCancelled }
+        events of "payment" { PaymentTaken, PaymentDeclined, PaymentVoided, PaymentRefunded }
+        events of "warehouse" {
+            OrderDispatched, StockReleased, GoodsReceived, ItemHeld, ItemShort, ItemFreed, ItemShipped, StockWrittenOff,
+        }
+        events of "loyalty" { PointsAwarded }
+    }
+}
