@@ -3,6 +3,8 @@
 use apache_avro::{reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter};
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::tolerant::Tolerant;
+
 /// A body that does not fit its schema or its struct. The text is cut: Avro's own errors carry whole schemas.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -41,7 +43,7 @@ impl<'a> RecordReader<'a> {
     /// The body is truncated, does not fit its schema, has bytes left over, or lacks a field that the struct requires.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
         let mut rest = self.body;
-        let value = self.datum.read_deser(&mut rest).map_err(CodecError::new)?;
+        let Tolerant(value) = self.datum.read_deser(&mut rest).map_err(CodecError::new)?;
         if rest.is_empty() {
             Ok(value)
         } else {

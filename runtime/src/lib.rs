@@ -7,6 +7,7 @@ pub mod codec;
 pub mod decider;
 pub mod message;
 pub mod testing;
+mod tolerant;
 
 pub use decider::{
     Answer, Decider, Decision, Due, Effect, Heard, NoEffect, NothingToPerform, Perform, TimerFired, TimestampMs,
