@@ -1,1 +1,46 @@
-//! order-processor
+//! The order-processor: owns orders, from the request to one of three ends. Key: the order.
+//!
+//! - **Hears** warehouse: StockShort, PickingStarted, PackagingFailed, OrderDispatched · payment: PaymentTaken, PaymentDeclined ·
+//!   loyalty: PointsAwarded. Its edge looks customers and albums up in their owners' events.
+//! - **Inbox** PlaceOrder.
+//! - **Says** OrderPlaced, OrderRejected, OrderPaid, OrderPicking, OrderShipped, OrderCompleted, OrderCancelled,
+//!   OrderFactNoted, CommandRefused.
+//! - **Remembers** of an open order its status, customer, lines and total, and facts that came early; of an ended one its status.
+//! - **Undoes** nothing of its own: OrderCancelled is the one event on which every other service undoes what it did.
+//! - **Personal data** name, mail address and postal address, in its events, in PlaceOrder and in the state of open orders. A
+//!   forgotten customer's open orders finish first; their events stay, new orders are rejected.
+
+use std::borrow::Cow;
+
+use runtime::{Decider, Decision, Heard, NoEffect};
+
+pub mod decide;
+pub mod events;
+pub mod evolve;
+pub mod inbox;
+pub mod reads;
+
+/// The order-processor's rules.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OrderProcessor;
+
+impl Decider for OrderProcessor {
+    const NAME: &'static str = "order-processor";
+    type State = evolve::State;
+    type Input = reads::Input;
+    type Event = events::Event;
+    type Command = inbox::Command;
+    type Effect = NoEffect;
+
+    fn entity<'a>(&self, input: &'a Heard<Self::Input>) -> Cow<'a, str> {
+        reads::order_of(input)
+    }
+
+    fn decide(&self, state: &Self::State, input: &Heard<Self::Input>) -> Decision<Self::Event, Self::Command> {
+        decide::decide(state, input)
+    }
+
+    fn evolve(&self, state: Self::State, event: &Self::Event) -> Self::State {
+        evolve::evolve(state, event)
+    }
+}

@@ -1,0 +1,290 @@
+//! What the order-processor says: every event on its own topic, as its schema has it.
+//!
+//! These structs are written, and read back when the own log is folded. They know no other service's types.
+
+use serde::{Deserialize, Serialize};
+
+runtime::says! {
+    /// What the order-processor says.
+    pub enum Event in "../../schemas" {
+        events of "order-processor" {
+            OrderPlaced = 1,
+            OrderRejected = 1,
+            OrderPaid = 1,
+            OrderPicking = 1,
+            OrderShipped = 1,
+            OrderCompleted = 1,
+            OrderCancelled = 1,
+            OrderFactNoted = 1,
+            CommandRefused = 1,
+        }
+    }
+}
+
+/// An amount in the smallest unit of its currency.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Money {
+    /// The amount in minor units.
+    pub amount_minor: i64,
+    /// ISO 4217 code.
+    pub currency: String,
+}
+
+/// How a customer is addressed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// The name as the customer wrote it.
+    pub name: String,
+    /// The address that mail goes to.
+    pub email: String,
+}
+
+/// Where a parcel goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// Street and house number.
+    pub street: String,
+    /// Town or city.
+    pub city: String,
+    /// Postal code.
+    pub postcode: String,
+    /// ISO 3166-1 alpha-2 code.
+    pub country: String,
+}
+
+/// One album of an order, as it was sold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderLine {
+    /// The album's stock keeping unit.
+    pub sku: String,
+    /// Its title on the day of the order.
+    pub title: String,
+    /// Its artist on the day of the order.
+    pub artist: String,
+    /// How many copies.
+    pub quantity: i32,
+    /// The price of one copy on the day of the order.
+    pub unit_price: Money,
+    /// The price of all copies.
+    pub line_total: Money,
+}
+
+/// An order was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderPlaced {
+    /// The order.
+    pub order_id: String,
+    /// The customer who ordered.
+    pub customer_id: String,
+    /// How the customer is addressed about this order.
+    pub contact: Contact,
+    /// Where the parcel goes.
+    pub ship_to: Address,
+    /// What was ordered.
+    pub lines: Vec<OrderLine>,
+    /// What it costs.
+    pub total: Money,
+    /// The gateway's token for the means of payment.
+    pub payment_method: String,
+    /// Tells a repeated request from another one.
+    pub request_digest: String,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// Why an order was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum RejectReason {
+    /// Nobody has the customer id.
+    UnknownCustomer,
+    /// The customer asked to be forgotten.
+    CustomerForgotten,
+    /// Nobody lists a sku.
+    UnknownSku,
+    /// An album is no longer sold.
+    PriceGone,
+    /// The prices are in several currencies.
+    MixedCurrencies,
+    /// More than this shop sells in one order.
+    TooLarge,
+    /// A reason that a later version gives.
+    #[serde(other)]
+    Unknown,
+}
+
+/// An order was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderRejected {
+    /// The order that is none.
+    pub order_id: String,
+    /// The customer that the request named.
+    pub customer_id: String,
+    /// The rule that the request broke.
+    pub reason: RejectReason,
+    /// What broke it, for a person.
+    pub detail: String,
+    /// Tells a repeated request from another one.
+    pub request_digest: String,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// The money for an order was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderPaid {
+    /// The order.
+    pub order_id: String,
+    /// The customer who ordered.
+    pub customer_id: String,
+    /// How the customer is addressed about this order.
+    pub contact: Contact,
+    /// What was ordered.
+    pub lines: Vec<OrderLine>,
+    /// What was paid.
+    pub total: Money,
+    /// The payment, as the payment service calls it.
+    pub payment_id: String,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// The warehouse is picking an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderPicking {
+    /// The order.
+    pub order_id: String,
+    /// The customer who ordered.
+    pub customer_id: String,
+    /// What was ordered.
+    pub lines: Vec<OrderLine>,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// The parcel of an order is with the courier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderShipped {
+    /// The order.
+    pub order_id: String,
+    /// The customer who ordered.
+    pub customer_id: String,
+    /// How the customer is addressed about this order.
+    pub contact: Contact,
+    /// Where the parcel goes.
+    pub ship_to: Address,
+    /// What was ordered.
+    pub lines: Vec<OrderLine>,
+    /// What it cost.
+    pub total: Money,
+    /// The courier that took the parcel.
+    pub carrier: String,
+    /// The parcel's number with that courier.
+    pub tracking_number: String,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// An order reached its good end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderCompleted {
+    /// The order.
+    pub order_id: String,
+    /// The customer who ordered.
+    pub customer_id: String,
+    /// What was ordered.
+    pub lines: Vec<OrderLine>,
+    /// What it cost.
+    pub total: Money,
+    /// The loyalty points that it earned.
+    pub points_awarded: i64,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// Why an accepted order is not fulfilled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CancelReason {
+    /// The warehouse is short of an album.
+    OutOfStock,
+    /// The gateway declined the payment.
+    PaymentDeclined,
+    /// The gateway never answered in time.
+    PaymentAbandoned,
+    /// An album was not on the shelf when the parcel was packed.
+    LostAtPackaging,
+    /// The customer changed their mind.
+    CustomerRequest,
+    /// An operator gave up.
+    GivenUp,
+    /// A reason that a later version gives.
+    #[serde(other)]
+    Unknown,
+}
+
+/// An accepted order will not be fulfilled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderCancelled {
+    /// The order.
+    pub order_id: String,
+    /// The customer who ordered.
+    pub customer_id: String,
+    /// How the customer is addressed about this order.
+    pub contact: Contact,
+    /// What was ordered.
+    pub lines: Vec<OrderLine>,
+    /// What it would have cost.
+    pub total: Money,
+    /// What stopped it.
+    pub reason: CancelReason,
+    /// What stopped it, for a person.
+    pub detail: String,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// A fact that can be heard early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum NotedFact {
+    /// The warehouse started to pick.
+    PickingStarted,
+    /// The parcel is with the courier.
+    Dispatched,
+    /// The loyalty points were awarded.
+    PointsAwarded,
+    /// A fact that a later version notes.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A fact was heard before the one it follows from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderFactNoted {
+    /// The order.
+    pub order_id: String,
+    /// What was heard.
+    pub fact: NotedFact,
+    /// The courier, if the parcel is with one.
+    pub carrier: Option<String>,
+    /// The parcel's number, if it is with a courier.
+    pub tracking_number: Option<String>,
+    /// The loyalty points, if they were awarded.
+    pub points: Option<i64>,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// A command may not be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandRefused {
+    /// The order it was for.
+    pub entity_id: String,
+    /// The record name of the command.
+    pub command: String,
+    /// Why, for a person.
+    pub reason: String,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
