@@ -1,0 +1,38 @@
+//! What the warehouse decides: which of its two kinds of entity an input is for. Pure: it reads its state and its input only.
+//!
+//! Facts are never refused and may come in any order; an order or item that cannot use one yet says an event that keeps it, one
+//! that can no longer use it says nothing. `ReceiveGoods` is the only command from outside, so the only one that is refused.
+
+mod fulfilment;
+mod release;
+mod stock_item;
+
+use runtime::{Decision, Heard};
+
+use crate::{events::Event, evolve::State, inbox::Command, reads::Input};
+
+/// What comes of one input.
+pub(crate) type Decided = Decision<Event, Command>;
+
+/// Decides what comes of an input.
+#[must_use]
+pub fn decide(state: &State, heard: &Heard<Input>) -> Decided {
+    let at = heard.at_ms;
+    let order = state.fulfilment.as_deref();
+    let item = state.item.as_deref();
+    match &heard.body {
+        Input::OrderPlaced(placed) => fulfilment::on_placed(order, placed, at),
+        Input::HoldResult(result) => fulfilment::on_hold_result(order, result, at),
+        Input::OrderPaid(paid) => fulfilment::on_paid(order, paid, at),
+        Input::PickResult(result) => fulfilment::on_pick_result(order, result, at),
+        Input::CourierAnswer(answer) => fulfilment::on_courier_answer(order, answer, at),
+        Input::OrderCancelled(cancelled) => release::on_cancelled(order, &cancelled.order_id, at),
+        Input::FreeResult(result) => release::on_freed(order, result, at),
+        Input::WriteOffResult(result) => release::on_written_off(order, result, at),
+        Input::ReceiveGoods(goods) => stock_item::receive(item, goods, at),
+        Input::HoldItem(hold) => stock_item::hold(item, hold, at),
+        Input::FreeItem(free) => stock_item::free(item, free, at),
+        Input::ShipItem(ship) => stock_item::ship(item, ship, at),
+        Input::WriteOffItem(write_off) => stock_item::write_off(item, write_off, at),
+    }
+}
