@@ -3,12 +3,19 @@
 //! A service is a [`decider::Decider`]; everything else (idempotence, transactions, ownership, recovery, effects, timers, health)
 //! is done here.
 
+pub mod clock;
 pub mod codec;
+pub mod config;
 pub mod decider;
+pub mod envelope;
+pub mod kafka;
 pub mod message;
+pub mod registry;
+pub mod telemetry;
 pub mod testing;
 mod tolerant;
 
+pub use config::{Args, Config, Secret};
 pub use decider::{
     Answer, Decider, Decision, Due, Effect, Heard, NoEffect, NothingToPerform, Perform, TimerFired, TimestampMs,
     Unanswered,

@@ -1,0 +1,418 @@
+//! Topics: what they must be like, what is there, and what would have to change.
+//!
+//! A plan is drawn first and can be shown; applying it only ever creates. What exists and differs is reported, never altered.
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication},
+    client::Client,
+    error::KafkaError,
+    types::RDKafkaErrorCode,
+};
+
+use super::client::{self, ClientLog};
+use crate::{
+    config::Config,
+    message::{self, Channel},
+};
+
+/// What a topic is for, which decides how it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicKind {
+    /// A service's events: its event store, kept for ever.
+    Events,
+    /// A service's inbox: what it was told; may be cut once decided.
+    Inbox,
+    /// What a group could not read or handle: kept until somebody looks.
+    DeadLetters,
+    /// The latest value of each key.
+    Compacted,
+}
+
+impl TopicKind {
+    /// The settings a topic of this kind is created with.
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
+        // The timestamp is part of the record: it is the only clock a decider has.
+        const CREATE_TIME: (&str, &str) = ("message.timestamp.type", "CreateTime");
+        const FOR_EVER: [(&str, &str); 2] = [("retention.ms", "-1"), ("retention.bytes", "-1")];
+        match self {
+            Self::Events | Self::DeadLetters => &[("cleanup.policy", "delete"), FOR_EVER[0], FOR_EVER[1], CREATE_TIME],
+            // An input is decided within seconds, but a service may be away for a long week-end, and then some.
+            Self::Inbox => &[("cleanup.policy", "delete"), ("retention.ms", "2592000000"), FOR_EVER[1], CREATE_TIME],
+            Self::Compacted => &[("cleanup.policy", "compact"), CREATE_TIME],
+        }
+    }
+
+    /// Which of the settings an existing topic must have. Retention of an inbox is the operator's.
+    fn is_required(self, setting: &str) -> bool {
+        match self {
+            Self::Inbox => !setting.starts_with("retention."),
+            Self::Events | Self::DeadLetters | Self::Compacted => true,
+        }
+    }
+}
+
+/// A topic as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// How many partitions it has: the same number for every topic of a system.
+    pub partitions: i32,
+    /// What it is for.
+    pub kind: TopicKind,
+}
+
+impl TopicSpec {
+    /// A topic.
+    pub fn new(name: impl Into<String>, partitions: i32, kind: TopicKind) -> Self {
+        Self { name: name.into(), partitions, kind }
+    }
+
+    /// The topics of a service that decides: events, inbox, dead letters.
+    #[must_use]
+    pub fn of_service(system: &str, service: &str, partitions: i32) -> Vec<Self> {
+        vec![
+            Self::new(message::topic(system, service, Channel::Events), partitions, TopicKind::Events),
+            Self::new(message::topic(system, service, Channel::Inbox), partitions, TopicKind::Inbox),
+            Self::new(dead_letters(&client::group(system, service)), partitions, TopicKind::DeadLetters),
+        ]
+    }
+}
+
+/// The dead-letter topic of a group.
+#[must_use]
+pub fn dead_letters(group: &str) -> String {
+    format!("dlq.{group}")
+}
+
+/// A question to the cluster that got no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The client cannot be made: a property makes no sense.
+    #[error("cannot set up a kafka client; hint: look at the [kafka] table")]
+    Setup {
+        /// Why.
+        source: Box<KafkaError>,
+    },
+    /// The cluster cannot be asked.
+    #[error("cannot {operation} at {bootstrap}; hint: is the broker running, and is the address right?")]
+    Unreachable {
+        /// What was tried.
+        operation: String,
+        /// Where.
+        bootstrap: String,
+        /// Why.
+        source: Box<KafkaError>,
+    },
+    /// The cluster refuses.
+    #[error("kafka refuses to {operation}: {code}")]
+    Refused {
+        /// What was tried.
+        operation: String,
+        /// Its answer.
+        code: RDKafkaErrorCode,
+    },
+    /// Topics are not as they must be.
+    #[error("{0}")]
+    Differs(String),
+}
+
+impl AdminError {
+    /// True if another try may succeed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
+/// A client for topics. Clones share it.
+#[derive(Clone)]
+pub struct Admin {
+    client: Arc<AdminClient<ClientLog>>,
+    bootstrap: String,
+    timeout: Duration,
+    replication: i32,
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Admin({})", self.bootstrap)
+    }
+}
+
+impl Admin {
+    /// A client of the configured cluster. Asks it nothing yet.
+    ///
+    /// # Errors
+    /// A property makes no sense.
+    pub fn new(config: &Config) -> Result<Self, AdminError> {
+        let client = client::admin(config)
+            .create_with_context(ClientLog::new("admin"))
+            .map_err(|source| AdminError::Setup { source: Box::new(source) })?;
+        Ok(Self {
+            client: Arc::new(client),
+            bootstrap: config.bootstrap.clone(),
+            timeout: config.timeouts.request,
+            replication: config.replication.unwrap_or(-1),
+        })
+    }
+
+    /// The cluster's id; a store made for another one is foreign. Blocks for at most the request timeout.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<String> {
+        self.native().fetch_cluster_id(self.timeout)
+    }
+
+    /// The partition count of each topic that exists. Blocks for at most the request timeout.
+    ///
+    /// # Errors
+    /// [`AdminError::Unreachable`].
+    pub fn partition_counts(&self) -> Result<HashMap<String, i32>, AdminError> {
+        let metadata = self
+            .native()
+            .fetch_metadata(None, self.timeout)
+            .map_err(|source| self.unreachable("list topics", source))?;
+        let counts = metadata.topics().iter().filter(|topic| topic.error().is_none());
+        Ok(counts
+            .map(|topic| (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX)))
+            .collect())
+    }
+
+    async fn settings_of(&self, topics: &[&str]) -> Result<HashMap<String, HashMap<String, String>>, AdminError> {
+        let operation = "describe topics";
+        let asked: Vec<ResourceSpecifier<'_>> = topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let answers = self
+            .client
+            .describe_configs(&asked, &self.options())
+            .await
+            .map_err(|source| self.unreachable(operation, source))?;
+        let mut settings = HashMap::new();
+        for answer in answers {
+            let resource = answer.map_err(|code| AdminError::Refused { operation: operation.to_owned(), code })?;
+            if let OwnedResourceSpecifier::Topic(name) = resource.specifier {
+                let values = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
+                settings.insert(name, values.collect());
+            }
+        }
+        Ok(settings)
+    }
+
+    async fn create(&self, specs: &[&TopicSpec]) -> Result<(), AdminError> {
+        let topics: Vec<NewTopic<'_>> = specs.iter().map(|spec| self.new_topic(spec)).collect();
+        let answers = self
+            .client
+            .create_topics(&topics, &self.options())
+            .await
+            .map_err(|source| self.unreachable("create topics", source))?;
+        for answer in answers {
+            match answer {
+                // Somebody else was faster; what they made is verified like any other.
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, code)) => {
+                    return Err(AdminError::Refused { operation: format!("create topic {name}"), code });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn new_topic<'a>(&self, spec: &'a TopicSpec) -> NewTopic<'a> {
+        let topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(self.replication));
+        spec.kind.settings().iter().fold(topic, |topic, (name, value)| topic.set(name, value))
+    }
+
+    fn options(&self) -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(self.timeout)).operation_timeout(Some(self.timeout))
+    }
+
+    fn native(&self) -> &Client<ClientLog> {
+        self.client.inner()
+    }
+
+    fn unreachable(&self, operation: &str, source: KafkaError) -> AdminError {
+        AdminError::Unreachable {
+            operation: operation.to_owned(),
+            bootstrap: self.bootstrap.clone(),
+            source: Box::new(source),
+        }
+    }
+}
+
+/// What stands between a topic and its spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// It is missing.
+    Create,
+    /// It is as it should be.
+    Keep,
+    /// It exists and differs.
+    Differs(Vec<Difference>),
+}
+
+/// One way in which an existing topic differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The setting, or `partitions`.
+    pub setting: String,
+    /// What it is.
+    pub found: String,
+    /// What it should be.
+    pub wanted: String,
+}
+
+/// What creating and verifying a set of topics comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicPlan {
+    /// Each topic with its step, in the order they were asked for.
+    pub steps: Vec<(TopicSpec, Step)>,
+}
+
+impl TopicPlan {
+    /// Compares the topics with what exists. Changes nothing.
+    ///
+    /// # Errors
+    /// The cluster cannot be asked.
+    pub async fn draw(admin: &Admin, specs: &[TopicSpec]) -> Result<Self, AdminError> {
+        let asking = admin.clone();
+        let counts = tokio::task::spawn_blocking(move || asking.partition_counts())
+            .await
+            .map_err(|e| AdminError::Differs(format!("the question for topics broke off: {e}")))??;
+        let existing: Vec<&str> =
+            specs.iter().map(|spec| spec.name.as_str()).filter(|name| counts.contains_key(*name)).collect();
+        let settings = if existing.is_empty() { HashMap::new() } else { admin.settings_of(&existing).await? };
+        let steps = specs.iter().map(|spec| {
+            let found = counts.get(&spec.name).zip(settings.get(&spec.name));
+            (spec.clone(), found.map_or(Step::Create, |(count, settings)| step(spec, *count, settings)))
+        });
+        Ok(Self { steps: steps.collect() })
+    }
+
+    /// Creates what is missing, and nothing else; waits until it shows. Answers how many topics were created.
+    ///
+    /// # Errors
+    /// The cluster cannot be asked or refuses; an existing topic differs (then nothing is created).
+    pub async fn apply(&self, admin: &Admin) -> Result<usize, AdminError> {
+        self.verify()?;
+        let missing: Vec<&TopicSpec> =
+            self.steps.iter().filter(|(_, step)| *step == Step::Create).map(|(spec, _)| spec).collect();
+        if !missing.is_empty() {
+            admin.create(&missing).await?;
+        }
+        Ok(missing.len())
+    }
+
+    /// Objects to topics that exist and differ. Missing ones are no objection.
+    ///
+    /// # Errors
+    /// [`AdminError::Differs`] with every difference.
+    pub fn verify(&self) -> Result<(), AdminError> {
+        let lines: Vec<String> = self
+            .steps
+            .iter()
+            .filter_map(|(spec, step)| match step {
+                Step::Differs(differences) => Some((spec, differences)),
+                Step::Create | Step::Keep => None,
+            })
+            .flat_map(|(spec, differences)| differences.iter().map(move |d| line(spec, d)))
+            .collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let hint = "hint: existing topics are never altered; change them yourself, or use another system name";
+        Err(AdminError::Differs(format!("topics are not as they must be: {}; {hint}", lines.join("; "))))
+    }
+
+    /// True if every topic is there and as it should be.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.steps.iter().all(|(_, step)| *step == Step::Keep)
+    }
+}
+
+fn line(spec: &TopicSpec, difference: &Difference) -> String {
+    let Difference { setting, found, wanted } = difference;
+    format!("{}: {setting} is {found}, expected {wanted}", spec.name)
+}
+
+fn step(spec: &TopicSpec, partitions: i32, settings: &HashMap<String, String>) -> Step {
+    let mut differences = Vec::new();
+    if partitions != spec.partitions {
+        differences.push(Difference {
+            setting: "partitions".to_owned(),
+            found: partitions.to_string(),
+            wanted: spec.partitions.to_string(),
+        });
+    }
+    for (name, wanted) in spec.kind.settings().iter().filter(|(name, _)| spec.kind.is_required(name)) {
+        // A broker that does not tell a setting cannot be held to it.
+        if let Some(found) = settings.get(*name).filter(|found| found.as_str() != *wanted) {
+            differences.push(Difference {
+                setting: (*name).to_owned(),
+                found: found.clone(),
+                wanted: (*wanted).to_owned(),
+            });
+        }
+    }
+    if differences.is_empty() { Step::Keep } else { Step::Differs(differences) }
+}
+
+impl fmt::Display for TopicPlan {
+    /// One line a topic, as `plan` shows it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (spec, step) in &self.steps {
+            match step {
+                Step::Create => writeln!(f, "create  {} ({} partitions)", spec.name, spec.partitions)?,
+                Step::Keep => writeln!(f, "keep    {}", spec.name)?,
+                Step::Differs(differences) => {
+                    for difference in differences {
+                        writeln!(f, "differs {}", line(spec, difference))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn plan(kind: TopicKind, partitions: i32, settings: &[(&str, &str)]) -> TopicPlan {
+        let spec = TopicSpec::new("musiccorp.payment.x", 8, kind);
+        let step = step(&spec, partitions, &found(settings));
+        TopicPlan { steps: vec![(spec, step)] }
+    }
+
+    #[test]
+    fn an_events_topic_that_forgets_is_objected_to() {
+        let plan = plan(TopicKind::Events, 8, &[("cleanup.policy", "delete"), ("retention.ms", "604800000")]);
+        let error = plan.verify().expect_err("a week is not for ever").to_string();
+        assert!(error.contains("musiccorp.payment.x: retention.ms is 604800000, expected -1"), "{error}");
+        assert_eq!(plan.to_string(), "differs musiccorp.payment.x: retention.ms is 604800000, expected -1\n");
+    }
+
+    #[test]
+    fn an_inbox_may_be_cut_but_not_compacted() {
+        assert!(plan(TopicKind::Inbox, 8, &[("retention.ms", "60000"), ("cleanup.policy", "delete")]).is_done());
+        assert!(!plan(TopicKind::Inbox, 8, &[("cleanup.policy", "compact")]).is_done());
+    }
+
+    #[test]
+    fn another_partition_count_is_objected_to() {
+        assert!(plan(TopicKind::Events, 4, &[]).verify().is_err());
+    }
+
+    #[test]
+    fn a_service_has_three_topics() {
+        let names: Vec<String> =
+            TopicSpec::of_service("acme", "payment", 1).into_iter().map(|spec| spec.name).collect();
+        assert_eq!(names, ["acme.payment.events", "acme.payment.inbox", "dlq.acme.payment"]);
+    }
+}

@@ -1,0 +1,351 @@
+//! How each kind of Kafka client is set up.
+//!
+//! Every property our guarantees or our latency rest on is set here, with its reason; nothing relies on a default. What is not
+//! ours to decide (addresses of TLS files, SASL, buffer sizes) comes from the configuration's `[kafka]` table, which `config` has
+//! already cleared of what would break a guarantee.
+
+use rdkafka::{
+    ClientConfig, ClientContext, Statistics,
+    config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
+    error::KafkaError,
+    producer::{DeliveryResult, NoCustomPartitioner, ProducerContext},
+};
+
+use crate::config::Config;
+
+/// The consumer group of a service in a system. It stands in the names of its dead-letter topic and transactional ids, and
+/// several systems may share a cluster, so the system is part of it.
+#[must_use]
+pub fn group(system: &str, service: &str) -> String {
+    format!("{system}.{service}")
+}
+
+/// The names of one worker, unique in the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerNames {
+    /// The consumer group.
+    pub group: String,
+    /// What brokers show of its clients.
+    pub client_id: String,
+    /// Fences an earlier life of the same worker.
+    pub transactional_id: String,
+    /// Lets a restart keep its partitions; only for an instance with a stable name.
+    pub group_instance_id: Option<String>,
+}
+
+impl WorkerNames {
+    /// The names of worker number `worker`. An instance without a stable name gets one for this life only: `life`.
+    #[must_use]
+    pub fn of(config: &Config, service: &str, worker: usize, life: uuid::Uuid) -> Self {
+        let group = group(&config.system, service);
+        let instance = config.instance.clone().unwrap_or_else(|| life.simple().to_string());
+        let member = format!("{instance}.{worker}");
+        Self {
+            client_id: format!("{group}.{member}"),
+            transactional_id: format!("{group}.{member}"),
+            group_instance_id: config.instance.as_ref().map(|_| member),
+            group,
+        }
+    }
+}
+
+/// A worker's consumer: a member of the service's group, subscribed to its inbox.
+#[must_use]
+pub fn group_member(config: &Config, names: &WorkerNames) -> ClientConfig {
+    let session_ms = config.timeouts.session.as_millis();
+    let mut client = consumer(config, &names.client_id, &names.group);
+    client
+        // Classic: the newer protocol's poll-interval handling is not fixed in this librdkafka, and upstream will change the
+        // default.
+        .set("group.protocol", "classic")
+        // Only the inbox is subscribed and the other inputs follow it, so any assignor works; this one moves least.
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        // A dead member's partitions are free after this long. Safety does not depend on it: fencing does that.
+        .set("session.timeout.ms", session_ms.to_string())
+        .set("heartbeat.interval.ms", (session_ms / 5).max(1).to_string())
+        // A worker polls all the time; a minute without a poll is a bug, and another one should take over.
+        .set("max.poll.interval.ms", session_ms.max(60_000).to_string())
+        // Only decided and committed input matters to others.
+        .set("isolation.level", "read_committed")
+        // A live consumer is never interested in the end.
+        .set("enable.partition.eof", "false")
+        // Small: a worker takes batches of hundreds, and several partitions share the memory.
+        .set("queued.min.messages", "5000")
+        .set("queued.max.messages.kbytes", "16384")
+        .set("statistics.interval.ms", "5000");
+    if let Some(id) = &names.group_instance_id {
+        // A restart under the same name goes on at once, without a rebalance.
+        client.set("group.instance.id", id);
+    }
+    finish(client, config)
+}
+
+/// A worker's producer: events, commands and input offsets in one transaction.
+#[must_use]
+pub fn transactional_producer(config: &Config, names: &WorkerNames) -> ClientConfig {
+    let transaction_ms = config.timeouts.transaction.as_millis().to_string();
+    let mut client = producer(config, &names.client_id);
+    client
+        .set("transactional.id", &names.transactional_id)
+        // An open transaction blocks readers of every partition it wrote to, so a dead one must not stay open for long.
+        .set("transaction.timeout.ms", &transaction_ms)
+        // librdkafka refuses more than the transaction's own timeout.
+        .set("message.timeout.ms", &transaction_ms)
+        // After each commit the coordinator is busy for a moment and librdkafka sleeps this long before it asks again: 2 ms
+        // gives hundreds of transactions a second, the default of 100 ms gives twelve.
+        .set("retry.backoff.ms", "2")
+        .set("retry.backoff.max.ms", "250");
+    finish(client, config)
+}
+
+/// A producer outside transactions: commands from an edge, answers of effects, events from outside.
+#[must_use]
+pub fn idempotent_producer(config: &Config, purpose: &str) -> ClientConfig {
+    let mut client = producer(config, &client_id(config, purpose));
+    client
+        // No expiry of single messages, which would leave holes between those that follow. A deadline is the publisher's, who
+        // throws the whole producer away.
+        .set("message.timeout.ms", "0")
+        .set("retry.backoff.ms", "20")
+        .set("retry.backoff.max.ms", "1000");
+    finish(client, config)
+}
+
+/// A reader of whole partitions in no group: a projection, or a task's reader of its own log. It assigns explicit offsets.
+#[must_use]
+pub fn log_reader(config: &Config, purpose: &str) -> ClientConfig {
+    let id = client_id(config, purpose);
+    // The client wants a group's name before it hands out messages; nothing is ever joined or committed under it.
+    let mut client = consumer(config, &id, &format!("{}.reader", group(&config.system, &config.service)));
+    client
+        .set("isolation.level", "read_committed")
+        // Ends are how a fold knows that it has caught up: at an end event the position has passed markers and aborted records.
+        .set("enable.partition.eof", "true")
+        // A rebuild reads as fast as it can.
+        .set("queued.min.messages", "100000")
+        .set("queued.max.messages.kbytes", "32768")
+        // Bit rot in an event store must show.
+        .set("check.crcs", "true")
+        .set("statistics.interval.ms", "0");
+    finish(client, config)
+}
+
+/// A client that asks for high watermarks. A read-committed client would get the last stable offset instead, and miss a
+/// transaction that is prepared but not yet marked.
+#[must_use]
+pub fn watermark_client(config: &Config) -> ClientConfig {
+    let id = client_id(config, "watermarks");
+    let mut client = consumer(config, &id, &format!("{}.reader", group(&config.system, &config.service)));
+    client
+        .set("isolation.level", "read_uncommitted")
+        .set("enable.partition.eof", "false")
+        .set("statistics.interval.ms", "0");
+    finish(client, config)
+}
+
+/// A client for topics and their settings.
+#[must_use]
+pub fn admin(config: &Config) -> ClientConfig {
+    finish(common(config, &client_id(config, "admin")), config)
+}
+
+fn client_id(config: &Config, purpose: &str) -> String {
+    format!("{}.{purpose}", group(&config.system, &config.service))
+}
+
+fn common(config: &Config, client_id: &str) -> ClientConfig {
+    let request_ms = config.timeouts.request.as_millis();
+    let mut client = ClientConfig::new();
+    client
+        .set("bootstrap.servers", &config.bootstrap)
+        .set("client.id", client_id)
+        // A misspelt topic must fail, not come to be with one partition and a week of retention.
+        .set("allow.auto.create.topics", "false")
+        // See a change of partitions, or a topic that appears, within a minute without being told.
+        .set("topic.metadata.refresh.interval.ms", "60000")
+        // Ask for missing topics quickly at first, then ever more rarely.
+        .set("topic.metadata.refresh.fast.interval.ms", "100")
+        // Topics may be created after us: do not call a topic missing before the cluster has had time to spread the word.
+        .set("topic.metadata.propagation.max.ms", "10000")
+        // Firewalls and address translation drop idle connections silently.
+        .set("socket.keepalive.enable", "true")
+        .set("socket.timeout.ms", request_ms.max(1_000).to_string())
+        .set("socket.connection.setup.timeout.ms", request_ms.max(1_000).to_string())
+        // A broker that comes back should be found again within a second.
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        // librdkafka's own lines go through our logging; connection losses are logged once, by us.
+        .set("log.connection.close", "false");
+    client.set_log_level(RDKafkaLogLevel::Info);
+    client
+}
+
+fn consumer(config: &Config, client_id: &str, group: &str) -> ClientConfig {
+    let mut client = common(config, client_id);
+    client
+        .set("group.id", group)
+        // Offsets are committed with the decisions, never on a timer.
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // Start positions are always explicit; one that is out of range must show, not skip history.
+        .set("auto.offset.reset", "error")
+        // Long polls: a fetch is answered as soon as there is one byte, else after this long.
+        .set("fetch.min.bytes", "1")
+        .set("fetch.wait.max.ms", "250")
+        // How long a full queue keeps a partition from fetching: the default of a second shows as stalls.
+        .set("fetch.queue.backoff.ms", "5")
+        // After an error of a partition: back soon.
+        .set("fetch.error.backoff.ms", "100")
+        .set("fetch.message.max.bytes", "1048576")
+        .set("fetch.max.bytes", "8388608");
+    client
+}
+
+fn producer(config: &Config, client_id: &str) -> ClientConfig {
+    let mut client = common(config, client_id);
+    client
+        // Order and no duplicates within a session.
+        .set("enable.idempotence", "true")
+        // Stated, so that a contradiction fails at start.
+        .set("acks", "all")
+        .set("max.in.flight.requests.per.connection", "5")
+        // As the Java client does, so that every client puts a key into the same partition.
+        .set("partitioner", "murmur2_random")
+        // A moment to fill a batch; a flush does not wait for it.
+        .set("linger.ms", "1")
+        .set("batch.num.messages", "10000")
+        .set("batch.size", "1000000")
+        .set("compression.type", "lz4")
+        // Bounded memory and early back-pressure.
+        .set("queue.buffering.max.messages", "100000")
+        .set("queue.buffering.max.kbytes", "65536")
+        .set("message.max.bytes", "1000000")
+        .set("request.timeout.ms", config.timeouts.request.as_millis().to_string())
+        .set("statistics.interval.ms", "0");
+    client
+}
+
+/// Two names of one property: the one we set, and the other one.
+const ALIASES: &[(&str, &str)] = &[
+    ("compression.type", "compression.codec"),
+    ("linger.ms", "queue.buffering.max.ms"),
+    ("fetch.message.max.bytes", "max.partition.fetch.bytes"),
+];
+
+fn finish(mut client: ClientConfig, config: &Config) -> ClientConfig {
+    for (name, value) in &config.kafka {
+        let ours = ALIASES.iter().find(|(_, alias)| alias == name).map_or(name.as_str(), |(ours, _)| ours);
+        client.set(ours, value.expose());
+    }
+    client
+}
+
+/// Brings librdkafka's log lines and global errors into ours.
+#[derive(Debug, Clone)]
+pub struct ClientLog {
+    /// What to call the client in the log.
+    pub client: String,
+    /// The group whose lag its statistics tell, if it is a member of one.
+    pub group: Option<String>,
+}
+
+impl ClientLog {
+    /// A context for a client called `client` in the log.
+    pub fn new(client: impl Into<String>) -> Self {
+        Self { client: client.into(), group: None }
+    }
+
+    /// A context for a member of `group`, whose lag becomes a metric.
+    pub fn of_member(client: impl Into<String>, group: impl Into<String>) -> Self {
+        Self { client: client.into(), group: Some(group.into()) }
+    }
+}
+
+impl ClientContext for ClientLog {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        let client = self.client.as_str();
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(target: "librdkafka", client, facility, "{text}");
+            }
+            // It retries by itself: a surprise it recovers from.
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                tracing::warn!(target: "librdkafka", client, facility, "{text}");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                tracing::debug!(target: "librdkafka", client, facility, "{text}");
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "librdkafka", client = self.client.as_str(), "{error}: {reason}");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        if let Some(group) = &self.group {
+            crate::telemetry::record_lag(group, &statistics);
+        }
+    }
+}
+
+impl ConsumerContext for ClientLog {}
+
+impl ProducerContext<NoCustomPartitioner> for ClientLog {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::{
+        admin::AdminClient,
+        consumer::BaseConsumer,
+        producer::{BaseProducer, NoCustomPartitioner},
+    };
+
+    use super::*;
+
+    fn names(config: &Config) -> WorkerNames {
+        WorkerNames::of(config, "payment", 0, uuid::Uuid::nil())
+    }
+
+    #[test]
+    fn librdkafka_takes_every_setup() {
+        let mut config = Config::for_tests();
+        config.instance = Some("a".to_owned());
+        let log = || ClientLog::new("test");
+        let names = names(&config);
+        let consumers = [group_member(&config, &names), log_reader(&config, "x"), watermark_client(&config)];
+        for client in consumers {
+            let _: BaseConsumer<ClientLog> = client.create_with_context(log()).expect("a consumer");
+        }
+        for client in [transactional_producer(&config, &names), idempotent_producer(&config, "x")] {
+            let _: BaseProducer<ClientLog, NoCustomPartitioner> =
+                client.create_with_context(log()).expect("a producer");
+        }
+        let _: AdminClient<ClientLog> = admin(&config).create_with_context(log()).expect("an admin client");
+    }
+
+    #[test]
+    fn a_handed_through_property_goes_before_ours_under_either_name() {
+        let mut config = Config::for_tests();
+        config.kafka.insert("compression.codec".to_owned(), "none".into());
+        config.kafka.insert("client.rack".to_owned(), "r1".into());
+        let client = idempotent_producer(&config, "x");
+        assert_eq!(client.get("compression.type"), Some("none"));
+        assert_eq!(client.get("client.rack"), Some("r1"));
+    }
+
+    #[test]
+    fn only_a_stable_name_is_a_static_member() {
+        let mut config = Config::for_tests();
+        assert_eq!(names(&config).group_instance_id, None);
+        config.instance = Some("blue".to_owned());
+        let stable = names(&config);
+        assert_eq!(stable.group_instance_id.as_deref(), Some("blue.0"));
+        assert_eq!(stable.transactional_id, "musiccorp.payment.blue.0");
+    }
+}
