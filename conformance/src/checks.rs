@@ -1,12 +1,14 @@
 //! All checks, by area, in the order they are reported.
 
+mod fencing;
 mod offsets;
 mod records;
 mod topics;
+mod transactions;
 
 use crate::check::Check;
 
 pub(crate) fn all() -> Vec<Check> {
-    let areas = [topics::CHECKS, records::CHECKS, offsets::CHECKS];
+    let areas = [topics::CHECKS, records::CHECKS, offsets::CHECKS, transactions::CHECKS, fencing::CHECKS];
     areas.into_iter().flatten().map(|check| Check { ..*check }).collect()
 }

@@ -20,11 +20,14 @@ use crate::context::{Context, PATIENCE};
 
 pub(crate) type TestProducer = BaseProducer<Deliveries>;
 
+/// Partition and offset of a delivered record.
+pub(crate) type Delivery = Result<(i32, i64), KafkaError>;
+
 /// Where each record went, by the number it was sent under.
 #[derive(Default)]
 pub(crate) struct Deliveries {
     sent: AtomicUsize,
-    results: Mutex<BTreeMap<usize, Result<(i32, i64), KafkaError>>>,
+    results: Mutex<BTreeMap<usize, Delivery>>,
 }
 
 impl ClientContext for Deliveries {}
@@ -124,7 +127,7 @@ fn record<'a>(topic: &'a str, put: &Put<'a>, number: usize) -> BaseRecord<'a, [u
 }
 
 /// Waits for everything sent and says where each record went, in the order of sending.
-pub(crate) fn settle(producer: &TestProducer) -> Result<Vec<Result<(i32, i64), KafkaError>>, Failure> {
+pub(crate) fn settle(producer: &TestProducer) -> Result<Vec<Delivery>, Failure> {
     // Not flush: it polls in slices of 100 ms, and a check that settles often would do nothing else.
     let deadline = Instant::now() + PATIENCE;
     while producer.in_flight_count() > 0 {
