@@ -11,6 +11,7 @@ pub mod envelope;
 pub mod kafka;
 pub mod message;
 pub mod registry;
+pub mod store;
 pub mod telemetry;
 pub mod testing;
 mod tolerant;
