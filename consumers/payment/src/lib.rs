@@ -1,1 +1,57 @@
-//! payment
+//! Payment: charges an order once its stock is reserved, and undoes the charge of a cancelled one.
+//!
+//! | card | |
+//! |---|---|
+//! | key | the order |
+//! | hears | order-processor: OrderPlaced, OrderCancelled; warehouse: StockReserved |
+//! | inbox | from the gateway: GatewayAnswered |
+//! | says | PaymentAwaited, PaymentRequested, PaymentTaken, PaymentDeclined, PaymentVoidRequested, PaymentVoided, RefundRequested, PaymentRefunded |
+//! | remembers | where the payment stands and what the next step needs of it; of an ended one only how it ended |
+//! | undoes | on OrderCancelled: what is captured is refunded, what is asked is voided, what is neither ends at once |
+//! | personal data | none but the customer's id and the token of the means of payment, in PaymentAwaited and PaymentRequested |
+//!
+//! The amount is the order's, never the warehouse's. The next stop of a payment's walk is `reads`, then `decide`, `events`,
+//! `evolve`, `effects`. This crate must never know skus, stock or another service's types.
+
+pub mod decide;
+pub mod effects;
+pub mod events;
+pub mod evolve;
+pub mod inbox;
+pub mod reads;
+
+use std::borrow::Cow;
+
+use runtime::{Decider, Decision, Heard};
+
+use crate::{effects::Effect, events::Event, evolve::State, inbox::Command, reads::Input};
+
+/// The payment service.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Payment;
+
+impl Decider for Payment {
+    const NAME: &'static str = "payment";
+
+    type State = State;
+    type Input = Input;
+    type Event = Event;
+    type Command = Command;
+    type Effect = Effect;
+
+    fn entity<'a>(&self, input: &'a Heard<Input>) -> Cow<'a, str> {
+        Cow::Borrowed(reads::entity(&input.body))
+    }
+
+    fn decide(&self, state: &State, input: &Heard<Input>) -> Decision<Event, Command> {
+        decide::decide(state, input)
+    }
+
+    fn evolve(&self, state: State, event: &Event) -> State {
+        evolve::evolve(state, event)
+    }
+
+    fn pending(&self, state: &State) -> Vec<Effect> {
+        effects::pending(state)
+    }
+}

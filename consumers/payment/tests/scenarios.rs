@@ -1,0 +1,429 @@
+//! Every rule of payment: given events, when an input, then events. The kit handles each input twice.
+
+use payment::{
+    Payment,
+    effects::Effect,
+    events::*,
+    evolve::State,
+    inbox::*,
+    reads::{Input, OrderCancelled, OrderPlaced, StockReserved},
+};
+use runtime::{
+    Decider, Effect as _, Heard,
+    testing::{NOW_MS, Scenario, heard, in_every_pairwise_order},
+};
+
+const ORDER: &str = "order-1";
+const CHARGE: &str = "charge-order-1";
+const REFUND: &str = "refund-order-1";
+
+fn an_order() -> Scenario<Payment> {
+    Scenario::of(Payment)
+}
+
+// ── asked for ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_placed_order_awaits_its_stock() {
+    an_order().when(&placed(6497)).then([awaited_with_terms()]).then_pending([]);
+}
+
+#[test]
+fn a_reserved_stock_awaits_its_order() {
+    an_order().when(&reserved()).then([awaited_without_terms()]).then_pending([]);
+}
+
+#[test]
+fn the_second_of_the_two_asks_for_the_orders_amount() {
+    an_order().given([awaited_with_terms()]).when(&reserved()).then([requested()]).then_pending([charge()]);
+    an_order().given([awaited_without_terms()]).when(&placed(6497)).then([requested()]).then_pending([charge()]);
+}
+
+#[test]
+fn a_repeated_fact_asks_for_nothing_more() {
+    an_order().given([awaited_with_terms()]).when(&placed(6497)).then_nothing();
+    an_order().given([awaited_without_terms()]).when(&reserved()).then_nothing();
+    for fact in [placed(6497), reserved()] {
+        an_order().given(charging()).when(&fact).then_nothing();
+        an_order().given(taken_story()).when(&fact).then_nothing();
+        an_order().given(and(charging(), declined("no"))).when(&fact).then_nothing();
+    }
+}
+
+#[test]
+fn an_order_that_costs_nothing_is_taken_without_asking() {
+    let nothing = Money { amount_minor: 0, ..amount() };
+    let free = PaymentTaken { amount: nothing.clone(), payment_id: "nothing-to-pay".to_owned(), ..taken() };
+    let awaited = PaymentAwaited { amount: Some(nothing), ..awaited_with_terms() };
+    an_order().given([awaited]).when(&reserved()).then([free.clone()]).then_pending([]);
+    an_order().given([awaited_without_terms()]).when(&placed(0)).then([free.clone()]).then_pending([]);
+    an_order().given([free]).when(&cancelled()).then([voided()]).then_pending([]);
+}
+
+#[test]
+fn a_negative_amount_is_declined_without_asking() {
+    let negative = Money { amount_minor: -1, ..amount() };
+    let refused = PaymentDeclined { amount: negative, ..declined("the amount is negative") };
+    an_order().given([awaited_without_terms()]).when(&placed(-1)).then([refused]).then_pending([]);
+}
+
+// ── answered ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_captured_charge_is_taken() {
+    an_order().given(charging()).when(&captured(GatewayRequest::Charge)).then([taken()]).then_pending([]);
+}
+
+#[test]
+fn a_declined_charge_is_declined() {
+    an_order()
+        .given(charging())
+        .when(&gateway_declined(GatewayRequest::Charge))
+        .then([declined("insufficient funds")])
+        .then_pending([]);
+}
+
+#[test]
+fn a_declined_charge_without_a_reason_says_so() {
+    let silent = GatewayAnswered { outcome: GatewayOutcome::Declined, ..answer(GatewayRequest::Charge) };
+    an_order().given(charging()).when(&hear(silent)).then([declined("the gateway gave no reason")]);
+}
+
+#[test]
+fn a_charge_that_the_gateway_holds_for_voided_is_declined() {
+    let voided = GatewayAnswered { outcome: GatewayOutcome::Voided, ..answer(GatewayRequest::Charge) };
+    an_order().given(charging()).when(&hear(voided)).then([declined("the gateway holds the charge for voided")]);
+}
+
+#[test]
+fn a_second_answer_changes_nothing() {
+    for again in [captured(GatewayRequest::Charge), gateway_declined(GatewayRequest::Charge), gateway_voided()] {
+        an_order().given(taken_story()).when(&again).then_nothing();
+        an_order().given(and(charging(), declined("no"))).when(&again).then_nothing();
+        an_order().given(and(voiding(), voided())).when(&again).then_nothing();
+        an_order().given(refunding()).when(&again).then_nothing();
+        an_order().when(&again).then_nothing();
+    }
+}
+
+#[test]
+fn an_answer_to_another_request_changes_nothing() {
+    let other = GatewayAnswered { request_key: "charge-order-2".to_owned(), ..answer(GatewayRequest::Charge) };
+    let other = GatewayAnswered { outcome: GatewayOutcome::Declined, ..other };
+    an_order().given(charging()).when(&hear(other)).then_nothing().then_pending([charge()]);
+    an_order().given(charging()).when(&refunded()).then_nothing().then_pending([charge()]);
+}
+
+#[test]
+fn an_answer_that_this_build_does_not_know_leaves_the_question_open() {
+    let unknown = |request| hear(GatewayAnswered { outcome: GatewayOutcome::Unknown, ..answer(request) });
+    an_order().given(charging()).when(&unknown(GatewayRequest::Charge)).then_nothing().then_pending([charge()]);
+    an_order().given(voiding()).when(&unknown(GatewayRequest::Void)).then_nothing().then_pending([void()]);
+}
+
+#[test]
+fn an_answer_without_the_name_of_the_payment_leaves_the_question_open() {
+    let nameless = GatewayAnswered { outcome: GatewayOutcome::Captured, ..answer(GatewayRequest::Charge) };
+    an_order().given(charging()).when(&hear(nameless.clone())).then_nothing().then_pending([charge()]);
+    an_order().given(voiding()).when(&hear(nameless)).then_nothing().then_pending([void()]);
+    let nameless = GatewayAnswered {
+        request_key: REFUND.to_owned(),
+        outcome: GatewayOutcome::Refunded,
+        ..answer(GatewayRequest::Refund)
+    };
+    an_order().given(refunding()).when(&hear(nameless)).then_nothing().then_pending([refund()]);
+}
+
+// ── cancelled ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn an_order_cancelled_before_anything_was_asked_is_voided() {
+    an_order().when(&cancelled()).then([voided()]);
+    an_order().given([awaited_with_terms()]).when(&cancelled()).then([voided()]);
+    an_order().given([awaited_without_terms()]).when(&cancelled()).then([voided()]);
+}
+
+#[test]
+fn a_voided_order_is_never_charged() {
+    for fact in [placed(6497), reserved(), cancelled()] {
+        an_order().given([voided()]).when(&fact).then_nothing().then_pending([]);
+    }
+}
+
+#[test]
+fn an_order_cancelled_while_the_charge_is_unanswered_is_voided_at_the_gateway() {
+    an_order().given(charging()).when(&cancelled()).then([void_requested()]).then_pending([void()]);
+}
+
+#[test]
+fn a_confirmed_void_ends_the_payment() {
+    an_order().given(voiding()).when(&gateway_voided()).then([voided()]).then_pending([]);
+}
+
+#[test]
+fn money_captured_before_the_void_is_refunded() {
+    for request in [GatewayRequest::Charge, GatewayRequest::Void] {
+        an_order()
+            .given(voiding())
+            .when(&captured(request))
+            .then([Event::from(taken()), refund_requested().into()])
+            .then_pending([refund()]);
+    }
+}
+
+#[test]
+fn a_charge_declined_before_the_void_ends_the_payment() {
+    for request in [GatewayRequest::Charge, GatewayRequest::Void] {
+        an_order()
+            .given(voiding())
+            .when(&gateway_declined(request))
+            .then([declined("insufficient funds")])
+            .then_pending([]);
+    }
+}
+
+#[test]
+fn captured_money_of_a_cancelled_order_is_refunded() {
+    an_order()
+        .given(taken_story())
+        .when(&cancelled())
+        .then([refund_requested()])
+        .then_pending([refund()])
+        .and()
+        .when(&refunded())
+        .then([payment_refunded()])
+        .then_pending([]);
+}
+
+#[test]
+fn a_second_cancel_changes_nothing() {
+    for story in [voiding(), refunding(), and(refunding(), payment_refunded()), and(charging(), declined("no"))] {
+        an_order().given(story).when(&cancelled()).then_nothing();
+    }
+}
+
+#[test]
+fn an_ended_payment_is_remembered_by_its_end_alone() {
+    assert_eq!(an_order().given(and(refunding(), payment_refunded())).state(), &State::Refunded);
+    assert_eq!(an_order().given(and(charging(), declined("no"))).state(), &State::Declined);
+    assert_eq!(an_order().given([voided()]).state(), &State::Voided);
+}
+
+// ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn facts_end_alike_in_every_order() {
+    let end = |scenario: &Scenario<Payment>| scenario.state().clone();
+    in_every_pairwise_order(&an_order(), &[placed(6497), reserved()], end);
+    in_every_pairwise_order(&an_order(), &[reserved(), placed(6497)], end);
+    let settled = |scenario: &Scenario<Payment>| {
+        // Whatever is pending then is answered by a gateway that never got the charge.
+        let after = if scenario.pending() == [void()] {
+            scenario.clone().given_heard(&gateway_voided())
+        } else {
+            scenario.clone()
+        };
+        (after.state().clone(), after.pending())
+    };
+    in_every_pairwise_order(&an_order(), &[placed(6497), reserved(), cancelled()], settled);
+}
+
+#[test]
+fn a_charge_and_its_void_are_told_apart() {
+    assert_eq!(charge().key(), CHARGE);
+    assert_eq!(refund().key(), REFUND);
+    assert_ne!(void().key(), charge().key());
+}
+
+#[test]
+fn everything_heard_is_about_the_order_it_names() {
+    for input in [placed(1), reserved(), cancelled(), refunded()] {
+        assert_eq!(Payment.entity(&input), ORDER);
+    }
+}
+
+// ── words ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+fn order() -> String {
+    ORDER.to_owned()
+}
+
+fn amount() -> Money {
+    Money { amount_minor: 6497, currency: "EUR".to_owned() }
+}
+
+fn hear(body: impl Into<Input>) -> Heard<Input> {
+    heard(ORDER, body)
+}
+
+fn placed(amount_minor: i64) -> Heard<Input> {
+    hear(OrderPlaced {
+        order_id: order(),
+        customer_id: "customer-1".to_owned(),
+        total: Money { amount_minor, ..amount() },
+        payment_method: "card-ok".to_owned(),
+    })
+}
+
+fn reserved() -> Heard<Input> {
+    hear(StockReserved { order_id: order() })
+}
+
+fn cancelled() -> Heard<Input> {
+    hear(OrderCancelled { order_id: order(), detail: "out of stock".to_owned() })
+}
+
+fn answer(request: GatewayRequest) -> GatewayAnswered {
+    GatewayAnswered {
+        order_id: order(),
+        request_key: CHARGE.to_owned(),
+        request,
+        outcome: GatewayOutcome::Unknown,
+        payment_id: None,
+        refund_id: None,
+        reason: None,
+    }
+}
+
+fn captured(request: GatewayRequest) -> Heard<Input> {
+    let payment_id = Some("pay-1".to_owned());
+    hear(GatewayAnswered { outcome: GatewayOutcome::Captured, payment_id, ..answer(request) })
+}
+
+fn gateway_declined(request: GatewayRequest) -> Heard<Input> {
+    let reason = Some("insufficient funds".to_owned());
+    hear(GatewayAnswered { outcome: GatewayOutcome::Declined, reason, ..answer(request) })
+}
+
+fn gateway_voided() -> Heard<Input> {
+    hear(GatewayAnswered { outcome: GatewayOutcome::Voided, ..answer(GatewayRequest::Void) })
+}
+
+fn refunded() -> Heard<Input> {
+    hear(GatewayAnswered {
+        request_key: REFUND.to_owned(),
+        outcome: GatewayOutcome::Refunded,
+        refund_id: Some("ref-1".to_owned()),
+        ..answer(GatewayRequest::Refund)
+    })
+}
+
+fn charge() -> Effect {
+    Effect::Charge { request_key: CHARGE.to_owned(), amount: amount(), payment_method: "card-ok".to_owned() }
+}
+
+fn void() -> Effect {
+    Effect::Void { charge_key: CHARGE.to_owned() }
+}
+
+fn refund() -> Effect {
+    Effect::Refund { request_key: REFUND.to_owned(), payment_id: "pay-1".to_owned(), amount: amount() }
+}
+
+fn awaited_with_terms() -> PaymentAwaited {
+    PaymentAwaited {
+        order_id: order(),
+        customer_id: Some("customer-1".to_owned()),
+        amount: Some(amount()),
+        payment_method: Some("card-ok".to_owned()),
+        stock_reserved: false,
+        occurred_at: NOW_MS,
+    }
+}
+
+fn awaited_without_terms() -> PaymentAwaited {
+    PaymentAwaited {
+        order_id: order(),
+        customer_id: None,
+        amount: None,
+        payment_method: None,
+        stock_reserved: true,
+        occurred_at: NOW_MS,
+    }
+}
+
+fn requested() -> PaymentRequested {
+    PaymentRequested {
+        order_id: order(),
+        customer_id: "customer-1".to_owned(),
+        amount: amount(),
+        payment_method: "card-ok".to_owned(),
+        request_key: CHARGE.to_owned(),
+        occurred_at: NOW_MS,
+    }
+}
+
+fn taken() -> PaymentTaken {
+    PaymentTaken {
+        order_id: order(),
+        customer_id: "customer-1".to_owned(),
+        amount: amount(),
+        payment_id: "pay-1".to_owned(),
+        occurred_at: NOW_MS,
+    }
+}
+
+fn declined(reason: &str) -> PaymentDeclined {
+    PaymentDeclined {
+        order_id: order(),
+        customer_id: "customer-1".to_owned(),
+        amount: amount(),
+        reason: reason.to_owned(),
+        occurred_at: NOW_MS,
+    }
+}
+
+fn void_requested() -> PaymentVoidRequested {
+    PaymentVoidRequested {
+        order_id: order(),
+        request_key: CHARGE.to_owned(),
+        reason: "out of stock".to_owned(),
+        occurred_at: NOW_MS,
+    }
+}
+
+fn voided() -> PaymentVoided {
+    PaymentVoided { order_id: order(), reason: "out of stock".to_owned(), occurred_at: NOW_MS }
+}
+
+fn refund_requested() -> RefundRequested {
+    RefundRequested {
+        order_id: order(),
+        payment_id: "pay-1".to_owned(),
+        amount: amount(),
+        request_key: REFUND.to_owned(),
+        reason: "out of stock".to_owned(),
+        occurred_at: NOW_MS,
+    }
+}
+
+fn payment_refunded() -> PaymentRefunded {
+    PaymentRefunded {
+        order_id: order(),
+        payment_id: "pay-1".to_owned(),
+        amount: amount(),
+        refund_id: "ref-1".to_owned(),
+        occurred_at: NOW_MS,
+    }
+}
+
+fn charging() -> Vec<Event> {
+    vec![awaited_with_terms().into(), requested().into()]
+}
+
+fn taken_story() -> Vec<Event> {
+    and(charging(), taken())
+}
+
+fn voiding() -> Vec<Event> {
+    and(charging(), void_requested())
+}
+
+fn refunding() -> Vec<Event> {
+    and(taken_story(), refund_requested())
+}
+
+fn and(mut story: Vec<Event>, event: impl Into<Event>) -> Vec<Event> {
+    story.push(event.into());
+    story
+}
