@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod codec;
 pub mod config;
+pub mod core;
 pub mod decider;
 pub mod envelope;
 pub mod kafka;

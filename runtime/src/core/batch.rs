@@ -1,0 +1,155 @@
+//! What one transaction appends, and the input positions it commits. Bodies lie in one buffer that is used again and again.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use crate::{decider::TimestampMs, envelope::Envelope};
+
+/// Where an output goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The own events topic.
+    Events,
+    /// The own inbox.
+    Inbox,
+    /// The topic of dead letters.
+    DeadLetters,
+}
+
+/// The headers of an output.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OutHeaders {
+    /// What the runtime says about a record of its own.
+    Envelope(Box<Envelope>),
+    /// The headers of a record that is passed on, in order.
+    Verbatim(Vec<(String, Option<Vec<u8>>)>),
+}
+
+/// One record to append.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// Where it goes.
+    pub to: Target,
+    /// The partition; `None` leaves it to the partitioner.
+    pub partition: Option<i32>,
+    /// The record's timestamp.
+    pub timestamp_ms: TimestampMs,
+    /// The headers.
+    pub headers: OutHeaders,
+    key: Option<Range<usize>>,
+    value: Option<Range<usize>>,
+}
+
+/// The open batch.
+#[derive(Debug, Default)]
+pub struct Batch {
+    outputs: Vec<Output>,
+    bytes: Vec<u8>,
+    inputs: usize,
+    positions: BTreeMap<(usize, i32), i64>,
+}
+
+/// A place in the batch to go back to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    outputs: usize,
+    bytes: usize,
+}
+
+impl Batch {
+    /// The records to append, in order.
+    #[must_use]
+    pub fn outputs(&self) -> &[Output] {
+        &self.outputs
+    }
+
+    /// The key of one of its outputs.
+    #[must_use]
+    pub fn key(&self, output: &Output) -> Option<&[u8]> {
+        output.key.clone().and_then(|range| self.bytes.get(range))
+    }
+
+    /// The value of one of its outputs.
+    #[must_use]
+    pub fn value(&self, output: &Output) -> Option<&[u8]> {
+        output.value.clone().and_then(|range| self.bytes.get(range))
+    }
+
+    /// The positions to commit: (index of the input, partition) and the next offset to read.
+    pub fn positions(&self) -> impl Iterator<Item = ((usize, i32), i64)> {
+        self.positions.iter().map(|(place, next)| (*place, *next))
+    }
+
+    /// How many inputs it holds.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// How many bytes it would append, without headers.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// True if there is nothing to append and no position to commit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.outputs.is_empty() && self.positions.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.outputs.clear();
+        self.bytes.clear();
+        self.positions.clear();
+        self.inputs = 0;
+    }
+
+    pub(crate) fn moved(&mut self, input: usize, partition: i32, next: i64) {
+        self.positions.insert((input, partition), next);
+    }
+
+    pub(crate) fn count_input(&mut self) {
+        self.inputs += 1;
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { outputs: self.outputs.len(), bytes: self.bytes.len() }
+    }
+
+    pub(crate) fn back_to(&mut self, mark: Mark) {
+        self.outputs.truncate(mark.outputs);
+        self.bytes.truncate(mark.bytes);
+    }
+
+    /// Puts bytes into the buffer and says where they lie.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
+    }
+
+    /// Lets `write` append to the buffer and says where it wrote.
+    pub(crate) fn put_with<T, E>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<T, E>,
+    ) -> Result<(Range<usize>, T), E> {
+        let start = self.bytes.len();
+        let told = write(&mut self.bytes)?;
+        Ok((start..self.bytes.len(), told))
+    }
+
+    pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
+        self.bytes.get(range).unwrap_or_default()
+    }
+
+    pub(crate) fn append(
+        &mut self,
+        to: Target,
+        partition: Option<i32>,
+        timestamp_ms: TimestampMs,
+        headers: OutHeaders,
+        (key, value): (Option<Range<usize>>, Option<Range<usize>>),
+    ) {
+        self.outputs.push(Output { to, partition, timestamp_ms, headers, key, value });
+    }
+}

@@ -1,0 +1,267 @@
+//! What one service reads and writes: its topics, and its records with their schema ids.
+//!
+//! Owns the table from schemas to the records of the service. Where schemas come from is the business of `codec`: the registry
+//! here, a table in a simulation.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use crate::{
+    codec::{CodecError, DecodeError, Decoded, ReadSchema, Readers, SCHEMA_ID_HEADER, SchemaRef, Writers, unframe},
+    core::Record,
+    decider::{Decider, TimerFired},
+    envelope,
+    message::{Channel, Message, RecordType, Written, topic},
+};
+
+crate::says! {
+    /// What the runtime itself writes into a service's inbox.
+    pub enum RuntimeRecord in "../schemas" {
+        inbox of "runtime" { TimerFired = 1 }
+    }
+}
+
+/// The owner of records that the runtime writes into any service's inbox.
+const RUNTIME: &str = "runtime";
+
+/// A service whose enums contradict the rules.
+#[derive(Debug, thiserror::Error)]
+pub enum ContractError {
+    /// It lists another service's inbox, which only that service may read.
+    #[error("service {service} hears {record} on the inbox of {owner}; a service reads no inbox but its own")]
+    ForeignInbox {
+        /// The service.
+        service: &'static str,
+        /// The record.
+        record: &'static str,
+        /// Whose inbox.
+        owner: &'static str,
+    },
+    /// It says or sends what is not its own.
+    #[error("service {service} writes {record} of {owner}; a service writes its own records only")]
+    NotItsOwn {
+        /// The service.
+        service: &'static str,
+        /// The record.
+        record: &'static str,
+        /// Whose record.
+        owner: &'static str,
+    },
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    schema: &'static ReadSchema,
+    heard: Option<&'static str>,
+    said: Option<&'static str>,
+}
+
+/// A record that cannot be read, and never will be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Defect {
+    /// The kind, in one word for tables.
+    pub(crate) class: &'static str,
+    /// What is wrong.
+    pub(crate) message: String,
+}
+
+/// What came of reading a value.
+#[derive(Debug)]
+pub(crate) enum Read<M> {
+    Body(M),
+    Unheard,
+    Dead(Defect),
+    Unready(String),
+}
+
+/// The contract of one service in one system.
+pub struct Contract {
+    /// The service.
+    pub service: &'static str,
+    /// Its consumer group.
+    pub group: Arc<str>,
+    /// What its records give as their source.
+    pub source: Arc<str>,
+    /// The build that decides.
+    pub build: Arc<str>,
+    /// How many partitions every topic of the system has.
+    pub partitions: i32,
+    /// The topics it reads; the first is its own inbox.
+    pub inputs: Vec<Arc<str>>,
+    /// The topic it says things on.
+    pub events_topic: Arc<str>,
+    /// Where records go that cannot be read.
+    pub dead_letter_topic: Arc<str>,
+    /// The prefix of the headers of dead letters that Kafka has no name for.
+    pub system: Arc<str>,
+    heard: BTreeMap<String, &'static str>,
+    said: BTreeMap<String, &'static str>,
+    timer: bool,
+    readers: Readers,
+    writers: Writers,
+    known: HashMap<SchemaRef, Known>,
+}
+
+/// The records that `D` and the runtime on its behalf write: their schemas must be registered before the start.
+#[must_use]
+pub fn written_by<D: Decider>() -> Vec<RecordType> {
+    let own = D::Event::RECORDS.iter().chain(D::Command::RECORDS);
+    let timers = if hears_timers::<D>() { RuntimeRecord::RECORDS } else { &[] };
+    own.chain(timers).copied().collect()
+}
+
+fn hears_timers<D: Decider>() -> bool {
+    D::Input::RECORDS.iter().any(|record| record.owner == RUNTIME && record.channel == Channel::Inbox)
+}
+
+impl Contract {
+    /// The contract of `D` in a system.
+    ///
+    /// # Errors
+    /// Its enums contradict the rules of who reads and writes what.
+    pub fn of<D: Decider>(names: ContractNames<'_>, readers: Readers, writers: Writers) -> Result<Self, ContractError> {
+        let ContractNames { system, group, build, partitions } = names;
+        let inbox = topic(system, D::NAME, Channel::Inbox);
+        let mut others = BTreeSet::new();
+        for record in D::Input::RECORDS {
+            match record.channel {
+                Channel::Events => {
+                    others.insert(record.topic(system));
+                }
+                Channel::Inbox if record.owner == D::NAME || record.owner == RUNTIME => {}
+                Channel::Inbox => {
+                    let (record, owner) = (record.name, record.owner);
+                    return Err(ContractError::ForeignInbox { service: D::NAME, record, owner });
+                }
+            }
+        }
+        if let Some(foreign) = D::Event::RECORDS.iter().chain(D::Command::RECORDS).find(|r| r.owner != D::NAME) {
+            return Err(ContractError::NotItsOwn { service: D::NAME, record: foreign.name, owner: foreign.owner });
+        }
+        let names = |records: &'static [RecordType]| records.iter().map(|r| (r.full_name(system), r.name)).collect();
+        Ok(Self {
+            service: D::NAME,
+            group: group.into(),
+            source: envelope::source(system, D::NAME),
+            build: build.into(),
+            partitions,
+            inputs: std::iter::once(inbox).chain(others).map(Into::into).collect(),
+            events_topic: topic(system, D::NAME, Channel::Events).into(),
+            dead_letter_topic: format!("dlq.{group}").into(),
+            system: system.into(),
+            heard: names(D::Input::RECORDS),
+            said: names(D::Event::RECORDS),
+            timer: hears_timers::<D>(),
+            readers,
+            writers,
+            known: HashMap::new(),
+        })
+    }
+
+    /// True if entities of this service can be woken.
+    #[must_use]
+    pub fn hears_timers(&self) -> bool {
+        self.timer
+    }
+
+    /// True if the service does not list the record type of this value: nothing more needs to be looked at. Only the first
+    /// bytes are.
+    #[must_use]
+    pub fn is_unheard(&self, value: &[u8]) -> bool {
+        match unframe(value, None) {
+            Ok((schema, _)) => self.known.get(&schema).is_some_and(|known| known.heard.is_none()),
+            Err(_) => false,
+        }
+    }
+
+    pub(crate) fn input_of(&self, topic: &str) -> Option<usize> {
+        self.inputs.iter().position(|input| **input == *topic)
+    }
+
+    /// Reads an input.
+    pub(crate) fn read_input<I: Message>(&mut self, record: &Record<'_>) -> Read<I> {
+        self.read(record, |known| known.heard)
+    }
+
+    /// Reads an own event.
+    pub(crate) fn read_event<E: Message>(&mut self, record: &Record<'_>) -> Read<E> {
+        self.read(record, |known| known.said)
+    }
+
+    fn read<M: Message>(&mut self, record: &Record<'_>, name: impl Fn(&Known) -> Option<&'static str>) -> Read<M> {
+        let (known, body) = match self.look_up(record) {
+            Ok(found) => found,
+            Err(e) if e.is_transient() => return Read::Unready(with_source(&e)),
+            Err(e) => return Read::Dead(Defect { class: class_of(&e), message: with_source(&e) }),
+        };
+        let Some(name) = name(&known) else { return Read::Unheard };
+        match M::read(name, &Decoded { schema: known.schema, body }.record()) {
+            Ok(Some(body)) => Read::Body(body),
+            Ok(None) => Read::Unheard,
+            Err(e) => {
+                let message = format!("the body of {name} cannot be read with schema {}: {e}", known.schema.schema);
+                Read::Dead(Defect { class: "body", message })
+            }
+        }
+    }
+
+    fn look_up<'r>(&mut self, record: &Record<'r>) -> Result<(Known, &'r [u8]), DecodeError> {
+        let header = record.headers.iter().rev().find(|(name, _)| *name == SCHEMA_ID_HEADER);
+        let (schema, body) = unframe(record.value.ok_or(DecodeError::NoBody)?, header.and_then(|(_, value)| *value))?;
+        if let Some(known) = self.known.get(&schema) {
+            return Ok((*known, body));
+        }
+        let found = self.readers.schema(schema)?;
+        let heard = self.heard.get(&found.full_name).copied();
+        let known = Known { schema: found, heard, said: self.said.get(&found.full_name).copied() };
+        self.known.insert(schema, known);
+        Ok((known, body))
+    }
+
+    /// Appends a framed body to `out`; answers the record's full name.
+    pub(crate) fn write<W: Written>(&self, body: &W, out: &mut Vec<u8>) -> Result<&Arc<str>, CodecError> {
+        self.writers.encode(body, out)
+    }
+
+    /// The source of schemas, for those who read or write beside the machine.
+    #[must_use]
+    pub fn writers(&self) -> &Writers {
+        &self.writers
+    }
+}
+
+/// The names a contract is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct ContractNames<'a> {
+    /// The system.
+    pub system: &'a str,
+    /// The consumer group.
+    pub group: &'a str,
+    /// The build that decides.
+    pub build: &'a str,
+    /// How many partitions every topic of the system has.
+    pub partitions: i32,
+}
+
+fn class_of(error: &DecodeError) -> &'static str {
+    match error {
+        DecodeError::NoBody => "tombstone",
+        DecodeError::NotFramed { .. } => "framing",
+        DecodeError::UnknownSchema { .. } | DecodeError::UnusableSchema { .. } | DecodeError::Unavailable { .. } => {
+            "schema"
+        }
+        DecodeError::Body { .. } => "body",
+    }
+}
+
+fn with_source(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

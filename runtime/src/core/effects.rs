@@ -1,0 +1,181 @@
+//! The effects of one partition that are due and not yet answered. Derived from states, never stored.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::decider::{Due, Effect, TimestampMs};
+
+/// The first pause after an attempt without an answer; each further one is twice as long.
+const FIRST_PAUSE_MS: i64 = 200;
+/// The longest pause between attempts.
+const LONGEST_PAUSE_MS: i64 = 30_000;
+/// How long an answer that was handed in may take to be decided before the effect is tried once more.
+const ANSWER_PATIENCE_MS: i64 = 30_000;
+
+#[derive(Debug)]
+struct Pending<E> {
+    entity: Arc<str>,
+    correlation_id: Box<str>,
+    effect: E,
+    attempt: u32,
+    not_before_ms: Option<TimestampMs>,
+}
+
+/// The effects of one partition.
+#[derive(Debug)]
+pub(crate) struct Effects<E> {
+    pending: BTreeMap<Arc<str>, Pending<E>>,
+    waiting: BTreeSet<(TimestampMs, Arc<str>)>,
+}
+
+impl<E: Effect> Effects<E> {
+    pub(crate) fn new() -> Self {
+        Self { pending: BTreeMap::new(), waiting: BTreeSet::new() }
+    }
+
+    /// Notes that an entity's pending effects have changed from `was` to `now`. Answers their keys.
+    pub(crate) fn change(
+        &mut self,
+        entity: &Arc<str>,
+        correlation_id: &str,
+        was: &[Arc<str>],
+        pending: Vec<E>,
+        now_ms: TimestampMs,
+    ) -> Vec<Arc<str>> {
+        let keys: Vec<Arc<str>> = pending.iter().map(|effect| effect.key().into()).collect();
+        for gone in was.iter().filter(|key| !keys.contains(key)) {
+            if let Some(Pending { not_before_ms: Some(at), .. }) = self.pending.remove(gone) {
+                self.waiting.remove(&(at, Arc::clone(gone)));
+            }
+        }
+        for (key, effect) in keys.iter().zip(pending) {
+            match self.pending.get_mut(key) {
+                Some(known) => known.effect = effect,
+                None => self.add(key, entity, correlation_id, effect, now_ms),
+            }
+        }
+        keys
+    }
+
+    fn add(&mut self, key: &Arc<str>, entity: &Arc<str>, correlation_id: &str, effect: E, now_ms: TimestampMs) {
+        let pending = Pending {
+            entity: Arc::clone(entity),
+            correlation_id: correlation_id.into(),
+            effect,
+            attempt: 0,
+            not_before_ms: Some(now_ms),
+        };
+        self.pending.insert(Arc::clone(key), pending);
+        self.waiting.insert((now_ms, Arc::clone(key)));
+    }
+
+    /// Takes at most `room` effects that may be tried now.
+    pub(crate) fn take(&mut self, now_ms: TimestampMs, room: usize, into: &mut Vec<Due<E>>) {
+        let mut left = room;
+        while left > 0 && self.waiting.first().is_some_and(|(at, _)| *at <= now_ms) {
+            let Some((_, key)) = self.waiting.pop_first() else { return };
+            let Some(pending) = self.pending.get_mut(&key) else { continue };
+            pending.not_before_ms = None;
+            left -= 1;
+            into.push(Due {
+                key: pending.entity.to_string(),
+                correlation_id: pending.correlation_id.to_string(),
+                effect: pending.effect.clone(),
+                attempt: pending.attempt,
+            });
+        }
+    }
+
+    /// The answer lies in the inbox. The effect stays pending until it is decided.
+    pub(crate) fn answered(&mut self, key: &str, now_ms: TimestampMs) {
+        self.wait(key, now_ms.saturating_add(ANSWER_PATIENCE_MS), 0);
+    }
+
+    /// No definite answer. `jitter` is any number; it decides where in the second half of the pause the next attempt falls.
+    pub(crate) fn unanswered(&mut self, key: &str, retry_after: Option<Duration>, now_ms: TimestampMs, jitter: u64) {
+        let attempt = self.pending.get(key).map_or(0, |pending| pending.attempt);
+        let asked_for = retry_after.map_or(0, |pause| i64::try_from(pause.as_millis()).unwrap_or(LONGEST_PAUSE_MS));
+        let pause = pause_ms(attempt, jitter).max(asked_for.min(LONGEST_PAUSE_MS));
+        self.wait(key, now_ms.saturating_add(pause), 1);
+    }
+
+    fn wait(&mut self, key: &str, until_ms: TimestampMs, attempts: u32) {
+        let Some(key) = self.pending.get_key_value(key).map(|(key, _)| Arc::clone(key)) else { return };
+        let Some(pending) = self.pending.get_mut(&key) else { return };
+        if pending.not_before_ms.is_none() {
+            pending.attempt = pending.attempt.saturating_add(attempts);
+            pending.not_before_ms = Some(until_ms);
+            self.waiting.insert((until_ms, key));
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The next instant at which an effect may be tried.
+    pub(crate) fn next(&self) -> Option<TimestampMs> {
+        self.waiting.first().map(|(at, _)| *at)
+    }
+}
+
+/// The pause after `attempt` attempts: doubled each time, between half and the whole of it.
+pub(crate) fn pause_ms(attempt: u32, jitter: u64) -> i64 {
+    let whole = FIRST_PAUSE_MS.saturating_mul(1_i64 << attempt.min(20)).min(LONGEST_PAUSE_MS);
+    let half = whole / 2;
+    half + i64::try_from(jitter % 1_000).unwrap_or(0) * half / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct Call(&'static str);
+    impl Effect for Call {
+        fn key(&self) -> String {
+            self.0.to_owned()
+        }
+    }
+
+    fn taken(effects: &mut Effects<Call>, now_ms: i64, room: usize) -> Vec<Due<Call>> {
+        let mut due = Vec::new();
+        effects.take(now_ms, room, &mut due);
+        due
+    }
+
+    #[test]
+    fn an_effect_is_performed_once_and_again_only_without_an_answer() {
+        let mut effects = Effects::new();
+        let entity: Arc<str> = "order-1".into();
+        let keys = effects.change(&entity, "saga", &[], vec![Call("pay")], 0);
+        assert_eq!(taken(&mut effects, 0, 9).len(), 1);
+        assert_eq!(taken(&mut effects, 1_000_000, 9), vec![], "in flight");
+        effects.unanswered("pay", None, 0, 0);
+        assert!(taken(&mut effects, 99, 9).is_empty());
+        let again = taken(&mut effects, 100, 9);
+        assert_eq!((again[0].attempt, again[0].key.as_str(), again[0].correlation_id.as_str()), (1, "order-1", "saga"));
+        effects.answered("pay", 100);
+        assert!(taken(&mut effects, 20_000, 9).is_empty(), "the answer is on its way");
+        assert!(effects.change(&entity, "saga", &keys, vec![], 0).is_empty());
+        assert_eq!((effects.len(), effects.next()), (0, None));
+    }
+
+    #[test]
+    fn no_more_are_taken_than_there_is_room_for() {
+        let mut effects = Effects::new();
+        effects.change(&"e".into(), "e", &[], vec![Call("a"), Call("b"), Call("c")], 0);
+        assert_eq!(taken(&mut effects, 0, 2).len(), 2);
+        assert_eq!(taken(&mut effects, 0, 2).len(), 1);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_are_spread() {
+        assert!(pause_ms(0, 0) < pause_ms(0, 999));
+        assert!(pause_ms(3, 0) > pause_ms(2, 999) / 2);
+        assert!(pause_ms(u32::MAX, u64::MAX) <= LONGEST_PAUSE_MS);
+    }
+}

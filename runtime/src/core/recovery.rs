@@ -1,0 +1,231 @@
+//! A partition before its barrier: the fold of its own log, which is the only judge of what was said.
+//!
+//! Owns the checks that stop a task for good: a gap or a repeat in an entity's sequence, one id with two contents, an own
+//! record that cannot be read. It decides nothing.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use crate::{
+    core::{
+        Contract, Record,
+        contract::Read,
+        entity::{Entity, MalformedCheckpoint, Said},
+        partition_of,
+        task::Task,
+    },
+    decider::{Decider, TimestampMs},
+    envelope::{Envelope, Position},
+};
+
+/// Why a task stops for good: its own log is not what it must be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Alarm {
+    /// The fence was broken, or somebody else writes here.
+    #[error(
+        "own log broken at {place}: event {found} of entity {entity} where {expected} was due; \
+         another writer was here, so this partition stops until an operator has looked"
+    )]
+    Sequence {
+        /// Where.
+        place: Position,
+        /// The entity.
+        entity: String,
+        /// The sequence number that was due.
+        expected: u64,
+        /// The one that was found.
+        found: u64,
+    },
+    /// One id, two contents.
+    #[error(
+        "own log broken at {place}: id {id} of entity {entity} was said before, and {how}; \
+         this partition stops until an operator has looked"
+    )]
+    TwoContents {
+        /// Where.
+        place: Position,
+        /// The entity.
+        entity: String,
+        /// The id.
+        id: uuid::Uuid,
+        /// What differs.
+        how: &'static str,
+    },
+    /// An own record that cannot be read.
+    #[error("own log broken at {place}: {reason}; this partition stops until an operator has looked")]
+    Unreadable {
+        /// Where.
+        place: Position,
+        /// Why.
+        reason: String,
+    },
+    /// `evolve` panicked.
+    #[error("own log at {place} cannot be folded: {reason}; fix evolve, which must accept every event ever said")]
+    EvolvePanicked {
+        /// Where.
+        place: Position,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// What came of an own record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Folded {
+    /// It is part of the state now, or was before.
+    Taken,
+    /// Its schema cannot be got now; nothing has happened. Try the same record again.
+    Unready(String),
+}
+
+/// A partition that recovers.
+pub struct Recovery<D: Decider> {
+    decider: D,
+    partition: i32,
+    entities: HashMap<Arc<str>, Entity<D::State>>,
+    next: i64,
+    positions: Vec<Option<i64>>,
+}
+
+impl<D: Decider> Recovery<D> {
+    /// A partition without a checkpoint: its log is read from the beginning.
+    pub fn new(decider: D, contract: &Contract, partition: i32) -> Self {
+        let positions = vec![None; contract.inputs.len()];
+        Self { decider, partition, entities: HashMap::new(), next: 0, positions }
+    }
+
+    /// Takes up a checkpoint: its entities and positions were current when the own log had been read up to `next`.
+    ///
+    /// # Errors
+    /// It is malformed; the recovery must begin again without it.
+    pub fn resume<'a>(
+        &mut self,
+        contract: &Contract,
+        next: i64,
+        positions: impl IntoIterator<Item = (&'a str, i64)>,
+        entities: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<(), MalformedCheckpoint> {
+        for (key, bytes) in entities {
+            self.entities.insert(key.into(), Entity::from_bytes(bytes)?);
+        }
+        for (topic, position) in positions {
+            if let Some(input) = contract.input_of(topic) {
+                self.positions[input] = Some(position);
+            }
+        }
+        self.next = next;
+        Ok(())
+    }
+
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// The offset in the own log to read next.
+    #[must_use]
+    pub fn next(&self) -> i64 {
+        self.next
+    }
+
+    /// Folds one record of the own log.
+    ///
+    /// # Errors
+    /// [`Alarm`]: the partition must not decide.
+    pub fn fold(&mut self, contract: &mut Contract, record: &Record<'_>) -> Result<Folded, Alarm> {
+        if record.offset < self.next {
+            return Ok(Folded::Taken);
+        }
+        let unreadable = |reason: String| Alarm::Unreadable { place: record.position(), reason };
+        let event = match contract.read_event::<D::Event>(record) {
+            Read::Body(event) => event,
+            Read::Unready(reason) => return Ok(Folded::Unready(reason)),
+            Read::Unheard => return Err(unreadable("a record that this service does not say".to_owned())),
+            Read::Dead(defect) => return Err(unreadable(defect.message)),
+        };
+        let key = record.key_text().ok_or_else(|| unreadable("an event without a key of text".to_owned()))?;
+        if partition_of(key.as_bytes(), contract.partitions) != self.partition {
+            return Err(unreadable(format!("the event of entity {key} belongs to another partition")));
+        }
+        let envelope = record.envelope().map_err(|e| unreadable(e.to_string()))?;
+        let digest = crc32c::crc32c(record.value.unwrap_or_default());
+        self.take(record, key, &envelope, &event, digest)?;
+        self.note_cause(contract, &envelope);
+        self.next = record.offset + 1;
+        Ok(Folded::Taken)
+    }
+
+    fn take(
+        &mut self,
+        record: &Record<'_>,
+        key: &str,
+        envelope: &Envelope,
+        event: &D::Event,
+        digest: u32,
+    ) -> Result<(), Alarm> {
+        let place = || record.position();
+        let Some(found) = envelope.sequence else {
+            let reason = "an event without a sequence number".to_owned();
+            return Err(Alarm::Unreadable { place: place(), reason });
+        };
+        let key: Arc<str> = key.into();
+        let entity = self.entities.entry(Arc::clone(&key)).or_default();
+        let expected = entity.sequence + 1;
+        match entity.digest_of(envelope.id) {
+            Some(said) if said == digest && found < expected => return Ok(()),
+            Some(said) => {
+                let how = if said == digest { "now again as a new event" } else { "with another content" };
+                return Err(Alarm::TwoContents { place: place(), entity: key.to_string(), id: envelope.id, how });
+            }
+            None if found != expected => {
+                return Err(Alarm::Sequence { place: place(), entity: key.to_string(), expected, found });
+            }
+            None => {}
+        }
+        let before = std::mem::take(&mut entity.state);
+        entity.state = catch_unwind(AssertUnwindSafe(|| self.decider.evolve(before, event)))
+            .map_err(|panic| Alarm::EvolvePanicked { place: place(), reason: panic_text(panic.as_ref()) })?;
+        entity.sequence = found;
+        if *entity.correlation_id != *envelope.correlation_id {
+            entity.correlation_id = envelope.correlation_id.as_str().into();
+        }
+        entity.remember(Said { cause: envelope.causation_id.unwrap_or_default(), id: envelope.id, digest });
+        Ok(())
+    }
+
+    /// An event says where its cause lay: everything of that input up to there has been decided.
+    fn note_cause(&mut self, contract: &Contract, envelope: &Envelope) {
+        for place in [&envelope.cause_position, &envelope.origin_position].into_iter().flatten() {
+            if place.partition != self.partition {
+                continue;
+            }
+            if let Some(input) = contract.input_of(&place.topic) {
+                let known = &mut self.positions[input];
+                *known = Some(known.unwrap_or(0).max(place.offset + 1));
+            }
+        }
+    }
+
+    /// The barrier is reached: the partition may decide. `committed` are the group's offsets; where it has none, what the own
+    /// log tells is taken, else the beginning.
+    pub fn finish(self, contract: &Contract, committed: &[Option<i64>], now_ms: TimestampMs) -> Task<D> {
+        let positions = (0..contract.inputs.len())
+            .map(|input| committed.get(input).copied().flatten().or(self.positions[input]).unwrap_or(0))
+            .collect();
+        Task::new(&self.decider, self.partition, self.entities, positions, self.next, now_ms)
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no reason given".to_owned());
+    crate::envelope::printable(&text, 400).into_owned()
+}

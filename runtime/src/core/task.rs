@@ -1,0 +1,494 @@
+//! One partition past its barrier: it takes inputs, decides, and keeps what is due.
+//!
+//! An entity belongs to the partition that its key maps to, and to no other. So an input about an entity of another partition is
+//! forwarded to the own inbox there; one whose entity lives here is decided here, whatever its own key is. A forwarded record
+//! keeps its subject, and the subject is what a decider is told as the key: `entity` answers the same on both sides, so nothing
+//! is forwarded in a loop.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use crate::{
+    core::{
+        Batch, Contract, OutHeaders, Record, RuntimeRecord, Target,
+        contract::{Defect, Read},
+        effects::Effects,
+        entity::{Entity, Said},
+        partition_of,
+        recovery::panic_text,
+        timers::Timers,
+    },
+    decider::{Decider, Heard, TimerFired, TimestampMs},
+    envelope::{Envelope, Position, caused_id, derived_id, header},
+};
+
+/// What came of an input.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It is decided, forwarded, laid aside as a dead letter, dropped as a repeat, or passed over. Its position is in the batch.
+    Done,
+    /// It was not looked at: the partition is not owned, or held, or the record was there before.
+    Ignored,
+    /// Its schema cannot be got now: the partition is held, and let on for another try.
+    Unready(String),
+    /// Our own code failed on it. Its partition is held, or the machine must be thrown away.
+    Failed(Failure),
+}
+
+/// Our own code failed on a record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// The record.
+    pub place: Position,
+    /// What failed and how.
+    pub reason: String,
+    /// True if a state was lost on the way: nothing may be committed, the machine must be thrown away.
+    pub broken: bool,
+}
+
+/// Why a partition takes no input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// The record it stands before, or the place in a topic.
+    pub place: Position,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a checkpoint of one partition holds.
+#[derive(Debug)]
+pub struct SavedTask {
+    /// The partition.
+    pub partition: i32,
+    /// The own log is folded up to here.
+    pub next: i64,
+    /// Positions of the inputs, by topic.
+    pub positions: Vec<(Arc<str>, i64)>,
+    /// The entities that changed since the last checkpoint.
+    pub entities: Vec<(Arc<str>, Vec<u8>)>,
+}
+
+/// A partition that decides.
+pub struct Task<D: Decider> {
+    pub(crate) partition: i32,
+    pub(crate) positions: Vec<i64>,
+    pub(crate) held: Option<Stage>,
+    pub(crate) timers: Timers,
+    pub(crate) effects: Effects<D::Effect>,
+    entities: HashMap<Arc<str>, Entity<D::State>>,
+    own_next: i64,
+    touched: Vec<Arc<str>>,
+    unsaved: Vec<Arc<str>>,
+}
+
+/// What a decision is made with.
+pub(crate) struct Scene<'a, D> {
+    pub(crate) decider: &'a D,
+    pub(crate) contract: &'a Contract,
+    pub(crate) batch: &'a mut Batch,
+    pub(crate) now_ms: TimestampMs,
+}
+
+impl<D: Decider> Task<D> {
+    pub(crate) fn new(
+        decider: &D,
+        partition: i32,
+        entities: HashMap<Arc<str>, Entity<D::State>>,
+        positions: Vec<i64>,
+        own_next: i64,
+        now_ms: TimestampMs,
+    ) -> Self {
+        let (timers, effects) = (Timers::default(), Effects::new());
+        let (touched, unsaved) = (Vec::new(), Vec::new());
+        let mut task = Self { partition, positions, held: None, timers, effects, entities, own_next, touched, unsaved };
+        let keys: Vec<Arc<str>> = task.entities.keys().cloned().collect();
+        for key in keys {
+            task.derive(decider, &key, now_ms);
+        }
+        task
+    }
+
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// Where to read each input next.
+    #[must_use]
+    pub fn positions(&self) -> &[i64] {
+        &self.positions
+    }
+
+    /// How many entities something was said about.
+    #[must_use]
+    pub fn entities(&self) -> usize {
+        self.entities.len()
+    }
+
+    /// The state of an entity, if anything was ever said about it.
+    #[must_use]
+    pub fn state(&self, entity: &str) -> Option<&D::State> {
+        self.entities.get(entity).map(|entity| &entity.state)
+    }
+
+    /// Every entity's state and sequence number, by key.
+    #[must_use]
+    pub fn states(&self) -> std::collections::BTreeMap<&str, (u64, &D::State)> {
+        self.entities.iter().map(|(key, entity)| (&**key, (entity.sequence, &entity.state))).collect()
+    }
+
+    /// True if the record would be looked at.
+    pub(crate) fn awaits(&self, input: usize, offset: i64) -> bool {
+        self.held.is_none() && offset >= self.positions[input]
+    }
+
+    pub(crate) fn hear(
+        &mut self,
+        scene: &mut Scene<'_, D>,
+        input: usize,
+        record: &Record<'_>,
+        read: Read<D::Input>,
+    ) -> Outcome {
+        let mark = scene.batch.mark();
+        let done = match read {
+            Read::Unheard => Ok(()),
+            Read::Unready(reason) => {
+                self.held = Some(Stage { place: record.position(), reason: reason.clone() });
+                return Outcome::Unready(reason);
+            }
+            Read::Dead(defect) => {
+                lay_aside(scene, record, &defect);
+                Ok(())
+            }
+            Read::Body(body) => match identify(record) {
+                Ok((key, envelope)) => {
+                    let id = envelope.id;
+                    let correlation_id = envelope.correlation_id.clone();
+                    let heard = Heard { key, id, correlation_id, at_ms: record.timestamp_ms, body };
+                    self.route(scene, record, &envelope, &heard)
+                }
+                Err(defect) => {
+                    lay_aside(scene, record, &defect);
+                    Ok(())
+                }
+            },
+        };
+        match done {
+            Ok(()) => {
+                self.pass_over(scene.batch, input, record.offset);
+                Outcome::Done
+            }
+            Err(failure) => {
+                scene.batch.back_to(mark);
+                self.held = Some(Stage { place: failure.place.clone(), reason: failure.reason.clone() });
+                Outcome::Failed(failure)
+            }
+        }
+    }
+
+    pub(crate) fn pass_over(&mut self, batch: &mut Batch, input: usize, offset: i64) {
+        self.positions[input] = offset + 1;
+        batch.moved(input, self.partition, offset + 1);
+        batch.count_input();
+    }
+
+    fn route(
+        &mut self,
+        scene: &mut Scene<'_, D>,
+        record: &Record<'_>,
+        envelope: &Envelope,
+        heard: &Heard<D::Input>,
+    ) -> Result<(), Failure> {
+        let decider = scene.decider;
+        let entity = catch_unwind(AssertUnwindSafe(|| decider.entity(heard)))
+            .map_err(|panic| failed(record, "entity panicked", &panic_text(panic.as_ref()), false))?;
+        let owner = partition_of(entity.as_bytes(), scene.contract.partitions);
+        if entity.is_empty() {
+            lay_aside(scene, record, &Defect { class: "routing", message: "the entity's key is empty".to_owned() });
+        } else if owner == self.partition {
+            self.decide(scene, record, envelope, heard, &entity)?;
+        } else if envelope.origin_position.is_some() && *record.topic == *scene.contract.inputs[0] {
+            let message = format!("forwarded for entity {entity} of partition {owner}, but lies on another");
+            lay_aside(scene, record, &Defect { class: "routing", message });
+        } else {
+            forward(scene, record, envelope, heard, (&entity, owner));
+        }
+        Ok(())
+    }
+
+    fn decide(
+        &mut self,
+        scene: &mut Scene<'_, D>,
+        record: &Record<'_>,
+        envelope: &Envelope,
+        heard: &Heard<D::Input>,
+        key: &str,
+    ) -> Result<(), Failure> {
+        let unknown = Entity::default();
+        let known = self.entities.get(key);
+        let entity = known.unwrap_or(&unknown);
+        if entity.has_handled(heard.id) {
+            return Ok(());
+        }
+        let decider = scene.decider;
+        let decision = catch_unwind(AssertUnwindSafe(|| decider.decide(&entity.state, heard)))
+            .map_err(|panic| failed(record, "decide panicked", &panic_text(panic.as_ref()), false))?;
+        let cause = Cause { record, envelope, heard, sequence: entity.sequence };
+        let said = say(scene, self.partition, key, &cause, &decision.events)?;
+        send(scene, &cause, &decision.sends)?;
+        if decision.events.is_empty() {
+            return Ok(());
+        }
+        let key: Arc<str> = match self.entities.get_key_value(key) {
+            Some((key, _)) => Arc::clone(key),
+            None => key.into(),
+        };
+        let entity = self.entities.entry(Arc::clone(&key)).or_default();
+        for (event, said) in decision.events.iter().zip(said) {
+            let before = std::mem::take(&mut entity.state);
+            entity.state = catch_unwind(AssertUnwindSafe(|| decider.evolve(before, event)))
+                .map_err(|panic| failed(record, "evolve panicked", &panic_text(panic.as_ref()), true))?;
+            entity.sequence += 1;
+            entity.remember(said);
+        }
+        if *entity.correlation_id != *heard.correlation_id {
+            entity.correlation_id = heard.correlation_id.as_str().into();
+        }
+        if !std::mem::replace(&mut entity.touched, true) {
+            self.touched.push(key);
+        }
+        Ok(())
+    }
+
+    /// The batch is committed; `own_next` is the end of what it appended to the own log, if it appended anything here.
+    pub(crate) fn committed(&mut self, decider: &D, own_next: Option<i64>, now_ms: TimestampMs) {
+        if let Some(own_next) = own_next {
+            self.own_next = self.own_next.max(own_next);
+        }
+        for key in std::mem::take(&mut self.touched) {
+            self.derive(decider, &key, now_ms);
+            let Some(entity) = self.entities.get_mut(&key) else { continue };
+            entity.touched = false;
+            if !std::mem::replace(&mut entity.unsaved, true) {
+                self.unsaved.push(key);
+            }
+        }
+    }
+
+    /// Derives what is due from an entity's state.
+    fn derive(&mut self, decider: &D, key: &Arc<str>, now_ms: TimestampMs) {
+        let Some(entity) = self.entities.get_mut(key) else { return };
+        entity.wake = self.timers.change(key, entity.wake, decider.wake_at(&entity.state));
+        let pending = decider.pending(&entity.state);
+        if !pending.is_empty() || !entity.effects.is_empty() {
+            entity.effects = self.effects.change(key, &entity.correlation_id, &entity.effects, pending, now_ms);
+        }
+    }
+
+    /// Writes the timers that may fire, if every input has been read up to the ends asked for after they were due.
+    pub(crate) fn fire(&mut self, scene: &mut Scene<'_, D>, positions: &[i64]) {
+        let told = positions.iter().copied().chain(std::iter::repeat(0));
+        let reached: Vec<i64> = self.positions.iter().zip(told).map(|(known, told)| told.max(*known)).collect();
+        for (due_at, key) in self.timers.pass(&reached) {
+            let Some(entity) = self.entities.get_mut(&key) else { continue };
+            if let Some(wake) = &mut entity.wake {
+                wake.fired = true;
+            }
+            write_timer(scene, self.partition, &key, &entity.correlation_id, due_at);
+            for (input, position) in self.positions.iter().enumerate() {
+                scene.batch.moved(input, self.partition, *position);
+            }
+        }
+    }
+
+    /// The entities that changed since the last checkpoint, at most `limit`; `None` if nothing did.
+    pub(crate) fn save(&mut self, contract: &Contract) -> Option<SavedTask> {
+        if self.unsaved.is_empty() || !self.touched.is_empty() {
+            return None;
+        }
+        let mut entities = Vec::with_capacity(self.unsaved.len());
+        for key in std::mem::take(&mut self.unsaved) {
+            let Some(entity) = self.entities.get_mut(&key) else { continue };
+            entity.unsaved = false;
+            match entity.to_bytes() {
+                Ok(bytes) => entities.push((key, bytes)),
+                Err(e) => {
+                    tracing::warn!(entity = %key, error = %e, "state cannot be saved; no checkpoint is taken");
+                    return None;
+                }
+            }
+        }
+        let positions = contract.inputs.iter().cloned().zip(self.positions.iter().copied()).collect();
+        Some(SavedTask { partition: self.partition, next: self.own_next, positions, entities })
+    }
+}
+
+struct Cause<'a, I> {
+    record: &'a Record<'a>,
+    envelope: &'a Envelope,
+    heard: &'a Heard<I>,
+    sequence: u64,
+}
+
+fn failed(record: &Record<'_>, what: &str, why: &str, broken: bool) -> Failure {
+    Failure { place: record.position(), reason: format!("{what}: {why}"), broken }
+}
+
+/// The envelope of an input, and the key its decider is told: of a forwarded record that is the subject, which stays.
+fn identify(record: &Record<'_>) -> Result<(String, Envelope), Defect> {
+    let key = match record.key.map(std::str::from_utf8) {
+        Some(Ok(key)) if !key.is_empty() => key,
+        Some(Ok(_)) | None => return Err(Defect { class: "key", message: "the record has no key".to_owned() }),
+        Some(Err(_)) => return Err(Defect { class: "key", message: "the key is not UTF-8 text".to_owned() }),
+    };
+    let envelope = record.envelope().map_err(|e| Defect { class: "headers", message: e.to_string() })?;
+    let told = if envelope.origin_position.is_some() { envelope.subject.clone() } else { key.to_owned() };
+    Ok((told, envelope))
+}
+
+/// The envelope of what a cause leads to.
+fn follow<I>(contract: &Contract, cause: &Cause<'_, I>, full_name: &Arc<str>, index: usize, time_ms: i64) -> Envelope {
+    let id = caused_id(cause.heard.id, full_name, index);
+    Envelope {
+        correlation_id: cause.envelope.correlation_id.clone(),
+        causation_id: Some(cause.heard.id),
+        cause_position: Some(cause.record.position()),
+        origin_position: cause.envelope.origin_position.clone(),
+        build: Some(Arc::clone(&contract.build)),
+        traceparent: cause.envelope.traceparent.clone(),
+        ..Envelope::new(id, Arc::clone(&contract.source), Arc::clone(full_name), time_ms)
+    }
+}
+
+fn say<D: Decider>(
+    scene: &mut Scene<'_, D>,
+    partition: i32,
+    key: &str,
+    cause: &Cause<'_, D::Input>,
+    events: &[D::Event],
+) -> Result<Vec<Said>, Failure> {
+    let contract = scene.contract;
+    let time_ms = scene.now_ms.max(cause.heard.at_ms);
+    let mut said = Vec::with_capacity(events.len());
+    for (index, event) in events.iter().enumerate() {
+        let (value, full_name) = scene
+            .batch
+            .put_with(|out| contract.write(event, out))
+            .map_err(|e| failed(cause.record, "an event cannot be written", &e.to_string(), false))?;
+        let digest = crc32c::crc32c(scene.batch.bytes(value.clone()));
+        let sequence = Some(cause.sequence + 1 + index as u64);
+        let envelope = follow(contract, cause, full_name, index, time_ms).about(key);
+        let envelope = Envelope { sequence, ..envelope };
+        said.push(Said { cause: cause.heard.id, id: envelope.id, digest });
+        let bytes = (Some(scene.batch.put(key.as_bytes())), Some(value));
+        scene.batch.append(Target::Events, Some(partition), time_ms, OutHeaders::Envelope(Box::new(envelope)), bytes);
+    }
+    Ok(said)
+}
+
+fn send<D: Decider>(
+    scene: &mut Scene<'_, D>,
+    cause: &Cause<'_, D::Input>,
+    sends: &[crate::decider::Send<D::Command>],
+) -> Result<(), Failure> {
+    let contract = scene.contract;
+    let time_ms = scene.now_ms.max(cause.heard.at_ms);
+    for (index, send) in sends.iter().enumerate() {
+        if send.key.is_empty() {
+            return Err(failed(cause.record, "a command cannot be sent", "its key is empty", false));
+        }
+        let (value, full_name) = scene
+            .batch
+            .put_with(|out| contract.write(&send.command, out))
+            .map_err(|e| failed(cause.record, "a command cannot be written", &e.to_string(), false))?;
+        let envelope = follow(contract, cause, full_name, index, time_ms).about(&*send.key);
+        let envelope = Envelope { origin_position: None, ..envelope };
+        let bytes = (Some(scene.batch.put(send.key.as_bytes())), Some(value));
+        let partition = Some(partition_of(send.key.as_bytes(), contract.partitions));
+        scene.batch.append(Target::Inbox, partition, time_ms, OutHeaders::Envelope(Box::new(envelope)), bytes);
+    }
+    Ok(())
+}
+
+/// Passes a record on to the partition of the own inbox that owns its entity: body and headers as they are, id, cause and
+/// correlation kept. What the record itself did not say, but its place implied, is written down, because the place changes.
+fn forward<D: Decider>(
+    scene: &mut Scene<'_, D>,
+    record: &Record<'_>,
+    envelope: &Envelope,
+    heard: &Heard<D::Input>,
+    (entity, owner): (&str, i32),
+) {
+    let mut headers = verbatim(record);
+    let mut ensure = |name: &str, value: &str| {
+        let last = headers.iter().rev().find(|(known, _)| known == name);
+        if last.and_then(|(_, known)| known.as_deref()) != Some(value.as_bytes()) {
+            headers.push((name.to_owned(), Some(value.as_bytes().to_vec())));
+        }
+    };
+    ensure(header::ID, &envelope.id.to_string());
+    ensure(header::SUBJECT, &heard.key);
+    ensure(header::CORRELATION_ID, &envelope.correlation_id);
+    if envelope.origin_position.is_none() {
+        ensure(header::ORIGIN_POSITION, &record.position().to_string());
+    }
+    let key = scene.batch.put(entity.as_bytes());
+    let value = record.value.map(|value| scene.batch.put(value));
+    let headers = OutHeaders::Verbatim(headers);
+    scene.batch.append(Target::Inbox, Some(owner), record.timestamp_ms, headers, (Some(key), value));
+}
+
+/// Lays a record aside that can never work: its bytes and headers as they are, with the place and the reason beside them.
+fn lay_aside<D>(scene: &mut Scene<'_, D>, record: &Record<'_>, defect: &Defect) {
+    let contract = scene.contract;
+    let mut headers = verbatim(record);
+    let mut add = |name: String, value: String| headers.push((name, Some(value.into_bytes())));
+    add("__dlq.errors.topic".to_owned(), record.topic.to_owned());
+    add("__dlq.errors.partition".to_owned(), record.partition.to_string());
+    add("__dlq.errors.offset".to_owned(), record.offset.to_string());
+    add("__dlq.errors.group".to_owned(), contract.group.to_string());
+    add("__dlq.errors.delivery.count".to_owned(), "1".to_owned());
+    add("__dlq.errors.message".to_owned(), crate::envelope::printable(&defect.message, 400).into_owned());
+    add(format!("{}.errors.class", contract.system), defect.class.to_owned());
+    add(format!("{}.errors.time", contract.system), crate::clock::rfc3339(scene.now_ms));
+    let key = record.key.map(|key| scene.batch.put(key));
+    let value = record.value.map(|value| scene.batch.put(value));
+    tracing::warn!(
+        place = %record.position(),
+        class = defect.class,
+        reason = %defect.message,
+        "record laid aside as a dead letter"
+    );
+    scene.batch.append(Target::DeadLetters, None, record.timestamp_ms, OutHeaders::Verbatim(headers), (key, value));
+}
+
+fn verbatim(record: &Record<'_>) -> Vec<(String, Option<Vec<u8>>)> {
+    record.headers.iter().map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec))).collect()
+}
+
+fn write_timer<D: Decider>(
+    scene: &mut Scene<'_, D>,
+    partition: i32,
+    key: &Arc<str>,
+    correlation_id: &str,
+    due_at: TimestampMs,
+) {
+    let contract = scene.contract;
+    let fired = RuntimeRecord::from(TimerFired { due_at });
+    let Ok((value, full_name)) = scene.batch.put_with(|out| contract.write(&fired, out)) else {
+        tracing::error!(entity = %key, "the timer's record cannot be written; the entity is not woken");
+        return;
+    };
+    let id = derived_id(&["timer", contract.service, key, &due_at.to_string()]);
+    let time_ms = scene.now_ms.max(due_at);
+    let envelope = Envelope::new(id, Arc::clone(&contract.source), Arc::clone(full_name), time_ms)
+        .about(&**key)
+        .correlated(correlation_id);
+    let envelope = Envelope { build: Some(Arc::clone(&contract.build)), ..envelope };
+    let bytes = (Some(scene.batch.put(key.as_bytes())), Some(value));
+    scene.batch.append(Target::Inbox, Some(partition), time_ms, OutHeaders::Envelope(Box::new(envelope)), bytes);
+}

@@ -1,0 +1,117 @@
+//! When entities want to be woken, and the rule that a timer never overtakes input that was there first.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::decider::TimestampMs;
+
+/// The instants of one partition's entities that have not fired yet.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    due: BTreeSet<(TimestampMs, Arc<str>)>,
+    gate: Option<Gate>,
+}
+
+/// What must have been read before the timers up to an instant may fire.
+#[derive(Debug)]
+struct Gate {
+    asked_at_ms: TimestampMs,
+    ends: Vec<i64>,
+}
+
+/// An entity's wish to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wake {
+    pub(crate) at_ms: TimestampMs,
+    pub(crate) fired: bool,
+}
+
+impl Timers {
+    /// Notes that an entity's wish has changed from `was` to `wanted`. The same instant does not fire twice.
+    pub(crate) fn change(&mut self, entity: &Arc<str>, was: Option<Wake>, wanted: Option<TimestampMs>) -> Option<Wake> {
+        if was.map(|wake| wake.at_ms) == wanted {
+            return was;
+        }
+        if let Some(wake) = was {
+            self.due.remove(&(wake.at_ms, Arc::clone(entity)));
+        }
+        let at_ms = wanted?;
+        self.due.insert((at_ms, Arc::clone(entity)));
+        Some(Wake { at_ms, fired: false })
+    }
+
+    /// True if a timer is due and the ends of the inputs must be asked for, which tells what was there first.
+    pub(crate) fn wants_ends(&self, now_ms: TimestampMs) -> bool {
+        self.gate.is_none() && self.due.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms)
+    }
+
+    /// The ends of the inputs as they were at `asked_at_ms` or later.
+    pub(crate) fn ends_known(&mut self, asked_at_ms: TimestampMs, ends: Vec<i64>) {
+        self.gate = Some(Gate { asked_at_ms, ends });
+    }
+
+    /// True if a gate is shut: the positions of the inputs are of interest.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.gate.is_some()
+    }
+
+    /// The timers that may fire, if everything that was there first has been read. They are taken out.
+    pub(crate) fn pass(&mut self, positions: &[i64]) -> Vec<(TimestampMs, Arc<str>)> {
+        let Some(gate) = &self.gate else { return Vec::new() };
+        let reached = gate.ends.iter().zip(positions).all(|(end, position)| position >= end);
+        if !reached {
+            return Vec::new();
+        }
+        let asked_at_ms = gate.asked_at_ms;
+        self.gate = None;
+        let mut fired = Vec::new();
+        while self.due.first().is_some_and(|(at_ms, _)| *at_ms <= asked_at_ms) {
+            fired.extend(self.due.pop_first());
+        }
+        fired
+    }
+
+    /// The next instant at which something is due.
+    pub(crate) fn next(&self) -> Option<TimestampMs> {
+        self.due.first().map(|(at_ms, _)| *at_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_waits_for_the_input_that_was_there_first() {
+        let mut timers = Timers::default();
+        let entity: Arc<str> = "order-1".into();
+        timers.change(&entity, None, Some(100));
+        assert!(!timers.wants_ends(99));
+        assert!(timers.wants_ends(100));
+        timers.ends_known(120, vec![5, 3]);
+        assert!(!timers.wants_ends(130), "asked already");
+        assert!(timers.pass(&[5, 2]).is_empty());
+        assert_eq!(timers.pass(&[6, 3]), vec![(100, entity)]);
+        assert!(!timers.wants_ends(130), "fired once");
+    }
+
+    #[test]
+    fn an_instant_later_than_the_question_waits_for_the_next_one() {
+        let mut timers = Timers::default();
+        timers.change(&"a".into(), None, Some(100));
+        timers.change(&"b".into(), None, Some(125));
+        timers.ends_known(120, vec![0]);
+        assert_eq!(timers.pass(&[0]).len(), 1);
+        assert_eq!(timers.next(), Some(125));
+    }
+
+    #[test]
+    fn a_wish_that_changes_moves_its_timer() {
+        let mut timers = Timers::default();
+        let entity: Arc<str> = "order-1".into();
+        let wake = timers.change(&entity, None, Some(100));
+        let wake = timers.change(&entity, wake, Some(200));
+        assert_eq!(timers.next(), Some(200));
+        assert_eq!(timers.change(&entity, wake, None), None);
+        assert_eq!(timers.next(), None);
+    }
+}
