@@ -1,0 +1,333 @@
+//! Random interleavings of every fact, command, answer and their repeats, with several orders competing for the same items.
+//!
+//! The model keeps what a partitioned log keeps: what one entity sends to another arrives in order. Everything else comes in any
+//! order, any number of times. Whatever the schedule: stock is conserved at every step, nothing is held below zero, an order is
+//! picked and dispatched at most once and released exactly once if cancelled, and nothing is left held for an order that ended.
+//! Not repeated are ShipItem and WriteOffItem: see `decide::stock_item` for what tells their repeats apart.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use proptest::prelude::*;
+use runtime::{
+    Decider,
+    testing::{NOW_MS, heard_at},
+};
+use warehouse::{
+    Warehouse,
+    effects::Effect,
+    events::{Address, Event, ItemLine},
+    evolve::State,
+    inbox::{Command, CourierAnswer, CourierOutcome, PickOutcome, PickResult, ReceiveGoods},
+    reads::{self, Input, OrderCancelled, OrderLine, OrderPaid, OrderPlaced},
+};
+
+const SKUS: [&str; 3] = ["sku-a", "sku-b", "sku-c"];
+
+#[derive(Debug, Clone)]
+struct Order {
+    lines: Vec<(usize, i32)>,
+    paid: bool,
+    cancelled: bool,
+    /// What the floor will not find, by sku; it may say more than the order holds.
+    missing: Vec<(usize, i32)>,
+}
+
+/// One step of a schedule. The number chooses among what there is to choose from.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A fact or a delivery is heard.
+    Hear(usize),
+    /// The oldest message between two entities arrives.
+    Arrive(usize),
+    /// Something heard before is heard again.
+    Repeat(usize),
+    /// The outside world is asked what is pending; it may be asked twice.
+    Ask(usize),
+}
+
+fn order() -> impl Strategy<Value = Order> {
+    let lines = prop::collection::vec((0..SKUS.len(), 1..4_i32), 0..4);
+    let missing = prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec((0..SKUS.len(), 1..3_i32), 1..3)];
+    (lines, any::<bool>(), any::<bool>(), missing).prop_map(|(lines, paid, cancelled, missing)| Order {
+        lines,
+        paid,
+        cancelled,
+        missing,
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let at = || 0..1_000_usize;
+    prop_oneof![
+        2 => at().prop_map(Step::Hear),
+        6 => at().prop_map(Step::Arrive),
+        2 => at().prop_map(Step::Repeat),
+        2 => at().prop_map(Step::Ask),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn stock_is_conserved_and_every_order_ends_once(
+        orders in prop::collection::vec(order(), 1..4),
+        deliveries in prop::collection::vec((0..SKUS.len(), 1..6_i32), 0..5),
+        schedule in prop::collection::vec(step(), 0..160),
+    ) {
+        let mut world = World::new(&orders, &deliveries);
+        for step in &schedule {
+            world.take(step);
+            world.check_at_every_moment()?;
+        }
+        world.settle();
+        world.check_at_every_moment()?;
+        for (number, order) in orders.iter().enumerate() {
+            world.check_in_the_end(&order_id(number), order)?;
+        }
+    }
+}
+
+#[derive(Default)]
+struct World {
+    orders: Vec<Order>,
+    states: BTreeMap<String, State>,
+    events: Vec<Event>,
+    /// Facts and deliveries that were not heard yet.
+    outstanding: Vec<Input>,
+    /// Messages on their way, in order for each sender and receiver.
+    on_the_way: BTreeMap<(String, String), VecDeque<Input>>,
+    heard: Vec<Input>,
+}
+
+impl World {
+    fn new(orders: &[Order], deliveries: &[(usize, i32)]) -> Self {
+        let mut world = Self { orders: orders.to_vec(), ..Self::default() };
+        for (number, &(sku, quantity)) in deliveries.iter().enumerate() {
+            let delivery = ReceiveGoods { sku: SKUS[sku].into(), delivery_id: format!("d-{number}"), quantity };
+            world.outstanding.push(delivery.into());
+        }
+        for (number, order) in orders.iter().enumerate() {
+            let order_id = order_id(number);
+            let line = |&(sku, quantity): &(usize, i32)| OrderLine { sku: SKUS[sku].into(), quantity };
+            let lines = order.lines.iter().map(line).collect();
+            let placed = OrderPlaced { order_id: order_id.clone(), ship_to: address(), lines };
+            world.outstanding.push(placed.into());
+            if order.paid {
+                world.outstanding.push(OrderPaid { order_id: order_id.clone() }.into());
+            }
+            if order.cancelled {
+                world.outstanding.push(OrderCancelled { order_id }.into());
+            }
+        }
+        world
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Hear(at) if !self.outstanding.is_empty() => {
+                let fact = self.outstanding.remove(at % self.outstanding.len());
+                self.hear(fact);
+            }
+            Step::Arrive(at) if !self.on_the_way.is_empty() => {
+                let way = self.on_the_way.keys().nth(at % self.on_the_way.len()).unwrap().clone();
+                self.arrive(&way);
+            }
+            Step::Repeat(at) if !self.heard.is_empty() => {
+                let again = self.heard[at % self.heard.len()].clone();
+                self.hear(again);
+            }
+            Step::Ask(at) => self.ask(at),
+            _ => {}
+        }
+    }
+
+    /// Everything that is still to come comes, until nothing is on its way and nothing pending.
+    fn settle(&mut self) {
+        for fact in std::mem::take(&mut self.outstanding) {
+            self.hear(fact);
+        }
+        while self.is_busy() {
+            while let Some(way) = self.on_the_way.keys().next().cloned() {
+                self.arrive(&way);
+            }
+            self.ask(0);
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.on_the_way.is_empty() || self.states.values().any(|state| !Warehouse.pending(state).is_empty())
+    }
+
+    fn arrive(&mut self, way: &(String, String)) {
+        let queue = self.on_the_way.get_mut(way).unwrap();
+        let input = queue.pop_front().unwrap();
+        if queue.is_empty() {
+            self.on_the_way.remove(way);
+        }
+        self.hear(input);
+    }
+
+    fn hear(&mut self, input: Input) {
+        if !matches!(input, Input::ShipItem(_) | Input::WriteOffItem(_)) {
+            self.heard.push(input.clone());
+        }
+        let key = reads::entity(&input).to_owned();
+        let state = self.states.entry(key.clone()).or_default();
+        let decision = Warehouse.decide(state, &heard_at(NOW_MS, &key, input));
+        for event in decision.events {
+            *state = Warehouse.evolve(std::mem::take(state), &event);
+            self.events.push(event);
+        }
+        for send in decision.sends {
+            self.send(key.clone(), send.key, send.command);
+        }
+    }
+
+    fn send(&mut self, from: String, to: String, command: Command) {
+        let input = into_input(command);
+        assert_eq!(reads::entity(&input), to, "a command goes to the entity it is about");
+        self.on_the_way.entry((from, to)).or_default().push_back(input);
+    }
+
+    fn ask(&mut self, at: usize) {
+        let pending: Vec<Effect> = self.states.values().flat_map(|state| Warehouse.pending(state)).collect();
+        let Some(effect) = at.checked_rem(pending.len()).map(|at| pending[at].clone()) else { return };
+        match effect {
+            Effect::Pick { order_id, .. } => {
+                let missing = &self.orders[order_number(&order_id)].missing;
+                let result = pick_result(&order_id, missing);
+                self.send("floor".to_owned(), order_id, result.into());
+            }
+            Effect::Dispatch { order_id, parcel_id, ship_to } => {
+                assert_eq!(ship_to, address());
+                let answer = CourierAnswer {
+                    order_id: order_id.clone(),
+                    outcome: CourierOutcome::Dispatched,
+                    parcel_id: Some(parcel_id),
+                    carrier: Some("Northwind Parcels".to_owned()),
+                    tracking_number: Some("NW1".to_owned()),
+                };
+                self.send("courier".to_owned(), order_id, answer.into());
+            }
+        }
+    }
+
+    fn check_at_every_moment(&self) -> Result<(), TestCaseError> {
+        for (sku, item) in self.states.iter().filter_map(|(key, state)| Some((key, state.item.as_deref()?))) {
+            prop_assert!(item.free >= 0, "{sku}: {item:?}");
+            prop_assert!(item.held.values().all(|&pieces| pieces > 0), "{sku}: {item:?}");
+            let accounted = item.free + item.held_in_all() + item.shipped + item.written_off;
+            prop_assert_eq!(item.received(), accounted, "{}: {:?}", sku, item);
+        }
+        for number in 0..self.orders.len() {
+            let said = self.said_of(&order_id(number));
+            for once in [
+                "ReservationStarted",
+                "StockReserved",
+                "StockShort",
+                "PickingStarted",
+                "OrderPackaged",
+                "PackagingFailed",
+                "OrderDispatched",
+                "ReleaseStarted",
+                "StockReleased",
+            ] {
+                let times = said.iter().filter(|name| **name == once).count();
+                prop_assert!(times <= 1, "{once} was said {times} times: {said:?}");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_in_the_end(&self, order_id: &str, order: &Order) -> Result<(), TestCaseError> {
+        let said = self.said_of(order_id);
+        let has = |name: &str| said.contains(&name);
+        let still_held: i64 = self
+            .states
+            .values()
+            .filter_map(|state| state.item.as_deref()?.held.get(order_id))
+            .map(|&pieces| i64::from(pieces))
+            .sum();
+        let shipped = self.pieces(order_id, |event| match event {
+            Event::ItemShipped(shipped) => Some((&shipped.order_id, shipped.quantity)),
+            _ => None,
+        });
+        let wanted: i64 = order.lines.iter().map(|&(_, quantity)| i64::from(quantity)).sum();
+        prop_assert_eq!(has("StockReleased"), order.cancelled, "{:?}", said);
+        prop_assert_eq!(shipped, if has("OrderDispatched") { wanted } else { 0 }, "{:?}", said);
+        prop_assert!(has("StockReserved") || has("StockShort") || order.cancelled, "neither held nor short: {said:?}");
+        if order.cancelled || has("OrderDispatched") {
+            prop_assert_eq!(still_held, 0, "left held: {:?}", said);
+        }
+        if order.paid && !order.cancelled && has("StockReserved") {
+            prop_assert!(has("OrderDispatched") || has("PackagingFailed"), "stands still: {said:?}");
+        }
+        if has("StockReserved") && !order.cancelled && !has("OrderDispatched") {
+            prop_assert_eq!(still_held, wanted, "all or nothing: {:?}", said);
+        }
+        Ok(())
+    }
+
+    fn pieces(&self, order_id: &str, of: fn(&Event) -> Option<(&String, i32)>) -> i64 {
+        let matching = self.events.iter().filter_map(of).filter(|(of, _)| *of == order_id);
+        matching.map(|(_, pieces)| i64::from(pieces)).sum()
+    }
+
+    /// The names of what was said of an order under its own key.
+    fn said_of(&self, order_id: &str) -> Vec<&'static str> {
+        use runtime::Message as _;
+        let is_of = |event: &&Event| match event {
+            Event::ReservationStarted(e) => e.order_id == order_id,
+            Event::StockReserved(e) => e.order_id == order_id,
+            Event::StockShort(e) => e.order_id == order_id,
+            Event::PickingStarted(e) => e.order_id == order_id,
+            Event::OrderPackaged(e) => e.order_id == order_id,
+            Event::PackagingFailed(e) => e.order_id == order_id,
+            Event::OrderDispatched(e) => e.order_id == order_id,
+            Event::ReleaseStarted(e) => e.order_id == order_id,
+            Event::StockReleased(e) => e.order_id == order_id,
+            _ => false,
+        };
+        self.events.iter().filter(is_of).map(|event| event.record().name).collect()
+    }
+}
+
+fn pick_result(order_id: &str, missing: &[(usize, i32)]) -> PickResult {
+    let line = |&(sku, quantity): &(usize, i32)| ItemLine { sku: SKUS[sku].into(), quantity };
+    PickResult {
+        order_id: order_id.to_owned(),
+        outcome: if missing.is_empty() { PickOutcome::Packaged } else { PickOutcome::Missing },
+        parcel_id: missing.is_empty().then(|| format!("parcel-{order_id}")),
+        missing: missing.iter().map(line).collect(),
+        detail: None,
+    }
+}
+
+fn into_input(command: Command) -> Input {
+    match command {
+        Command::ReceiveGoods(body) => body.into(),
+        Command::HoldItem(body) => body.into(),
+        Command::FreeItem(body) => body.into(),
+        Command::ShipItem(body) => body.into(),
+        Command::WriteOffItem(body) => body.into(),
+        Command::HoldResult(body) => body.into(),
+        Command::FreeResult(body) => body.into(),
+        Command::WriteOffResult(body) => body.into(),
+        Command::PickResult(body) => body.into(),
+        Command::CourierAnswer(body) => body.into(),
+    }
+}
+
+fn order_id(number: usize) -> String {
+    format!("order-{number}")
+}
+
+fn order_number(order_id: &str) -> usize {
+    order_id.trim_start_matches("order-").parse().unwrap()
+}
+
+fn address() -> Address {
+    let [street, city, postcode, country] = ["Lindenstraße 14", "Leipzig", "04105", "DE"].map(str::to_owned);
+    Address { street, city, postcode, country }
+}
