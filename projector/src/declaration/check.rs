@@ -1,0 +1,470 @@
+//! Turns a well-formed file into a declaration, or into a list of what makes no sense in it.
+//!
+//! All problems are found in one go, each with its line, because a person fixes a file and not a key.
+
+use std::{collections::BTreeSet, ops::Range};
+
+use super::{
+    CORRELATION_HEADER, Declaration, EVENTS_MAX, EventSet, NODES_MAX, Node, NodeKind, NodeSet, OUTCOMES_MAX,
+    OWNERS_MAX, Outcome, OutcomeKind, Owner, Problem, Selector, Sentence,
+    raw::{self, Text},
+    selector::check_path,
+};
+use crate::nearest::hint;
+
+/// Compiles a file whose text is `text`.
+pub(super) fn compile(text: &str, file: &raw::File) -> Result<Declaration, Vec<Problem>> {
+    let mut check = Check { text, problems: Vec::new(), events: Vec::new() };
+    check.limits(file);
+    check.word("the saga's name", &file.name);
+    let owners = check.owners(file);
+    let start = check.events("start", &file.start.get_ref()[..], Some(file.start.span()));
+    let mut nodes = check.nodes(file, &owners);
+    check.order_of_steps(file, &mut nodes);
+    let exclusive: Vec<EventSet> = file.exclusive.iter().map(|group| check.exclusive(group)).collect();
+    let outcomes = check.outcomes(file, &nodes);
+    check.reachable(file, start, &nodes, &exclusive, &outcomes);
+    let (header, fields) = check.correlation(&file.correlation);
+    let topics = check.topics(file, &owners);
+    if !check.problems.is_empty() {
+        check.problems.sort_by_key(|problem| problem.line);
+        return Err(check.problems);
+    }
+    Ok(Declaration {
+        name: file.name.get_ref().clone(),
+        title: file.title.get_ref().clone(),
+        header,
+        fields,
+        sequences: file.sequences,
+        owners,
+        topics,
+        events: check.events,
+        start,
+        nodes,
+        exclusive,
+        outcomes,
+    })
+}
+
+struct Check<'a> {
+    text: &'a str,
+    problems: Vec<Problem>,
+    events: Vec<Selector>,
+}
+
+impl Check<'_> {
+    fn problem(&mut self, span: Range<usize>, text: String) {
+        let before = self.text.get(..span.start).unwrap_or_default();
+        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        self.problems.push(Problem { line, text });
+    }
+
+    /// Sets are bit masks, and a filter's classes are bits of one word: both have an end.
+    fn limits(&mut self, file: &raw::File) {
+        let nodes = file.steps.len() + usize::from(file.cancel.is_some()) + file.compensations.len();
+        for (what, count, max) in [
+            ("steps and compensations", nodes, NODES_MAX),
+            ("outcomes", file.outcomes.len(), OUTCOMES_MAX),
+            ("owners", file.owners.len(), OWNERS_MAX),
+        ] {
+            if count == 0 || count > max {
+                self.problem(file.name.span(), format!("{count} {what} are declared, and 1 to {max} are taken"));
+            }
+        }
+    }
+
+    /// Names that filters and URLs use.
+    fn word(&mut self, what: &str, name: &Text) {
+        let text = name.get_ref();
+        let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        if text.is_empty() || text.len() > 64 || !text.chars().all(fine) {
+            self.problem(name.span(), format!("{what} {text:?} must be 1 to 64 of the characters a-z, 0-9, - and _"));
+        }
+    }
+
+    fn owners(&mut self, file: &raw::File) -> Vec<Owner> {
+        for id in file.owners.keys() {
+            self.word("the owner", id);
+        }
+        let owner = |(id, title): (&Text, &Text)| Owner { id: id.get_ref().clone(), title: title.get_ref().clone() };
+        file.owners.iter().map(owner).collect()
+    }
+
+    /// The set of events that a key lists. `must` is the key's place if the list may not be empty.
+    fn events(&mut self, role: &str, listed: &[Text], must: Option<Range<usize>>) -> EventSet {
+        if let Some(span) = must.filter(|_| listed.is_empty()) {
+            self.problem(span, format!("{role} names no event"));
+        }
+        let mut set: EventSet = 0;
+        for text in listed {
+            let selector = match Selector::parse(text.get_ref()) {
+                Ok(selector) => selector,
+                Err(wrong) => {
+                    self.problem(text.span(), format!("{role}: {wrong}"));
+                    continue;
+                }
+            };
+            let Some(index) = self.intern(text, selector) else { continue };
+            let taken = set & (1 << index) != 0;
+            let overlap = self.overlap_in(set, index);
+            if taken {
+                self.problem(text.span(), format!("{role} names {text:?} twice", text = text.get_ref()));
+            } else if let Some(other) = overlap {
+                self.problem(
+                    text.span(),
+                    format!("{role} names {:?} and {other:?}, and one event can be both", text.get_ref()),
+                );
+            }
+            set |= 1 << index;
+        }
+        set
+    }
+
+    fn overlap_in(&self, set: EventSet, index: usize) -> Option<String> {
+        let here = &self.events[index];
+        members(set)
+            .filter(|other| *other != index)
+            .map(|other| &self.events[other])
+            .find(|other| other.overlaps(here))
+            .map(ToString::to_string)
+    }
+
+    /// The index of a selector. Two names of which one ends with the other would make one event two.
+    fn intern(&mut self, text: &Text, selector: Selector) -> Option<usize> {
+        if let Some(index) = self.events.iter().position(|known| *known == selector) {
+            return Some(index);
+        }
+        let ambiguous = self
+            .events
+            .iter()
+            .find(|known| known.name != selector.name && (known.names(&selector.name) || selector.names(&known.name)))
+            .map(ToString::to_string);
+        if let Some(other) = ambiguous {
+            self.problem(text.span(), format!("{:?} and {other:?} can mean the same event", text.get_ref()));
+        }
+        if self.events.len() == EVENTS_MAX {
+            self.problem(text.span(), format!("more than {EVENTS_MAX} different events are named"));
+            return None;
+        }
+        self.events.push(selector);
+        Some(self.events.len() - 1)
+    }
+
+    fn nodes(&mut self, file: &raw::File, owners: &[Owner]) -> Vec<Node> {
+        let mut nodes = Vec::new();
+        for step in &file.steps {
+            let what = format!("step {:?}", step.id.get_ref());
+            let mut node = self.node(&what, (&step.id, &step.title, &step.owner, &step.deadline), owners);
+            node.reached_by = self.events(&format!("{what}: reached_by"), &step.reached_by, None);
+            node.completed_by = self.completed(&what, &step.completed_by);
+            node.failed_by = self.events(&format!("{what}: failed_by"), &step.failed_by, None);
+            node.undone_by = self.events(&format!("{what}: undone_by"), &step.undone_by, None);
+            node.waiting = self.waiting(step.waiting.as_ref());
+            self.one_role(&what, &step.id, &node);
+            nodes.push(node);
+        }
+        if let Some(cancel) = &file.cancel {
+            let what = "cancel";
+            let mut node = self.node(what, (&cancel.id, &cancel.title, &cancel.owner, &cancel.deadline), owners);
+            node.kind = NodeKind::Cancel;
+            node.completed_by = self.completed(what, &cancel.completed_by);
+            node.waiting = self.waiting(cancel.waiting.as_ref());
+            nodes.push(node);
+        } else if let Some(first) = file.compensations.first() {
+            self.problem(first.id.span(), "compensations are declared, but no [cancel] that starts them".to_owned());
+        }
+        for undo in &file.compensations {
+            let what = format!("compensation {:?}", undo.id.get_ref());
+            let mut node = self.node(&what, (&undo.id, &undo.title, &undo.owner, &undo.deadline), owners);
+            node.kind = NodeKind::Compensation;
+            node.reached_by = self.events(&format!("{what}: reached_by"), &undo.reached_by, None);
+            node.completed_by = self.completed(&what, &undo.completed_by);
+            node.failed_by = self.events(&format!("{what}: failed_by"), &undo.failed_by, None);
+            node.waiting = self.waiting(undo.waiting.as_ref());
+            self.one_role(&what, &undo.id, &node);
+            nodes.push(node);
+        }
+        self.distinct_ids(file, &nodes);
+        nodes.truncate(NODES_MAX);
+        nodes
+    }
+
+    fn node(
+        &mut self,
+        what: &str,
+        (id, title, owner, deadline): (&Text, &Text, &Text, &Text),
+        owners: &[Owner],
+    ) -> Node {
+        self.word(&format!("the id of {what}"), id);
+        let found = owners.iter().position(|known| known.id == *owner.get_ref());
+        if found.is_none() {
+            let near = hint(owner.get_ref(), owners.iter().map(|known| known.id.as_str()));
+            self.problem(owner.span(), format!("{what}: {:?} is not among [owners]{near}", owner.get_ref()));
+        }
+        let deadline_ms = parse_duration_ms(deadline.get_ref()).unwrap_or_else(|wrong| {
+            self.problem(deadline.span(), format!("{what}: {wrong}"));
+            0
+        });
+        Node {
+            id: id.get_ref().clone(),
+            title: title.get_ref().clone(),
+            owner: found.unwrap_or_default(),
+            kind: NodeKind::Step,
+            after: 0,
+            reached_by: 0,
+            completed_by: 0,
+            failed_by: 0,
+            undone_by: 0,
+            deadline_ms,
+            waiting: self.waiting(None),
+        }
+    }
+
+    fn completed(&mut self, what: &str, listed: &toml::Spanned<Vec<Text>>) -> EventSet {
+        self.events(&format!("{what}: completed_by"), listed.get_ref(), Some(listed.span()))
+    }
+
+    fn waiting(&mut self, text: Option<&Text>) -> Sentence {
+        let fallback = || Sentence::parse("Waiting for {owner}: {step}").expect("its placeholders are known");
+        match text {
+            None => fallback(),
+            Some(text) => self.sentence(text).unwrap_or_else(fallback),
+        }
+    }
+
+    fn sentence(&mut self, text: &Text) -> Option<Sentence> {
+        Sentence::parse(text.get_ref()).map_err(|wrong| self.problem(text.span(), wrong)).ok()
+    }
+
+    /// An event completes a step or fails it, not both.
+    fn one_role(&mut self, what: &str, id: &Text, node: &Node) {
+        for (one, other, roles) in [
+            (node.completed_by, node.failed_by, "completed_by and failed_by"),
+            (node.completed_by, node.reached_by, "reached_by and completed_by"),
+            (node.failed_by, node.reached_by, "reached_by and failed_by"),
+            (node.completed_by, node.undone_by, "completed_by and undone_by"),
+        ] {
+            let both = members(one)
+                .find(|index| members(other).any(|there| self.events[there].overlaps(&self.events[*index])));
+            if let Some(index) = both {
+                let event = self.events[index].to_string();
+                self.problem(id.span(), format!("{what}: {roles} can both mean {event:?}"));
+            }
+        }
+    }
+
+    fn distinct_ids(&mut self, file: &raw::File, nodes: &[Node]) {
+        let ids = file
+            .steps
+            .iter()
+            .map(|step| &step.id)
+            .chain(file.cancel.iter().map(|cancel| &cancel.id))
+            .chain(file.compensations.iter().map(|undo| &undo.id));
+        for (index, id) in ids.enumerate() {
+            if nodes[..index].iter().any(|before| before.id == *id.get_ref()) {
+                self.problem(id.span(), format!("{:?} is the id of two steps", id.get_ref()));
+            }
+        }
+    }
+
+    /// `after` names steps, and the steps form no circle.
+    fn order_of_steps(&mut self, file: &raw::File, nodes: &mut [Node]) {
+        let ids: Vec<&str> = file.steps.iter().map(|step| step.id.get_ref().as_str()).collect();
+        for (index, step) in file.steps.iter().enumerate().take(nodes.len()) {
+            for before in &step.after {
+                match ids.iter().position(|id| id == before.get_ref()) {
+                    Some(found) if found < NODES_MAX => nodes[index].after |= 1 << found,
+                    _ => {
+                        let near = hint(before.get_ref(), ids.iter().copied());
+                        let text = format!(
+                            "step {:?}: after names {:?}, which is no step{near}",
+                            ids[index],
+                            before.get_ref()
+                        );
+                        self.problem(before.span(), text);
+                    }
+                }
+            }
+        }
+        let mut done: NodeSet = 0;
+        for _ in nodes.iter() {
+            for (index, node) in nodes.iter().enumerate() {
+                if node.after & !done == 0 {
+                    done |= 1 << index;
+                }
+            }
+        }
+        for (index, step) in file.steps.iter().enumerate().take(nodes.len()) {
+            if done & (1 << index) == 0 {
+                self.problem(
+                    step.id.span(),
+                    format!("step {:?} comes after itself, by way of its predecessors", ids[index]),
+                );
+            }
+        }
+    }
+
+    fn exclusive(&mut self, group: &toml::Spanned<Vec<Text>>) -> EventSet {
+        if group.get_ref().len() == 1 {
+            self.problem(group.span(), "an exclusive group needs at least two events".to_owned());
+        }
+        self.events("exclusive", group.get_ref(), Some(group.span()))
+    }
+
+    fn outcomes(&mut self, file: &raw::File, nodes: &[Node]) -> Vec<Outcome> {
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        for raw in &file.outcomes {
+            let name = raw.name.get_ref();
+            self.word("the outcome", &raw.name);
+            if outcomes.iter().any(|before| before.name == *name) {
+                self.problem(raw.name.span(), format!("two outcomes are called {name:?}"));
+            }
+            let kind = self.outcome_kind(name, &raw.kind);
+            let role = format!("outcome {name:?}: when");
+            let when = self.events(&role, raw.when.get_ref(), Some(raw.when.span()));
+            let mut settled_by: NodeSet = 0;
+            for id in &raw.settled_by {
+                match nodes.iter().position(|node| node.id == *id.get_ref()) {
+                    Some(found) => settled_by |= 1 << found,
+                    None => {
+                        let near = hint(id.get_ref(), nodes.iter().map(|node| node.id.as_str()));
+                        self.problem(
+                            id.span(),
+                            format!(
+                                "outcome {name:?}: settled_by names {:?}, which is no step or compensation{near}",
+                                id.get_ref()
+                            ),
+                        );
+                    }
+                }
+            }
+            let sentence = self.sentence(&raw.sentence).unwrap_or_else(|| self.waiting(None));
+            outcomes.push(Outcome { name: name.clone(), kind, when, settled_by, sentence });
+        }
+        outcomes
+    }
+
+    fn outcome_kind(&mut self, name: &str, kind: &Text) -> OutcomeKind {
+        match OutcomeKind::parse(kind.get_ref()) {
+            Some(kind) => kind,
+            None => {
+                let near = hint(kind.get_ref(), OutcomeKind::ALL.map(OutcomeKind::name));
+                self.problem(
+                    kind.span(),
+                    format!(
+                        "outcome {name:?}: kind {:?} is none of completed, rejected, compensated, failed{near}",
+                        kind.get_ref()
+                    ),
+                );
+                OutcomeKind::Failed
+            }
+        }
+    }
+
+    /// Every outcome can be chosen, and what it waits for can happen.
+    fn reachable(
+        &mut self,
+        file: &raw::File,
+        start: EventSet,
+        nodes: &[Node],
+        exclusive: &[EventSet],
+        outcomes: &[Outcome],
+    ) {
+        let said = nodes
+            .iter()
+            .fold(start, |set, node| set | node.completed_by | node.failed_by | node.reached_by | node.undone_by);
+        for (index, (raw, outcome)) in file.outcomes.iter().zip(outcomes).enumerate() {
+            let name = &outcome.name;
+            let span = raw.when.span();
+            let unsaid = members(outcome.when)
+                .find(|event| !members(said).any(|known| self.events[known].overlaps(&self.events[*event])));
+            if let Some(event) = unsaid {
+                let event = self.events[event].to_string();
+                self.problem(span.clone(), format!("outcome {name:?} can never be reached: it waits for {event:?}, which starts nothing and which no step, cancel or compensation names"));
+            }
+            if exclusive.iter().any(|group| (group & outcome.when).count_ones() > 1) {
+                self.problem(
+                    span.clone(),
+                    format!("outcome {name:?} can never be reached: it waits for events that exclude each other"),
+                );
+            }
+            if let Some(before) = outcomes[..index].iter().find(|before| self.shadows(before, outcome)) {
+                let text = format!(
+                    "outcome {name:?} can never be reached: {:?} comes first and asks for no more",
+                    before.name
+                );
+                self.problem(span.clone(), text);
+            }
+            if outcome.kind == OutcomeKind::Compensated && file.cancel.is_none() {
+                self.problem(span, format!("outcome {name:?} is compensated, but no [cancel] is declared"));
+            }
+        }
+    }
+
+    fn shadows(&self, before: &Outcome, outcome: &Outcome) -> bool {
+        members(before.when)
+            .all(|asked| members(outcome.when).any(|event| self.events[asked].covers(&self.events[event])))
+    }
+
+    fn correlation(&mut self, raw: &raw::Correlation) -> (String, std::collections::BTreeMap<String, String>) {
+        for (event, field) in &raw.fields {
+            for text in [event, field] {
+                if let Err(wrong) = check_path(text.get_ref()) {
+                    self.problem(text.span(), format!("correlation.fields: {wrong}"));
+                }
+            }
+        }
+        let header = raw.header.as_ref().map_or_else(|| CORRELATION_HEADER.to_owned(), |text| text.get_ref().clone());
+        if let Some(text) = raw.header.as_ref().filter(|text| text.get_ref().is_empty()) {
+            self.problem(text.span(), "correlation.header is empty; leave it out for ce_correlationid".to_owned());
+        }
+        let fields = raw.fields.iter().map(|(event, field)| (event.get_ref().clone(), field.get_ref().clone()));
+        (header, fields.collect())
+    }
+
+    fn topics(&mut self, file: &raw::File, owners: &[Owner]) -> Vec<String> {
+        let mut seen = BTreeSet::new();
+        for topic in &file.topics {
+            let name = topic.get_ref().replace("{system}", "system");
+            let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            if name.is_empty() || name.len() > 249 || !name.chars().all(fine) {
+                self.problem(topic.span(), format!("{:?} is no topic name", topic.get_ref()));
+            }
+            if !seen.insert(topic.get_ref()) {
+                self.problem(topic.span(), format!("topics names {:?} twice", topic.get_ref()));
+            }
+        }
+        if file.topics.is_empty() {
+            return owners.iter().map(|owner| format!("{{system}}.{}.events", owner.id)).collect();
+        }
+        file.topics.iter().map(|topic| topic.get_ref().clone()).collect()
+    }
+}
+
+/// The indexes in a set.
+fn members(set: EventSet) -> impl Iterator<Item = usize> {
+    (0..EVENTS_MAX).filter(move |index| set & (1 << index) != 0)
+}
+
+/// `500ms`, `30s`, `10m`, `2h`, `1d`.
+fn parse_duration_ms(text: &str) -> Result<i64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
+        _ => None,
+    };
+    let milliseconds =
+        number.parse::<i64>().ok().zip(unit_ms).and_then(|(number, unit_ms)| number.checked_mul(unit_ms));
+    match milliseconds.filter(|ms| (1..=DEADLINE_MS_MAX).contains(ms)) {
+        Some(ms) => Ok(ms),
+        None => Err(format!("the deadline {text:?} is not like 500ms, 30s, 10m, 2h or 1d (at most 10000d)")),
+    }
+}
+
+/// So that no sum of a time and a deadline comes near the end of time.
+const DEADLINE_MS_MAX: i64 = 10_000 * 86_400_000;

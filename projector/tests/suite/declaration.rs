@@ -1,0 +1,141 @@
+//! What a declaration file may say, and what it is told when it says something else.
+
+use projector::{Declaration, declaration::DeclarationError};
+
+const FINE: &str = r#"name = "trip"
+title = "Trip"
+start = ["trips.Booked"]
+exclusive = [["trips.Done", "trips.Cancelled"]]
+[owners]
+trips = "the trip desk"
+hotel = "the hotel"
+[[step]]
+id = "book"
+title = "Booked"
+owner = "trips"
+completed_by = ["trips.Booked"]
+deadline = "30s"
+[[step]]
+id = "room"
+title = "Room"
+owner = "hotel"
+after = ["book"]
+completed_by = ["hotel.Reserved"]
+failed_by = ["hotel.Full"]
+deadline = "10m"
+waiting = "Booked; waiting for {owner}"
+[cancel]
+id = "cancel"
+title = "Cancelled"
+owner = "trips"
+completed_by = ["trips.Cancelled"]
+deadline = "30s"
+[[compensation]]
+id = "free"
+title = "Room freed"
+owner = "hotel"
+completed_by = ["hotel.Freed"]
+deadline = "1h"
+[[outcome]]
+name = "done"
+kind = "completed"
+when = ["hotel.Reserved"]
+settled_by = ["room"]
+sentence = "Done"
+[[outcome]]
+name = "off"
+kind = "compensated"
+when = ["trips.Cancelled"]
+settled_by = ["free"]
+sentence = "Off"
+"#;
+
+/// What is said of the file once `from` is `to`.
+fn told(from: &str, to: &str) -> String {
+    assert!(FINE.contains(from), "{from:?} is in the file");
+    match Declaration::parse("trip.toml", &FINE.replacen(from, to, 1)) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn what_ships_and_what_is_documented_is_in_order() {
+    let shipped = Declaration::shipped().expect("what ships is in order");
+    assert_eq!(shipped.len(), 1);
+    assert_eq!(
+        shipped[0].topics_in("acme"),
+        ["loyalty", "notifications", "order-processor", "payment", "warehouse"]
+            .map(|owner| format!("acme.{owner}.events"))
+    );
+    assert_eq!(told("trip", "trip"), "");
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line() {
+    let text = told("deadline = \"10m\"", "deadlin = \"10m\"");
+    assert!(text.contains("line 21") && text.contains("unknown field `deadlin`"), "{text}");
+    assert!(told("title = \"Trip\"\n", "").contains("missing field `title`"));
+}
+
+#[test]
+fn every_nonsense_is_named_with_its_line_and_a_hint() {
+    for (from, to, line, said) in [
+        ("owner = \"hotel\"", "owner = \"hotle\"", 17, "\"hotle\" is not among [owners]; did you mean \"hotel\"?"),
+        (
+            "after = [\"book\"]",
+            "after = [\"boook\"]",
+            18,
+            "after names \"boook\", which is no step; did you mean \"book\"?",
+        ),
+        ("after = [\"book\"]", "after = [\"room\"]", 15, "step \"room\" comes after itself"),
+        ("\"10m\"", "\"10 minutes\"", 21, "the deadline \"10 minutes\" is not like"),
+        ("\"10m\"", "\"99999999999999999d\"", 21, "is not like"),
+        ("completed_by = [\"hotel.Reserved\"]", "completed_by = []", 19, "completed_by names no event"),
+        ("[\"hotel.Reserved\"]", "[\"hotel.Reserved\", \"hotel.Reserved\"]", 19, "names \"hotel.Reserved\" twice"),
+        ("[\"hotel.Full\"]", "[\"hotel.Reserved\"]", 15, "completed_by and failed_by can both mean"),
+        ("[\"hotel.Full\"]", "[\"Reserved\"]", 20, "can mean the same event"),
+        ("[\"hotel.Full\"]", "[\"hotel.Full[why\"]", 20, "opens a [condition] and does not close it"),
+        ("{owner}", "{ower}", 22, "unknown placeholder {ower}"),
+        ("kind = \"completed\"", "kind = \"complete\"", 37, "did you mean \"completed\"?"),
+        ("when = [\"hotel.Reserved\"]", "when = [\"hotel.Reservd\"]", 38, "can never be reached"),
+        (
+            "when = [\"trips.Cancelled\"]",
+            "when = [\"hotel.Reserved\"]",
+            44,
+            "\"done\" comes first and asks for no more",
+        ),
+        (
+            "settled_by = [\"free\"]",
+            "settled_by = [\"fre\"]",
+            45,
+            "which is no step or compensation; did you mean \"free\"?",
+        ),
+        ("id = \"room\"", "id = \"book\"", 15, "\"book\" is the id of two steps"),
+        ("name = \"off\"", "name = \"done\"", 42, "two outcomes are called \"done\""),
+        ("\"trips.Done\", \"trips.Cancelled\"", "\"trips.Done\"", 4, "at least two events"),
+        ("name = \"trip\"", "name = \"My Trip\"", 1, "must be 1 to 64 of the characters"),
+    ] {
+        let text = told(from, to);
+        let expected = format!("line {line}: ");
+        let found =
+            text.lines().find(|told| told.contains(said)).unwrap_or_else(|| panic!("{said:?} is not in {text}"));
+        assert!(found.contains(&expected), "{found:?} should be at line {line}");
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let broken = FINE.replace("\"10m\"", "\"soon\"").replace("owner = \"hotel\"", "owner = \"nobody\"");
+    match Declaration::parse("trip.toml", &broken) {
+        Err(DeclarationError::Wrong { problems, .. }) => assert_eq!(problems.len(), 3, "{problems:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn two_declarations_of_one_name_do_not_go_together() {
+    let one = Declaration::parse("trip.toml", FINE).expect("fine");
+    let error = projector::View::new(&[one.clone(), one], 1).expect_err("two of a name");
+    assert!(error.to_string().contains("two of them are called \"trip\""), "{error}");
+}
