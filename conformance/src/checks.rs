@@ -1,7 +1,9 @@
 //! All checks, by area, in the order they are reported.
 
 mod fencing;
+mod groups;
 mod offsets;
+mod ownership;
 mod records;
 mod topics;
 mod transactions;
@@ -9,6 +11,14 @@ mod transactions;
 use crate::check::Check;
 
 pub(crate) fn all() -> Vec<Check> {
-    let areas = [topics::CHECKS, records::CHECKS, offsets::CHECKS, transactions::CHECKS, fencing::CHECKS];
+    let areas = [
+        topics::CHECKS,
+        records::CHECKS,
+        offsets::CHECKS,
+        transactions::CHECKS,
+        fencing::CHECKS,
+        groups::CHECKS,
+        ownership::CHECKS,
+    ];
     areas.into_iter().flatten().map(|check| Check { ..*check }).collect()
 }

@@ -120,20 +120,8 @@ impl Context {
     /// Removes what the check made; gives back what could not be removed.
     pub(crate) fn clean_up(&self) -> Vec<String> {
         let made = std::mem::take(&mut *self.made());
-        let mut left = Vec::new();
-        let groups: Vec<&str> = made.groups.iter().map(String::as_str).collect();
-        let gone = |code: RDKafkaErrorCode| {
-            matches!(code, RDKafkaErrorCode::GroupIdNotFound | RDKafkaErrorCode::UnknownTopicOrPartition)
-        };
-        if !groups.is_empty() {
-            match self.wait(self.admin.delete_groups(&groups, &self.admin_options())) {
-                Ok(results) => left.extend(results.into_iter().filter_map(|result| match result {
-                    Err((name, code)) if !gone(code) => Some(format!("group {name}: {code}")),
-                    _ => None,
-                })),
-                Err(error) => left.push(format!("groups {groups:?}: {error}")),
-            }
-        }
+        let mut left: Vec<String> = made.groups.iter().filter_map(|group| self.remove_group(group).err()).collect();
+        let gone = |code: RDKafkaErrorCode| code == RDKafkaErrorCode::UnknownTopicOrPartition;
         let topics: Vec<&str> = made.topics.iter().map(String::as_str).collect();
         if !topics.is_empty() {
             match self.wait(self.admin.delete_topics(&topics, &self.admin_options())) {
@@ -146,6 +134,20 @@ impl Context {
         }
         left.extend(made.subjects.iter().filter_map(|subject| self.remove_subject(subject).err()));
         left
+    }
+
+    /// A static member that went without a word holds its group until its session ends.
+    fn remove_group(&self, group: &str) -> Result<(), String> {
+        let removed = until("the group to be empty", PATIENCE + PATIENCE, || {
+            let results =
+                self.wait(self.admin.delete_groups(&[group], &self.admin_options())).doing("deleting a group")?;
+            match results.into_iter().next().doing("the answer")? {
+                Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)) => Ok(Some(())),
+                Err((_, RDKafkaErrorCode::NonEmptyGroup)) => Ok(None),
+                Err((_, code)) => Err(Failure(code.to_string())),
+            }
+        });
+        removed.map_err(|failure| format!("group {group}: {failure}"))
     }
 
     /// Softly, then for good, as Confluent's registry asks for. Other registries may know only the first.

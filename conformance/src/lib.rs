@@ -9,6 +9,7 @@ mod check;
 mod checks;
 mod clients;
 mod context;
+mod members;
 mod runner;
 
 pub use check::{Area, Failure};
