@@ -1,5 +1,10 @@
 //! Logs and metrics: how they are set up, and the names metrics have.
 
+use std::{
+    io::Read,
+    sync::{Arc, OnceLock},
+};
+
 use rdkafka::Statistics;
 
 /// Metric names, as dashboards know them.
@@ -22,5 +27,48 @@ pub fn record_lag(group: &str, statistics: &Statistics) {
             )
             .set(lag);
         }
+    }
+}
+
+/// What decides: the program's version and a fingerprint of its code. It goes into every record and every store's header.
+///
+/// A version alone says too little: two builds of one version may decide differently.
+#[must_use]
+pub fn build() -> Arc<str> {
+    static BUILD: OnceLock<Arc<str>> = OnceLock::new();
+    let build = BUILD.get_or_init(|| {
+        let version = env!("CARGO_PKG_VERSION");
+        match fingerprint() {
+            Ok(fingerprint) => format!("{version}+{fingerprint:08x}").into(),
+            Err(e) => {
+                tracing::warn!("the program's own file cannot be read, so its build is known by its version only: {e}");
+                version.into()
+            }
+        }
+    });
+    Arc::clone(build)
+}
+
+/// The checksum of the program's own file.
+fn fingerprint() -> std::io::Result<u32> {
+    let mut file = std::fs::File::open(std::env::current_exe()?)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut checksum = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(checksum),
+            n => checksum = crc32c::crc32c_append(checksum, buffer.get(..n).unwrap_or_default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_told_by_version_and_fingerprint() {
+        assert!(build().starts_with(concat!(env!("CARGO_PKG_VERSION"), "+")));
+        assert_eq!(build(), build());
     }
 }

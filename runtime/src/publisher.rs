@@ -1,0 +1,640 @@
+//! Publishes typed records in batches, outside transactions: commands from edges and operators, answers of effects, events from
+//! outside, events of a service that has no decider.
+//!
+//! A batch has one acknowledgement; no record has a future of its own. An error says of every record whether it was acknowledged,
+//! refused, or is unknown. Who may write where is checked here: a service's events topic is its owner's alone, and a service
+//! writes to no inbox but its own.
+
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext, Message as _, Statistics,
+    config::RDKafkaLogLevel,
+    error::KafkaError,
+    producer::{
+        BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
+    },
+    types::RDKafkaErrorCode,
+};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::{
+    clock,
+    codec::{CodecError, Writers},
+    config::Config,
+    decider::TimestampMs,
+    envelope::{self, Envelope, Position},
+    kafka::client::{self, ClientLog},
+    message::{Channel, Written, topic},
+};
+
+/// The most records of one batch. More are more batches.
+pub const MAX_BATCH: usize = 10_000;
+/// The largest body. A record is a fact, not a file.
+pub const MAX_BODY_BYTES: usize = 256 << 10;
+/// The longest key.
+pub const MAX_KEY_BYTES: usize = 512;
+
+/// In whose name is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authority {
+    /// The configured service: its own events topic, its own inbox, and topics no service owns.
+    Service,
+    /// An operator: every inbox, and topics no service owns.
+    Operator,
+}
+
+/// A record to be published, typed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outgoing<M> {
+    /// The entity it is about.
+    pub key: String,
+    /// The record.
+    pub message: M,
+    /// Its id; a new one if not given. Give one that is derived from what the record stands for, so that a repeated publication
+    /// is the same record.
+    pub id: Option<Uuid>,
+    /// The saga it belongs to; the key if not given.
+    pub correlation_id: Option<String>,
+    /// The record that caused it.
+    pub causation_id: Option<Uuid>,
+    /// When it happened; now if not given.
+    pub time_ms: Option<TimestampMs>,
+    /// The topic, if it is not the record's own: for events that no service owns.
+    pub topic: Option<String>,
+}
+
+impl<M> Outgoing<M> {
+    /// A record about the entity `key`.
+    pub fn new(key: impl Into<String>, message: impl Into<M>) -> Self {
+        Self {
+            key: key.into(),
+            message: message.into(),
+            id: None,
+            correlation_id: None,
+            causation_id: None,
+            time_ms: None,
+            topic: None,
+        }
+    }
+
+    /// Gives it an id.
+    #[must_use]
+    pub fn with_id(self, id: Uuid) -> Self {
+        Self { id: Some(id), ..self }
+    }
+
+    /// Names its saga.
+    #[must_use]
+    pub fn correlated(self, correlation_id: impl Into<String>) -> Self {
+        Self { correlation_id: Some(correlation_id.into()), ..self }
+    }
+
+    /// Names its cause.
+    #[must_use]
+    pub fn caused_by(self, causation_id: Uuid) -> Self {
+        Self { causation_id: Some(causation_id), ..self }
+    }
+
+    /// Says when it happened.
+    #[must_use]
+    pub fn at(self, time_ms: TimestampMs) -> Self {
+        Self { time_ms: Some(time_ms), ..self }
+    }
+
+    /// Sends it to a topic of no service.
+    #[must_use]
+    pub fn on(self, topic: impl Into<String>) -> Self {
+        Self { topic: Some(topic.into()), ..self }
+    }
+}
+
+/// A record to be published, ready to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// The topic.
+    pub topic: String,
+    /// The entity it is about.
+    pub key: String,
+    /// The framed body.
+    pub value: Vec<u8>,
+    /// What it says about itself.
+    pub envelope: Envelope,
+}
+
+/// What became of one record of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It lies here.
+    Acknowledged(Position),
+    /// It was not written, for this reason.
+    Refused(String),
+    /// No answer came: it may have been written or not. Publish it again under the same id.
+    Unknown,
+}
+
+/// A batch that was not published whole.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The client cannot be made.
+    #[error("cannot set up a kafka producer; hint: look at the [kafka] table")]
+    Setup {
+        /// Why.
+        source: Box<KafkaError>,
+    },
+    /// Not ours to write to. Nothing of the batch was sent.
+    #[error("{who} may not write to {topic}: {rule}")]
+    NotOurs {
+        /// Who tried.
+        who: String,
+        /// The topic.
+        topic: String,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// A record cannot be sent as it is. Nothing of the batch was sent.
+    #[error("record {index} of the batch cannot be sent: {problem}")]
+    Unfit {
+        /// Which one, from 0.
+        index: usize,
+        /// Why.
+        problem: String,
+    },
+    /// A record does not fit its schema. Nothing of the batch was sent.
+    #[error("record {index} of the batch does not fit its schema")]
+    Body {
+        /// Which one, from 0.
+        index: usize,
+        /// Why.
+        source: CodecError,
+    },
+    /// Some records were not acknowledged.
+    #[error("{}", tally(.outcomes))]
+    Incomplete {
+        /// What became of each record, in the order of the batch.
+        outcomes: Vec<Outcome>,
+    },
+}
+
+fn tally(outcomes: &[Outcome]) -> String {
+    let acknowledged = outcomes.iter().filter(|o| matches!(o, Outcome::Acknowledged(_))).count();
+    let unknown = outcomes.iter().filter(|o| matches!(o, Outcome::Unknown)).count();
+    let refused: Vec<&String> =
+        outcomes.iter().filter_map(|o| if let Outcome::Refused(reason) = o { Some(reason) } else { None }).collect();
+    let why = refused.first().map_or(String::new(), |reason| format!(", the first because: {reason}"));
+    format!(
+        "{acknowledged} of {} records were acknowledged, {unknown} are unknown, {} were refused{why}",
+        outcomes.len(),
+        refused.len()
+    )
+}
+
+impl PublishError {
+    /// True if publishing the rest again, under the same ids, may succeed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Incomplete { outcomes } => !outcomes.iter().any(|o| matches!(o, Outcome::Refused(_))),
+            _ => false,
+        }
+    }
+}
+
+/// Publishes batches. Clones share the producer.
+#[derive(Clone)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Config,
+    authority: Authority,
+    writers: Writers,
+    source: Arc<str>,
+    build: Arc<str>,
+    producer: Mutex<Arc<Producer>>,
+}
+
+type Producer = ThreadedProducer<Deliveries>;
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Publisher({:?} {})", self.shared.authority, self.shared.source)
+    }
+}
+
+impl Publisher {
+    /// A publisher in the name of the configured service or of an operator.
+    ///
+    /// # Errors
+    /// The client cannot be made.
+    pub fn new(config: &Config, authority: Authority, writers: Writers) -> Result<Self, PublishError> {
+        let producer = Mutex::new(Arc::new(make_producer(config)?));
+        let source = envelope::source(&config.system, &config.service);
+        let build = crate::telemetry::build();
+        let config = config.clone();
+        Ok(Self { shared: Arc::new(Shared { config, authority, writers, source, build, producer }) })
+    }
+
+    /// Publishes a batch and waits until all of it is acknowledged, at most `patience`. Answers where each record lies.
+    ///
+    /// # Errors
+    /// [`PublishError`]: either nothing was sent, or it says what became of each record.
+    pub async fn publish<M: Written>(
+        &self,
+        batch: impl IntoIterator<Item = Outgoing<M>>,
+        patience: Duration,
+    ) -> Result<Vec<Position>, PublishError> {
+        self.send(self.ready(batch)?, patience).await
+    }
+
+    /// The same, for a thread without an async runtime.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub fn publish_blocking<M: Written>(
+        &self,
+        batch: impl IntoIterator<Item = Outgoing<M>>,
+        patience: Duration,
+    ) -> Result<Vec<Position>, PublishError> {
+        self.send_blocking(&self.ready(batch)?, patience)
+    }
+
+    /// Encodes a batch without sending it.
+    ///
+    /// # Errors
+    /// A record cannot be sent as it is.
+    pub fn ready<M: Written>(&self, batch: impl IntoIterator<Item = Outgoing<M>>) -> Result<Vec<Ready>, PublishError> {
+        batch.into_iter().enumerate().map(|(index, outgoing)| self.ready_one(index, outgoing)).collect()
+    }
+
+    fn ready_one<M: Written>(&self, index: usize, outgoing: Outgoing<M>) -> Result<Ready, PublishError> {
+        let mut value = Vec::new();
+        let encoded = self.shared.writers.encode(&outgoing.message, &mut value);
+        let full_name = encoded.map_err(|source| PublishError::Body { index, source })?;
+        let record = outgoing.message.record();
+        // Records of the owner `runtime` travel on the inbox of whoever asked for them.
+        let owner = if record.owner == "runtime" { self.shared.config.service.as_str() } else { record.owner };
+        let time_ms = outgoing.time_ms.unwrap_or_else(clock::now_ms);
+        let id = outgoing.id.unwrap_or_else(Uuid::now_v7);
+        let mut envelope = Envelope::new(id, Arc::clone(&self.shared.source), Arc::clone(full_name), time_ms)
+            .about(outgoing.key.as_str())
+            .correlated(outgoing.correlation_id.unwrap_or_else(|| outgoing.key.clone()));
+        envelope.causation_id = outgoing.causation_id;
+        envelope.build = Some(Arc::clone(&self.shared.build));
+        let topic = outgoing.topic.unwrap_or_else(|| topic(&self.shared.config.system, owner, record.channel));
+        Ok(Ready { topic, key: outgoing.key, value, envelope })
+    }
+
+    /// Sends a batch that is encoded already.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub async fn send(&self, batch: Vec<Ready>, patience: Duration) -> Result<Vec<Position>, PublishError> {
+        let deadline = Instant::now() + patience;
+        self.check(&batch)?;
+        let (producer, delivery) = (self.producer(), Delivery::of(batch.len()));
+        let mut next = 0;
+        while next < batch.len() {
+            next = enqueue(&producer, &batch, next, &delivery);
+            if next < batch.len() {
+                if Instant::now() >= deadline {
+                    break;
+                }
+                // The producer's queue is full: room is made by deliveries, ours or another batch's.
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+        delivery.give_up_from(next);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let is_done = tokio::time::timeout(left, delivery.done()).await.is_ok();
+        self.close(&producer, &delivery, is_done)
+    }
+
+    /// The same, for a thread without an async runtime.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub fn send_blocking(&self, batch: &[Ready], patience: Duration) -> Result<Vec<Position>, PublishError> {
+        let deadline = Instant::now() + patience;
+        self.check(batch)?;
+        let (producer, delivery) = (self.producer(), Delivery::of(batch.len()));
+        let mut next = 0;
+        while next < batch.len() {
+            next = enqueue(&producer, batch, next, &delivery);
+            if next < batch.len() {
+                if Instant::now() >= deadline {
+                    break;
+                }
+                delivery.wait_for_progress(Duration::from_millis(2));
+            }
+        }
+        delivery.give_up_from(next);
+        let is_done = delivery.wait_until_done(deadline);
+        self.close(&producer, &delivery, is_done)
+    }
+
+    fn producer(&self) -> Arc<Producer> {
+        Arc::clone(&self.shared.producer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads a batch's outcome. One without an end takes its producer with it: what still waits in its queue must not be
+    /// written after the caller was told that it is unknown and has published it again.
+    fn close(&self, producer: &Arc<Producer>, delivery: &Delivery, done: bool) -> Result<Vec<Position>, PublishError> {
+        if !done {
+            self.replace(producer);
+        }
+        let outcomes = delivery.outcomes();
+        let places: Vec<Position> = outcomes
+            .iter()
+            .filter_map(|o| if let Outcome::Acknowledged(place) = o { Some(place.clone()) } else { None })
+            .collect();
+        if places.len() == outcomes.len() { Ok(places) } else { Err(PublishError::Incomplete { outcomes }) }
+    }
+
+    fn replace(&self, old: &Arc<Producer>) {
+        let mut current = self.shared.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&current, old) {
+            return;
+        }
+        old.purge(PurgeConfig::default().queue().inflight());
+        match make_producer(&self.shared.config) {
+            Ok(fresh) => {
+                let old = std::mem::replace(&mut *current, Arc::new(fresh));
+                // Its last reports may take a moment.
+                let spawned = std::thread::Builder::new().name("producer-drop".to_owned()).spawn(move || drop(old));
+                if let Err(e) = spawned {
+                    tracing::warn!("no thread to drop a producer on: {e}");
+                }
+            }
+            Err(e) => tracing::error!(error = %e, "the producer could not be replaced"),
+        }
+    }
+
+    fn check(&self, batch: &[Ready]) -> Result<(), PublishError> {
+        if batch.len() > MAX_BATCH {
+            let problem = format!("a batch has at most {MAX_BATCH} records");
+            return Err(PublishError::Unfit { index: MAX_BATCH, problem });
+        }
+        for (index, record) in batch.iter().enumerate() {
+            self.check_topic(&record.topic)?;
+            if let Some(problem) = problem_of(record) {
+                return Err(PublishError::Unfit { index, problem });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_topic(&self, name: &str) -> Result<(), PublishError> {
+        let Shared { config, authority, .. } = &*self.shared;
+        let refused = |rule| {
+            let who = match authority {
+                Authority::Service => config.service.clone(),
+                Authority::Operator => "an operator".to_owned(),
+            };
+            Err(PublishError::NotOurs { who, topic: name.to_owned(), rule })
+        };
+        let Some((owner, channel)) = owner_of(&config.system, name) else { return Ok(()) };
+        let is_own = *authority == Authority::Service && owner == config.service;
+        match (channel, authority) {
+            (Channel::Events, _) if is_own => Ok(()),
+            (Channel::Events, _) => refused("an events topic is written by its owner only"),
+            (Channel::Inbox, Authority::Operator) => Ok(()),
+            (Channel::Inbox, Authority::Service) if is_own => Ok(()),
+            (Channel::Inbox, Authority::Service) => refused("a service writes to no inbox but its own"),
+        }
+    }
+}
+
+/// The service that owns a topic in a system, by the topic's name.
+fn owner_of<'a>(system: &str, topic: &'a str) -> Option<(&'a str, Channel)> {
+    let (owner, channel) = topic.strip_prefix(system)?.strip_prefix('.')?.rsplit_once('.')?;
+    match channel {
+        "events" => Some((owner, Channel::Events)),
+        "inbox" => Some((owner, Channel::Inbox)),
+        _ => None,
+    }
+}
+
+fn problem_of(record: &Ready) -> Option<String> {
+    if record.key.is_empty() {
+        return Some("it has no key".to_owned());
+    }
+    if record.key.len() > MAX_KEY_BYTES {
+        return Some(format!("its key is longer than {MAX_KEY_BYTES} bytes"));
+    }
+    if record.key.chars().any(char::is_control) {
+        return Some("its key has control characters in it".to_owned());
+    }
+    if record.envelope.correlation_id.len() > envelope::MAX_VALUE_BYTES {
+        return Some(format!("its correlation id is longer than {} bytes", envelope::MAX_VALUE_BYTES));
+    }
+    if record.value.len() > MAX_BODY_BYTES {
+        return Some(format!("its body has {} bytes, more than {MAX_BODY_BYTES}", record.value.len()));
+    }
+    None
+}
+
+fn make_producer(config: &Config) -> Result<Producer, PublishError> {
+    let context = Deliveries(ClientLog::new(format!("publisher of {}", config.service)));
+    client::idempotent_producer(config, "publisher")
+        .create_with_context(context)
+        .map_err(|source| PublishError::Setup { source: Box::new(source) })
+}
+
+/// Hands records to the producer until its queue is full. Answers the index of the first one not handed over.
+fn enqueue(producer: &Producer, batch: &[Ready], from: usize, delivery: &Arc<Delivery>) -> usize {
+    for (index, record) in batch.iter().enumerate().skip(from) {
+        let opaque = Box::new(Slot { delivery: Arc::clone(delivery), index });
+        let message = BaseRecord::with_opaque_to(&record.topic, opaque)
+            .key(&record.key)
+            .payload(&record.value)
+            .timestamp(record.envelope.time_ms)
+            .headers(record.envelope.to_headers());
+        match producer.send(message) {
+            Ok(()) => {}
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return index,
+            Err((error, _)) => delivery.settle(index, Outcome::Refused(error.to_string())),
+        }
+    }
+    batch.len()
+}
+
+/// A batch under way: one counter, one notification.
+struct Delivery {
+    state: Mutex<DeliveryState>,
+    progress: Condvar,
+    done: Notify,
+}
+
+struct DeliveryState {
+    outcomes: Vec<Option<Outcome>>,
+    open: usize,
+}
+
+struct Slot {
+    delivery: Arc<Delivery>,
+    index: usize,
+}
+
+impl Delivery {
+    fn of(records: usize) -> Arc<Self> {
+        let state = DeliveryState { outcomes: vec![None; records], open: records };
+        Arc::new(Self { state: Mutex::new(state), progress: Condvar::new(), done: Notify::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, DeliveryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settle(&self, index: usize, outcome: Outcome) {
+        let mut state = self.state();
+        if let Some(slot @ None) = state.outcomes.get_mut(index) {
+            *slot = Some(outcome);
+            state.open -= 1;
+        }
+        let is_done = state.open == 0;
+        drop(state);
+        if is_done {
+            self.progress.notify_all();
+            // Kept for a waiter that has not come yet.
+            self.done.notify_one();
+        }
+    }
+
+    /// The records from `index` on were never handed over.
+    fn give_up_from(&self, index: usize) {
+        let records = self.state().outcomes.len();
+        for index in index..records {
+            self.settle(index, Outcome::Refused("the producer's queue stayed full".to_owned()));
+        }
+    }
+
+    async fn done(&self) {
+        while self.state().open > 0 {
+            self.done.notified().await;
+        }
+    }
+
+    fn wait_for_progress(&self, patience: Duration) {
+        let state = self.state();
+        drop(self.progress.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn wait_until_done(&self, deadline: Instant) -> bool {
+        let mut state = self.state();
+        while state.open > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.progress.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn outcomes(&self) -> Vec<Outcome> {
+        self.state().outcomes.iter().map(|outcome| outcome.clone().unwrap_or(Outcome::Unknown)).collect()
+    }
+}
+
+/// Takes librdkafka's delivery reports to the batches they belong to.
+struct Deliveries(ClientLog);
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.0.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.0.stats(statistics);
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Deliveries {
+    type DeliveryOpaque = Box<Slot>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, slot: Box<Slot>) {
+        let outcome = match result {
+            Ok(message) => Outcome::Acknowledged(Position::new(message.topic(), message.partition(), message.offset())),
+            // Purged with its producer after a deadline: whether it had reached the log nobody can say.
+            Err((KafkaError::MessageProduction(code), _)) if is_unknown(*code) => Outcome::Unknown,
+            Err((error, _)) => Outcome::Refused(error.to_string()),
+        };
+        slot.delivery.settle(slot.index, outcome);
+    }
+}
+
+fn is_unknown(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::PurgeQueue
+            | RDKafkaErrorCode::PurgeInflight
+            | RDKafkaErrorCode::MessageTimedOut
+            | RDKafkaErrorCode::RequestTimedOut
+            | RDKafkaErrorCode::BrokerTransportFailure
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publisher(authority: Authority) -> Publisher {
+        let config = Config::for_tests().for_service("payment");
+        let writers = Writers::with_ids("musiccorp", &[], |_, _| Ok(1)).expect("no records");
+        Publisher::new(&config, authority, writers).expect("a publisher")
+    }
+
+    fn ready(topic: &str, key: &str) -> Ready {
+        let envelope = Envelope::new(Uuid::nil(), "/x/y", "com.x.Y", 0).about(key).correlated(key);
+        Ready { topic: topic.to_owned(), key: key.to_owned(), value: vec![0, 0, 0, 0, 1], envelope }
+    }
+
+    #[test]
+    fn a_service_writes_to_its_own_topics_only() {
+        let service = publisher(Authority::Service);
+        for ours in ["musiccorp.payment.events", "musiccorp.payment.inbox", "partner.events", "acme.payment.events"] {
+            assert!(service.check(&[ready(ours, "k")]).is_ok(), "{ours}");
+        }
+        for theirs in ["musiccorp.warehouse.events", "musiccorp.warehouse.inbox"] {
+            assert!(matches!(service.check(&[ready(theirs, "k")]), Err(PublishError::NotOurs { .. })), "{theirs}");
+        }
+    }
+
+    #[test]
+    fn an_operator_writes_to_inboxes_but_to_no_services_events() {
+        let operator = publisher(Authority::Operator);
+        assert!(operator.check(&[ready("musiccorp.warehouse.inbox", "k")]).is_ok());
+        assert!(operator.check(&[ready("musiccorp.payment.events", "k")]).is_err());
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_sent_is_named_before_anything_is() {
+        let long = "k".repeat(MAX_KEY_BYTES + 1);
+        for key in ["", "a\nb", &long] {
+            let batch = [ready("musiccorp.payment.inbox", "fine"), ready("musiccorp.payment.inbox", key)];
+            let error = publisher(Authority::Service).check(&batch).expect_err(key);
+            assert!(matches!(error, PublishError::Unfit { index: 1, .. }), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_broker_everything_is_unknown_when_patience_ends() {
+        let batch = vec![ready("musiccorp.payment.inbox", "a"), ready("musiccorp.payment.inbox", "b")];
+        let publisher = publisher(Authority::Service);
+        let before = publisher.producer();
+        let error = publisher.send(batch, Duration::from_millis(50)).await.expect_err("nobody listens");
+        assert!(error.is_transient());
+        assert_eq!(error.to_string(), "0 of 2 records were acknowledged, 2 are unknown, 0 were refused");
+        assert!(!Arc::ptr_eq(&before, &publisher.producer()), "the producer with the leftovers was kept");
+    }
+}
