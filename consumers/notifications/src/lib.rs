@@ -1,1 +1,51 @@
-//! notifications
+//! Notifications: owns what customers are told by mail. Key: the order, or the customer.
+//!
+//! - **Hears** customers: CustomerRegistered, CustomerForgotten · order-processor: OrderPaid, OrderShipped, OrderCancelled.
+//! - **Inbox** MailSent, MailRefused: what became of its mails.
+//! - **Says** NotificationRequested, then CustomerNotified or NotificationAbandoned; NotificationsStopped.
+//! - **Remembers** the mails that are due, and which notifications were answered.
+//! - **Undoes** nothing: a mail cannot be called back, so a cancelled order is told of by another one.
+//! - **Personal data** name, mail address and the mails' text, in its events, and in its state while a mail is due.
+//!   CustomerForgotten drops the welcome mail that is still due and lets none follow; the mails of an open order go on until
+//!   the order ends, because they are part of it. The mail folder is not swept.
+
+use std::borrow::Cow;
+
+use runtime::{Decider, Decision, Heard};
+
+pub mod decide;
+pub mod effects;
+pub mod events;
+pub mod evolve;
+pub mod inbox;
+pub mod reads;
+pub mod templates;
+
+/// The rules of notifications.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Notifications;
+
+impl Decider for Notifications {
+    const NAME: &'static str = "notifications";
+    type State = evolve::State;
+    type Input = reads::Input;
+    type Event = events::Event;
+    type Command = inbox::Command;
+    type Effect = effects::SendMail;
+
+    fn entity<'a>(&self, input: &'a Heard<Self::Input>) -> Cow<'a, str> {
+        reads::entity_of(input)
+    }
+
+    fn decide(&self, state: &Self::State, input: &Heard<Self::Input>) -> Decision<Self::Event, Self::Command> {
+        decide::decide(state, input)
+    }
+
+    fn evolve(&self, state: Self::State, event: &Self::Event) -> Self::State {
+        evolve::evolve(state, event)
+    }
+
+    fn pending(&self, state: &Self::State) -> Vec<Self::Effect> {
+        effects::pending(state)
+    }
+}

@@ -1,0 +1,74 @@
+//! The mails themselves, one function per kind. Pure text: what comes from events is kept on its line, and nothing is interpreted.
+
+use crate::reads::{
+    CancelReason, Contact, CustomerRegistered, Money, OrderCancelled, OrderLine, OrderPaid, OrderShipped,
+};
+
+/// A mail before it has an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// The subject line.
+    pub subject: String,
+    /// The plain text.
+    pub body: String,
+}
+
+/// Somebody registered.
+pub fn welcome(fact: &CustomerRegistered) -> Mail {
+    let text = "welcome to MusicCorp. Please follow the link on your account page to verify this address.";
+    Mail { subject: "Welcome to MusicCorp".to_owned(), body: letter(&fact.contact, text, &[]) }
+}
+
+/// The money for an order was taken.
+pub fn order_paid(fact: &OrderPaid) -> Mail {
+    let text = format!("we received {} for your order {}:", money(&fact.total), line(&fact.order_id));
+    Mail { subject: "We received your payment".to_owned(), body: letter(&fact.contact, &text, &fact.lines) }
+}
+
+/// The parcel of an order is with the courier.
+pub fn order_shipped(fact: &OrderShipped) -> Mail {
+    let (carrier, number) = (line(&fact.carrier), line(&fact.tracking_number));
+    let text = format!("{carrier} has the parcel of your order {}; its number is {number}:", line(&fact.order_id));
+    Mail { subject: "Your records are on their way".to_owned(), body: letter(&fact.contact, &text, &fact.lines) }
+}
+
+/// An order will not be fulfilled.
+pub fn order_cancelled(fact: &OrderCancelled) -> Mail {
+    let why = match fact.reason {
+        CancelReason::OutOfStock => "we do not have enough of it in stock",
+        CancelReason::PaymentDeclined => "your payment was declined",
+        CancelReason::PaymentAbandoned => "your payment could not be completed in time",
+        CancelReason::LostAtPackaging => "we could not find all of it when we packed your parcel",
+        CancelReason::CustomerRequest => "you asked us to",
+        CancelReason::Unknown => "we cannot fulfil it",
+    };
+    let text = format!(
+        "we cancelled your order {}, because {why}. Whatever you paid for it is paid back:",
+        line(&fact.order_id)
+    );
+    Mail { subject: "Your order was cancelled".to_owned(), body: letter(&fact.contact, &text, &fact.lines) }
+}
+
+fn letter(to: &Contact, text: &str, lines: &[OrderLine]) -> String {
+    let mut body = format!("Hello {},\n\n{text}\n\n", line(&to.name));
+    for item in lines {
+        body.push_str(&format!("  {} x {}, {}\n", item.quantity, line(&item.title), line(&item.artist)));
+    }
+    if !lines.is_empty() {
+        body.push('\n');
+    }
+    body.push_str("MusicCorp\n");
+    body
+}
+
+/// Text from an event, kept on one line.
+fn line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// An amount as a person reads it. Two decimals: every currency that the shop sells in has them.
+fn money(money: &Money) -> String {
+    let minor = money.amount_minor.unsigned_abs();
+    let sign = if money.amount_minor < 0 { "-" } else { "" };
+    format!("{sign}{}.{:02} {}", minor / 100, minor % 100, line(&money.currency))
+}
