@@ -1,1 +1,44 @@
-//! customers
+//! Customers: owns who buys here. Key: the customer. Its first event starts the onboarding story.
+//!
+//! - **Hears** nobody.
+//! - **Inbox** RegisterCustomer, VerifyCustomer, ForgetCustomer.
+//! - **Says** CustomerRegistered (pending), CustomerVerified, CustomerForgotten, CommandRefused.
+//! - **Remembers** the contact and consent of a known customer, and of a forgotten one only that.
+//! - **Undoes** nothing.
+//! - **Personal data** name and mail address, in its events, in RegisterCustomer and in its state; the state drops them with
+//!   CustomerForgotten.
+
+use std::borrow::Cow;
+
+use runtime::{Decider, Decision, Heard, NoEffect};
+
+pub mod decide;
+pub mod events;
+pub mod evolve;
+pub mod inbox;
+pub mod reads;
+
+/// The rules of customers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Customers;
+
+impl Decider for Customers {
+    const NAME: &'static str = "customers";
+    type State = evolve::State;
+    type Input = reads::Input;
+    type Event = events::Event;
+    type Command = inbox::Command;
+    type Effect = NoEffect;
+
+    fn entity<'a>(&self, input: &'a Heard<Self::Input>) -> Cow<'a, str> {
+        reads::customer_of(input)
+    }
+
+    fn decide(&self, state: &Self::State, input: &Heard<Self::Input>) -> Decision<Self::Event, Self::Command> {
+        decide::decide(state, input)
+    }
+
+    fn evolve(&self, state: Self::State, event: &Self::Event) -> Self::State {
+        evolve::evolve(state, event)
+    }
+}

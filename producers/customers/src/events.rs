@@ -1,0 +1,65 @@
+//! What customers says: every event on its own topic, as its schema has it.
+
+use serde::{Deserialize, Serialize};
+
+runtime::says! {
+    /// What customers says.
+    pub enum Event in "../../schemas" {
+        events of "customers" { CustomerRegistered = 1, CustomerVerified = 1, CustomerForgotten = 1, CommandRefused = 1 }
+    }
+}
+
+/// How a customer is addressed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// The name as the customer wrote it.
+    pub name: String,
+    /// The address that mail goes to.
+    pub email: String,
+}
+
+/// Somebody registered; the mail address is not verified yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomerRegistered {
+    /// The customer.
+    pub customer_id: String,
+    /// How the customer is addressed.
+    pub contact: Contact,
+    /// True if the customer agreed to be told of offers.
+    pub marketing_consent: bool,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// A customer proved that the mail address is theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomerVerified {
+    /// The customer.
+    pub customer_id: String,
+    /// How the customer is addressed.
+    pub contact: Contact,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// A customer asked to be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomerForgotten {
+    /// The customer.
+    pub customer_id: String,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// A command may not be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandRefused {
+    /// The customer it was for.
+    pub entity_id: String,
+    /// The record name of the command.
+    pub command: String,
+    /// Why, for a person.
+    pub reason: String,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
