@@ -1,0 +1,22 @@
+//! What the catalogue hears: its own inbox, nothing else.
+
+use std::borrow::Cow;
+
+use runtime::Heard;
+
+use crate::inbox::{ChangePrice, ListAlbum};
+
+runtime::hears! {
+    /// What the catalogue hears.
+    pub enum Input {
+        inbox of "catalogue" { ListAlbum, ChangePrice }
+    }
+}
+
+/// The sku an input is about, whatever key it came under.
+pub fn sku_of(input: &Heard<Input>) -> Cow<'_, str> {
+    Cow::Borrowed(match &input.body {
+        Input::ListAlbum(command) => &command.sku,
+        Input::ChangePrice(command) => &command.sku,
+    })
+}
