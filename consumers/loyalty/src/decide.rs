@@ -1,0 +1,55 @@
+//! How loyalty decides. Pure.
+//!
+//! | heard | account `None` | `Open` | `Closed` |
+//! |---|---|---|---|
+//! | CustomerRegistered | LoyaltyAccountOpened | – | – |
+//! | OrderShipped, first time | LoyaltyAccountOpened, PointsAwarded | PointsAwarded | PointsAwarded with zero points |
+//! | OrderShipped, again | – | – | – |
+//! | CustomerForgotten | LoyaltyAccountClosed | LoyaltyAccountClosed | – |
+
+use runtime::{Decision, Heard, NoCommand, TimestampMs};
+
+use crate::{
+    events::{Event, LoyaltyAccountClosed, LoyaltyAccountOpened, PointsAwarded},
+    evolve::{Account, State},
+    reads::{Input, OrderShipped},
+};
+
+/// An order earns one point for each full hundred minor units of its total.
+pub const MINOR_UNITS_PER_POINT: i64 = 100;
+
+/// Decides what comes of an input.
+pub fn decide(state: &State, input: &Heard<Input>) -> Decision<Event, NoCommand> {
+    let at = input.at_ms;
+    match &input.body {
+        Input::CustomerRegistered(fact) if state.account == Account::None => Decision::say(open(&fact.customer_id, at)),
+        Input::CustomerForgotten(fact) if state.account != Account::Closed => {
+            Decision::say(LoyaltyAccountClosed { customer_id: fact.customer_id.clone(), occurred_at: at })
+        }
+        Input::OrderShipped(fact) if !state.answered.contains(&fact.order_id) => answer(state, fact, at),
+        Input::CustomerRegistered(_) | Input::CustomerForgotten(_) | Input::OrderShipped(_) => Decision::nothing(),
+    }
+}
+
+/// Every shipped order gets an answer, because its owner waits for one.
+fn answer(state: &State, order: &OrderShipped, at: TimestampMs) -> Decision<Event, NoCommand> {
+    let points = match state.account {
+        Account::Closed => 0,
+        Account::None | Account::Open => (order.total.amount_minor / MINOR_UNITS_PER_POINT).max(0),
+    };
+    let awarded = PointsAwarded {
+        customer_id: order.customer_id.clone(),
+        order_id: order.order_id.clone(),
+        points,
+        balance: state.balance.saturating_add(points),
+        occurred_at: at,
+    };
+    match state.account {
+        Account::None => Decision::say(open(&order.customer_id, at)).and_say(awarded),
+        Account::Open | Account::Closed => Decision::say(awarded),
+    }
+}
+
+fn open(customer_id: &str, at: TimestampMs) -> LoyaltyAccountOpened {
+    LoyaltyAccountOpened { customer_id: customer_id.to_owned(), occurred_at: at }
+}
