@@ -11,6 +11,7 @@ pub mod decider;
 pub mod envelope;
 pub mod kafka;
 pub mod message;
+pub mod outside;
 pub mod publisher;
 pub mod registry;
 pub mod store;

@@ -5,6 +5,8 @@
 //! picked and dispatched at most once and released exactly once if cancelled, and nothing is left held for an order that ended.
 //! Not repeated are ShipItem and WriteOffItem: see `decide::stock_item` for what tells their repeats apart.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
