@@ -5,6 +5,7 @@ mod groups;
 mod offsets;
 mod ownership;
 mod records;
+mod registry;
 mod topics;
 mod transactions;
 
@@ -19,6 +20,7 @@ pub(crate) fn all() -> Vec<Check> {
         fencing::CHECKS,
         groups::CHECKS,
         ownership::CHECKS,
+        registry::CHECKS,
     ];
     areas.into_iter().flatten().map(|check| Check { ..*check }).collect()
 }

@@ -154,7 +154,7 @@ impl Context {
     fn remove_subject(&self, subject: &str) -> Result<(), String> {
         let address = format!("{}/subjects/{subject}", self.target.registry);
         for address in [address.clone(), format!("{address}?permanent=true")] {
-            let answer = self.wait(self.http.delete(&address).send());
+            let answer = self.wait(async { self.http.delete(&address).send().await });
             answer.map_err(|error| format!("subject {subject}: {error}"))?;
         }
         Ok(())

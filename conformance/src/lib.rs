@@ -9,6 +9,7 @@ mod check;
 mod checks;
 mod clients;
 mod context;
+mod http;
 mod members;
 mod runner;
 
