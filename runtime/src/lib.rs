@@ -14,6 +14,7 @@ pub mod message;
 pub mod outside;
 pub mod publisher;
 pub mod registry;
+pub mod request;
 pub mod store;
 pub mod telemetry;
 pub mod testing;

@@ -1,0 +1,313 @@
+//! Checks JSON bodies from outside field by field and says of every fault what and where.
+//!
+//! An edge reads a body through [`Fields`], which never fails: it notes a [`Fault`] and answers an empty value, so one pass finds
+//! every fault. [`Faults::verdict`] then lets the result out only if there was none. Knows JSON; knows no HTTP and no service.
+
+use std::{cell::RefCell, ops::RangeInclusive};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// The most faults that are told of. Whoever sends more learns of the rest next time.
+pub const MAX_FAULTS: usize = 32;
+
+/// One thing that is wrong with a body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// Where, as a JSON pointer (RFC 6901); empty for the body as a whole.
+    pub pointer: String,
+    /// What, and what would be right.
+    pub detail: String,
+}
+
+/// What was found wrong so far.
+#[derive(Debug, Default)]
+pub struct Faults(RefCell<Vec<Fault>>);
+
+/// Reads a body as JSON.
+///
+/// # Errors
+/// It is not UTF-8, or not JSON: the fault says at which byte, or at which line and column.
+pub fn parse(body: &[u8]) -> Result<Value, Fault> {
+    let whole = |detail| Fault { pointer: String::new(), detail };
+    let text = std::str::from_utf8(body)
+        .map_err(|error| whole(format!("byte {} is not UTF-8 text", error.valid_up_to() + 1)))?;
+    serde_json::from_str(text).map_err(|error| whole(format!("is not JSON: {error}")))
+}
+
+impl Faults {
+    /// Notes a fault.
+    pub fn add(&self, pointer: impl Into<String>, detail: impl Into<String>) {
+        let mut faults = self.0.borrow_mut();
+        if faults.len() < MAX_FAULTS {
+            faults.push(Fault { pointer: pointer.into(), detail: detail.into() });
+        }
+    }
+
+    /// The body's outermost object, of which only the `known` fields are expected.
+    pub fn object<'a>(&'a self, body: &'a Value, known: &[&str]) -> Fields<'a> {
+        Fields::at(self, String::new(), Some(body), known)
+    }
+
+    /// `value`, if nothing was wrong.
+    ///
+    /// # Errors
+    /// Everything that was.
+    pub fn verdict<T>(self, value: T) -> Result<T, Vec<Fault>> {
+        let faults = self.0.into_inner();
+        if faults.is_empty() { Ok(value) } else { Err(faults) }
+    }
+}
+
+/// The fields of one object. Whatever is wrong is noted, and an empty value stands in for it.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    faults: &'a Faults,
+    pointer: String,
+    map: Option<&'a Map<String, Value>>,
+}
+
+impl<'a> Fields<'a> {
+    fn at(faults: &'a Faults, pointer: String, value: Option<&'a Value>, known: &[&str]) -> Self {
+        let map = match value {
+            Some(Value::Object(map)) => Some(map),
+            Some(other) => {
+                faults.add(&pointer, format!("must be an object, not {}", kind(other)));
+                None
+            }
+            None => None,
+        };
+        for name in map.into_iter().flat_map(Map::keys).filter(|name| !known.contains(&name.as_str())) {
+            let expected = known.join(", ");
+            faults.add(format!("{pointer}/{}", escape(name)), format!("is not known here; known are {expected}"));
+        }
+        Self { faults, pointer, map }
+    }
+
+    /// Where a field of this object stands.
+    #[must_use]
+    pub fn pointer_of(&self, name: &str) -> String {
+        format!("{}/{name}", self.pointer)
+    }
+
+    /// Notes a fault of a field.
+    pub fn fault(&self, name: &str, detail: impl Into<String>) {
+        self.faults.add(self.pointer_of(name), detail);
+    }
+
+    /// A text of 1 to `max_chars` characters, none of them a control character, and not only spaces.
+    #[must_use]
+    pub fn text(&self, name: &str, max_chars: usize) -> String {
+        match self.required(name) {
+            Some(Value::String(text)) => match text_fault(text, max_chars) {
+                None => return text.clone(),
+                Some(detail) => self.fault(name, detail),
+            },
+            Some(other) => self.fault(name, format!("must be a text, not {}", kind(other))),
+            None => {}
+        }
+        String::new()
+    }
+
+    /// A whole number in a range.
+    #[must_use]
+    pub fn whole(&self, name: &str, range: RangeInclusive<i64>) -> i64 {
+        match self.required(name).map(|value| (value, value.as_i64())) {
+            Some((_, Some(number))) if range.contains(&number) => return number,
+            Some((value @ Value::Number(_), _)) => {
+                let (least, most) = (range.start(), range.end());
+                self.fault(name, format!("must be a whole number from {least} to {most}, not {value}"));
+            }
+            Some((other, _)) => self.fault(name, format!("must be a whole number, not {}", kind(other))),
+            None => {}
+        }
+        *range.start()
+    }
+
+    /// `true` or `false`; `default` if it is not given.
+    #[must_use]
+    pub fn flag(&self, name: &str, default: bool) -> bool {
+        match self.get(name) {
+            None => default,
+            Some(Value::Bool(flag)) => *flag,
+            Some(other) => {
+                self.fault(name, format!("must be true or false, not {}", kind(other)));
+                default
+            }
+        }
+    }
+
+    /// An object that must be there.
+    #[must_use]
+    pub fn object(&self, name: &str, known: &[&str]) -> Fields<'a> {
+        Fields::at(self.faults, self.pointer_of(name), self.required(name), known)
+    }
+
+    /// An object that may be missing, or null.
+    #[must_use]
+    pub fn optional_object(&self, name: &str, known: &[&str]) -> Option<Fields<'a>> {
+        match self.get(name) {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(Fields::at(self.faults, self.pointer_of(name), Some(value), known)),
+        }
+    }
+
+    /// A list of objects, of a length in a range. A list that is too long is not looked into.
+    #[must_use]
+    pub fn objects(&self, name: &str, length: RangeInclusive<usize>, known: &[&str]) -> Vec<Fields<'a>> {
+        match self.required(name) {
+            Some(Value::Array(items)) if length.contains(&items.len()) => items
+                .iter()
+                .enumerate()
+                .map(|(at, item)| Fields::at(self.faults, format!("{}/{at}", self.pointer_of(name)), Some(item), known))
+                .collect(),
+            Some(Value::Array(items)) => {
+                let (least, most) = (length.start(), length.end());
+                self.fault(name, format!("must have {least} to {most} entries, not {}", items.len()));
+                Vec::new()
+            }
+            Some(other) => {
+                self.fault(name, format!("must be a list, not {}", kind(other)));
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        self.map.and_then(|map| map.get(name))
+    }
+
+    /// Notes a missing field, unless the object itself is missing or none, which was noted already.
+    fn required(&self, name: &str) -> Option<&'a Value> {
+        let value = self.get(name);
+        if value.is_none() && self.map.is_some() {
+            self.fault(name, "is missing");
+        }
+        value
+    }
+}
+
+/// What is wrong with a text from outside, if anything.
+#[must_use]
+pub fn text_fault(text: &str, max_chars: usize) -> Option<String> {
+    if text.trim().is_empty() {
+        Some("must not be empty".to_owned())
+    } else if text.chars().nth(max_chars).is_some() {
+        Some(format!("must have at most {max_chars} characters, not {}", text.chars().count()))
+    } else if text.chars().any(char::is_control) {
+        Some("must not have control characters".to_owned())
+    } else {
+        None
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// A field name from outside as part of a pointer: escaped, and cut so that the answer stays small.
+fn escape(name: &str) -> String {
+    let short: String = name.chars().take(64).collect();
+    short.replace('~', "~0").replace('/', "~1")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn faults(body: &Value, read: impl Fn(&Fields<'_>)) -> Vec<(String, String)> {
+        let faults = Faults::default();
+        read(&faults.object(body, &["name", "count", "inner", "items", "flag"]));
+        let found = faults.verdict(()).err().unwrap_or_default();
+        found.into_iter().map(|fault| (fault.pointer, fault.detail)).collect()
+    }
+
+    fn one(pointer: &str, detail: &str) -> Vec<(String, String)> {
+        vec![(pointer.to_owned(), detail.to_owned())]
+    }
+
+    #[test]
+    fn a_good_body_is_read_whole() {
+        let body =
+            json!({ "name": "x", "count": 3, "inner": { "a": "y" }, "items": [{ "n": 1 }, { "n": 2 }], "flag": true });
+        let faults = Faults::default();
+        let fields = faults.object(&body, &["name", "count", "inner", "items", "flag"]);
+        assert_eq!(fields.text("name", 10), "x");
+        assert_eq!(fields.whole("count", 1..=5), 3);
+        assert_eq!(fields.object("inner", &["a"]).text("a", 1), "y");
+        let items: Vec<i64> = fields.objects("items", 1..=2, &["n"]).iter().map(|f| f.whole("n", 0..=9)).collect();
+        assert_eq!(items, [1, 2]);
+        assert!(fields.flag("flag", false));
+        assert!(fields.optional_object("missing", &[]).is_none());
+        drop(fields);
+        assert_eq!(faults.verdict("kept"), Ok("kept"));
+    }
+
+    #[test]
+    fn each_fault_says_what_and_where() {
+        let text = |value: Value| faults(&json!({ "name": value }), |f| drop(f.text("name", 3)));
+        assert_eq!(text(json!("")), one("/name", "must not be empty"));
+        assert_eq!(text(json!(" ")), one("/name", "must not be empty"));
+        assert_eq!(text(json!("éééé")), one("/name", "must have at most 3 characters, not 4"));
+        assert_eq!(text(json!("a\u{7}")), one("/name", "must not have control characters"));
+        assert_eq!(text(json!(7)), one("/name", "must be a text, not a number"));
+        let whole = |value: Value| faults(&json!({ "count": value }), |f| assert_eq!(f.whole("count", 1..=5), 1));
+        for absurd in [json!(0), json!(-1), json!(6), json!(1.5), json!(1e300), json!(u64::MAX)] {
+            let detail = format!("must be a whole number from 1 to 5, not {absurd}");
+            assert_eq!(whole(absurd), one("/count", &detail));
+        }
+        assert_eq!(whole(json!("2")), one("/count", "must be a whole number, not a text"));
+        let flag = faults(&json!({ "flag": 1 }), |f| assert!(!f.flag("flag", false)));
+        assert_eq!(flag, one("/flag", "must be true or false, not a number"));
+    }
+
+    #[test]
+    fn missing_and_unknown_fields_are_named_once() {
+        assert_eq!(faults(&json!({}), |f| drop(f.text("name", 3))), one("/name", "is missing"));
+        let unknown = faults(&json!({ "a/b~": 1 }), |_| {});
+        assert_eq!(unknown, one("/a~1b~0", "is not known here; known are name, count, inner, items, flag"));
+        let nested = faults(&json!({ "inner": 5 }), |f| drop(f.object("inner", &["a"]).text("a", 3)));
+        assert_eq!(nested, one("/inner", "must be an object, not a number"));
+        assert_eq!(faults(&json!([]), |f| drop(f.text("name", 3))), one("", "must be an object, not a list"));
+    }
+
+    #[test]
+    fn a_list_is_checked_entry_by_entry_unless_it_is_too_long() {
+        let items = |value: Value| {
+            faults(&json!({ "items": value }), |f| {
+                for item in f.objects("items", 1..=3, &["n"]) {
+                    drop(item.text("n", 3));
+                }
+            })
+        };
+        assert_eq!(items(json!([{ "n": "a" }, { "n": 1 }])), one("/items/1/n", "must be a text, not a number"));
+        assert_eq!(items(json!([])), one("/items", "must have 1 to 3 entries, not 0"));
+        let endless: Vec<Value> = vec![json!({}); 10_000];
+        assert_eq!(items(json!(endless)), one("/items", "must have 1 to 3 entries, not 10000"));
+        assert_eq!(items(json!({})), one("/items", "must be a list, not an object"));
+    }
+
+    #[test]
+    fn what_is_told_is_bounded() {
+        let many: Map<String, Value> = (0..1000).map(|n| (format!("f{n}"), Value::Null)).collect();
+        assert_eq!(faults(&Value::Object(many), |_| {}).len(), MAX_FAULTS);
+    }
+
+    #[test]
+    fn a_body_that_is_no_json_says_where() {
+        assert_eq!(parse(b"{\"a\":\xff}").unwrap_err().detail, "byte 6 is not UTF-8 text");
+        assert_eq!(parse(b"{").unwrap_err().detail, "is not JSON: EOF while parsing an object at line 1 column 1");
+        let deep = "[".repeat(100_000);
+        assert!(parse(deep.as_bytes()).unwrap_err().detail.contains("recursion limit"));
+    }
+}
