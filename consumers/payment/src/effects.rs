@@ -1,8 +1,17 @@
-//! What payment asks of the gateway, until it answers.
+//! What payment asks of the gateway, until it answers. A definite answer enters the inbox; anything else is none, and is asked
+//! again under the same key.
+
+use runtime::{
+    Answer, Due, Perform, Unanswered,
+    outside::{Outside, OutsideError, Reply},
+};
+use serde::{Deserialize, Serialize};
 
 use crate::{
+    Payment,
     events::Money,
     evolve::{State, Terms},
+    inbox::{Command, GatewayAnswered, GatewayOutcome, GatewayRequest},
 };
 
 /// A request to the payment gateway.
@@ -59,4 +68,123 @@ pub fn pending(state: &State) -> Vec<Effect> {
         }],
         _ => Vec::new(),
     }
+}
+
+/// Asks the payment gateway over HTTP.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    gateway: Outside,
+}
+
+impl Gateway {
+    /// Asks the gateway at an address.
+    ///
+    /// # Errors
+    /// The address is not understood.
+    pub fn at(url: &str) -> Result<Self, OutsideError> {
+        Ok(Self { gateway: Outside::at(url)? })
+    }
+}
+
+impl Perform<Payment> for Gateway {
+    async fn perform(&self, due: Due<Effect>) -> Result<Answer<Command>, Unanswered> {
+        let order_id = &due.key;
+        let (request, key, reply) = match &due.effect {
+            Effect::Charge { request_key, amount, payment_method } => {
+                let Money { amount_minor, currency } = amount;
+                let body = ChargeRequest { order_id, amount_minor: *amount_minor, currency, payment_method };
+                (GatewayRequest::Charge, request_key, self.gateway.ask("charges", request_key, &body).await?)
+            }
+            Effect::Void { charge_key } => {
+                let body = VoidRequest { order_id };
+                (GatewayRequest::Void, charge_key, self.gateway.ask("voids", charge_key, &body).await?)
+            }
+            Effect::Refund { request_key, payment_id, amount } => {
+                let Money { amount_minor, currency } = amount;
+                let body = RefundRequest { payment_id, order_id, amount_minor: *amount_minor, currency };
+                (GatewayRequest::Refund, request_key, self.gateway.ask("refunds", request_key, &body).await?)
+            }
+        };
+        answer(order_id, request, key, &reply)
+    }
+}
+
+/// The definite answer that a reply is, if it is one to what was asked.
+fn answer(order_id: &str, request: GatewayRequest, key: &str, reply: &Reply) -> Result<Answer<Command>, Unanswered> {
+    let (mut payment_id, mut refund_id, mut reason) = (None, None, None);
+    let (outcome, told) = match (request, definite(reply)?) {
+        (GatewayRequest::Charge | GatewayRequest::Void, GatewayReply::Captured { payment_id: id })
+            if !id.is_empty() =>
+        {
+            let told = format!("captured {id}");
+            payment_id = Some(id);
+            (GatewayOutcome::Captured, told)
+        }
+        (GatewayRequest::Charge | GatewayRequest::Void, GatewayReply::Declined { reason: why }) => {
+            reason = Some(why);
+            (GatewayOutcome::Declined, "declined".to_owned())
+        }
+        (GatewayRequest::Charge | GatewayRequest::Void, GatewayReply::Voided) => {
+            (GatewayOutcome::Voided, "voided".to_owned())
+        }
+        (GatewayRequest::Refund, GatewayReply::Refunded { refund_id: id }) if !id.is_empty() => {
+            let told = format!("refunded {id}");
+            refund_id = Some(id);
+            (GatewayOutcome::Refunded, told)
+        }
+        _ => return Err(reply.unexpected()),
+    };
+    let (order_id, request_key) = (order_id.to_owned(), key.to_owned());
+    let command = GatewayAnswered { order_id, request_key, request, outcome, payment_id, refund_id, reason };
+    Ok(Answer { outcome: told, command: command.into() })
+}
+
+/// 402 says that a charge is declined and nothing else; all that went well is 200.
+fn definite(reply: &Reply) -> Result<GatewayReply, Unanswered> {
+    let definite = reply.json()?;
+    match (reply.status(), &definite) {
+        (200, _) | (402, GatewayReply::Declined { .. }) => Ok(definite),
+        _ => Err(reply.unexpected()),
+    }
+}
+
+/// What the gateway is asked to charge.
+#[derive(Serialize)]
+struct ChargeRequest<'a> {
+    order_id: &'a str,
+    amount_minor: i64,
+    currency: &'a str,
+    payment_method: &'a str,
+}
+
+/// What the gateway is asked to void: the charge of the same idempotency key.
+#[derive(Serialize)]
+struct VoidRequest<'a> {
+    order_id: &'a str,
+}
+
+/// What the gateway is asked to pay back.
+#[derive(Serialize)]
+struct RefundRequest<'a> {
+    payment_id: &'a str,
+    order_id: &'a str,
+    amount_minor: i64,
+    currency: &'a str,
+}
+
+/// What the gateway may answer.
+#[derive(Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+enum GatewayReply {
+    Captured {
+        payment_id: String,
+    },
+    Declined {
+        #[serde(default)]
+        reason: String,
+    },
+    Voided,
+    Refunded {
+        refund_id: String,
+    },
 }

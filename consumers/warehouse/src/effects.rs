@@ -1,8 +1,17 @@
-//! What the warehouse asks of the outside world: the picking floor to pick, the courier to take the parcel.
+//! What the warehouse asks of the outside world, until it answers: the picking floor to pick, the courier to take the parcel.
+//! A definite answer enters the inbox; anything else is none, and is asked again under the same key.
+
+use runtime::{
+    Answer, Due, Perform, Unanswered,
+    outside::{Outside, OutsideError, Reply},
+};
+use serde::{Deserialize, Serialize};
 
 use crate::{
+    Warehouse,
     events::{Address, ItemLine},
     evolve::{Phase, State},
+    inbox::{Command, CourierAnswer, CourierOutcome, PickOutcome, PickResult},
 };
 
 /// A request to the outside world.
@@ -47,4 +56,118 @@ pub fn pending(state: &State) -> Vec<Effect> {
         }
         _ => Vec::new(),
     }
+}
+
+/// Asks the picking floor and the courier over HTTP.
+#[derive(Debug, Clone)]
+pub struct FloorAndCourier {
+    floor: Outside,
+    courier: Outside,
+}
+
+impl FloorAndCourier {
+    /// Asks the floor and the courier at these addresses.
+    ///
+    /// # Errors
+    /// An address is not understood.
+    pub fn at(floor_url: &str, courier_url: &str) -> Result<Self, OutsideError> {
+        let floor = Outside::at(floor_url)?;
+        let courier = floor.and_at(courier_url)?;
+        Ok(Self { floor, courier })
+    }
+
+    async fn pick(&self, key: &str, order_id: &str, lines: &[ItemLine]) -> Result<Answer<Command>, Unanswered> {
+        let reply = self.floor.ask("picks", key, &PickRequest { order_id, lines }).await?;
+        let result = |outcome| PickResult {
+            order_id: order_id.to_owned(),
+            outcome,
+            parcel_id: None,
+            missing: Vec::new(),
+            detail: None,
+        };
+        match ok(&reply)? {
+            FloorReply::Packaged { parcel_id } if parcel_id.is_empty() => Err(reply.unexpected()),
+            FloorReply::Packaged { parcel_id } => Ok(Answer {
+                outcome: format!("packaged {parcel_id}"),
+                command: PickResult { parcel_id: Some(parcel_id), ..result(PickOutcome::Packaged) }.into(),
+            }),
+            FloorReply::Missing { missing, detail } => Ok(Answer {
+                outcome: missing
+                    .iter()
+                    .fold("missing".to_owned(), |text, line| format!("{text} {}*{}", line.quantity, line.sku)),
+                command: PickResult { missing, detail: Some(detail), ..result(PickOutcome::Missing) }.into(),
+            }),
+        }
+    }
+
+    async fn dispatch(&self, key: &str, request: &ParcelRequest<'_>) -> Result<Answer<Command>, Unanswered> {
+        let reply = self.courier.ask("parcels", key, request).await?;
+        let CourierReply { carrier, tracking_number } = ok(&reply)?;
+        if carrier.is_empty() || tracking_number.is_empty() {
+            return Err(reply.unexpected());
+        }
+        Ok(Answer {
+            outcome: format!("dispatched {carrier} {tracking_number}"),
+            command: CourierAnswer {
+                order_id: request.order_id.to_owned(),
+                outcome: CourierOutcome::Dispatched,
+                parcel_id: Some(request.parcel_id.to_owned()),
+                carrier: Some(carrier),
+                tracking_number: Some(tracking_number),
+            }
+            .into(),
+        })
+    }
+}
+
+impl Perform<Warehouse> for FloorAndCourier {
+    async fn perform(&self, due: Due<Effect>) -> Result<Answer<Command>, Unanswered> {
+        let key = runtime::Effect::key(&due.effect);
+        match &due.effect {
+            Effect::Pick { order_id, lines } => self.pick(&key, order_id, lines).await,
+            Effect::Dispatch { order_id, parcel_id, ship_to } => {
+                self.dispatch(&key, &ParcelRequest { parcel_id, order_id, ship_to }).await
+            }
+        }
+    }
+}
+
+/// What the floor is asked.
+#[derive(Serialize)]
+struct PickRequest<'a> {
+    order_id: &'a str,
+    lines: &'a [ItemLine],
+}
+
+/// What the floor may answer.
+#[derive(Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+enum FloorReply {
+    Packaged {
+        parcel_id: String,
+    },
+    Missing {
+        missing: Vec<ItemLine>,
+        #[serde(default)]
+        detail: String,
+    },
+}
+
+/// What the courier is asked.
+#[derive(Serialize)]
+struct ParcelRequest<'a> {
+    parcel_id: &'a str,
+    order_id: &'a str,
+    ship_to: &'a Address,
+}
+
+/// What the courier may answer.
+#[derive(Deserialize)]
+struct CourierReply {
+    carrier: String,
+    tracking_number: String,
+}
+
+fn ok<T: serde::de::DeserializeOwned>(reply: &Reply) -> Result<T, Unanswered> {
+    if reply.status() == 200 { reply.json() } else { Err(reply.unexpected()) }
 }

@@ -1,0 +1,199 @@
+//! What the warehouse asks of the picking floor and the courier, and what it makes of their replies.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, Uri},
+};
+use runtime::{Answer, Due, Perform, Unanswered};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use warehouse::{
+    effects::{Effect, FloorAndCourier},
+    events::{Address, ItemLine},
+    inbox::{Command, CourierAnswer, CourierOutcome, PickOutcome, PickResult},
+};
+
+const ORDER: &str = "order-1";
+
+#[tokio::test]
+async fn the_floor_is_asked_for_the_lines_and_names_the_parcel() {
+    let (floor, url) = FarEnd::replying(&[(200, r#"{"outcome":"packaged","parcel_id":"parcel-1","shelf":14}"#)]).await;
+    let answer = perform(&url, pick()).await.unwrap();
+    assert_eq!(answer.outcome, "packaged parcel-1");
+    assert_eq!(
+        answer.command,
+        PickResult { parcel_id: Some("parcel-1".to_owned()), ..result(PickOutcome::Packaged) }.into()
+    );
+    let lines = json!([{ "sku": "a", "quantity": 1 }, { "sku": "b", "quantity": 2 }]);
+    let asked = Asked {
+        path: "/picks".to_owned(),
+        key: "pick-order-1".to_owned(),
+        body: json!({ "order_id": ORDER, "lines": lines }),
+    };
+    assert_eq!(floor.asked(), [asked]);
+}
+
+#[tokio::test]
+async fn the_floor_says_what_is_missing() {
+    let reply = r#"{"outcome":"missing","missing":[{"sku":"b","quantity":2}],"detail":"shelf 14 is empty"}"#;
+    let (_, url) = FarEnd::replying(&[(200, reply)]).await;
+    let answer = perform(&url, pick()).await.unwrap();
+    assert_eq!(answer.outcome, "missing 2*b");
+    let missing = vec![ItemLine { sku: "b".to_owned(), quantity: 2 }];
+    let detail = Some("shelf 14 is empty".to_owned());
+    assert_eq!(answer.command, PickResult { missing, detail, ..result(PickOutcome::Missing) }.into());
+}
+
+#[tokio::test]
+async fn the_courier_is_asked_with_the_address_and_names_the_carrier() {
+    let reply = r#"{"carrier":"Northwind Parcels","tracking_number":"NW1"}"#;
+    let (courier, url) = FarEnd::replying(&[(200, reply)]).await;
+    let answer = perform(&url, dispatch()).await.unwrap();
+    assert_eq!(answer.outcome, "dispatched Northwind Parcels NW1");
+    let expected = CourierAnswer {
+        order_id: ORDER.to_owned(),
+        outcome: CourierOutcome::Dispatched,
+        parcel_id: Some("parcel-1".to_owned()),
+        carrier: Some("Northwind Parcels".to_owned()),
+        tracking_number: Some("NW1".to_owned()),
+    };
+    assert_eq!(answer.command, expected.into());
+    let ship_to = json!({ "street": "Lindenstraße 14", "city": "Leipzig", "postcode": "04105", "country": "DE" });
+    let asked = Asked {
+        path: "/parcels".to_owned(),
+        key: "dispatch-order-1".to_owned(),
+        body: json!({ "parcel_id": "parcel-1", "order_id": ORDER, "ship_to": ship_to }),
+    };
+    assert_eq!(courier.asked(), [asked]);
+}
+
+#[tokio::test]
+async fn a_floor_that_answers_twice_gives_the_same_answer() {
+    let (floor, url) = FarEnd::replying(&[(200, r#"{"outcome":"packaged","parcel_id":"parcel-1"}"#)]).await;
+    let (first, second) = (perform(&url, pick()).await.unwrap(), perform(&url, pick()).await.unwrap());
+    assert_eq!(first, second);
+    let asked = floor.asked();
+    assert_eq!(asked[0], asked[1], "asked again in the same words under the same key");
+}
+
+#[tokio::test]
+async fn anything_else_is_no_answer() {
+    for (status, reply) in [
+        (200, ""),
+        (200, "{"),
+        (200, "[]"),
+        (200, r#"{"outcome":"eaten by mice"}"#),
+        (200, r#"{"outcome":"packaged"}"#),
+        (200, r#"{"outcome":"packaged","parcel_id":""}"#),
+        (200, r#"{"outcome":"packaged","parcel_id":7}"#),
+        (200, r#"{"outcome":"missing"}"#),
+        (200, r#"{"outcome":"missing","missing":[{"sku":"b","quantity":3000000000}]}"#),
+        (201, r#"{"outcome":"packaged","parcel_id":"parcel-1"}"#),
+        (400, r#"{"outcome":"packaged","parcel_id":"parcel-1"}"#),
+        (404, "no such call"),
+        (500, r#"{"outcome":"packaged","parcel_id":"parcel-1"}"#),
+    ] {
+        let (_, url) = FarEnd::replying(&[(status, reply)]).await;
+        let unanswered = perform(&url, pick()).await.expect_err(reply);
+        assert!(unanswered.reason.contains("unexpected reply"), "{unanswered}");
+    }
+    for (status, reply) in [
+        (200, "{}"),
+        (200, r#"{"carrier":"Northwind Parcels"}"#),
+        (200, r#"{"carrier":"","tracking_number":"NW1"}"#),
+        (200, r#"{"carrier":"Northwind Parcels","tracking_number":""}"#),
+        (400, r#"{"status":"invalid"}"#),
+        (503, r#"{"carrier":"Northwind Parcels","tracking_number":"NW1"}"#),
+    ] {
+        let (_, url) = FarEnd::replying(&[(status, reply)]).await;
+        let unanswered = perform(&url, dispatch()).await.expect_err(reply);
+        assert!(unanswered.reason.contains("unexpected reply"), "{unanswered}");
+    }
+}
+
+#[tokio::test]
+async fn a_floor_that_was_too_busy_is_asked_again_under_the_same_key() {
+    let (floor, url) =
+        FarEnd::replying(&[(429, "later"), (500, "sorry"), (200, r#"{"outcome":"packaged","parcel_id":"parcel-1"}"#)])
+            .await;
+    perform(&url, pick()).await.unwrap_err();
+    perform(&url, pick()).await.unwrap_err();
+    assert_eq!(perform(&url, pick()).await.unwrap().outcome, "packaged parcel-1");
+    assert!(floor.asked().iter().all(|asked| asked.key == "pick-order-1"));
+}
+
+#[tokio::test]
+async fn wrong_addresses_are_refused_at_the_start() {
+    assert!(FloorAndCourier::at("floor", "http://localhost:1").is_err());
+    assert!(FloorAndCourier::at("http://localhost:1", "courier").is_err());
+}
+
+async fn perform(url: &str, effect: Effect) -> Result<Answer<Command>, Unanswered> {
+    let due = Due { key: ORDER.to_owned(), correlation_id: ORDER.to_owned(), effect, attempt: 0 };
+    let performed = FloorAndCourier::at(url, url).unwrap();
+    tokio::time::timeout(Duration::from_secs(20), performed.perform(due)).await.unwrap()
+}
+
+fn pick() -> Effect {
+    let lines = [("a", 1), ("b", 2)].map(|(sku, quantity)| ItemLine { sku: sku.to_owned(), quantity });
+    Effect::Pick { order_id: ORDER.to_owned(), lines: lines.into() }
+}
+
+fn dispatch() -> Effect {
+    let [street, city, postcode, country] = ["Lindenstraße 14", "Leipzig", "04105", "DE"].map(str::to_owned);
+    let ship_to = Address { street, city, postcode, country };
+    Effect::Dispatch { order_id: ORDER.to_owned(), parcel_id: "parcel-1".to_owned(), ship_to }
+}
+
+fn result(outcome: PickOutcome) -> PickResult {
+    PickResult { order_id: ORDER.to_owned(), outcome, parcel_id: None, missing: vec![], detail: None }
+}
+
+/// A far end that gives prepared replies, the last one for ever, and keeps what it was asked.
+#[derive(Clone, Default)]
+struct FarEnd {
+    replies: Arc<Mutex<VecDeque<(u16, String)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Asked {
+    path: String,
+    key: String,
+    body: Value,
+}
+
+impl FarEnd {
+    async fn replying(replies: &[(u16, &str)]) -> (Self, String) {
+        let far_end = Self::default();
+        far_end.replies.lock().unwrap().extend(replies.iter().map(|&(status, body)| (status, body.to_owned())));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let routes = Router::new().fallback(reply).with_state(far_end.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        (far_end, url)
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+async fn reply(State(far_end): State<FarEnd>, uri: Uri, headers: HeaderMap, body: String) -> (StatusCode, String) {
+    let key = headers["idempotency-key"].to_str().unwrap().to_owned();
+    assert_eq!(headers["content-type"], "application/json");
+    let body = serde_json::from_str(&body).unwrap();
+    far_end.asked.lock().unwrap().push(Asked { path: uri.path().to_owned(), key, body });
+    let mut replies = far_end.replies.lock().unwrap();
+    let (status, text) = if replies.len() > 1 { replies.pop_front().unwrap() } else { replies[0].clone() };
+    (StatusCode::from_u16(status).unwrap(), text)
+}
