@@ -12,6 +12,7 @@ pub mod envelope;
 pub mod kafka;
 pub mod message;
 pub mod outside;
+pub mod projection;
 pub mod publisher;
 pub mod registry;
 pub mod request;

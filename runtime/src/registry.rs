@@ -18,7 +18,7 @@ use schema_registry_converter::{
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::config::Config;
+use crate::{config::Config, telemetry::chain};
 
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
@@ -308,7 +308,7 @@ impl Registry {
         })?;
         let (status, body) = match answer {
             Ok(answer) => answer,
-            Err(e) => return Err(self.unavailable(operation, chain_of(&e))),
+            Err(e) => return Err(self.unavailable(operation, chain(&e))),
         };
         if status.is_success() {
             return serde_json::from_str(&body)
@@ -390,19 +390,9 @@ fn is_refusal(code: u32) -> bool {
 
 fn reason_of(error: &SRCError) -> String {
     match std::error::Error::source(error) {
-        Some(source) => format!("{}: {}", error.error, chain_of(source)),
+        Some(source) => format!("{}: {}", error.error, chain(source)),
         None => error.error.clone(),
     }
-}
-
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    crate::envelope::printable(&text, 400).into_owned()
 }
 
 #[cfg(test)]

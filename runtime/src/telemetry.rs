@@ -30,6 +30,18 @@ pub fn record_lag(group: &str, statistics: &Statistics) {
     }
 }
 
+/// An error with its whole chain of causes, as one line for a log.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    crate::envelope::printable(&text, 1_000).into_owned()
+}
+
 /// What decides: the program's version and a fingerprint of its code. It goes into every record and every store's header.
 ///
 /// A version alone says too little: two builds of one version may decide differently.

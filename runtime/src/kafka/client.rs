@@ -122,6 +122,8 @@ pub fn log_reader(config: &Config, purpose: &str) -> ClientConfig {
         .set("isolation.level", "read_committed")
         // Ends are how a fold knows that it has caught up: at an end event the position has passed markers and aborted records.
         .set("enable.partition.eof", "true")
+        // A fold that waits for a schema may wait long; it holds nobody up, being in no group.
+        .set("max.poll.interval.ms", "86400000")
         // A rebuild reads as fast as it can.
         .set("queued.min.messages", "100000")
         .set("queued.max.messages.kbytes", "32768")

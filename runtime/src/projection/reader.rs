@@ -1,0 +1,257 @@
+//! Gets committed records out of whole partitions, in batches, in no group.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, KafkaResult},
+    message::BorrowedMessage,
+    types::RDKafkaErrorCode,
+};
+
+use super::{LogRecord, Topics};
+use crate::{
+    codec::{DecodeError, Decoded, Readers, SCHEMA_ID_HEADER},
+    config::Config,
+    kafka::client::{self, ClientLog},
+};
+
+/// The most records handed on at once: enough that what a batch costs is spread thin.
+const MAX_BATCH: usize = 4_000;
+/// How long a batch may be gathered once it has a record.
+const GATHER: Duration = Duration::from_millis(20);
+/// How often a topic that is not there is looked for.
+const LOOK_FOR_MISSING: Duration = Duration::from_millis(500);
+/// How often a topic that is there is asked for more partitions.
+const LOOK_FOR_MORE: Duration = Duration::from_secs(30);
+
+/// How long one question to the cluster may hold up reading, and stopping.
+const MAX_REQUEST: Duration = Duration::from_secs(2);
+
+/// Reads a set of topics.
+pub(super) struct Reader {
+    consumer: BaseConsumer<ClientLog>,
+    readers: Readers,
+    topics: Topics,
+    known: HashMap<String, Known>,
+    request: Duration,
+}
+
+struct Known {
+    name: Arc<str>,
+    partitions: i32,
+    look_again: Instant,
+}
+
+/// A partition that has come to be known, with its ends at that moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) topic: Arc<str>,
+    pub(super) partition: i32,
+    pub(super) start: i64,
+    pub(super) end: i64,
+}
+
+/// What came of one poll.
+#[derive(Default)]
+pub(super) struct Batch<'a> {
+    pub(super) messages: Vec<BorrowedMessage<'a>>,
+    /// The end of some partition was reached.
+    pub(super) met_an_end: bool,
+    /// Reading cannot go on.
+    pub(super) failure: Option<String>,
+}
+
+impl Reader {
+    pub(super) fn new(config: &Config, purpose: &str, readers: Readers, topics: Topics) -> KafkaResult<Self> {
+        let consumer = client::log_reader(config, purpose).create_with_context(ClientLog::new(purpose))?;
+        let now = Instant::now();
+        let known = topics
+            .names()
+            .map(|name| (name.clone(), Known { name: name.as_str().into(), partitions: 0, look_again: now }))
+            .collect();
+        Ok(Self { consumer, readers, topics, known, request: config.timeouts.request.min(MAX_REQUEST) })
+    }
+
+    /// Topics that are not there, as far as is known.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let mut missing: Vec<String> =
+            self.known.iter().filter(|(_, known)| known.partitions == 0).map(|(name, _)| name.clone()).collect();
+        missing.sort();
+        missing
+    }
+
+    /// Looks for topics and partitions that are due to be looked for. The caller assigns what was found, and learns why not all
+    /// could be looked for.
+    pub(super) fn discover(&mut self) -> (Vec<Found>, KafkaResult<()>) {
+        let now = Instant::now();
+        let due: Vec<String> =
+            self.known.iter().filter(|(_, known)| known.look_again <= now).map(|(name, _)| name.clone()).collect();
+        let mut found = Vec::new();
+        for name in due {
+            match self.new_partitions(&name) {
+                Ok(more) => found.extend(more),
+                Err(error) => return (found, Err(error)),
+            }
+        }
+        (found, Ok(()))
+    }
+
+    fn new_partitions(&mut self, name: &str) -> KafkaResult<Vec<Found>> {
+        let count = self.partition_count(name)?;
+        let Some(known) = self.known.get_mut(name) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for partition in known.partitions..count {
+            let (start, end) = self.consumer.fetch_watermarks(name, partition, self.request)?;
+            found.push(Found { topic: Arc::clone(&known.name), partition, start, end });
+        }
+        known.partitions = count.max(known.partitions);
+        let wait = if known.partitions == 0 { LOOK_FOR_MISSING } else { LOOK_FOR_MORE };
+        known.look_again = Instant::now() + wait;
+        Ok(found)
+    }
+
+    fn partition_count(&self, topic: &str) -> KafkaResult<i32> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), self.request)?;
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(0) };
+        match found.error().map(RDKafkaErrorCode::from) {
+            None => Ok(i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(0),
+            Some(code) => Err(KafkaError::MetadataFetch(code)),
+        }
+    }
+
+    /// Starts reading partitions at these offsets, or at the beginning.
+    pub(super) fn assign<'p>(&self, places: impl IntoIterator<Item = (&'p str, i32, Option<i64>)>) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition, offset) in places {
+            list.add_partition_offset(topic, partition, offset.map_or(Offset::Beginning, Offset::Offset))?;
+        }
+        if list.count() == 0 { Ok(()) } else { self.consumer.incremental_assign(&list) }
+    }
+
+    /// Stops reading a partition.
+    pub(super) fn unassign(&self, topic: &str, partition: i32) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, partition);
+        self.consumer.incremental_unassign(&list)
+    }
+
+    /// Waits for records, at most `patience`, and takes what is there.
+    pub(super) fn poll(&self, patience: Duration) -> Batch<'_> {
+        let mut batch = Batch::default();
+        let mut wait = patience;
+        let mut gather_until = None;
+        while batch.messages.len() < MAX_BATCH && batch.failure.is_none() {
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => batch.messages.push(message),
+                Some(Err(KafkaError::PartitionEOF(_))) => batch.met_an_end = true,
+                Some(Err(error)) => batch.failure = failure_of(&error),
+            }
+            wait = Duration::ZERO;
+            if *gather_until.get_or_insert_with(|| Instant::now() + GATHER) < Instant::now() {
+                break;
+            }
+        }
+        batch
+    }
+
+    /// Where reading stands, past commit markers and aborted records. Only true at the end of a partition.
+    pub(super) fn positions_at_ends(&self) -> KafkaResult<Vec<(Arc<str>, i32, i64)>> {
+        let list = self.consumer.position()?;
+        let places = list.elements();
+        Ok(places
+            .iter()
+            .filter_map(|element| match element.offset() {
+                Offset::Offset(next) => {
+                    let known = self.known.get(element.topic())?;
+                    Some((Arc::clone(&known.name), element.partition(), next))
+                }
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// The record of a message. A schema that cannot be got now is waited for: `pause` waits a while and answers whether to go on.
+    pub(super) fn record<'m>(
+        &'m self,
+        message: &'m BorrowedMessage<'_>,
+        pause: &mut dyn FnMut(Duration) -> bool,
+    ) -> Option<LogRecord<'m>> {
+        let topic = &self.known.get(message.topic())?.name;
+        let (decoded, trouble) = match self.decode(message, pause)? {
+            Ok(decoded) => (Some(decoded), None),
+            Err(DecodeError::NoBody) => (None, None),
+            Err(_) if self.topics.is_raw(topic) => (None, None),
+            Err(error) => (None, Some(crate::telemetry::chain(&error))),
+        };
+        let timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
+        let record = LogRecord::new(topic, message.partition(), message.offset(), timestamp_ms).carrying(
+            message.key(),
+            message.headers(),
+            message.payload(),
+            decoded,
+        );
+        if let Some(trouble) = trouble {
+            record.note(&trouble);
+        }
+        Some(record)
+    }
+
+    /// `None` if the pause was broken off.
+    fn decode<'m>(
+        &self,
+        message: &'m BorrowedMessage<'_>,
+        pause: &mut dyn FnMut(Duration) -> bool,
+    ) -> Option<Result<Decoded<'m>, DecodeError>> {
+        let mut wait = Duration::from_millis(50);
+        loop {
+            let decoded = self.readers.decode(message.payload(), schema_header(message));
+            match decoded {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(
+                        topic = message.topic(),
+                        partition = message.partition(),
+                        offset = message.offset(),
+                        error = crate::telemetry::chain(&error),
+                        "waiting for a schema"
+                    );
+                    if !pause(wait) {
+                        return None;
+                    }
+                    wait = (wait * 2).min(Duration::from_secs(2));
+                }
+                decoded => return Some(decoded),
+            }
+        }
+    }
+}
+
+fn schema_header<'m>(message: &'m BorrowedMessage<'_>) -> Option<&'m [u8]> {
+    use rdkafka::message::Headers;
+    message.headers()?.iter().filter(|header| header.key == SCHEMA_ID_HEADER).last()?.value
+}
+
+/// Errors that reading does not recover from by itself. The others librdkafka retries, and logs.
+fn failure_of(error: &KafkaError) -> Option<String> {
+    match error {
+        KafkaError::MessageConsumptionFatal(code) => Some(format!("the consumer failed: {code}")),
+        KafkaError::MessageConsumption(code) => match code {
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                Some("the log does not have the offset to go on from: it was cut or lost".to_owned())
+            }
+            RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed => {
+                Some(format!("reading is not allowed: {code}"))
+            }
+            RDKafkaErrorCode::BadMessage => Some(format!("the log is damaged: {code}")),
+            _ => None,
+        },
+        _ => None,
+    }
+}

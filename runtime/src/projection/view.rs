@@ -1,0 +1,456 @@
+//! A projection that is kept up to date by a thread of its own, and read by anybody.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rdkafka::error::KafkaError;
+use tokio::sync::watch;
+
+use super::{LogRecord, Positions, Projection, Topics, reader::Reader};
+use crate::{codec::Readers, config::Config, envelope::Position};
+
+/// How many places of undecodable records are kept.
+const MAX_PLACES: usize = 100;
+/// How long the thread waits for records before it looks around.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A view that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    /// The client or the thread cannot be made.
+    #[error("cannot set up the reader of {purpose}: {reason}")]
+    Setup {
+        /// What the view is for.
+        purpose: String,
+        /// Why.
+        reason: String,
+    },
+    /// The view did not get there in time.
+    #[error("the view of {purpose} did not get there in {patience:?}: it is {behind} records behind{missing}")]
+    TooSlow {
+        /// What the view is for.
+        purpose: String,
+        /// How long was waited.
+        patience: Duration,
+        /// How far it is from the ends known.
+        behind: i64,
+        /// Which topics are missing, if any.
+        missing: String,
+    },
+    /// The view is not kept up to date any more.
+    #[error("the view of {purpose} has failed: {reason}")]
+    Failed {
+        /// What the view is for.
+        purpose: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A record that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecodable {
+    /// Its place.
+    pub position: Position,
+    /// Why.
+    pub reason: String,
+}
+
+/// How a view is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// It has read everything that was there when it started.
+    pub caught_up: bool,
+    /// How many offsets lie between it and the ends it knows of.
+    pub behind: i64,
+    /// Why it is not kept up to date any more, if so.
+    pub failed: Option<String>,
+    /// Topics it reads that are not there.
+    pub missing_topics: Vec<String>,
+    /// How many records could not be read.
+    pub undecodable: u64,
+    /// The first of them.
+    pub places: Vec<Undecodable>,
+}
+
+/// Shared read access to a projection. Clones share it; the last one ends its thread.
+pub struct View<P> {
+    shared: Arc<Shared<P>>,
+    /// Ends the thread when the last view goes.
+    _thread: Arc<Thread>,
+}
+
+impl<P> Clone for View<P> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), _thread: Arc::clone(&self._thread) }
+    }
+}
+
+struct Shared<P> {
+    purpose: String,
+    folded: RwLock<(P, Positions)>,
+    progress: Mutex<Progress>,
+    told: Condvar,
+    version: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Progress {
+    health: Health,
+    positions: Positions,
+    /// The ends known: where each partition ended when it was found.
+    ends: Positions,
+    /// Every topic was looked for at least once.
+    has_looked: bool,
+}
+
+struct Thread {
+    stop: Arc<Stop>,
+    handle: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Stop {
+    is_set: AtomicBool,
+    lock: Mutex<()>,
+    told: Condvar,
+}
+
+impl Stop {
+    fn is_set(&self) -> bool {
+        self.is_set.load(Ordering::Acquire)
+    }
+
+    fn set(&self) {
+        self.is_set.store(true, Ordering::Release);
+        drop(self.lock.lock());
+        self.told.notify_all();
+    }
+
+    /// Waits a while; answers whether to go on.
+    fn pause(&self, wait: Duration) -> bool {
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_set() {
+            drop(self.told.wait_timeout(guard, wait).unwrap_or_else(PoisonError::into_inner));
+        }
+        !self.is_set()
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.stop.set();
+        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(handle) = handle
+            && handle.join().is_err()
+        {
+            tracing::error!("a view's thread panicked");
+        }
+    }
+}
+
+impl<P: Projection> View<P> {
+    /// Starts folding `topics` into `projection` on a thread of its own. `purpose` names it in logs and client ids.
+    /// Topics may come to be later; the cluster need not be there yet.
+    ///
+    /// # Errors
+    /// [`ViewError::Setup`].
+    pub fn start(
+        config: &Config,
+        purpose: &str,
+        readers: Readers,
+        topics: Topics,
+        projection: P,
+    ) -> Result<Self, ViewError> {
+        let failed = |reason: String| ViewError::Setup { purpose: purpose.to_owned(), reason };
+        let reader = Reader::new(config, purpose, readers, topics).map_err(|e: KafkaError| failed(e.to_string()))?;
+        let shared = Arc::new(Shared {
+            purpose: purpose.to_owned(),
+            folded: RwLock::new((projection, Positions::default())),
+            progress: Mutex::default(),
+            told: Condvar::new(),
+            version: watch::Sender::new(0),
+        });
+        let stop = Arc::new(Stop::default());
+        let (run_shared, run_stop) = (Arc::clone(&shared), Arc::clone(&stop));
+        let handle = std::thread::Builder::new()
+            .name(format!("view-{purpose}"))
+            .spawn(move || run_shared.run(reader, &run_stop))
+            .map_err(|e| failed(e.to_string()))?;
+        let thread = Arc::new(Thread { stop, handle: Mutex::new(Some(handle)) });
+        Ok(Self { shared, _thread: thread })
+    }
+
+    /// Reads the projection. It stands still meanwhile, so be brief.
+    pub fn read<T>(&self, read: impl FnOnce(&P) -> T) -> T {
+        self.read_at(|projection, _| read(projection))
+    }
+
+    /// Reads the projection together with the positions it was folded up to.
+    pub fn read_at<T>(&self, read: impl FnOnce(&P, &Positions) -> T) -> T {
+        let folded = self.shared.folded.read().unwrap_or_else(PoisonError::into_inner);
+        read(&folded.0, &folded.1)
+    }
+
+    /// How far the projection has been folded.
+    #[must_use]
+    pub fn positions(&self) -> Positions {
+        self.shared.progress().positions.clone()
+    }
+
+    /// True once everything was read that was there at the start.
+    #[must_use]
+    pub fn caught_up(&self) -> bool {
+        self.shared.progress().health.caught_up
+    }
+
+    /// How the view is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let progress = self.shared.progress();
+        Health { behind: progress.positions.behind(&progress.ends), ..progress.health.clone() }
+    }
+
+    /// Tells of changes: its number grows with every batch that was folded.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.version.subscribe()
+    }
+
+    /// Waits until everything was read that was there at the start.
+    ///
+    /// # Errors
+    /// [`ViewError::TooSlow`] or [`ViewError::Failed`].
+    pub async fn wait_until_caught_up(&self, patience: Duration) -> Result<(), ViewError> {
+        self.wait(patience, |progress| progress.health.caught_up).await
+    }
+
+    /// The same, for a thread without an async runtime.
+    ///
+    /// # Errors
+    /// As [`View::wait_until_caught_up`].
+    pub fn wait_until_caught_up_blocking(&self, patience: Duration) -> Result<(), ViewError> {
+        self.wait_blocking(patience, |progress| progress.health.caught_up)
+    }
+
+    /// Waits until the record at a place has been folded.
+    ///
+    /// # Errors
+    /// [`ViewError::TooSlow`] or [`ViewError::Failed`].
+    pub async fn wait_for(&self, position: &Position, patience: Duration) -> Result<(), ViewError> {
+        self.wait(patience, |progress| progress.has(position)).await
+    }
+
+    /// Waits until every partition has been folded up to these positions.
+    ///
+    /// # Errors
+    /// [`ViewError::TooSlow`] or [`ViewError::Failed`].
+    pub async fn wait_until(&self, positions: &Positions, patience: Duration) -> Result<(), ViewError> {
+        self.wait(patience, |progress| progress.positions.reach(positions)).await
+    }
+
+    async fn wait(&self, patience: Duration, done: impl Fn(&Progress) -> bool) -> Result<(), ViewError> {
+        let mut changes = self.changes();
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            if let Some(end) = self.verdict(&done) {
+                return end;
+            }
+            let changed = tokio::time::timeout_at(deadline, changes.changed()).await;
+            if !matches!(changed, Ok(Ok(()))) {
+                return self.verdict(&done).unwrap_or_else(|| Err(self.too_slow(patience)));
+            }
+        }
+    }
+
+    fn wait_blocking(&self, patience: Duration, done: impl Fn(&Progress) -> bool) -> Result<(), ViewError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(end) = self.verdict(&done) {
+                return end;
+            }
+            let progress = self.shared.progress();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                drop(progress);
+                return Err(self.too_slow(patience));
+            }
+            // A change between the verdict and here is not told again: look again soon.
+            let wait = left.min(Duration::from_millis(50));
+            drop(self.shared.told.wait_timeout(progress, wait).unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    fn verdict(&self, done: impl Fn(&Progress) -> bool) -> Option<Result<(), ViewError>> {
+        let progress = self.shared.progress();
+        if done(&progress) {
+            return Some(Ok(()));
+        }
+        let reason = progress.health.failed.clone()?;
+        Some(Err(ViewError::Failed { purpose: self.shared.purpose.clone(), reason }))
+    }
+
+    fn too_slow(&self, patience: Duration) -> ViewError {
+        let health = self.health();
+        let missing = match health.missing_topics.as_slice() {
+            [] => String::new(),
+            missing => format!("; missing topics: {}", missing.join(", ")),
+        };
+        ViewError::TooSlow { purpose: self.shared.purpose.clone(), patience, behind: health.behind, missing }
+    }
+}
+
+impl Progress {
+    fn has(&self, position: &Position) -> bool {
+        self.positions.get(&position.topic, position.partition).is_some_and(|next| next > position.offset)
+    }
+
+    fn judge(&mut self) {
+        if self.has_looked && self.positions.reach(&self.ends) {
+            self.health.caught_up = true;
+        }
+    }
+}
+
+impl<P: Projection> Shared<P> {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, mut reader: Reader, stop: &Stop) {
+        let ended = catch_unwind(AssertUnwindSafe(|| self.fold_until_stopped(&mut reader, stop)));
+        let reason = match ended {
+            Ok(Ok(())) => return,
+            Ok(Err(reason)) => reason,
+            Err(panic) => format!("the fold panicked: {}", text_of(panic.as_ref())),
+        };
+        tracing::error!(view = %self.purpose, reason, "view has failed");
+        self.progress().health.failed = Some(reason);
+        self.tell();
+    }
+
+    fn fold_until_stopped(&self, reader: &mut Reader, stop: &Stop) -> Result<(), String> {
+        while !stop.is_set() {
+            self.discover(reader)?;
+            let batch = reader.poll(POLL);
+            let mut pause = |wait| stop.pause(wait);
+            let mut records = Vec::with_capacity(batch.messages.len());
+            for message in &batch.messages {
+                // Schemas are waited for here, before the projection is locked.
+                match reader.record(message, &mut pause) {
+                    Some(record) => records.push(record),
+                    None => return Ok(()),
+                }
+            }
+            self.fold(&records);
+            if batch.met_an_end {
+                self.note_ends(reader);
+            }
+            if let Some(reason) = batch.failure {
+                return Err(reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// A cluster that cannot be asked is asked again; meanwhile what is known is read on.
+    fn discover(&self, reader: &mut Reader) -> Result<(), String> {
+        let (found, looked) = reader.discover();
+        if let Err(error) = &looked {
+            tracing::warn!(view = %self.purpose, %error, "cannot look for topics: trying again");
+        }
+        if found.is_empty() && (looked.is_err() || self.progress().has_looked) {
+            return Ok(());
+        }
+        let places = found.iter().map(|found| (&*found.topic, found.partition, Some(found.start)));
+        reader.assign(places).map_err(|e| format!("partitions cannot be assigned: {e}"))?;
+        let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.progress();
+        for found in &found {
+            progress.ends.set(&found.topic, found.partition, found.end);
+            progress.positions.set(&found.topic, found.partition, found.start);
+            folded.1.set(&found.topic, found.partition, found.start);
+        }
+        progress.health.missing_topics = reader.missing();
+        progress.has_looked |= looked.is_ok();
+        progress.judge();
+        drop((progress, folded));
+        self.tell();
+        Ok(())
+    }
+
+    fn fold(&self, records: &[LogRecord<'_>]) {
+        if records.is_empty() {
+            return;
+        }
+        let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
+        let (projection, positions) = &mut *folded;
+        let mut undecodable = Vec::new();
+        for record in records {
+            projection.apply(record);
+            positions.set(record.topic, record.partition, record.offset + 1);
+            if let Some(reason) = record.take_trouble() {
+                undecodable.push(Undecodable { position: record.position(), reason });
+            }
+        }
+        let mut progress = self.progress();
+        drop(folded);
+        for record in records {
+            progress.positions.set(record.topic, record.partition, record.offset + 1);
+        }
+        progress.health.undecodable += undecodable.len() as u64;
+        for trouble in undecodable {
+            tracing::warn!(view = %self.purpose, position = %trouble.position, reason = trouble.reason, "record not read");
+            if progress.health.places.len() < MAX_PLACES {
+                progress.health.places.push(trouble);
+            }
+        }
+        progress.judge();
+        drop(progress);
+        self.tell();
+    }
+
+    /// At an end the positions pass what is no record: commit markers and aborted records.
+    fn note_ends(&self, reader: &Reader) {
+        let ends = match reader.positions_at_ends() {
+            Ok(ends) => ends,
+            Err(error) => return tracing::debug!(view = %self.purpose, %error, "positions not told"),
+        };
+        let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.progress();
+        let mut is_news = false;
+        for (topic, partition, next) in ends {
+            if progress.positions.get(&topic, partition).is_some_and(|known| known < next) {
+                progress.positions.set(&topic, partition, next);
+                folded.1.set(&topic, partition, next);
+                is_news = true;
+            }
+        }
+        progress.judge();
+        drop((progress, folded));
+        if is_news {
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        self.told.notify_all();
+        self.version.send_modify(|version| *version += 1);
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
