@@ -16,6 +16,7 @@ pub mod events;
 pub mod evolve;
 pub mod inbox;
 pub mod reads;
+pub mod request;
 
 /// The catalogue's rules.
 #[derive(Debug, Clone, Copy, Default)]

@@ -17,6 +17,7 @@ pub mod events;
 pub mod evolve;
 pub mod inbox;
 pub mod reads;
+pub mod request;
 
 /// The rules of customers.
 #[derive(Debug, Clone, Copy, Default)]

@@ -18,7 +18,10 @@ pub mod decide;
 pub mod events;
 pub mod evolve;
 pub mod inbox;
+pub mod lookups;
 pub mod reads;
+pub mod request;
+pub mod standing;
 
 /// The order-processor's rules.
 #[derive(Debug, Clone, Copy, Default)]
