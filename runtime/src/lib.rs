@@ -16,6 +16,7 @@ pub mod projection;
 pub mod publisher;
 pub mod registry;
 pub mod request;
+pub mod schemas;
 pub mod store;
 pub mod telemetry;
 pub mod testing;

@@ -209,6 +209,18 @@ impl Registry {
         }
     }
 
+    /// One version of a subject.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn schema_of_version(&self, subject: &str, version: u32) -> Result<Registered, RegistryError> {
+        let operation = format!("give version {version} of {subject}");
+        let subject = subject.to_owned();
+        self.schema(operation, move |settings| async move {
+            perform_sr_call(&settings, SrCall::GetBySubjectAndVersion(&subject, version)).await
+        })
+    }
+
     /// The compatibility level set on a subject itself; `None` if the registry's own applies.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 //!
 //! Exactly one of PaymentDeclined, PaymentVoided and PaymentRefunded ends a cancelled order; the first definite answer of the
 //! gateway stands, and one that is not awaited changes nothing. An order that costs nothing is taken without asking the gateway
-//! (there is nothing to capture) and voided when cancelled; a negative amount is declined without asking, for a charge of it
-//! would pay the customer.
+//! (there is nothing to capture) and refunded without asking when cancelled, so that what is taken and what is refunded agree order
+//! by order; a negative amount is declined without asking, for a charge of it would pay the customer.
 
 use runtime::{Decision, Heard, TimestampMs};
 
@@ -17,7 +17,7 @@ use crate::{
     reads::{Input, OrderCancelled, OrderPlaced},
 };
 
-/// What stands for a payment where nothing was to be paid.
+/// What stands for a payment and for a refund where nothing was to be paid.
 const NOTHING_TO_PAY: &str = "nothing-to-pay";
 
 type Decided = Decision<Event, Command>;
@@ -97,7 +97,9 @@ fn on_cancelled(state: &State, cancelled: &OrderCancelled, at: TimestampMs) -> D
             reason: reason.clone(),
             occurred_at: at,
         }),
-        State::Taken { amount, .. } if amount.amount_minor == 0 => voided(order_id, reason, at),
+        State::Taken { amount, payment_id } if amount.amount_minor == 0 => {
+            refunded(order_id, payment_id, amount, NOTHING_TO_PAY, at)
+        }
         State::Taken { amount, payment_id } => Decided::say(refund_requested(order_id, payment_id, amount, reason, at)),
         State::Voiding { .. } | State::Refunding { .. } | State::Declined | State::Voided | State::Refunded => {
             Decided::nothing()
@@ -152,13 +154,7 @@ fn on_void_answered(
 
 fn on_refunded(amount: &Money, payment_id: &str, answer: &GatewayAnswered, at: TimestampMs) -> Decided {
     match (answer.outcome, &answer.refund_id) {
-        (GatewayOutcome::Refunded, Some(refund_id)) => Decided::say(PaymentRefunded {
-            order_id: answer.order_id.clone(),
-            payment_id: payment_id.to_owned(),
-            amount: amount.clone(),
-            refund_id: refund_id.clone(),
-            occurred_at: at,
-        }),
+        (GatewayOutcome::Refunded, Some(refund_id)) => refunded(&answer.order_id, payment_id, amount, refund_id, at),
         _ => Decided::nothing(),
     }
 }
@@ -185,6 +181,16 @@ fn declined(order_id: &str, customer_id: &str, amount: &Money, reason: &str, at:
 
 fn voided(order_id: &str, reason: &str, at: TimestampMs) -> Decided {
     Decided::say(PaymentVoided { order_id: order_id.to_owned(), reason: reason.to_owned(), occurred_at: at })
+}
+
+fn refunded(order_id: &str, payment_id: &str, amount: &Money, refund_id: &str, at: TimestampMs) -> Decided {
+    Decided::say(PaymentRefunded {
+        order_id: order_id.to_owned(),
+        payment_id: payment_id.to_owned(),
+        amount: amount.clone(),
+        refund_id: refund_id.to_owned(),
+        occurred_at: at,
+    })
 }
 
 fn refund_requested(

@@ -127,7 +127,7 @@ pub struct RefundRequested {
     pub occurred_at: TimestampMs,
 }
 
-/// The money was paid back.
+/// The money was paid back. For an order that cost nothing the gateway was not asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PaymentRefunded {
     /// The order.
@@ -136,7 +136,7 @@ pub struct PaymentRefunded {
     pub payment_id: String,
     /// The amount that was paid back.
     pub amount: Money,
-    /// The refund, as the gateway calls it.
+    /// The refund, as the gateway calls it; `nothing-to-pay` if nothing was.
     pub refund_id: String,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,

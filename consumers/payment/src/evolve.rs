@@ -20,9 +20,9 @@
 //! | PaymentTaken | Charging, Voiding; if nothing is to be paid AwaitingStock, AwaitingOrder | Taken |
 //! | PaymentDeclined | Charging, Voiding; if the amount is negative AwaitingStock, AwaitingOrder | Declined |
 //! | PaymentVoidRequested | Charging | Voiding |
-//! | PaymentVoided | Unheard, AwaitingStock, AwaitingOrder, Voiding; Taken if nothing was paid | Voided |
+//! | PaymentVoided | Unheard, AwaitingStock, AwaitingOrder, Voiding | Voided |
 //! | RefundRequested | Taken | Refunding |
-//! | PaymentRefunded | Refunding | Refunded |
+//! | PaymentRefunded | Refunding; Taken if nothing was paid | Refunded |
 
 use serde::{Deserialize, Serialize};
 

@@ -57,7 +57,14 @@ fn an_order_that_costs_nothing_is_taken_without_asking() {
     let awaited = PaymentAwaited { amount: Some(nothing), ..awaited_with_terms() };
     an_order().given([awaited]).when(&reserved()).then([free.clone()]).then_pending([]);
     an_order().given([awaited_without_terms()]).when(&placed(0)).then([free.clone()]).then_pending([]);
-    an_order().given([free]).when(&cancelled()).then([voided()]).then_pending([]);
+    let nothing = "nothing-to-pay".to_owned();
+    let back = PaymentRefunded {
+        amount: free.amount.clone(),
+        payment_id: nothing.clone(),
+        refund_id: nothing,
+        ..payment_refunded()
+    };
+    an_order().given([free]).when(&cancelled()).then([back]).then_pending([]);
 }
 
 #[test]

@@ -1,0 +1,370 @@
+//! The rules of the contract, each with the words that tell an author what to do.
+//!
+//! A rule looks at one schema file, at two versions of one record, or at one example. What a schema promises to readers and writers
+//! is judged by the same walk that the embedded registry answers with. Knows no registry and no network.
+
+use std::collections::HashMap;
+
+use apache_avro::{Schema, schema::RecordSchema};
+use avro_compat::Level;
+use serde_json::Value;
+
+use super::{Contract, Finding, Record, Version, json, namespace_of};
+use crate::{config::default, message::Channel};
+
+/// Holds a contract against every rule. Empty if none is broken.
+#[must_use]
+pub fn lint(contract: &Contract) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for record in contract.records() {
+        for version in &record.versions {
+            let mut file = FileLint { path: &version.path, findings: &mut findings };
+            file.name(record, version);
+            file.text(&version.text);
+            file.event_time(record, version);
+            file.example(version);
+        }
+        versions(record, &mut findings);
+    }
+    shared_types(contract, &mut findings);
+    findings
+}
+
+/// Logical types that every tool on the way reads alike. `decimal`, `uuid` and `duration` are not among them.
+const LOGICAL_TYPES: [&str; 9] = [
+    "date",
+    "time-millis",
+    "time-micros",
+    "timestamp-millis",
+    "timestamp-micros",
+    "timestamp-nanos",
+    "local-timestamp-millis",
+    "local-timestamp-micros",
+    "local-timestamp-nanos",
+];
+const EVENT_TIME: &str = "occurred_at";
+const UNKNOWN: &str = "UNKNOWN";
+
+struct FileLint<'a> {
+    path: &'a str,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl FileLint<'_> {
+    fn fault(&mut self, message: impl Into<String>) {
+        self.findings.push(Finding { path: self.path.to_owned(), message: message.into() });
+    }
+
+    fn name(&mut self, record: &Record, version: &Version) {
+        let expected = format!("{}.{}", namespace_of(&record.owner), record.name);
+        match &version.schema {
+            Schema::Record(schema) if schema.name.fullname(None) == expected => {}
+            Schema::Record(schema) => {
+                self.fault(format!("is called {}; its place asks for {expected}", schema.name.fullname(None)));
+            }
+            _ => self.fault(format!("is no record; its place asks for the record {expected}")),
+        }
+    }
+
+    /// Rules about what is written, which the parser drops or passes over.
+    fn text(&mut self, text: &str) {
+        if let Ok(json) = serde_json::from_str::<Value>(text) {
+            self.schema_json(&json, "$", true);
+        }
+    }
+
+    fn schema_json(&mut self, json: &Value, at: &str, is_root: bool) {
+        match json {
+            Value::Array(branches) => {
+                for (index, branch) in branches.iter().enumerate() {
+                    self.schema_json(branch, &format!("{at}[{index}]"), false);
+                }
+            }
+            Value::Object(object) => {
+                self.attributes(object, at);
+                let kind = object.get("type").and_then(Value::as_str).unwrap_or_default();
+                match kind {
+                    "record" | "error" => self.record_json(object, at),
+                    "enum" => self.enum_json(object, at),
+                    "fixed" => self.doc(object, at),
+                    _ => {}
+                }
+                if matches!(kind, "record" | "error" | "enum" | "fixed") && !is_root {
+                    self.nested_namespace(object, at);
+                }
+                for inner in ["items", "values"] {
+                    if let Some(schema) = object.get(inner) {
+                        self.schema_json(schema, &format!("{at}.{inner}"), false);
+                    }
+                }
+                if let Some(schema @ (Value::Object(_) | Value::Array(_))) = object.get("type") {
+                    self.schema_json(schema, &format!("{at}.type"), false);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn attributes(&mut self, object: &serde_json::Map<String, Value>, at: &str) {
+        if object.contains_key("aliases") {
+            self.fault(format!("{at} has aliases, which decoders disagree about; give the new thing a new name"));
+        }
+        if let Some(logical) = object.get("logicalType") {
+            let known = logical.as_str().is_some_and(|logical| LOGICAL_TYPES.contains(&logical));
+            if !known {
+                self.fault(format!("{at} has the logical type {logical}; only dates, times and timestamps are safe"));
+            }
+        }
+    }
+
+    fn record_json(&mut self, object: &serde_json::Map<String, Value>, at: &str) {
+        self.doc(object, at);
+        let fields = object.get("fields").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        for field in fields {
+            let name = field.get("name").and_then(Value::as_str).unwrap_or_default();
+            let at = format!("{at}.{name}");
+            if let Value::Object(field) = field {
+                self.doc(field, &at);
+                self.attributes(field, &at);
+                if field.contains_key("logicalType") {
+                    self.fault(format!(
+                        "{at} has its logical type beside the type instead of inside it; parsers drop it"
+                    ));
+                }
+            }
+            if let Some(schema) = field.get("type") {
+                self.schema_json(schema, &at, false);
+            }
+        }
+    }
+
+    fn enum_json(&mut self, object: &serde_json::Map<String, Value>, at: &str) {
+        self.doc(object, at);
+        let has_unknown = object
+            .get("symbols")
+            .and_then(Value::as_array)
+            .is_some_and(|symbols| symbols.iter().any(|symbol| symbol == UNKNOWN));
+        if !has_unknown || object.get("default").and_then(Value::as_str) != Some(UNKNOWN) {
+            self.fault(format!(
+                "{at} is an enum without the symbol {UNKNOWN} as its default: old readers could not read new symbols"
+            ));
+        }
+    }
+
+    fn doc(&mut self, object: &serde_json::Map<String, Value>, at: &str) {
+        if object.get("doc").and_then(Value::as_str).is_none_or(|doc| doc.trim().is_empty()) {
+            self.fault(format!("{at} has no doc; say what it means"));
+        }
+    }
+
+    fn nested_namespace(&mut self, object: &serde_json::Map<String, Value>, at: &str) {
+        let expected = format!("com.{}.common", default::SYSTEM);
+        let name = object.get("name").and_then(Value::as_str).unwrap_or_default();
+        let namespace = match name.rsplit_once('.') {
+            Some((namespace, _)) => Some(namespace),
+            None => object.get("namespace").and_then(Value::as_str),
+        };
+        if namespace != Some(expected.as_str()) {
+            self.fault(format!("{at}: the nested type {name} must state the namespace {expected}"));
+        }
+    }
+
+    fn event_time(&mut self, record: &Record, version: &Version) {
+        let (Channel::Events, Schema::Record(schema)) = (record.channel, &version.schema) else { return };
+        let Some(field) = schema.fields.iter().find(|field| field.name == EVENT_TIME) else {
+            return self.fault(format!("is an event without the field {EVENT_TIME} (long, timestamp-millis)"));
+        };
+        if !matches!(field.schema, Schema::TimestampMillis) {
+            self.fault(format!("{EVENT_TIME} must be a long with the logical type timestamp-millis"));
+        }
+        if version.number == 1 && schema.fields.last().is_some_and(|last| last.name != EVENT_TIME) {
+            self.fault(format!("{EVENT_TIME} must be the last field of v1; later versions append after it"));
+        }
+    }
+
+    fn example(&mut self, version: &Version) {
+        let Some(text) = &version.example else {
+            return self.fault(format!("has no v{}.example.json beside it", version.number));
+        };
+        let example: Value = match serde_json::from_str(text) {
+            Ok(example) => example,
+            Err(error) => return self.fault(format!("its example is no JSON: {error}")),
+        };
+        let again =
+            json::json_to_avro(&version.schema, &example).and_then(|bytes| json::avro_to_json(&version.schema, &bytes));
+        match again {
+            Ok(again) => {
+                if let Some(difference) = difference(&example, &again, "$") {
+                    self.fault(format!("its example does not come back as it was written: {difference}"));
+                }
+            }
+            Err(error) => self.fault(format!("its example does not fit: {error}")),
+        }
+    }
+}
+
+/// The first place where what was read back is not what was written; a field left to its default counts.
+fn difference(written: &Value, read: &Value, at: &str) -> Option<String> {
+    match (written, read) {
+        (Value::Object(written), Value::Object(read)) => read.iter().find_map(|(key, read)| match written.get(key) {
+            Some(written) => difference(written, read, &format!("{at}.{key}")),
+            None => Some(format!("{at}.{key} is left out; an example names every field")),
+        }),
+        (Value::Array(written), Value::Array(read)) if written.len() == read.len() => {
+            let pairs = written.iter().zip(read).enumerate();
+            pairs.into_iter().find_map(|(i, (written, read))| difference(written, read, &format!("{at}[{i}]")))
+        }
+        (Value::Number(written), Value::Number(read)) if written.as_f64() == read.as_f64() => None,
+        (Value::String(written), Value::String(read)) if written.eq_ignore_ascii_case(read) => None,
+        (written, read) if written == read => None,
+        (written, read) => Some(format!("{at} was written as {written} and read as {read}")),
+    }
+}
+
+fn versions(record: &Record, findings: &mut Vec<Finding>) {
+    for (index, version) in record.versions.iter().enumerate() {
+        let expected = index + 1;
+        if usize::try_from(version.number).ok() != Some(expected) {
+            let message = format!("is v{} where v{expected} is missing; versions count up from 1", version.number);
+            findings.push(Finding { path: version.path.clone(), message });
+            break;
+        }
+    }
+    for pair in record.versions.windows(2) {
+        let (old, new) = (Names::of(&pair[0].schema), Names::of(&pair[1].schema));
+        let mut appended = Appended { old, new, seen: Vec::new(), faults: Vec::new() };
+        appended.compare(&pair[0].schema, &pair[1].schema, "$");
+        findings.extend(appended.faults.into_iter().map(|message| Finding { path: pair[1].path.clone(), message }));
+    }
+    for (index, version) in record.versions.iter().enumerate().skip(1) {
+        let earlier: Vec<&Schema> = record.versions[..index].iter().map(|version| &version.schema).collect();
+        if let Err(refusal) = Level::FullTransitive.check(&version.schema, &earlier) {
+            for reason in refusal.found {
+                let message =
+                    format!("does not go with v{}: {}", record.versions[refusal.index].number, reason.description);
+                findings.push(Finding { path: version.path.clone(), message });
+            }
+        }
+    }
+}
+
+struct Names(HashMap<String, Schema>);
+
+impl Names {
+    fn of(schema: &Schema) -> Self {
+        Self(json::named_types(schema))
+    }
+
+    fn resolve<'a>(&'a self, schema: &'a Schema) -> &'a Schema {
+        match schema {
+            Schema::Ref { name } => self.0.get(&name.fullname(None)).unwrap_or(schema),
+            _ => schema,
+        }
+    }
+}
+
+/// Is the new version the old one with things appended?
+struct Appended {
+    old: Names,
+    new: Names,
+    seen: Vec<String>,
+    faults: Vec<String>,
+}
+
+impl Appended {
+    fn compare(&mut self, old: &Schema, new: &Schema, at: &str) {
+        let (old, new) = (self.old.resolve(old).clone(), self.new.resolve(new).clone());
+        match (&old, &new) {
+            (Schema::Record(old), Schema::Record(new)) => {
+                let name = new.name.fullname(None);
+                if old.name != new.name {
+                    self.faults.push(format!(
+                        "{at} was a {} and is a {name}; a new record needs a new name elsewhere",
+                        old.name.fullname(None)
+                    ));
+                } else if !self.seen.contains(&name) {
+                    self.seen.push(name);
+                    self.fields(old, new, at);
+                }
+            }
+            (Schema::Enum(old), Schema::Enum(new)) if old.name == new.name => {
+                if !new.symbols.starts_with(&old.symbols) {
+                    self.faults.push(format!(
+                        "{at}: symbols are only ever appended; they were {} and are {}",
+                        old.symbols.join(", "),
+                        new.symbols.join(", ")
+                    ));
+                }
+            }
+            (Schema::Array(old), Schema::Array(new)) => self.compare(&old.items, &new.items, &format!("{at}[]")),
+            (Schema::Map(old), Schema::Map(new)) => self.compare(&old.types, &new.types, &format!("{at}[]")),
+            (Schema::Union(old), Schema::Union(new)) if old.variants().len() == new.variants().len() => {
+                for (old, new) in old.variants().iter().zip(new.variants()) {
+                    self.compare(old, new, at);
+                }
+            }
+            (old, new) if old == new => {}
+            (old, new) => {
+                self.faults
+                    .push(format!("{at} changed its type from {old} to {new}; append a field of the new type instead"));
+            }
+        }
+    }
+
+    fn fields(&mut self, old: &RecordSchema, new: &RecordSchema, at: &str) {
+        for (index, field) in old.fields.iter().enumerate() {
+            let at = format!("{at}.{}", field.name);
+            match new.fields.get(index) {
+                Some(same) if same.name == field.name => self.compare(&field.schema, &same.schema, &at),
+                _ if new.fields.iter().any(|other| other.name == field.name) => {
+                    self.faults.push(format!("{at} moved; fields keep their order and new ones are appended"));
+                }
+                _ => self.faults.push(format!("{at} is gone; a field is never removed or renamed")),
+            }
+        }
+        let added = new.fields.iter().filter(|field| !old.fields.iter().any(|known| known.name == field.name));
+        for field in added.filter(|field| field.default.is_none()) {
+            self.faults.push(format!("{at}.{} is new and has no default; older events lack it", field.name));
+        }
+    }
+}
+
+/// A shared type is written out in every file that uses it. The copies may be of different ages but must read one another.
+fn shared_types(contract: &Contract, findings: &mut Vec<Finding>) {
+    let mut known: HashMap<String, Vec<(Schema, &str)>> = HashMap::new();
+    for version in contract.records().iter().flat_map(|record| &record.versions) {
+        let root = match &version.schema {
+            Schema::Record(record) => record.name.fullname(None),
+            _ => continue,
+        };
+        for (name, schema) in json::named_types(&version.schema).into_iter().filter(|(name, _)| *name != root) {
+            let copies = known.entry(name.clone()).or_default();
+            let schema = whole(&schema, &version.schema);
+            if copies.iter().any(|(copy, _)| *copy == schema) {
+                continue;
+            }
+            let earlier: Vec<&Schema> = copies.iter().map(|(copy, _)| copy).collect();
+            if let Err(refusal) = Level::FullTransitive.check(&schema, &earlier) {
+                let reasons: Vec<_> = refusal.found.iter().map(|reason| reason.description.as_str()).collect();
+                let message = format!(
+                    "its {name} does not go with the one in {}: {}",
+                    copies[refusal.index].1,
+                    reasons.join("; ")
+                );
+                findings.push(Finding { path: version.path.clone(), message });
+            }
+            copies.push((schema, &version.path));
+        }
+    }
+}
+
+/// A nested type with everything it refers to written into it.
+fn whole(schema: &Schema, root: &Schema) -> Schema {
+    let mut whole = schema.clone();
+    // Fails only for a name that the document does not define, which parsing refuses; the type alone is then compared.
+    let others: Vec<Schema> = json::named_types(root).into_values().collect();
+    match whole.denormalize(&others) {
+        Ok(()) => whole,
+        Err(_) => schema.clone(),
+    }
+}

@@ -1,0 +1,211 @@
+//! What a registry still lacks of a contract, shown before anything is changed, and the act of changing it.
+//!
+//! Producers never register: an operator or a pipeline does, once, with this. Knows the registry only through its client.
+
+use std::fmt;
+
+use apache_avro::Schema;
+use avro_compat::Level;
+
+use super::{Contract, Record, Version};
+use crate::registry::{Registry, RegistryError};
+
+/// The level every subject of a contract is set to: any version may be read with any other, for ever.
+pub const LEVEL: Level = Level::FullTransitive;
+
+/// One thing that is, or would be, different in the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The subject.
+    pub subject: String,
+    /// What is to be done, if anything.
+    pub act: Act,
+}
+
+/// What is to be done to a subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// The subject's compatibility level is to be set.
+    SetLevel {
+        /// The level the subject has of its own, if any.
+        from: Option<String>,
+        /// The level it gets.
+        to: String,
+    },
+    /// The subject does not exist yet.
+    NewSubject {
+        /// The contract's version.
+        version: u32,
+        /// The schema.
+        text: String,
+    },
+    /// The subject exists and lacks this version.
+    NewVersion {
+        /// The contract's version.
+        version: u32,
+        /// The schema.
+        text: String,
+    },
+    /// This version is registered.
+    AlreadyThere {
+        /// The contract's version.
+        version: u32,
+        /// Its id in the registry, if the registry tells.
+        id: Option<u32>,
+    },
+    /// This version does not go with what is registered.
+    Refused {
+        /// The contract's version.
+        version: u32,
+        /// Why, one reason an entry.
+        reasons: Vec<String>,
+    },
+}
+
+impl Change {
+    /// True if there is nothing to do.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(self.act, Act::AlreadyThere { .. })
+    }
+
+    /// True if the registry would refuse it.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self.act, Act::Refused { .. })
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subject = &self.subject;
+        match &self.act {
+            Act::SetLevel { from: Some(from), to } => write!(f, "{subject}: set compatibility from {from} to {to}"),
+            Act::SetLevel { from: None, to } => write!(f, "{subject}: set compatibility to {to}"),
+            Act::NewSubject { version, .. } => write!(f, "{subject}: register v{version}, a new subject"),
+            Act::NewVersion { version, .. } => write!(f, "{subject}: register v{version}, a new version"),
+            Act::AlreadyThere { version, id: Some(id) } => {
+                write!(f, "{subject}: v{version} is registered with id {id}")
+            }
+            Act::AlreadyThere { version, id: None } => write!(f, "{subject}: v{version} is registered"),
+            Act::Refused { version, reasons } => {
+                write!(f, "{subject}: v{version} would be refused: {}", reasons.join("; "))
+            }
+        }
+    }
+}
+
+/// A plan that was not carried out to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The plan holds what the registry would refuse, so nothing of it was done.
+    #[error("nothing was changed, because {} would be refused; hint: a breaking change needs a new record name", .0.len())]
+    Refused(Vec<Change>),
+    /// The registry did not take one change. What came before it in the plan is done, and a new plan shows the rest.
+    #[error("cannot {change}")]
+    Failed {
+        /// The change.
+        change: Box<Change>,
+        /// What the registry said.
+        source: RegistryError,
+    },
+}
+
+/// Compares a contract, in a system, with a registry. Changes nothing.
+///
+/// # Errors
+/// [`RegistryError`] if the registry cannot be asked.
+pub fn plan(registry: &Registry, contract: &Contract, system: &str) -> Result<Vec<Change>, RegistryError> {
+    let mut changes = Vec::new();
+    for record in contract.records() {
+        changes.extend(plan_subject(registry, record, system)?);
+    }
+    Ok(changes)
+}
+
+/// Carries out a plan, in its order. Refuses the whole plan if a part of it would be refused.
+///
+/// # Errors
+/// [`ApplyError`].
+pub fn apply(registry: &Registry, changes: &[Change]) -> Result<(), ApplyError> {
+    let refused: Vec<Change> = changes.iter().filter(|change| change.is_refused()).cloned().collect();
+    if !refused.is_empty() {
+        return Err(ApplyError::Refused(refused));
+    }
+    for change in changes {
+        let done = match &change.act {
+            Act::SetLevel { to, .. } => registry.set_compatibility(&change.subject, to),
+            Act::NewSubject { text, .. } | Act::NewVersion { text, .. } => {
+                registry.register(&change.subject, text).map(|_| ())
+            }
+            Act::AlreadyThere { .. } | Act::Refused { .. } => Ok(()),
+        };
+        done.map_err(|source| ApplyError::Failed { change: Box::new(change.clone()), source })?;
+    }
+    Ok(())
+}
+
+fn plan_subject(registry: &Registry, record: &Record, system: &str) -> Result<Vec<Change>, RegistryError> {
+    let subject = record.full_name(system);
+    let change = |act| Change { subject: subject.clone(), act };
+    let mut changes = Vec::new();
+    let from = registry.compatibility(&subject)?;
+    if from.as_deref() != Some(LEVEL.name()) {
+        // Before the versions, so that the registry holds each new one against the ones before it.
+        changes.push(change(Act::SetLevel { from, to: LEVEL.name().to_owned() }));
+    }
+    let registered = registered_schemas(registry, &subject)?;
+    for version in &record.versions {
+        changes.push(change(plan_version(registry, &subject, version, system, &registered)?));
+    }
+    Ok(changes)
+}
+
+fn plan_version(
+    registry: &Registry,
+    subject: &str,
+    version: &Version,
+    system: &str,
+    registered: &[Schema],
+) -> Result<Act, RegistryError> {
+    let text = version.text_in(system);
+    let number = version.number;
+    if registered.is_empty() {
+        return Ok(Act::NewSubject { version: number, text });
+    }
+    match registry.find(subject, &text) {
+        Ok(found) => return Ok(Act::AlreadyThere { version: number, id: found.id }),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
+    }
+    let mut reasons = registry.objections(subject, &text)?;
+    if reasons.is_empty() {
+        // The registry judges by the level that is set now, which may be laxer than the one to be set.
+        reasons = objections(&text, registered);
+    }
+    if reasons.is_empty() {
+        Ok(Act::NewVersion { version: number, text })
+    } else {
+        Ok(Act::Refused { version: number, reasons })
+    }
+}
+
+fn registered_schemas(registry: &Registry, subject: &str) -> Result<Vec<Schema>, RegistryError> {
+    let mut schemas = Vec::new();
+    for version in registry.versions(subject)? {
+        let text = registry.schema_of_version(subject, version)?.text;
+        // A schema that only another library can parse is the registry's to judge.
+        schemas.extend(Schema::parse_str(&text));
+    }
+    Ok(schemas)
+}
+
+fn objections(text: &str, registered: &[Schema]) -> Vec<String> {
+    match Schema::parse_str(text) {
+        Ok(schema) => match LEVEL.check(&schema, &registered.iter().collect::<Vec<_>>()) {
+            Ok(()) => Vec::new(),
+            Err(refusal) => refusal.found.into_iter().map(|reason| reason.description).collect(),
+        },
+        Err(error) => vec![error.to_string()],
+    }
+}
