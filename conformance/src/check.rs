@@ -16,6 +16,7 @@ pub enum Area {
     Fencing,
     Groups,
     Ownership,
+    Log,
     Wire,
     Registry,
 }
@@ -31,6 +32,7 @@ impl Area {
             Area::Fencing => "fencing",
             Area::Groups => "groups",
             Area::Ownership => "ownership",
+            Area::Log => "log",
             Area::Wire => "wire",
             Area::Registry => "registry",
         }

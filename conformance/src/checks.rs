@@ -2,12 +2,14 @@
 
 mod fencing;
 mod groups;
+mod log;
 mod offsets;
 mod ownership;
 mod records;
 mod registry;
 mod topics;
 mod transactions;
+mod wire;
 
 use crate::check::Check;
 
@@ -20,6 +22,8 @@ pub(crate) fn all() -> Vec<Check> {
         fencing::CHECKS,
         groups::CHECKS,
         ownership::CHECKS,
+        log::CHECKS,
+        wire::CHECKS,
         registry::CHECKS,
     ];
     areas.into_iter().flatten().map(|check| Check { ..*check }).collect()

@@ -12,6 +12,7 @@ mod context;
 mod http;
 mod members;
 mod runner;
+mod wire;
 
 pub use check::{Area, Failure};
 pub use runner::{Outcome, Report, catalogue, run, run_each};
