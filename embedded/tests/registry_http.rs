@@ -206,6 +206,8 @@ async fn deleting_hides_first_and_removes_second() {
     assert_eq!(caller.get("/subjects").await, json!([]));
     assert_eq!(caller.get("/subjects?deleted=true").await, json!(["s"]));
     assert_eq!(caller.get("/subjects?deletedOnly=true").await, json!(["s"]));
+    // As Python prints it.
+    assert_eq!(caller.get("/subjects?deletedOnly=True&deleted=False").await, json!(["s"]));
     // What comes next continues the numbers, and an id never changes its schema.
     assert_eq!(caller.post("/subjects/s/versions", &record(A)).await["version"], 3);
     assert_eq!(caller.register("s", &record(A)).await, id);

@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Value, json};
 
 use super::{
@@ -39,6 +39,7 @@ pub(super) fn router(store: Arc<Store>) -> Router {
         .route("/subjects/{subject}/versions/{version}", get(get_version).delete(delete_version))
         .route("/subjects/{subject}/versions/{version}/schema", get(get_version_text))
         .route("/subjects/{subject}/versions/{version}/referencedby", get(get_referenced_by))
+        .route("/contexts", get(async || Json(json!(["."]))))
         .route("/schemas", get(list_schemas))
         .route("/schemas/types", get(async || Json(json!(["AVRO"]))))
         .route("/schemas/ids/{id}", get(get_by_id))
@@ -116,17 +117,34 @@ fn is_ours(response: &Response<Body>) -> bool {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Options {
+    #[serde(deserialize_with = "flag")]
     deleted: bool,
+    #[serde(deserialize_with = "flag")]
     deleted_only: bool,
+    #[serde(deserialize_with = "flag")]
     permanent: bool,
+    #[serde(deserialize_with = "flag")]
     verbose: bool,
+    #[serde(deserialize_with = "flag")]
     default_to_global: bool,
+    #[serde(deserialize_with = "flag")]
     latest_only: bool,
+    #[serde(deserialize_with = "flag")]
     fetch_max_id: bool,
     subject_prefix: String,
     subject: String,
     offset: usize,
     limit: Option<i64>,
+}
+
+/// Clients write flags as their language prints them: `true`, `True`.
+fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" | "" => Ok(false),
+        _ => Err(D::Error::custom("a flag is true or false")),
+    }
 }
 
 impl Options {
