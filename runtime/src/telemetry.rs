@@ -1,16 +1,105 @@
 //! Logs and metrics: how they are set up, and the names metrics have.
 
 use std::{
-    io::Read,
-    sync::{Arc, OnceLock},
+    io::{IsTerminal, Read},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use rdkafka::Statistics;
+use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt};
 
 /// Metric names, as dashboards know them.
 pub mod metric {
     /// How far a group's member is behind the end of a partition.
     pub const CONSUMER_LAG: &str = "kafka_consumergroup_lag";
+    /// How long it takes from an input's batch to its decisions, in seconds.
+    pub const PROCESS_DURATION: &str = "messaging_process_duration_seconds";
+    /// How long one call to Kafka takes, in seconds.
+    pub const OPERATION_DURATION: &str = "messaging_client_operation_duration_seconds";
+    /// Records written.
+    pub const SENT: &str = "messaging_client_sent_messages_total";
+    /// Records read.
+    pub const CONSUMED: &str = "messaging_client_consumed_messages_total";
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LogFormat {
+    Human,
+    Json,
+}
+
+/// Sets up logging to standard error: for people on a terminal, JSON otherwise or with `LOG_FORMAT=json`. `RUST_LOG` says what is
+/// logged. A process that has set up logging already keeps what it has.
+pub fn init_logs() {
+    let format = format_of(std::env::var("LOG_FORMAT").ok().as_deref(), std::io::stderr().is_terminal());
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set_up = match format {
+        LogFormat::Human => lines.finish().try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
+    };
+    if let Err(error) = set_up {
+        tracing::debug!(%error, "logging is set up already");
+    }
+}
+
+fn format_of(asked: Option<&str>, on_terminal: bool) -> LogFormat {
+    match asked {
+        Some("json") => LogFormat::Json,
+        Some("human") => LogFormat::Human,
+        _ if on_terminal => LogFormat::Human,
+        _ => LogFormat::Json,
+    }
+}
+
+/// Metrics cannot be recorded.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot record metrics: {0}")]
+pub struct MetricsError(String);
+
+static METRICS: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+
+/// Records metrics in this process from now on. A process that does so already goes on as it is.
+///
+/// # Errors
+/// Somebody else records them.
+pub fn record_metrics() -> Result<(), MetricsError> {
+    /// From a tenth of a millisecond to ten seconds.
+    const SECONDS: &[f64] =
+        &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+    /// How often what histograms have gathered is put into their buckets; it takes memory until then.
+    const UPKEEP: Duration = Duration::from_secs(5);
+    let mut recorded = METRICS.lock().unwrap_or_else(PoisonError::into_inner);
+    if recorded.is_some() {
+        return Ok(());
+    }
+    let failed = |e: &dyn std::error::Error| MetricsError(chain(e));
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+        .map_err(|e| failed(&e))?
+        .install_recorder()
+        .map_err(|e| failed(&e))?;
+    let upkeep = handle.clone();
+    std::thread::Builder::new()
+        .name("metrics".to_owned())
+        .spawn(move || {
+            loop {
+                std::thread::park_timeout(UPKEEP);
+                upkeep.run_upkeep();
+            }
+        })
+        .map_err(|e| failed(&e))?;
+    *recorded = Some(handle);
+    Ok(())
+}
+
+/// The metrics so far, as Prometheus reads them; `None` if none are recorded.
+#[must_use]
+pub fn render_metrics() -> Option<String> {
+    METRICS.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(PrometheusHandle::render)
 }
 
 /// Records how far a member of `group` is behind, from librdkafka's own statistics.
@@ -77,6 +166,14 @@ fn fingerprint() -> std::io::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn people_read_lines_and_machines_read_json() {
+        assert_eq!(format_of(None, true), LogFormat::Human);
+        assert_eq!(format_of(None, false), LogFormat::Json);
+        assert_eq!(format_of(Some("json"), true), LogFormat::Json);
+        assert_eq!(format_of(Some("human"), false), LogFormat::Human);
+    }
 
     #[test]
     fn a_build_is_told_by_version_and_fingerprint() {

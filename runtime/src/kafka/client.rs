@@ -169,7 +169,7 @@ fn common(config: &Config, client_id: &str) -> ClientConfig {
         // Ask for missing topics quickly at first, then ever more rarely.
         .set("topic.metadata.refresh.fast.interval.ms", "100")
         // Topics may be created after us: do not call a topic missing before the cluster has had time to spread the word.
-        .set("topic.metadata.propagation.max.ms", "10000")
+        .set("topic.metadata.propagation.max.ms", "5000")
         // Firewalls and address translation drop idle connections silently.
         .set("socket.keepalive.enable", "true")
         .set("socket.timeout.ms", request_ms.max(1_000).to_string())

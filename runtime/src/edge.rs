@@ -1,0 +1,367 @@
+//! The way in for requests that want an answer: a command to the own inbox, then the event that answers it.
+//!
+//! An edge decides nothing. It puts a command into its service's inbox and waits until an event says that this command caused
+//! it, on whichever instance it was decided. A view of the own events topic remembers what each entity was answered, so that any
+//! instance knows a repeated request. HTTP is the business of `http`.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::Instant};
+use uuid::Uuid;
+
+use crate::{
+    codec::{Readers, Vocabulary},
+    config::Config,
+    decider::Decider,
+    envelope::{self, Position},
+    message::{Channel, topic},
+    projection::{Health, LogRecord, Projection, Topics, View, ViewError},
+    publisher::{Outgoing, PublishError, Publisher, Ready},
+};
+
+/// The most requests that may wait for an answer at once.
+const MAX_WAITING: usize = 10_000;
+/// How many answers are remembered of one entity: the first, and the latest others.
+const MAX_ANSWERS: usize = 8;
+
+/// A request that could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// The view of what was answered before has not read it all yet: a repeated request would not be recognised.
+    #[error("the service is still reading what it said before; hint: try again in a moment")]
+    NotReady,
+    /// As many requests wait as may.
+    #[error("too many requests wait for their answers; hint: try again in a moment")]
+    Busy,
+    /// The command did not get into the inbox, or nobody knows whether it did. The same request may be sent again.
+    #[error("the command could not be put into the inbox; hint: send the same request again")]
+    NotAccepted {
+        /// Why.
+        source: PublishError,
+    },
+}
+
+/// A command to be submitted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Submission<C> {
+    /// The entity it is for.
+    pub key: String,
+    /// The command.
+    pub command: C,
+    /// Its id; derived from entity and content if not given. Give one if the content depends on more than the request.
+    pub id: Option<Uuid>,
+    /// The saga it belongs to; the entity if not given.
+    pub correlation_id: Option<String>,
+}
+
+impl<C> Submission<C> {
+    /// A command for an entity.
+    pub fn new(key: impl Into<String>, command: impl Into<C>) -> Self {
+        Self { key: key.into(), command: command.into(), id: None, correlation_id: None }
+    }
+
+    /// Gives it an id.
+    #[must_use]
+    pub fn with_id(self, id: Uuid) -> Self {
+        Self { id: Some(id), ..self }
+    }
+
+    /// Names its saga.
+    #[must_use]
+    pub fn correlated(self, correlation_id: impl Into<String>) -> Self {
+        Self { correlation_id: Some(correlation_id.into()), ..self }
+    }
+}
+
+/// What an entity was answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answered<S> {
+    /// The command that was answered.
+    pub command_id: Uuid,
+    /// Where the answering event lies.
+    pub position: Position,
+    /// What of it the edge needs again.
+    pub summary: S,
+}
+
+/// What came of a submission.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submitted<S> {
+    /// It was answered, now or when it was first sent.
+    Answered(Answered<S>),
+    /// It lies in the inbox and will be decided; the answer did not come in time.
+    Pending {
+        /// The command's id.
+        command_id: Uuid,
+        /// Where it lies.
+        place: Option<Position>,
+    },
+}
+
+/// The entity id that an `Idempotency-Key` gives: the same key is the same entity, for ever.
+#[must_use]
+pub fn entity_of_key(system: &str, service: &str, idempotency_key: &str) -> Uuid {
+    envelope::derived_id(&["entity", system, service, idempotency_key])
+}
+
+/// The edge of a service. Clones share it. `S` is what of an answering event the edge needs again.
+pub struct Edge<D: Decider, S: Clone + Send + Sync + 'static> {
+    publisher: Publisher,
+    view: View<Answers<D, S>>,
+    waiting: Arc<Waiting<S>>,
+    patience: Duration,
+}
+
+impl<D: Decider, S: Clone + Send + Sync + 'static> Clone for Edge<D, S> {
+    fn clone(&self) -> Self {
+        Self {
+            publisher: self.publisher.clone(),
+            view: self.view.clone(),
+            waiting: Arc::clone(&self.waiting),
+            patience: self.patience,
+        }
+    }
+}
+
+impl<D: Decider, S: Clone + Send + Sync + 'static> Edge<D, S> {
+    /// Starts an edge of the configured service. `publisher` has the service's authority and the writers of `D::Command`.
+    /// `summarise` draws from an event what the edge needs again, and answers `None` for an event that answers nobody.
+    ///
+    /// # Errors
+    /// The view cannot be set up.
+    pub fn start(
+        config: &Config,
+        publisher: Publisher,
+        readers: Readers,
+        summarise: fn(&D::Event) -> Option<S>,
+    ) -> Result<Self, ViewError> {
+        let waiting = Arc::new(Waiting::default());
+        let answers = Answers {
+            vocabulary: Vocabulary::new(&config.system),
+            summarise,
+            waiting: Arc::clone(&waiting),
+            by_entity: HashMap::new(),
+        };
+        let topics = Topics::decoded([topic(&config.system, D::NAME, Channel::Events)]);
+        let view = View::start(config, &format!("answers-{}", D::NAME), readers, topics, answers)?;
+        Ok(Self { publisher, view, waiting, patience: config.timeouts.answer })
+    }
+
+    /// Waits until everything said before is known. Serve nobody earlier.
+    ///
+    /// # Errors
+    /// [`ViewError::TooSlow`] or [`ViewError::Failed`].
+    pub async fn wait_until_ready(&self, patience: Duration) -> Result<(), ViewError> {
+        self.view.wait_until_caught_up(patience).await
+    }
+
+    /// How the view of what was answered is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.view.health()
+    }
+
+    /// The first answer an entity was ever given: that of the command which made it.
+    #[must_use]
+    pub fn first_answer(&self, entity: &str) -> Option<Answered<S>> {
+        self.view.read(|answers| answers.by_entity.get(entity)?.first().cloned())
+    }
+
+    /// What a command for an entity was answered, if it was and is remembered.
+    #[must_use]
+    pub fn answer_to(&self, entity: &str, command_id: Uuid) -> Option<Answered<S>> {
+        self.view.read(|answers| {
+            answers.by_entity.get(entity)?.iter().find(|answered| answered.command_id == command_id).cloned()
+        })
+    }
+
+    /// The id a submission will have.
+    ///
+    /// # Errors
+    /// The command does not fit its schema.
+    pub fn id_of(&self, submission: &Submission<D::Command>) -> Result<Uuid, EdgeError> {
+        self.ready(submission.clone()).map(|ready| ready.envelope.id)
+    }
+
+    /// Puts a command into the inbox and waits for the event that answers it, as long as the configuration allows.
+    /// A command that was answered before is not sent again.
+    ///
+    /// # Errors
+    /// [`EdgeError`].
+    pub async fn submit(&self, submission: Submission<D::Command>) -> Result<Submitted<S>, EdgeError> {
+        if !self.view.caught_up() {
+            return Err(EdgeError::NotReady);
+        }
+        let deadline = Instant::now() + self.patience;
+        let ready = self.ready(submission)?;
+        let (entity, command_id) = (ready.key.clone(), ready.envelope.id);
+        // Before the look at what is known, so that an answer that comes in between is not missed.
+        let mut waiter = self.waiting.enter(command_id).ok_or(EdgeError::Busy)?;
+        if let Some(answered) = self.answer_to(&entity, command_id) {
+            return Ok(Submitted::Answered(answered));
+        }
+        let places = self.publisher.send(vec![ready], self.patience).await;
+        let place = places.map_err(|source| EdgeError::NotAccepted { source })?.pop();
+        match tokio::time::timeout_at(deadline, &mut waiter.answer).await {
+            Ok(Ok(answered)) => Ok(Submitted::Answered(answered)),
+            Ok(Err(_)) | Err(_) => Ok(Submitted::Pending { command_id, place }),
+        }
+    }
+
+    fn ready(&self, submission: Submission<D::Command>) -> Result<Ready, EdgeError> {
+        let Submission { key, command, id, correlation_id } = submission;
+        let outgoing = Outgoing { id, correlation_id, ..Outgoing::<D::Command>::new(key, command) };
+        let not_accepted = |source| EdgeError::NotAccepted { source };
+        let mut batch = self.publisher.ready([outgoing]).map_err(not_accepted)?;
+        let Some(mut ready) = batch.pop() else { return Err(EdgeError::Busy) };
+        if id.is_none() {
+            // The prefix is left out: the id of a schema is the registry's affair.
+            let body = ready.value.get(5..).unwrap_or_default();
+            ready.envelope.id = envelope::command_id(&ready.envelope.record_type, &ready.key, body);
+        }
+        Ok(ready)
+    }
+}
+
+/// What each entity was answered.
+struct Answers<D: Decider, S> {
+    vocabulary: Vocabulary<D::Event>,
+    summarise: fn(&D::Event) -> Option<S>,
+    waiting: Arc<Waiting<S>>,
+    by_entity: HashMap<String, Vec<Answered<S>>>,
+}
+
+impl<D: Decider, S: Clone + Send + Sync + 'static> Projection for Answers<D, S> {
+    fn apply(&mut self, record: &LogRecord<'_>) {
+        let (Ok(envelope), Some(decoded), Some(entity)) = (record.envelope(), record.decoded(), record.key_text())
+        else {
+            return;
+        };
+        let Some(command_id) = envelope.causation_id else { return };
+        let Ok(Some(event)) = self.vocabulary.read(&decoded) else { return };
+        let Some(summary) = (self.summarise)(&event) else { return };
+        let answered = Answered { command_id, position: record.position(), summary };
+        self.waiting.answer(&answered);
+        remember(self.by_entity.entry(entity.to_owned()).or_default(), answered);
+    }
+}
+
+/// Of several events that one command caused the first is its answer.
+fn remember<S>(answers: &mut Vec<Answered<S>>, answered: Answered<S>) {
+    if answers.iter().any(|known| known.command_id == answered.command_id) {
+        return;
+    }
+    if answers.len() >= MAX_ANSWERS {
+        answers.remove(1);
+    }
+    answers.push(answered);
+}
+
+/// Requests that wait, by the id of their command. The same request may wait more than once.
+struct Waiting<S> {
+    waiters: Mutex<Waiters<S>>,
+}
+
+type Waiters<S> = HashMap<Uuid, Vec<(u64, oneshot::Sender<Answered<S>>)>>;
+
+impl<S> Default for Waiting<S> {
+    fn default() -> Self {
+        Self { waiters: Mutex::default() }
+    }
+}
+
+/// A place among those who wait; left when dropped.
+struct Waiter<S: Clone> {
+    waiting: Arc<Waiting<S>>,
+    command_id: Uuid,
+    number: u64,
+    answer: oneshot::Receiver<Answered<S>>,
+}
+
+impl<S: Clone> Waiting<S> {
+    fn lock(&self) -> MutexGuard<'_, Waiters<S>> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` if as many wait as may.
+    fn enter(self: &Arc<Self>, command_id: Uuid) -> Option<Waiter<S>> {
+        let mut waiters = self.lock();
+        if waiters.len() >= MAX_WAITING {
+            return None;
+        }
+        let (sender, answer) = oneshot::channel();
+        let same = waiters.entry(command_id).or_default();
+        if same.len() >= MAX_WAITING {
+            return None;
+        }
+        let number = same.last().map_or(0, |(number, _)| number + 1);
+        same.push((number, sender));
+        Some(Waiter { waiting: Arc::clone(self), command_id, number, answer })
+    }
+
+    fn answer(&self, answered: &Answered<S>) {
+        for (_, sender) in self.lock().remove(&answered.command_id).into_iter().flatten() {
+            // A request that is gone needs no answer.
+            let _gone = sender.send(answered.clone());
+        }
+    }
+}
+
+impl<S: Clone> Drop for Waiter<S> {
+    fn drop(&mut self) {
+        let mut waiters = self.waiting.lock();
+        if let Some(same) = waiters.get_mut(&self.command_id) {
+            same.retain(|(number, _)| *number != self.number);
+            if same.is_empty() {
+                waiters.remove(&self.command_id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(command: &str, summary: u32) -> Answered<u32> {
+        Answered { command_id: envelope::derived_id(&[command]), position: Position::new("t", 0, 0), summary }
+    }
+
+    #[test]
+    fn the_first_answer_is_kept_and_the_others_are_bounded() {
+        let mut answers = Vec::new();
+        for n in 0..100 {
+            remember(&mut answers, answered(&n.to_string(), n));
+            remember(&mut answers, answered(&n.to_string(), n + 1_000));
+        }
+        let kept: Vec<u32> = answers.iter().map(|a| a.summary).collect();
+        assert_eq!(kept, [0, 93, 94, 95, 96, 97, 98, 99]);
+    }
+
+    #[test]
+    fn everybody_who_waits_for_a_command_is_answered_and_nobody_is_left_behind() {
+        let waiting = Arc::new(Waiting::default());
+        let id = answered("c", 1).command_id;
+        let (mut first, mut second) = (waiting.enter(id).expect("room"), waiting.enter(id).expect("room"));
+        let gone = waiting.enter(id).expect("room");
+        drop(gone);
+        waiting.answer(&answered("other", 0));
+        assert!(first.answer.try_recv().is_err());
+        waiting.answer(&answered("c", 1));
+        assert_eq!(first.answer.try_recv().map(|a| a.summary), Ok(1));
+        assert_eq!(second.answer.try_recv().map(|a| a.summary), Ok(1));
+        let left = waiting.enter(id).expect("room");
+        drop(left);
+        assert!(waiting.lock().is_empty());
+    }
+
+    #[test]
+    fn a_key_is_an_entity_of_its_service() {
+        assert_eq!(entity_of_key("m", "orders", "k"), entity_of_key("m", "orders", "k"));
+        assert_ne!(entity_of_key("m", "orders", "k"), entity_of_key("m", "customers", "k"));
+    }
+}

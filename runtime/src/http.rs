@@ -1,0 +1,379 @@
+//! HTTP as every service speaks it: problems (RFC 9457), bodies, health, metrics, and a server that stops gracefully.
+//!
+//! It knows no service. What a body must say is checked with `request`; what a request wants is done through `edge`.
+
+use std::{
+    future::{Future, IntoFuture},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequest, Query, Request, State, rejection::BytesRejection},
+    http::{HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, sync::oneshot};
+
+use crate::{
+    edge::EdgeError,
+    health::{Checks, Question},
+    publisher::PublishError,
+    request::{self, Fault},
+    telemetry,
+};
+
+/// The largest body that is read.
+pub const MAX_BODY_BYTES: usize = 256 << 10;
+/// How long one request may take, whatever it waits for.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What went wrong with a request, for machines and people (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Names the kind of problem: a path that says what it is, the same for every occurrence.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in a few words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Which occurrence this is: usually the path of the thing it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// What is wrong with the body, and where.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Fault>,
+    /// After how many seconds another try makes sense.
+    #[serde(skip)]
+    pub retry_after_s: Option<u32>,
+}
+
+impl Problem {
+    /// A problem of a kind, such as `insufficient-stock`.
+    pub fn new(status: StatusCode, kind: &str, title: impl Into<String>) -> Self {
+        Self {
+            kind: format!("/problems/{kind}"),
+            title: title.into(),
+            status: status.as_u16(),
+            detail: None,
+            instance: None,
+            errors: Vec::new(),
+            retry_after_s: None,
+        }
+    }
+
+    /// Says what happened here.
+    #[must_use]
+    pub fn detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
+    }
+
+    /// Says which occurrence this is.
+    #[must_use]
+    pub fn instance(self, instance: impl Into<String>) -> Self {
+        Self { instance: Some(instance.into()), ..self }
+    }
+
+    /// Says after how many seconds another try makes sense.
+    #[must_use]
+    pub fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
+    }
+
+    /// A body that says what it must not: 422 with every fault.
+    #[must_use]
+    pub fn of_faults(errors: Vec<Fault>) -> Self {
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-body", "the body is not valid");
+        Self { errors, ..problem }
+    }
+
+    /// There is no such thing.
+    #[must_use]
+    pub fn not_found(what: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "not found").detail(format!("there is no {what}"))
+    }
+
+    /// Not now: a part of the service is not there.
+    #[must_use]
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "not available now").detail(detail).retry_after(1)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<EdgeError> for Problem {
+    fn from(error: EdgeError) -> Self {
+        match error {
+            EdgeError::NotReady | EdgeError::Busy => Self::unavailable(error.to_string()),
+            EdgeError::NotAccepted { source: PublishError::Unfit { problem, .. } } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-body", "the body is not valid").detail(problem)
+            }
+            EdgeError::NotAccepted { ref source } => {
+                tracing::warn!(error = telemetry::chain(source), "a command was not accepted");
+                Self::unavailable(error.to_string())
+            }
+        }
+    }
+}
+
+/// A JSON body, of at most [`MAX_BODY_BYTES`]. What is no JSON is answered by a problem that says where.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Json(pub serde_json::Value);
+
+impl<S: Send + Sync> FromRequest<S> for Json {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unread(&rejection))?;
+        request::parse(&bytes).map(Json).map_err(|fault| {
+            let problem = Problem::new(StatusCode::BAD_REQUEST, "malformed-json", "the body is not JSON");
+            Problem { errors: vec![fault], ..problem }
+        })
+    }
+}
+
+fn unread(rejection: &BytesRejection) -> Problem {
+    match rejection.status() {
+        status @ StatusCode::PAYLOAD_TOO_LARGE => Problem::new(status, "body-too-large", "the body is too large")
+            .detail(format!("a body has at most {MAX_BODY_BYTES} bytes")),
+        status => Problem::new(status, "unreadable-body", "the body could not be read"),
+    }
+}
+
+/// The routes every process has: `/livez`, `/readyz`, `/metrics`.
+pub fn operations(checks: Checks) -> Router {
+    Router::new()
+        .route("/livez", get(|state, query| answer(Question::Live, state, query)))
+        .route("/readyz", get(|state, query| answer(Question::Ready, state, query)))
+        .route("/metrics", get(metrics))
+        .with_state(checks)
+}
+
+#[derive(Debug, Deserialize)]
+struct Verbose {
+    verbose: Option<String>,
+}
+
+async fn answer(question: Question, State(checks): State<Checks>, Query(query): Query<Verbose>) -> Response {
+    let report = checks.report(question);
+    let name = if question == Question::Live { "livez" } else { "readyz" };
+    let status = if report.is_fine { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let text = match (report.is_fine, query.verbose) {
+        (true, None) => "ok\n".to_owned(),
+        (true, Some(_)) => format!("{}{name} check passed\n", report.text),
+        (false, _) => format!("{}{name} check failed\n", report.text),
+    };
+    (status, text).into_response()
+}
+
+async fn metrics() -> Response {
+    match telemetry::render_metrics() {
+        Some(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        None => Problem::not_found("recorder of metrics in this process").into_response(),
+    }
+}
+
+/// A server that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}; hint: is another process there?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Serving ended by itself.
+    #[error("serving on {address} broke off")]
+    Serve {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A server that listens and does not serve yet.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Listens on an address; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// [`ServerError::Listen`].
+    pub async fn bind(address: SocketAddr) -> Result<Self, ServerError> {
+        let failed = |source| ServerError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    /// The address it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` comes, then lets open requests finish, for at most `patience`.
+    ///
+    /// # Errors
+    /// [`ServerError::Serve`].
+    pub async fn serve(
+        self,
+        routes: Router,
+        stop: impl Future<Output = ()> + Send + 'static,
+        patience: Duration,
+    ) -> Result<(), ServerError> {
+        let address = self.address;
+        let routes = routes
+            .fallback(|| async { Problem::not_found("such resource") })
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+            .layer(middleware::from_fn(within_deadline));
+        let (stopping, stopped) = oneshot::channel();
+        let stop = async move {
+            stop.await;
+            // Nobody listens any more only if serving has ended.
+            let _ended = stopping.send(());
+        };
+        let serving = axum::serve(self.listener, routes).with_graceful_shutdown(stop).into_future();
+        let out_of_patience = async {
+            match stopped.await {
+                Ok(()) => tokio::time::sleep(patience).await,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            served = serving => served.map_err(|source| ServerError::Serve { address, source }),
+            () = out_of_patience => {
+                tracing::warn!(%address, "open requests were cut off at the end");
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn within_deadline(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "the request took too long").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::post;
+
+    use super::*;
+
+    async fn served(routes: Router) -> (String, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+        let server = Server::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
+        let base = format!("http://{}", server.address());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = tokio::spawn(async move {
+            let stop = async { drop(stopped.await) };
+            server.serve(routes, stop, Duration::from_secs(5)).await.expect("serving");
+        });
+        (base, stop, serving)
+    }
+
+    fn echo() -> Router {
+        Router::new().route("/echo", post(|Json(body): Json| async move { body.to_string() }))
+    }
+
+    async fn post_to(base: &str, body: Vec<u8>) -> (u16, serde_json::Value) {
+        let response = reqwest::Client::new().post(format!("{base}/echo")).body(body).send().await.expect("an answer");
+        let status = response.status().as_u16();
+        let is_problem = response.headers().get("content-type").is_some_and(|t| t == "application/problem+json");
+        assert_eq!(is_problem, status >= 400);
+        (status, serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_no_json_is_a_problem_that_says_where() {
+        let (base, _stop, _serving) = served(echo()).await;
+        assert_eq!(post_to(&base, b"{\"a\": 1}".to_vec()).await.0, 200);
+        let (status, problem) = post_to(&base, b"{\"a\":\n  1,}".to_vec()).await;
+        assert_eq!((status, &problem["type"]), (400, &"/problems/malformed-json".into()));
+        let detail = problem["errors"][0]["detail"].as_str().expect("a detail").to_owned();
+        assert!(detail.contains("line 2 column 5"), "{detail}");
+        let (status, problem) = post_to(&base, b"{\"a\": \"\xff\"}".to_vec()).await;
+        assert_eq!((status, &problem["errors"][0]["detail"]), (400, &"byte 8 is not UTF-8 text".into()));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_large_is_not_read() {
+        let (base, _stop, _serving) = served(echo()).await;
+        let (status, problem) = post_to(&base, vec![b' '; MAX_BODY_BYTES + 1]).await;
+        assert_eq!((status, &problem["type"]), (413, &"/problems/body-too-large".into()));
+    }
+
+    #[tokio::test]
+    async fn health_is_told_by_status_and_in_words() {
+        let checks = Checks::default();
+        checks.ready("view", || Err("still reading".to_owned()));
+        let (base, _stop, _serving) = served(operations(checks)).await;
+        let live = reqwest::get(format!("{base}/livez")).await.expect("an answer");
+        assert_eq!((live.status().as_u16(), live.text().await.expect("text").as_str()), (200, "ok\n"));
+        let ready = reqwest::get(format!("{base}/readyz?verbose")).await.expect("an answer");
+        assert_eq!(ready.status().as_u16(), 503);
+        assert_eq!(ready.text().await.expect("text"), "[-]view failed: still reading\nreadyz check failed\n");
+        let absent = reqwest::get(format!("{base}/nowhere")).await.expect("an answer");
+        assert_eq!(absent.headers()["content-type"], "application/problem+json");
+    }
+
+    #[tokio::test]
+    async fn metrics_are_rendered_for_prometheus() {
+        telemetry::record_metrics().expect("a recorder");
+        metrics::counter!("dacapo_test_total", "kind" => "x").increment(3);
+        let (base, _stop, _serving) = served(operations(Checks::default())).await;
+        let text = reqwest::get(format!("{base}/metrics")).await.expect("an answer").text().await.expect("text");
+        assert!(text.contains("dacapo_test_total{kind=\"x\"} 3"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn open_requests_finish_when_the_server_stops() {
+        let (begun, mut has_begun) = tokio::sync::mpsc::channel::<()>(1);
+        let (go_on, going_on) = tokio::sync::watch::channel(false);
+        let slow = Router::new().route(
+            "/slow",
+            get(move || async move {
+                begun.send(()).await.expect("the test listens");
+                going_on.clone().wait_for(|go| *go).await.expect("the test goes on");
+                "done"
+            }),
+        );
+        let (base, stop, serving) = served(slow).await;
+        let asked = tokio::spawn(reqwest::get(format!("{base}/slow")));
+        has_begun.recv().await.expect("the request has begun");
+        stop.send(()).expect("the server runs");
+        go_on.send(true).expect("the request waits");
+        let answer = asked.await.expect("no panic").expect("an answer");
+        assert_eq!(answer.text().await.expect("text"), "done");
+        serving.await.expect("a clean end");
+    }
+}

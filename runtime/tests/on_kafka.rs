@@ -1,0 +1,286 @@
+//! The runtime's edges on a broker and a registry: topics, publishing, projections.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cluster;
+mod probe;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use cluster::{Cluster, PATIENCE};
+use probe::{Count, Counted};
+use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer};
+use runtime::{
+    Message,
+    codec::{Readers, WriterError, Writers},
+    edge::{Edge, Submission, Submitted},
+    kafka::{
+        ClientLog, TopicKind, TopicPlan, TopicSpec,
+        client::{WorkerNames, transactional_producer},
+    },
+    projection::{LogRecord, Projection, Topics, View, fold_to},
+    publisher::{Authority, Outgoing, PublishError, Publisher},
+};
+use uuid::Uuid;
+
+/// Adds up what was counted, per key, and remembers the order of places.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Sums {
+    by_key: BTreeMap<String, i64>,
+    records: usize,
+}
+
+impl Projection for Sums {
+    fn apply(&mut self, record: &LogRecord<'_>) {
+        self.records += 1;
+        let (Some(key), Some("Counted")) = (record.key_text(), record.schema().map(|s| s.name())) else { return };
+        if let Ok(counted) = record.read::<Counted>() {
+            *self.by_key.entry(key.to_owned()).or_default() += counted.amount;
+        }
+    }
+}
+
+fn counted(key: &str, amount: i64) -> Outgoing<probe::Event> {
+    Outgoing::new(key, Counted { amount, occurred_at: 5 })
+}
+
+fn publisher(cluster: &Cluster) -> Publisher {
+    cluster.register(probe::Event::RECORDS);
+    let writers = Writers::look_up(&cluster.registry, &cluster.config.system, probe::Event::RECORDS).unwrap();
+    Publisher::new(&cluster.config, Authority::Service, writers).unwrap()
+}
+
+fn events(cluster: &Cluster) -> String {
+    format!("{}.probe.events", cluster.config.system)
+}
+
+fn readers(cluster: &Cluster) -> Readers {
+    Readers::new(Arc::new(cluster.registry.clone()))
+}
+
+fn view(cluster: &Cluster, topics: Topics) -> View<Sums> {
+    View::start(&cluster.config, "sums", readers(cluster), topics, Sums::default()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_planned_created_and_held_to_their_plan() {
+    let Some(cluster) = Cluster::start("probe").await else { return };
+    let specs = TopicSpec::of_service(&cluster.config.system, "probe", 2);
+    let plan = TopicPlan::draw(&cluster.admin, &specs).await.unwrap();
+    assert_eq!(plan.to_string().lines().filter(|line| line.starts_with("create")).count(), 3);
+    assert_eq!(plan.apply(&cluster.admin).await.unwrap(), 3);
+    assert_eq!(plan.apply(&cluster.admin).await.unwrap(), 3, "made twice at once is no error");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let plan = TopicPlan::draw(&cluster.admin, &specs).await.unwrap();
+        if plan.is_done() {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{plan}");
+    }
+    let other = TopicSpec::of_service(&cluster.config.system, "probe", 3);
+    let error = TopicPlan::draw(&cluster.admin, &other).await.unwrap().verify().unwrap_err();
+    assert!(error.to_string().contains("partitions is 2, expected 3"), "{error}");
+    let compacted = [TopicSpec::new(events(&cluster), 2, TopicKind::Compacted)];
+    let error = TopicPlan::draw(&cluster.admin, &compacted).await.unwrap().apply(&cluster.admin).await.unwrap_err();
+    assert!(error.to_string().contains("cleanup.policy is delete, expected compact"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_nobody_registered_keeps_a_producer_from_starting() {
+    let Some(cluster) = Cluster::start("probe").await else { return };
+    let error = Writers::look_up(&cluster.registry, &cluster.config.system, probe::Event::RECORDS).unwrap_err();
+    assert!(matches!(error, WriterError::NotRegistered { .. }), "{error:?}");
+    assert!(!error.is_transient());
+    publisher(&cluster);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_is_folded_and_folded_again_the_same() {
+    let Some(cluster) = Cluster::start("probe").await else { return };
+    cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
+    let publisher = publisher(&cluster);
+    let batch = (0..500).map(|n| counted(&format!("k{}", n % 7), n));
+    let places = publisher.publish(batch, PATIENCE).await.unwrap();
+    assert_eq!(places.len(), 500);
+
+    let topics = || Topics::decoded([events(&cluster)]);
+    let live = view(&cluster, topics());
+    live.wait_until_caught_up(PATIENCE).await.unwrap();
+    assert_eq!(live.read(|sums| sums.by_key.values().sum::<i64>()), (0..500).sum::<i64>());
+
+    let more = publisher.publish([counted("k1", 1_000), counted("k2", 1_000)], PATIENCE).await.unwrap();
+    for place in &more {
+        live.wait_for(place, PATIENCE).await.unwrap();
+    }
+    let (state, positions) = live.read_at(|sums, positions| (sums.clone(), positions.clone()));
+    assert_eq!((state.records, live.health().undecodable), (502, 0));
+    let (config, readers) = (cluster.config.clone(), readers(&cluster));
+    let again = tokio::task::spawn_blocking(move || {
+        fold_to(&config, "again", readers, topics_of(&config), Sums::default(), &positions, PATIENCE)
+    });
+    assert_eq!(again.await.unwrap().unwrap(), state);
+
+    // At offsets in the middle the fold has exactly what lies before them.
+    let mut half = runtime::projection::Positions::default();
+    let first = places.iter().filter(|place| place.partition == 0).count() as i64 / 2;
+    half.set(&Arc::from(events(&cluster)), 0, first);
+    let (config, readers) = (cluster.config.clone(), self::readers(&cluster));
+    let part = tokio::task::spawn_blocking(move || {
+        fold_to(&config, "half", readers, topics_of(&config), Sums::default(), &half, PATIENCE)
+    });
+    assert_eq!(part.await.unwrap().unwrap().records as i64, first);
+}
+
+fn topics_of(config: &runtime::Config) -> Topics {
+    Topics::decoded([format!("{}.probe.events", config.system)])
+}
+
+fn transactional(cluster: &Cluster) -> BaseProducer<ClientLog, NoCustomPartitioner> {
+    let names = WorkerNames::of(&cluster.config, "probe", 0, Uuid::now_v7());
+    let producer: BaseProducer<ClientLog, NoCustomPartitioner> =
+        transactional_producer(&cluster.config, &names).create_with_context(ClientLog::new("test")).unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    producer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_passes_markers_and_sees_nothing_of_what_was_aborted() {
+    let Some(cluster) = Cluster::start("probe").await else { return };
+    cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
+    let publisher = publisher(&cluster);
+    let ready = publisher.ready([counted("a", 1), counted("b", 10), counted("c", 100)]).unwrap();
+    let producer = transactional(&cluster);
+    let send = |at: usize| {
+        let record = &ready[at];
+        let message = BaseRecord::to(&record.topic).key(&record.key).payload(&record.value);
+        producer.send(message.headers(record.envelope.to_headers())).map_err(|(e, _)| e).unwrap();
+    };
+    producer.begin_transaction().unwrap();
+    send(0);
+    producer.commit_transaction(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    send(1);
+    producer.flush(PATIENCE).unwrap();
+    producer.abort_transaction(PATIENCE).unwrap();
+
+    let live = view(&cluster, Topics::decoded([events(&cluster)]));
+    live.wait_until_caught_up(PATIENCE).await.unwrap();
+    assert_eq!(live.read(|sums| sums.by_key.clone()), BTreeMap::from([("a".to_owned(), 1)]));
+    assert_eq!(live.health().behind, 0, "markers at the end are passed");
+
+    producer.begin_transaction().unwrap();
+    send(2);
+    producer.flush(PATIENCE).unwrap();
+    let mut changes = live.changes();
+    producer.commit_transaction(PATIENCE).unwrap();
+    tokio::time::timeout(PATIENCE, changes.wait_for(|_| live.read(|sums| sums.by_key.contains_key("c"))))
+        .await
+        .expect("the committed record shows")
+        .unwrap();
+    assert_eq!(live.read(|sums| sums.records), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_counts_what_it_cannot_read_and_goes_on() {
+    let Some(cluster) = Cluster::start("probe").await else { return };
+    cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
+    let publisher = publisher(&cluster);
+    let mut batch = publisher.ready([counted("a", 1), counted("a", 2), counted("a", 3), counted("a", 4)]).unwrap();
+    batch[0].value = b"not framed".to_vec();
+    batch[1].value.truncate(6);
+    batch[2].value[1..5].copy_from_slice(&i32::MAX.to_be_bytes());
+    publisher.send(batch, PATIENCE).await.unwrap();
+    let live =
+        view(&cluster, Topics::decoded([events(&cluster)]).and_raw([format!("{}.later", cluster.config.system)]));
+    live.wait_until_caught_up(PATIENCE).await.unwrap();
+    let health = live.health();
+    assert_eq!((live.read(|sums| sums.by_key.clone()), health.undecodable), (BTreeMap::from([("a".to_owned(), 4)]), 3));
+    let reasons: Vec<&str> = health.places.iter().map(|place| place.reason.as_str()).collect();
+    assert!(reasons[0].contains("expected byte 0"), "{reasons:?}");
+    assert!(reasons[1].contains("a body of com."), "{reasons:?}");
+    assert!(reasons[2].contains("schema 2147483647 is not in the registry"), "{reasons:?}");
+    assert_eq!(health.missing_topics.len(), 1);
+
+    // A topic that comes later is read from its beginning; a raw one may hold anything.
+    let later = format!("{}.later", cluster.config.system);
+    cluster.create(&[TopicSpec::new(&later, 1, TopicKind::DeadLetters)]).await;
+    let mut odd = publisher.ready([counted("z", 9).on(&later)]).unwrap();
+    odd[0].value = b"anything".to_vec();
+    let place = publisher.send(odd, PATIENCE).await.unwrap().remove(0);
+    live.wait_for(&place, PATIENCE).await.unwrap();
+    assert_eq!((live.health().undecodable, live.read(|sums| sums.records)), (3, 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_not_there_refuses_its_records_by_name() {
+    let Some(cluster) = Cluster::start("probe").await else { return };
+    let publisher = publisher(&cluster);
+    let error = publisher.publish([counted("a", 1)], Duration::from_secs(20)).await.unwrap_err();
+    assert!(matches!(error, PublishError::Incomplete { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_go_to_the_own_inbox() {
+    let Some(cluster) = Cluster::start("probe").await else { return };
+    cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
+    cluster.register(probe::Command::RECORDS);
+    let writers = Writers::look_up(&cluster.registry, &cluster.config.system, probe::Command::RECORDS).unwrap();
+    let publisher = Publisher::new(&cluster.config, Authority::Service, writers).unwrap();
+    let place = publisher.publish([Outgoing::<probe::Command>::new("k", Count { amount: 1 })], PATIENCE).await.unwrap();
+    assert_eq!(&*place[0].topic, format!("{}.probe.inbox", cluster.config.system));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_waits_for_the_answer_and_knows_it_ever_after() {
+    let Some(mut cluster) = Cluster::start("probe").await else { return };
+    cluster.config.timeouts.answer = PATIENCE;
+    cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
+    let says = publisher(&cluster);
+    cluster.register(probe::Command::RECORDS);
+    let writers = Writers::look_up(&cluster.registry, &cluster.config.system, probe::Command::RECORDS).unwrap();
+    let commands = Publisher::new(&cluster.config, Authority::Service, writers).unwrap();
+    let summarise: fn(&probe::Event) -> Option<i64> = |event| match event {
+        probe::Event::Counted(counted) => Some(counted.amount),
+        _ => None,
+    };
+    let start = || Edge::<probe::Probe, i64>::start(&cluster.config, commands.clone(), readers(&cluster), summarise);
+    let edge = start().unwrap();
+    let command = || Submission::new("k", Count { amount: 7 });
+    edge.wait_until_ready(PATIENCE).await.unwrap();
+
+    let inbox = Topics::decoded([format!("{}.probe.inbox", cluster.config.system)]);
+    let inbox = view(&cluster, inbox);
+    let submitting = tokio::spawn({
+        let edge = edge.clone();
+        async move { edge.submit(command()).await }
+    });
+    let mut changes = inbox.changes();
+    let arrived = changes.wait_for(|_| inbox.read(|sums| sums.records == 1));
+    tokio::time::timeout(PATIENCE, arrived).await.expect("the command is in the inbox").unwrap();
+    let id = edge.id_of(&command()).unwrap();
+    says.publish([counted("k", 7).caused_by(id)], PATIENCE).await.unwrap();
+    let Submitted::Answered(answered) = submitting.await.unwrap().unwrap() else { panic!("not answered") };
+    assert_eq!((answered.command_id, answered.summary), (id, 7));
+
+    let elsewhere = start().unwrap();
+    elsewhere.wait_until_ready(PATIENCE).await.unwrap();
+    assert_eq!(elsewhere.submit(command()).await.unwrap(), Submitted::Answered(answered.clone()));
+    assert_eq!(elsewhere.first_answer("k"), Some(answered));
+    assert_eq!(inbox.read(|sums| sums.records), 1, "an answered command is not sent again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_without_an_answer_in_time_says_where_the_command_lies() {
+    let Some(mut cluster) = Cluster::start("probe").await else { return };
+    cluster.config.timeouts.answer = Duration::from_secs(2);
+    cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
+    cluster.register(probe::Command::RECORDS);
+    let writers = Writers::look_up(&cluster.registry, &cluster.config.system, probe::Command::RECORDS).unwrap();
+    let commands = Publisher::new(&cluster.config, Authority::Service, writers).unwrap();
+    let edge = Edge::<probe::Probe, ()>::start(&cluster.config, commands, readers(&cluster), |_| Some(())).unwrap();
+    edge.wait_until_ready(PATIENCE).await.unwrap();
+    let submitted = edge.submit(Submission::new("k", Count { amount: 7 })).await.unwrap();
+    let Submitted::Pending { place: Some(place), .. } = submitted else { panic!("{submitted:?}") };
+    assert_eq!(&*place.topic, format!("{}.probe.inbox", cluster.config.system));
+}
