@@ -4,17 +4,25 @@
 //! headers) → [`view`] (its story) → `standing` (what the declaration makes of it) → `index` (where lists find it).
 
 pub mod api;
+pub mod board;
+pub mod client;
 pub mod declaration;
+pub mod digest;
+mod fields;
+pub mod http;
 mod index;
 mod names;
 mod nearest;
 mod present;
 pub mod query;
 pub mod record;
+pub mod render;
 mod standing;
 mod story;
+pub mod verify;
 pub mod view;
 
+pub use board::Board;
 pub use declaration::Declaration;
 pub use present::first_difference;
 pub use standing::{Flag, State};

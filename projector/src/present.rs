@@ -290,6 +290,9 @@ fn small(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
+/// Keys that tell most of what is different: the records, and of a record what it is. The rest follows from them.
+const TELLING: [&str; 3] = ["timeline", "event", "id"];
+
 /// The first place where two JSON documents differ: a path and both values.
 #[must_use]
 pub fn first_difference(one: &serde_json::Value, other: &serde_json::Value) -> Option<(String, String, String)> {
@@ -299,8 +302,7 @@ pub fn first_difference(one: &serde_json::Value, other: &serde_json::Value) -> O
         (Value::Object(left), Value::Object(right)) => {
             let mut keys: Vec<&String> =
                 left.keys().chain(right.keys().filter(|key| !left.contains_key(*key))).collect();
-            // Totals say less than the part that made them differ.
-            keys.sort_by_key(|key| matches!(key.as_str(), "records" | "sentence"));
+            keys.sort_by_key(|key| TELLING.iter().position(|telling| telling == key).unwrap_or(TELLING.len()));
             keys.into_iter().find_map(|key| match (left.get(key), right.get(key)) {
                 (Some(here), Some(there)) => {
                     first_difference(here, there).map(|(path, a, b)| (format!("/{key}{path}"), a, b))

@@ -2,4 +2,6 @@
 
 mod declaration;
 mod fold;
+mod http;
 mod support;
+mod verify;

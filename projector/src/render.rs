@@ -1,0 +1,235 @@
+//! Sagas on a terminal: pure functions from replies to text.
+//!
+//! Everything in a reply may come from an event, so nothing of it is trusted: what could move a cursor, change a colour or turn
+//! the direction of writing is shown as its code.
+
+use comfy_table::{Table, presets};
+
+use crate::api::{AsOf, Change, Counts, Node, Saga, SagaList, SagaReply, TimelineRow};
+
+/// The longest text in one cell.
+const CELL_MAX: usize = 96;
+
+/// Text from outside, safe to print on one line.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for (count, c) in text.chars().enumerate() {
+        if count == CELL_MAX {
+            plain.push('…');
+            break;
+        }
+        if c.is_control() || is_invisible(c) {
+            plain.extend(c.escape_unicode());
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
+/// Characters that change how their neighbours are shown: direction marks and overrides, joiners, separators, tags.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// `dacapo sagas list`.
+#[must_use]
+pub fn list(reply: &SagaList) -> String {
+    if reply.items.is_empty() {
+        return format!("no saga fits\n{}", as_of(&reply.as_of));
+    }
+    let mut table = table(&["ID", "SAGA", "STATE", "OUTCOME", "WAITS FOR", "FLAGS", "UPDATED"]);
+    for saga in &reply.items {
+        table.add_row([
+            plain(&saga.id),
+            plain(&saga.saga),
+            plain(&saga.state),
+            plain(saga.outcome.as_deref().unwrap_or("-")),
+            waits_for(saga),
+            plain(&or_dash(&saga.flags.join(","))),
+            plain(&saga.updated_at),
+        ]);
+    }
+    let more = if reply.next.is_some() { "there are more\n" } else { "" };
+    format!("{}{more}{}", text(&table), as_of(&reply.as_of))
+}
+
+/// `dacapo sagas show`.
+#[must_use]
+pub fn show(reply: &SagaReply) -> String {
+    let detail = &reply.saga;
+    let saga = &detail.saga;
+    let mut shown = format!("{}  {}  {}", plain(&saga.saga), plain(&saga.id), plain(&saga.state));
+    if let Some(outcome) = &saga.outcome {
+        shown.push_str(&format!(" ({}{})", plain(outcome), if saga.settled { "" } else { ", not settled" }));
+    }
+    if !saga.flags.is_empty() {
+        shown.push_str(&format!("  [{}]", plain(&saga.flags.join(", "))));
+    }
+    shown.push_str(&format!("\n{}\n", plain(&saga.sentence)));
+    shown.push_str(&format!("started {}, last heard of {}", plain(&saga.started_at), plain(&saga.updated_at)));
+    if let (Some(ended_at), Some(took_ms)) = (&saga.ended_at, saga.took_ms) {
+        shown.push_str(&format!(", ended {} after {}", plain(ended_at), duration(took_ms)));
+    }
+    shown.push('\n');
+    for waiting in &saga.waiting {
+        shown.push_str(&format!(
+            "waits for {} ({}) since {}, due {}\n",
+            plain(&waiting.owner),
+            plain(&waiting.step),
+            plain(&waiting.since),
+            plain(&waiting.due_at)
+        ));
+    }
+    shown.push('\n');
+    shown.push_str(&nodes(&detail.nodes));
+    if detail.compensations.iter().any(|node| !matches!(node.status.as_str(), "ahead" | "skipped")) {
+        shown.push('\n');
+        shown.push_str(&nodes(&detail.compensations));
+    }
+    shown.push('\n');
+    shown.push_str(&timeline(&detail.timeline));
+    if detail.timeline_next.is_some() {
+        shown.push_str("the timeline goes on\n");
+    }
+    shown.push_str(&as_of(&reply.as_of));
+    shown
+}
+
+/// One line of `dacapo sagas watch`.
+#[must_use]
+pub fn change(change: &Change) -> String {
+    match change {
+        Change::Left { saga, id, .. } => format!("{}  {}  no longer fits\n", plain(saga), plain(id)),
+        Change::Upsert { saga } => {
+            let flags =
+                if saga.flags.is_empty() { String::new() } else { format!("  [{}]", plain(&saga.flags.join(","))) };
+            format!(
+                "{}  {}  {}  {}{flags}\n",
+                plain(&saga.updated_at),
+                plain(&saga.id),
+                plain(&saga.state),
+                plain(&saga.sentence)
+            )
+        }
+    }
+}
+
+/// The counts, one saga after the other.
+#[must_use]
+pub fn counts(reply: &Counts) -> String {
+    let mut shown = String::new();
+    for counts in &reply.sagas {
+        let mut table = table(&["", "COUNT"]);
+        table.add_row([plain(&counts.saga), counts.total.to_string()]);
+        for (kind, parts) in [
+            ("", &counts.states),
+            ("ended: ", &counts.outcomes),
+            ("waits for: ", &counts.waiting),
+            ("flag: ", &counts.flags),
+        ] {
+            for (name, count) in parts.iter().filter(|(_, count)| **count > 0) {
+                table.add_row([format!("  {kind}{}", plain(name)), count.to_string()]);
+            }
+        }
+        shown.push_str(&text(&table));
+    }
+    for (reason, count) in reply.unplaced.iter().filter(|(_, count)| **count > 0) {
+        shown.push_str(&format!("records in no saga: {count} ({})\n", plain(reason)));
+    }
+    shown.push_str(&as_of(&reply.as_of));
+    shown
+}
+
+fn nodes(nodes: &[Node]) -> String {
+    let mut table = table(&["STEP", "OWNER", "STATUS", "OWED SINCE", "DONE", "NOTE"]);
+    for node in nodes {
+        let note = match (&node.failed_at, &node.undone_at, node.late) {
+            (_, Some(at), _) => format!("undone {at}"),
+            (Some(at), ..) => format!("failed {at}"),
+            (.., true) => "late".to_owned(),
+            _ => String::new(),
+        };
+        table.add_row([
+            plain(&node.title),
+            plain(&node.owner),
+            plain(&node.status),
+            plain(node.since.as_deref().unwrap_or("-")),
+            plain(node.done_at.as_deref().unwrap_or("-")),
+            plain(&note),
+        ]);
+    }
+    text(&table)
+}
+
+fn timeline(rows: &[TimelineRow]) -> String {
+    let mut table = table(&["AT", "EVENT", "SOURCE", "PLACE", "CAUSE", "SCHEMA", "BUILD"]);
+    for row in rows {
+        let mut event = plain(row.event.rsplit('.').next().unwrap_or_default());
+        if let Some(label) = &row.label {
+            event.push_str(&format!(" [{}]", plain(label)));
+        }
+        if row.dead_letter {
+            event.push_str(" (dead letter)");
+        } else if !row.declared {
+            event.push_str(" (not declared)");
+        }
+        let cause = match (&row.cause_event, &row.cause) {
+            (Some(event), _) => plain(event.rsplit('.').next().unwrap_or_default()),
+            (None, Some(id)) => plain(id.get(..8).unwrap_or(id)),
+            (None, None) => "-".to_owned(),
+        };
+        let schema = match (row.schema_id, row.schema_version) {
+            (Some(id), Some(version)) => format!("v{version} (#{id})"),
+            (Some(id), None) => format!("#{id}"),
+            _ => "-".to_owned(),
+        };
+        table.add_row([
+            plain(&row.at),
+            event,
+            plain(row.source.rsplit('/').next().unwrap_or_default()),
+            format!("{}/{}/{}", plain(&row.topic), row.partition, row.offset),
+            cause,
+            schema,
+            plain(row.build.as_deref().unwrap_or("-")),
+        ]);
+    }
+    text(&table)
+}
+
+fn waits_for(saga: &Saga) -> String {
+    let owed: Vec<String> =
+        saga.waiting.iter().map(|waiting| format!("{}: {}", plain(&waiting.owner), plain(&waiting.step))).collect();
+    or_dash(&owed.join(", "))
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// How far the view has read, in a line.
+#[must_use]
+pub fn as_of(as_of: &AsOf) -> String {
+    let read = as_of.watermark.as_deref().map_or_else(|| "nothing".to_owned(), |at| format!("up to {}", plain(at)));
+    let behind =
+        if as_of.caught_up { String::new() } else { format!(", catching up ({} records behind)", as_of.lag_records) };
+    format!("read {read}{behind}\n")
+}
+
+fn duration(took_ms: i64) -> String {
+    format!("{}.{:03} s", took_ms / 1_000, took_ms.rem_euclid(1_000))
+}
+
+fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(head);
+    table
+}
+
+/// A table without the blanks that its last column leaves.
+fn text(table: &Table) -> String {
+    table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
