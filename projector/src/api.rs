@@ -125,7 +125,7 @@ pub struct TimelineRow {
     /// The schema it was written with.
     pub schema_id: Option<u32>,
     /// That schema's version, where it is known.
-    pub schema_version: Option<i32>,
+    pub schema_version: Option<u32>,
     /// The build that said it.
     pub build: Option<String>,
     /// Whether the declaration names it.

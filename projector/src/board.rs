@@ -5,7 +5,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -18,6 +21,9 @@ use crate::{
 
 /// How many snapshots can be asked about at a time.
 const SNAPSHOTS_MAX: usize = 8;
+
+/// How often one who folds lets others go first.
+const YIELDS_MAX: usize = 10_000;
 
 /// How far reading is, as far as only the one who reads can tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +47,8 @@ pub struct Board {
 #[derive(Debug)]
 struct Inner {
     view: RwLock<View>,
+    /// How many wait for the view.
+    waiting: AtomicUsize,
     reading: RwLock<Reading>,
     revision: watch::Sender<u64>,
     snapshots: Mutex<Snapshots>,
@@ -71,6 +79,7 @@ impl Board {
         Self {
             inner: Arc::new(Inner {
                 view: RwLock::new(view),
+                waiting: AtomicUsize::new(0),
                 reading: RwLock::default(),
                 revision,
                 snapshots: Mutex::default(),
@@ -80,24 +89,48 @@ impl Board {
 
     /// The view, to be read. Hold it shortly: nobody writes meanwhile.
     pub fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.inner.waiting.fetch_add(1, Ordering::AcqRel);
         // A view whose writer panicked is still a fold of what it has read; the writer's end is seen elsewhere.
-        self.inner.view.read().unwrap_or_else(PoisonError::into_inner)
+        let view = self.inner.view.read().unwrap_or_else(PoisonError::into_inner);
+        self.inner.waiting.fetch_sub(1, Ordering::AcqRel);
+        view
     }
 
     /// Changes the view, and tells those who wait if its revision has changed.
     pub fn write<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
         let (result, revision) = {
+            self.inner.waiting.fetch_add(1, Ordering::AcqRel);
             let mut view = self.inner.view.write().unwrap_or_else(PoisonError::into_inner);
+            self.inner.waiting.fetch_sub(1, Ordering::AcqRel);
             (change(&mut view), view.revision())
         };
         self.inner.revision.send_if_modified(|known| std::mem::replace(known, revision) != revision);
         result
     }
 
+    /// Changes the view as one who does nothing else all day: whoever waits for the view goes first, within bounds. For threads of
+    /// their own only.
+    pub(crate) fn write_last<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
+        for _ in 0..YIELDS_MAX {
+            if self.inner.waiting.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        change(&mut self.inner.view.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// News of changes: the revision after each.
     #[must_use]
     pub fn revisions(&self) -> watch::Receiver<u64> {
         self.inner.revision.subscribe()
+    }
+
+    /// The view again, if nobody shares it any more.
+    #[must_use]
+    pub fn into_view(self) -> Option<View> {
+        let inner = Arc::into_inner(self.inner)?;
+        Some(inner.view.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How many wait for news.

@@ -205,7 +205,7 @@ impl View {
         let flags = self.flags_of(subject.number, story, &standing);
         let mut detail = subject.detail(&facts, &standing, flags);
         detail.saga.revision = revision;
-        detail.timeline = subject.timeline(0, limit);
+        detail.timeline = self.with_versions(subject.timeline(0, limit));
         detail.timeline_next = (subject.rows.len() > limit).then(|| limit.to_string());
         detail
     }
@@ -213,7 +213,15 @@ impl View {
     /// Rows of a saga's timeline from `from`, and whether there are more.
     pub(crate) fn present_timeline(&self, instance: u32, from: usize, limit: usize) -> (Vec<api::TimelineRow>, bool) {
         let subject = self.subject(instance);
-        (subject.timeline(from, limit), subject.rows.len() > from.saturating_add(limit))
+        (self.with_versions(subject.timeline(from, limit)), subject.rows.len() > from.saturating_add(limit))
+    }
+
+    /// Fills in what is no part of a record, and so of no canonical form.
+    fn with_versions(&self, mut rows: Vec<api::TimelineRow>) -> Vec<api::TimelineRow> {
+        for row in &mut rows {
+            row.schema_version = row.schema_id.and_then(|schema| self.version_of(schema));
+        }
+        rows
     }
 
     /// The canonical form of a saga as it was when the view had read up to `positions`.

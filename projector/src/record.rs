@@ -22,6 +22,8 @@ pub struct Record<'a> {
     pub headers: &'a [(&'a str, &'a [u8])],
     /// Its value.
     pub value: Option<&'a [u8]>,
+    /// The value is framed as Avro, and its schema is known. Where nobody has looked, the frame alone is judged.
+    pub readable: bool,
 }
 
 /// A body that was opened.

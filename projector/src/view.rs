@@ -91,6 +91,10 @@ pub struct View {
     epoch: u64,
     revision: u64,
     watermark_ms: i64,
+    /// Per lane, the timestamp of its last record; 0 once [`View::take_newest`] has told it.
+    newest_ms: Vec<i64>,
+    /// The versions of schemas, where they are known.
+    versions: HashMap<u32, u32>,
     records: u64,
     rewritten: u64,
     unplaced: VecDeque<UnplacedRecord>,
@@ -125,6 +129,8 @@ impl View {
             epoch,
             revision: 0,
             watermark_ms: 0,
+            newest_ms: Vec::new(),
+            versions: HashMap::new(),
             records: 0,
             rewritten: 0,
             unplaced: VecDeque::new(),
@@ -145,6 +151,7 @@ impl View {
         };
         self.records += 1;
         self.advance(record.topic, record.partition, record.offset.saturating_add(1));
+        self.note_time(record);
         if let Err((reason, detail)) = placed.and_then(|(correlation, row)| self.add(&correlation, row)) {
             self.note_unplaced(record, reason, &detail);
         }
@@ -158,6 +165,33 @@ impl View {
             self.positions.resize(lane + 1, 0);
         }
         self.positions[lane] = position.max(self.positions[lane]);
+    }
+
+    fn note_time(&mut self, record: &Record<'_>) {
+        let Some(lane) = self.names.lane(record.topic, record.partition).map(usize::from) else { return };
+        if self.newest_ms.len() <= lane {
+            self.newest_ms.resize(lane + 1, 0);
+        }
+        self.newest_ms[lane] = record.at_ms;
+    }
+
+    /// Of the partitions that gave records since this was last asked, the one that is furthest behind: its last record's time.
+    pub fn take_newest(&mut self) -> Option<i64> {
+        let oldest = self.newest_ms.iter().copied().filter(|at_ms| *at_ms > 0).min();
+        self.newest_ms.fill(0);
+        oldest
+    }
+
+    /// Tells the version of a schema, to be shown with the records that were written with it.
+    pub fn note_version(&mut self, schema: u32, version: u32) {
+        if self.versions.len() < usize::from(u16::MAX) {
+            self.versions.insert(schema, version);
+        }
+    }
+
+    /// The version of a schema, if it was told.
+    pub(crate) fn version_of(&self, schema: u32) -> Option<u32> {
+        self.versions.get(&schema).copied()
     }
 
     /// Derives where the changed sagas stand, and which are past a deadline now that everything up to `watermark_ms` was read.
@@ -248,8 +282,9 @@ impl View {
     ) -> Result<(std::borrow::Cow<'a, str>, Row), Refused> {
         let envelope = Envelope::read(record.headers, &self.headers).map_err(Refused::plain)?;
         let schema = record::schema_id(record.value);
-        if envelope.avro && schema == 0 {
-            return Err(Refused::Never(Unplaced::UnreadableBody, "the value is not framed as Avro".to_owned()));
+        if envelope.avro && !dead && (schema == 0 || !record.readable) {
+            let detail = if schema == 0 { "the value is not framed as Avro" } else { "its schema is not known" };
+            return Err(Refused::Never(Unplaced::UnreadableBody, detail.to_owned()));
         }
         let mut opened = Opened { record, bodies, body: None };
         let event = match envelope.event {

@@ -190,6 +190,7 @@ fn a_body_that_cannot_be_had_now_changes_nothing() {
         key: None,
         headers: &headers,
         value: Some(&said.value),
+        readable: true,
     };
     let mut view = folded([]);
     assert!(view.fold(&record, false, &Later).is_err());
@@ -321,6 +322,7 @@ fn a_foreign_choreography_is_correlated_by_a_field_and_named_by_its_schema() {
             key: None,
             headers: &[],
             value: Some(&value),
+            readable: true,
         };
         view.fold(&record, false, &JsonBodies).expect("bodies are at hand");
     }

@@ -42,6 +42,7 @@ impl Said {
             key: Some(self.key.as_bytes()),
             headers: &headers,
             value: Some(&self.value),
+            readable: true,
         };
         view.fold(&record, self.topic.starts_with("dlq."), &JsonBodies).expect("bodies are at hand");
     }

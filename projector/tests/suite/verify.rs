@@ -1,6 +1,6 @@
 //! A live view against one that is folded anew: equal ones agree, every planted difference is found and named.
 
-use projector::{View, digest::SetDigest, verify};
+use projector::{View, digest::SetDigest, verification};
 
 use crate::{
     http::Served,
@@ -14,10 +14,10 @@ fn story() -> Log {
 }
 
 /// What the comparison says of a live view of `live` and a rebuilt one of `rebuilt`.
-async fn compared(live: &Log, rebuilt: &View) -> verify::Verdict {
+async fn compared(live: &Log, rebuilt: &View) -> verification::Verdict {
     let served = Served::start(live).await;
-    let frozen = verify::Frozen::read(&served.client).await.expect("a snapshot");
-    verify::compare(&served.client, frozen, rebuilt).await.expect("a verdict")
+    let frozen = verification::Frozen::read(&served.client).await.expect("a snapshot");
+    verification::compare(&served.client, frozen, rebuilt).await.expect("a verdict")
 }
 
 #[tokio::test]
@@ -70,26 +70,26 @@ async fn a_saga_that_only_the_rebuilt_view_has_is_a_difference() {
 async fn a_live_view_that_goes_on_is_compared_as_it_was() {
     let mut log = story();
     let served = Served::start(&log).await;
-    let frozen = verify::Frozen::read(&served.client).await.expect("a snapshot");
+    let frozen = verification::Frozen::read(&served.client).await.expect("a snapshot");
     let before = folded(&log.said);
     for said in log.tell("o-4", &["order-processor/OrderPaid"]).tell("o-6", &COMPLETED).said.iter().skip(56) {
         served.board.write(|view| said.fold_into(view));
     }
     served.board.write(|view| view.commit(0));
-    let verdict = verify::compare(&served.client, frozen.clone(), &before).await.expect("a verdict");
+    let verdict = verification::compare(&served.client, frozen.clone(), &before).await.expect("a verdict");
     assert!(verdict.agrees(), "{verdict}");
     // A difference in a saga that has gone on is still shown as it was at the frozen offsets.
     let mut said = story().said;
     said.retain(|said| {
         !said.headers.iter().any(|(_, value)| value.ends_with("payment.PaymentTaken") && said.key == "o-4")
     });
-    let verdict = verify::compare(&served.client, frozen, &folded(&said)).await.expect("a verdict");
+    let verdict = verification::compare(&served.client, frozen, &folded(&said)).await.expect("a verdict");
     let first = verdict.first.expect("a difference");
     assert_eq!(first.id, "o-4");
     assert!(!verdict_mentions_what_came_later(&first), "{first:?}");
 }
 
 /// OrderPaid was said after the snapshot was frozen.
-fn verdict_mentions_what_came_later(first: &verify::Difference) -> bool {
+fn verdict_mentions_what_came_later(first: &verification::Difference) -> bool {
     first.live.contains("OrderPaid") || first.rebuilt.contains("OrderPaid")
 }
