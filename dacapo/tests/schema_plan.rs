@@ -1,0 +1,167 @@
+//! A plan shows what a registry lacks of a contract, and carrying it out leaves nothing to do: with the embedded registry, or with
+//! the one at `SCHEMA_REGISTRY_URL` beside it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use embedded::registry::{Level, RegistryConfig};
+use runtime::{
+    config::Config,
+    registry::Registry,
+    schemas::{
+        Act, Change, Contract, apply, plan,
+        plan::{ApplyError, LEVEL},
+    },
+};
+use serde_json::json;
+
+struct Target {
+    registry: Registry,
+    /// Keeps the embedded registry running, if it is that one.
+    _running: Option<(embedded::registry::Registry, tokio::runtime::Runtime)>,
+    /// A system of this test's own, so that it may run many times on one registry.
+    system: String,
+}
+
+fn targets() -> Vec<Target> {
+    let system = format!("t{}", uuid::Uuid::now_v7().simple());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let running = runtime.block_on(embedded::registry::Registry::start(RegistryConfig {
+        data_dir: None,
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        default_level: Level::Backward,
+        fsync: false,
+    }));
+    let running = running.expect("the embedded registry starts");
+    let embedded = client(&running.url());
+    let mut targets = vec![Target { registry: embedded, _running: Some((running, runtime)), system: system.clone() }];
+    if let Ok(url) = std::env::var("SCHEMA_REGISTRY_URL") {
+        targets.push(Target { registry: client(&url), _running: None, system });
+    }
+    targets
+}
+
+fn client(url: &str) -> Registry {
+    let config = Config { registry_url: url.to_owned(), ..Config::for_tests() };
+    Registry::new(&config).expect("a client")
+}
+
+fn schema(name: &str, added: &str) -> String {
+    format!(
+        r#"{{ "type": "record", "namespace": "com.musiccorp.order_desk", "name": "{name}", "doc": "D.",
+             "fields": [ {{ "name": "id", "type": "string", "doc": "D." }}{added} ] }}"#
+    )
+}
+
+fn contract(files: &[(&str, String)]) -> Contract {
+    Contract::from_files(files.iter().map(|(path, text)| (*path, text.as_str()))).expect("the contract parses")
+}
+
+const TAKEN_V1: &str = "order-desk/events/OrderTaken/v1.avsc";
+const TAKEN_V2: &str = "order-desk/events/OrderTaken/v2.avsc";
+const LEFT_V1: &str = "order-desk/inbox/LeaveOrder/v1.avsc";
+const NOTE: &str = r#", { "name": "note", "type": "string", "default": "", "doc": "D." }"#;
+const REQUIRED: &str = r#", { "name": "note", "type": "string", "doc": "D." }"#;
+
+/// A change without the texts and ids that only matter to the registry.
+fn acts(changes: &[Change]) -> Vec<(&str, String)> {
+    let act = |change: &Change| match &change.act {
+        Act::SetLevel { to, .. } => format!("level {to}"),
+        Act::NewSubject { version, .. } => format!("new subject v{version}"),
+        Act::NewVersion { version, .. } => format!("new version v{version}"),
+        Act::AlreadyThere { version, .. } => format!("there v{version}"),
+        Act::Refused { version, .. } => format!("refused v{version}"),
+    };
+    changes.iter().map(|change| (change.subject.rsplit('.').next().unwrap_or_default(), act(change))).collect()
+}
+
+#[track_caller]
+fn expect(changes: &[Change], expected: &[(&str, &str)]) {
+    let expected: Vec<(&str, String)> = expected.iter().map(|(subject, act)| (*subject, (*act).to_owned())).collect();
+    assert_eq!(acts(changes), expected);
+}
+
+#[test]
+fn what_is_missing_is_shown_then_registered_then_there() {
+    for Target { registry, _running, system } in targets() {
+        let first = contract(&[(TAKEN_V1, schema("OrderTaken", "")), (LEFT_V1, schema("LeaveOrder", ""))]);
+        let changes = plan(&registry, &first, &system).expect("a plan");
+        let level = format!("level {LEVEL}");
+        expect(
+            &changes,
+            &[
+                ("OrderTaken", &level),
+                ("OrderTaken", "new subject v1"),
+                ("LeaveOrder", &level),
+                ("LeaveOrder", "new subject v1"),
+            ],
+        );
+        let subjects = registry.subjects().expect("the subjects");
+        assert!(!subjects.iter().any(|subject| subject.contains(&system)), "a plan changes nothing");
+        apply(&registry, &changes).expect("the plan is carried out");
+        let after = plan(&registry, &first, &system).expect("a plan");
+        expect(&after, &[("OrderTaken", "there v1"), ("LeaveOrder", "there v1")]);
+        assert!(after.iter().all(Change::is_done));
+
+        let second = contract(&[(TAKEN_V1, schema("OrderTaken", "")), (TAKEN_V2, schema("OrderTaken", NOTE))]);
+        let changes = plan(&registry, &second, &system).expect("a plan");
+        expect(&changes, &[("OrderTaken", "there v1"), ("OrderTaken", "new version v2")]);
+        apply(&registry, &changes).expect("the plan is carried out");
+        let subject = format!("com.{system}.order_desk.OrderTaken");
+        assert_eq!(registry.versions(&subject).expect("the versions").len(), 2);
+        // A service finds what it was compiled with.
+        let compiled = second.records()[0].latest().text_in(&system);
+        assert!(registry.find(&subject, &compiled).expect("the compiled schema").id.is_some());
+    }
+}
+
+#[test]
+fn a_plan_with_a_refusal_changes_nothing() {
+    for Target { registry, _running, system } in targets() {
+        let first = contract(&[(TAKEN_V1, schema("OrderTaken", ""))]);
+        apply(&registry, &plan(&registry, &first, &system).expect("a plan")).expect("the plan is carried out");
+        // Without a level of its own a lax registry would let the change through; the plan does not.
+        let subject = format!("com.{system}.order_desk.OrderTaken");
+        registry.set_compatibility(&subject, "NONE").expect("the level is set");
+        let broken = contract(&[(TAKEN_V1, schema("OrderTaken", REQUIRED)), (LEFT_V1, schema("LeaveOrder", ""))]);
+        let changes = plan(&registry, &broken, &system).expect("a plan");
+        let level = format!("level {LEVEL}");
+        expect(
+            &changes,
+            &[
+                ("OrderTaken", &level),
+                ("OrderTaken", "refused v1"),
+                ("LeaveOrder", &level),
+                ("LeaveOrder", "new subject v1"),
+            ],
+        );
+        let shown = changes[1].to_string();
+        assert!(shown.contains("'note'") && shown.contains("no default"), "{shown}");
+        match apply(&registry, &changes) {
+            Err(ApplyError::Refused(refused)) => assert_eq!(refused.len(), 1),
+            other => panic!("{other:?}"),
+        }
+        let subjects = registry.subjects().expect("the subjects");
+        assert!(!subjects.contains(&format!("com.{system}.order_desk.LeaveOrder")), "{subjects:?}");
+        assert_eq!(registry.compatibility(&subject).expect("the level").as_deref(), Some("NONE"));
+    }
+}
+
+#[test]
+fn a_registry_that_is_not_there_is_named() {
+    let contract = contract(&[(TAKEN_V1, schema("OrderTaken", ""))]);
+    let error = plan(&client("http://127.0.0.1:1"), &contract, "musiccorp").expect_err("nobody listens");
+    assert!(error.is_transient() && error.to_string().contains("http://127.0.0.1:1"), "{error}");
+}
+
+#[test]
+fn texts_compiled_into_services_make_a_contract_too() {
+    use runtime::{Channel, RecordType};
+    const V1: &str = include_str!("../../schemas/order-processor/events/OrderPlaced/v1.avsc");
+    let record =
+        |schema| RecordType { owner: "order-processor", channel: Channel::Events, name: "OrderPlaced", schema };
+    let contract = Contract::from_records(&[record(Some(V1)), record(None), record(Some(V1))]).expect("it parses");
+    assert_eq!(contract.records().len(), 1);
+    let json = serde_json::from_str::<serde_json::Value>(&contract.records()[0].latest().text).expect("it is JSON");
+    assert_eq!(json["name"], json!("OrderPlaced"));
+    assert!(Contract::from_records(&[record(Some("{"))]).is_err());
+}
