@@ -20,10 +20,12 @@ pub mod publisher;
 pub mod registry;
 pub mod request;
 pub mod schemas;
+pub mod service;
 pub mod store;
 pub mod telemetry;
 pub mod testing;
 mod tolerant;
+pub mod worker;
 
 pub use config::{Args, Config, Secret};
 pub use decider::{

@@ -14,6 +14,7 @@ use crate::{
     decider::{Decider, TimerFired},
     envelope,
     message::{Channel, Message, RecordType, Written, topic},
+    telemetry::chain,
 };
 
 crate::says! {
@@ -77,6 +78,7 @@ pub(crate) enum Read<M> {
 }
 
 /// The contract of one service in one system.
+#[derive(Clone)]
 pub struct Contract {
     /// The service.
     pub service: &'static str,
@@ -193,8 +195,8 @@ impl Contract {
     fn read<M: Message>(&mut self, record: &Record<'_>, name: impl Fn(&Known) -> Option<&'static str>) -> Read<M> {
         let (known, body) = match self.look_up(record) {
             Ok(found) => found,
-            Err(e) if e.is_transient() => return Read::Unready(with_source(&e)),
-            Err(e) => return Read::Dead(Defect { class: class_of(&e), message: with_source(&e) }),
+            Err(e) if e.is_transient() => return Read::Unready(chain(&e)),
+            Err(e) => return Read::Dead(Defect { class: class_of(&e), message: chain(&e) }),
         };
         let Some(name) = name(&known) else { return Read::Unheard };
         match M::read(name, &Decoded { schema: known.schema, body }.record()) {
@@ -254,14 +256,4 @@ fn class_of(error: &DecodeError) -> &'static str {
         }
         DecodeError::Body { .. } => "body",
     }
-}
-
-fn with_source(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

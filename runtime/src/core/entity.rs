@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::core::timers::Wake;
+use crate::{core::timers::Wake, store};
 
 /// How many of its last events an entity remembers the causes of: within this many, a repeated input is dropped by its id.
 /// Beyond it deciders must be idempotent by their state.
@@ -78,7 +78,7 @@ impl<S> Entity<S> {
 }
 
 impl<S: Serialize + DeserializeOwned> Entity<S> {
-    /// The entity as a checkpoint keeps it. The state is JSON, so that a changed state type is noticed rather than misread.
+    /// The entity as a checkpoint keeps it.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, MalformedCheckpoint> {
         let mut out = Vec::with_capacity(64 + self.recent.len() * 36);
         out.extend_from_slice(&self.sequence.to_le_bytes());
@@ -92,7 +92,7 @@ impl<S: Serialize + DeserializeOwned> Entity<S> {
             out.extend_from_slice(said.id.as_bytes());
             out.extend_from_slice(&said.digest.to_le_bytes());
         }
-        serde_json::to_writer(&mut out, &self.state).map_err(|e| malformed(e.to_string()))?;
+        out.extend_from_slice(&store::to_bytes(&self.state).map_err(|e| malformed(e.to_string()))?);
         Ok(out)
     }
 
@@ -113,7 +113,7 @@ impl<S: Serialize + DeserializeOwned> Entity<S> {
             let id = Uuid::from_bytes(take(&mut rest)?);
             recent.push_back(Said { cause, id, digest: u32::from_le_bytes(take(&mut rest)?) });
         }
-        let state = serde_json::from_slice(rest).map_err(|e| MalformedCheckpoint(e.to_string()))?;
+        let state = store::from_bytes(rest).map_err(|e| MalformedCheckpoint(e.to_string()))?;
         Ok(Self { state, sequence, correlation_id, recent, ..Self::default() })
     }
 }

@@ -187,6 +187,12 @@ impl<D: Decider> Machine<D> {
         }
     }
 
+    /// How many effects are under way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     /// How many effects are pending.
     #[must_use]
     pub fn pending_effects(&self) -> usize {

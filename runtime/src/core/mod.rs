@@ -24,7 +24,7 @@ pub use entity::{HANDLED_CAUSES, MalformedCheckpoint};
 pub use machine::Machine;
 pub use partition::partition_of;
 pub use recovery::{Alarm, Folded, Recovery};
-pub use task::{Failure, Outcome, SavedTask, Stage};
+pub use task::{Failure, Outcome, SavedTask, Stage, Task};
 
 /// One record as a client delivers it.
 #[derive(Debug, Clone, Copy)]

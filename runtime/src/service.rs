@@ -1,0 +1,466 @@
+//! A service from start to stop: what must be true before it may decide, its workers, its HTTP side, its health.
+//!
+//! Owns the order of a start (schemas, topics, store, workers) and what may be waited for: a broker or a registry that cannot be
+//! reached is tried again for as long as it takes, while `/livez` already answers; a contradiction is a refusal with a hint.
+
+mod main;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{Router, http::StatusCode, routing::get};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+pub use main::{NoSettings, run};
+
+use crate::{
+    codec::{Readers, SchemaSource, WriterError, Writers},
+    config::Config,
+    core::{Contract, ContractError, ContractNames, written_by},
+    decider::{Decider, Perform},
+    kafka::{Admin, AdminError, TopicPlan, TopicSpec, client},
+    message::{Channel, topic},
+    registry::{Registry, RegistryError},
+    store::{self, StoreError},
+    telemetry::{build, chain},
+    worker::{Jitter, Setup, Status, Stop, Worker},
+};
+
+/// How often the parts of a start that cannot be reached are tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often a waiting caller looks at the health.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Why a service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A schema compiled in is not registered, or cannot be looked up.
+    #[error("service {service} cannot write its records")]
+    Schemas {
+        /// The service.
+        service: &'static str,
+        /// Why.
+        source: Box<WriterError>,
+    },
+    /// The registry's client cannot be made.
+    #[error("service {service} cannot ask the schema registry")]
+    Registry {
+        /// The service.
+        service: &'static str,
+        /// Why.
+        source: Box<RegistryError>,
+    },
+    /// Its enums contradict the rules.
+    #[error("service {service} contradicts the rules of a service")]
+    Contract {
+        /// The service.
+        service: &'static str,
+        /// Why.
+        source: ContractError,
+    },
+    /// Topics are missing.
+    #[error("service {service} misses the topics {missing}; hint: `dacapo topics create`")]
+    NoTopics {
+        /// The service.
+        service: &'static str,
+        /// Which.
+        missing: String,
+    },
+    /// Topics are not partitioned alike.
+    #[error(
+        "service {service} needs the same number of partitions on all its topics, but {counts}; \
+         hint: a key must lie in the same partition everywhere; make the differing topic anew"
+    )]
+    Partitions {
+        /// The service.
+        service: &'static str,
+        /// Every topic with its count.
+        counts: String,
+    },
+    /// The cluster cannot be asked, or an events topic does not keep everything.
+    #[error("service {service} cannot use its topics")]
+    Topics {
+        /// The service.
+        service: &'static str,
+        /// Why.
+        source: AdminError,
+    },
+    /// The local store cannot be used.
+    #[error("service {service} cannot use its store")]
+    Store {
+        /// The service.
+        service: &'static str,
+        /// Why.
+        source: StoreError,
+    },
+    /// The system refuses a thread or an address.
+    #[error("service {service} cannot {operation}")]
+    System {
+        /// The service.
+        service: &'static str,
+        /// What was tried.
+        operation: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It stopped after its start.
+    #[error("service {service} stopped: {reason}")]
+    Stopped {
+        /// The service.
+        service: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl StartError {
+    /// True if another try may succeed without anybody changing the program or its settings.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Schemas { source, .. } => source.is_transient(),
+            Self::Registry { source, .. } => source.is_transient(),
+            Self::Topics { source, .. } => source.is_transient(),
+            Self::NoTopics { .. } => true,
+            Self::Contract { .. } | Self::Partitions { .. } | Self::Store { .. } => false,
+            Self::System { .. } | Self::Stopped { .. } => false,
+        }
+    }
+}
+
+/// What a service says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// True unless it needs an operator or a restart.
+    pub is_live: bool,
+    /// True if every partition it owns is decided for.
+    pub is_ready: bool,
+    /// A line for each part, for people.
+    pub lines: Vec<String>,
+}
+
+/// A service that runs.
+pub struct Running {
+    service: &'static str,
+    shared: Arc<Shared>,
+    http: Option<Http>,
+    starting: JoinHandle<()>,
+    patience: Duration,
+}
+
+struct Http {
+    addr: SocketAddr,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stop: Arc<Stop>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    workers: Vec<Worker>,
+    waits_for: Option<String>,
+    refused: Option<String>,
+}
+
+impl Shared {
+    fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn health(&self) -> Health {
+        self.state(|state| {
+            let statuses: Vec<&Status> = state.workers.iter().map(|worker| &worker.status).collect();
+            let mut lines: Vec<String> =
+                statuses.iter().enumerate().map(|(n, status)| format!("worker {n}: {}", status.describe())).collect();
+            lines.extend(state.waits_for.iter().map(|reason| format!("starting: {reason}")));
+            lines.extend(state.refused.iter().map(|reason| format!("refused to start: {reason}")));
+            let is_live = state.refused.is_none() && !statuses.iter().any(|status| status.is_dead());
+            let is_ready = is_live && !statuses.is_empty() && statuses.iter().all(|status| status.is_ready());
+            Health { is_live, is_ready, lines }
+        })
+    }
+}
+
+/// Starts a service: looks its schemas and topics up, opens its store, starts its workers, serves `routes` beside its health.
+/// What cannot be reached yet is waited for in the background; see [`Running::ready`].
+///
+/// # Errors
+/// [`StartError`]: a contradiction that waiting does not resolve.
+pub async fn start<D: Decider, P: Perform<D>>(
+    config: Config,
+    decider: D,
+    performer: P,
+    routes: Router,
+) -> Result<Running, StartError> {
+    let config = Config { service: D::NAME.to_owned(), ..config };
+    let shared = Arc::new(Shared::default());
+    let http =
+        match config.listen {
+            Some(addr) => Some(serve(addr, routes, Arc::clone(&shared)).await.map_err(|source| {
+                StartError::System { service: D::NAME, operation: format!("listen on {addr}"), source }
+            })?),
+            None => None,
+        };
+    let patience = config.timeouts.shutdown;
+    let launch = Launch { config, decider, performer: Arc::new(performer), shared: Arc::clone(&shared) };
+    let waiting = match launch.attempt().await {
+        Ok(()) => None,
+        Err(error) if error.is_transient() => Some(error),
+        Err(error) => return Err(error),
+    };
+    let starting = tokio::spawn(async move {
+        if let Some(error) = waiting {
+            launch.go_on(error).await;
+        }
+    });
+    Ok(Running { service: D::NAME, shared, http, starting, patience })
+}
+
+impl Running {
+    /// How it is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    /// Where its HTTP side listens.
+    #[must_use]
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|http| http.addr)
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// [`StartError::Stopped`] if it never will be.
+    pub async fn ready(&self) -> Result<(), StartError> {
+        loop {
+            let health = self.health();
+            if health.is_ready {
+                return Ok(());
+            }
+            if !health.is_live {
+                return Err(StartError::Stopped { service: self.service, reason: health.lines.join("; ") });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until it has stopped for good by itself: another instance has its name, or it was refused.
+    pub async fn failed(&self) -> StartError {
+        loop {
+            let health = self.health();
+            if !health.is_live {
+                return StartError::Stopped { service: self.service, reason: health.lines.join("; ") };
+            }
+            tokio::time::sleep(LOOK * 10).await;
+        }
+    }
+
+    /// Stops: no new input, the open batch committed, partitions given back. Answers whether all of it was done in time.
+    pub async fn stop(self) -> bool {
+        self.end(Worker::ask_to_stop).await
+    }
+
+    /// Stops as a crash would: what is not committed is lost.
+    #[doc(hidden)]
+    pub async fn crash(self) -> bool {
+        self.end(Worker::crash).await
+    }
+
+    async fn end(self, ask: impl Fn(&Worker)) -> bool {
+        self.shared.stop.ask();
+        self.shared.state(|state| state.workers.iter().for_each(&ask));
+        self.starting.abort();
+        if let Some(http) = &self.http {
+            http.stop.send_replace(true);
+        }
+        let deadline = Instant::now() + self.patience;
+        let ended = loop {
+            if self.shared.state(|state| state.workers.iter().all(Worker::has_ended)) {
+                break true;
+            }
+            if Instant::now() >= deadline {
+                break false;
+            }
+            tokio::time::sleep(LOOK).await;
+        };
+        if let Some(http) = self.http {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+            let mut task = http.task;
+            if tokio::time::timeout(left, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+        ended
+    }
+}
+
+struct Launch<D: Decider, P> {
+    config: Config,
+    decider: D,
+    performer: Arc<P>,
+    shared: Arc<Shared>,
+}
+
+impl<D: Decider, P: Perform<D>> Launch<D, P> {
+    async fn go_on(&self, first: StartError) {
+        let mut error = first;
+        loop {
+            let reason = chain(&error);
+            if error.is_transient() {
+                tracing::warn!(service = D::NAME, %reason, "waiting to start");
+                self.shared.state(|state| state.waits_for = Some(reason));
+            } else {
+                tracing::error!(service = D::NAME, %reason, "refused to start");
+                self.shared.state(|state| (state.waits_for, state.refused) = (None, Some(reason)));
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+            match self.attempt().await {
+                Ok(()) => return self.shared.state(|state| state.waits_for = None),
+                Err(again) => error = again,
+            }
+        }
+    }
+
+    async fn attempt(&self) -> Result<(), StartError> {
+        let service = D::NAME;
+        let registry =
+            Registry::new(&self.config).map_err(|source| StartError::Registry { service, source: Box::new(source) })?;
+        let (system, records) = (self.config.system.clone(), written_by::<D>());
+        let looked_up = {
+            let registry = registry.clone();
+            blocking(service, move || Writers::look_up(&registry, &system, &records)).await?
+        };
+        let writers = looked_up.map_err(|source| StartError::Schemas { service, source: Box::new(source) })?;
+        let readers = Readers::new(Arc::new(registry) as Arc<dyn SchemaSource>);
+        let partitions = self.check_topics().await?;
+        let group = client::group(&self.config.system, service);
+        let names = ContractNames { system: &self.config.system, group: &group, build: &build(), partitions };
+        let contract =
+            Contract::of::<D>(names, readers, writers).map_err(|source| StartError::Contract { service, source })?;
+        self.start_workers(&contract).await
+    }
+
+    /// Checks that every topic is there, that all are partitioned alike, and that the own events are kept for ever.
+    async fn check_topics(&self) -> Result<i32, StartError> {
+        let service = D::NAME;
+        let topics = |source| StartError::Topics { service, source };
+        let admin = Admin::new(&self.config).map_err(topics)?;
+        let asked = admin.clone();
+        let counts = blocking(service, move || asked.partition_counts()).await?.map_err(topics)?;
+        let system = &self.config.system;
+        let wanted = topics_of::<D>(system);
+        let own = TopicSpec::of_service(system, service, 1);
+        let all: std::collections::BTreeSet<&str> =
+            wanted.iter().map(String::as_str).chain(own.iter().map(|spec| spec.name.as_str())).collect();
+        let missing: Vec<&str> = all.into_iter().filter(|name| !counts.contains_key(*name)).collect();
+        if !missing.is_empty() {
+            return Err(StartError::NoTopics { service, missing: missing.join(", ") });
+        }
+        let partitions = counts.get(&wanted[0]).copied().unwrap_or(0);
+        if wanted.iter().any(|name| counts.get(name).copied() != Some(partitions)) {
+            let counts: Vec<String> =
+                wanted.iter().map(|name| format!("{name} has {}", counts.get(name).copied().unwrap_or(0))).collect();
+            return Err(StartError::Partitions { service, counts: counts.join(", ") });
+        }
+        let own = TopicSpec::of_service(system, service, partitions);
+        let plan = TopicPlan::draw(&admin, &own).await.map_err(topics)?;
+        plan.verify().map_err(topics)?;
+        Ok(partitions)
+    }
+
+    async fn start_workers(&self, contract: &Contract) -> Result<(), StartError> {
+        let service = D::NAME;
+        let config = self.config.clone();
+        let (group, topic) = (contract.group.to_string(), contract.events_topic.to_string());
+        let opened = blocking(service, move || {
+            let admin = Admin::new(&config).map_err(|source| StartError::Topics { service, source })?;
+            let cluster = admin.cluster_id().unwrap_or_default();
+            let header = store::Header::new(cluster, group, topic, &*build());
+            store::open(&config, &header).map_err(|source| StartError::Store { service, source })
+        });
+        let store = opened.await??;
+        let life = life_id();
+        let mut workers = Vec::new();
+        for worker in 0..self.config.workers {
+            let setup = Setup {
+                config: self.config.clone(),
+                names: client::WorkerNames::of(&self.config, service, worker, life),
+                decider: self.decider.clone(),
+                performer: Arc::clone(&self.performer),
+                contract: contract.clone(),
+                store: Arc::clone(&store),
+                runtime: tokio::runtime::Handle::current(),
+                status: Status::default(),
+                stop: Arc::clone(&self.shared.stop),
+                jitter: Jitter::new(life.as_u64_pair().0 ^ worker as u64),
+            };
+            let started = Worker::start(setup);
+            workers.push(started.map_err(|source| StartError::System {
+                service,
+                operation: "start a worker's thread".to_owned(),
+                source,
+            })?);
+        }
+        self.shared.state(|state| state.workers = workers);
+        Ok(())
+    }
+}
+
+/// The topics a service reads and says things on; the first is its inbox.
+fn topics_of<D: Decider>(system: &str) -> Vec<String> {
+    use crate::message::Message;
+    let own = [topic(system, D::NAME, Channel::Inbox), topic(system, D::NAME, Channel::Events)];
+    let heard = D::Input::RECORDS.iter().filter(|record| record.channel == Channel::Events);
+    let others: std::collections::BTreeSet<String> = heard.map(|record| record.topic(system)).collect();
+    own.into_iter().chain(others).collect()
+}
+
+async fn blocking<T: Send + 'static>(
+    service: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StartError> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.map_err(|e| StartError::Stopped { service, reason: format!("a step of the start broke off: {e}") })
+}
+
+/// An id for this life of an instance without a name.
+fn life_id() -> uuid::Uuid {
+    uuid::Uuid::now_v7()
+}
+
+async fn serve(addr: SocketAddr, routes: Router, shared: Arc<Shared>) -> std::io::Result<Http> {
+    let listener = TcpListener::bind(addr).await?;
+    let addr = listener.local_addr()?;
+    let (stop, mut stopped) = watch::channel(false);
+    let (live, ready) = (Arc::clone(&shared), shared);
+    let health = Router::new()
+        .route("/livez", get(move || async move { report(&live.health(), |health| health.is_live) }))
+        .route("/readyz", get(move || async move { report(&ready.health(), |health| health.is_ready) }));
+    let router = routes.merge(health);
+    let task = tokio::spawn(async move {
+        let until = async move {
+            // The sender is gone only with the service itself, which is a stop as well.
+            let _gone = stopped.wait_for(|stop| *stop).await;
+        };
+        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
+            tracing::error!(%error, "http stopped");
+        }
+    });
+    Ok(Http { addr, stop, task })
+}
+
+fn report(health: &Health, well: impl Fn(&Health) -> bool) -> (StatusCode, String) {
+    let status = if well(health) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, format!("{}\n", health.lines.join("\n")))
+}

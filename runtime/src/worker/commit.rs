@@ -1,0 +1,140 @@
+//! One batch, one transaction: events, commands and input positions become visible together, or not at all.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::ConsumerGroupMetadata,
+    error::KafkaError,
+    message::{Header, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer},
+    types::RDKafkaErrorCode,
+};
+
+use super::member::{Teller, Told};
+use crate::core::{Batch, Contract, OutHeaders, Output, Target};
+
+pub(super) type TransactionalProducer = BaseProducer<Teller, NoCustomPartitioner>;
+
+/// How long one look for deliveries lasts. librdkafka's own flush would poll in slices of 100 ms.
+const SLICE: Duration = Duration::from_micros(100);
+
+/// A transaction that did not commit for certain.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CommitError {
+    #[error("cannot {step}")]
+    Kafka { step: &'static str, source: Box<KafkaError> },
+    #[error("{0}")]
+    Delivery(String),
+    #[error("the records of a transaction were not acknowledged within {0:?}")]
+    TooLate(Duration),
+}
+
+impl CommitError {
+    fn kafka(step: &'static str) -> impl Fn(KafkaError) -> Self {
+        move |source| Self::Kafka { step, source: Box::new(source) }
+    }
+
+    /// True if another producer has this one's transactional id.
+    pub(super) fn is_fenced(&self) -> bool {
+        let Self::Kafka { source, .. } = self else { return false };
+        let code = match source.as_ref() {
+            KafkaError::Transaction(error) => Some(error.code()),
+            other => other.rdkafka_error_code(),
+        };
+        matches!(
+            code,
+            Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
+        )
+    }
+}
+
+/// Commits a batch. The group metadata must be of the moment at which the batch began: a later one would pass the fence for
+/// partitions that were lost meanwhile.
+pub(super) fn commit(
+    producer: &TransactionalProducer,
+    contract: &Contract,
+    batch: &Batch,
+    group: &ConsumerGroupMetadata,
+    patience: Duration,
+) -> Result<Told, CommitError> {
+    let deadline = Instant::now() + patience;
+    producer.begin_transaction().map_err(CommitError::kafka("begin a transaction"))?;
+    for output in batch.outputs() {
+        send(producer, contract, batch, output, deadline)?;
+    }
+    let offsets = offsets_of(contract, batch).map_err(CommitError::kafka("list input positions"))?;
+    // While the coordinator takes the positions, the records are on their way.
+    producer
+        .send_offsets_to_transaction(&offsets, group, patience)
+        .map_err(CommitError::kafka("add input positions to the transaction"))?;
+    deliver(producer, deadline, patience)?;
+    let told = producer.context().take();
+    if let Some(failure) = told.failure {
+        return Err(CommitError::Delivery(failure));
+    }
+    producer.commit_transaction(patience).map_err(CommitError::kafka("commit a transaction"))?;
+    Ok(told)
+}
+
+fn send(
+    producer: &TransactionalProducer,
+    contract: &Contract,
+    batch: &Batch,
+    output: &Output,
+    deadline: Instant,
+) -> Result<(), CommitError> {
+    let topic = match output.to {
+        Target::Events => &contract.events_topic,
+        Target::Inbox => &contract.inputs[0],
+        Target::DeadLetters => &contract.dead_letter_topic,
+    };
+    let mut record: BaseRecord<'_, [u8], [u8]> =
+        BaseRecord::to(topic).timestamp(output.timestamp_ms).headers(headers_of(&output.headers));
+    record.partition = output.partition;
+    record.key = batch.key(output);
+    record.payload = batch.value(output);
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < deadline => {
+                record = back;
+                producer.poll(Duration::ZERO);
+                std::thread::park_timeout(SLICE);
+            }
+            Err((source, _)) => return Err(CommitError::kafka("hand a record to the producer")(source)),
+        }
+    }
+}
+
+fn headers_of(headers: &OutHeaders) -> OwnedHeaders {
+    match headers {
+        OutHeaders::Envelope(envelope) => envelope.to_headers(),
+        OutHeaders::Verbatim(headers) => {
+            let owned = OwnedHeaders::new_with_capacity(headers.len());
+            headers.iter().fold(owned, |so_far, (key, value)| so_far.insert(Header { key, value: value.as_deref() }))
+        }
+    }
+}
+
+fn offsets_of(contract: &Contract, batch: &Batch) -> Result<TopicPartitionList, KafkaError> {
+    let mut offsets = TopicPartitionList::new();
+    for ((input, partition), next) in batch.positions() {
+        offsets.add_partition_offset(&contract.inputs[input], partition, Offset::Offset(next))?;
+    }
+    Ok(offsets)
+}
+
+/// Waits until every record is acknowledged.
+fn deliver(producer: &TransactionalProducer, deadline: Instant, patience: Duration) -> Result<(), CommitError> {
+    loop {
+        producer.poll(Duration::ZERO);
+        if producer.in_flight_count() == 0 {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(CommitError::TooLate(patience));
+        }
+        std::thread::park_timeout(SLICE);
+    }
+}

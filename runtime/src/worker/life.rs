@@ -1,0 +1,579 @@
+//! One life of a worker: from fresh clients to the first indefinite error, or to the wish that it ends.
+//!
+//! One turn: poll what is there, commit it as one transaction, then everything that belongs between batches: what the group
+//! changed, partitions that have recovered, answers, timers, effects, held partitions, checkpoints.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata},
+    error::KafkaError,
+    message::BorrowedMessage,
+    producer::Producer,
+    types::RDKafkaErrorCode,
+};
+
+use super::{
+    Setup, Trouble, WorkerState,
+    assignment::Flow,
+    commit::{self, CommitError, TransactionalProducer},
+    effects::{self, AnswerProducer, Answers, End, IN_FLIGHT_AT_MOST},
+    member::{Change, Member, Teller, let_go},
+    recovering::{News, Recovering, with_record},
+};
+use crate::{
+    clock,
+    core::{Failure, Machine, Outcome},
+    decider::{Decider, Perform},
+    envelope::Position,
+    kafka::{ClientLog, client},
+    store::Change as StoreChange,
+};
+
+/// A batch ends at this many inputs or bytes.
+const BATCH_INPUTS: usize = 1_000;
+const BATCH_BYTES: usize = 2_000_000;
+/// After a batch of this many inputs the next one is gathered for a moment: under load larger transactions cost less.
+const GATHER_FROM: usize = 64;
+const GATHER_FOR: Duration = Duration::from_millis(5);
+/// Positions alone, without anything to say, are committed at leisure.
+const POSITIONS_EVERY: Duration = Duration::from_millis(200);
+/// Offsets of topics that are assigned but not subscribed expire, so all are committed again now and then.
+const RECOMMIT_EVERY: Duration = Duration::from_secs(30 * 60);
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+const ENDS_EVERY: Duration = Duration::from_millis(20);
+/// How long a held partition rests before it is tried again, at first and at most.
+const HOLD_FIRST: Duration = Duration::from_millis(500);
+const HOLD_LONGEST: Duration = Duration::from_secs(30);
+/// This many lives in a row ended by the same fence: another process has the name.
+const FENCED_LIVES: u32 = 5;
+
+/// How a life ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LifeEnd {
+    #[error("cannot {step}: {source}")]
+    Kafka { step: &'static str, source: Box<KafkaError> },
+    #[error("{}", crate::telemetry::chain(.0))]
+    Commit(CommitError),
+    #[error("{reason} (at {place})")]
+    Broken { place: Position, reason: String },
+    #[error(
+        "another process runs under the name {name}; hint: give every instance its own name, or none; this one stops"
+    )]
+    NameTaken { name: String },
+    #[error("{0}")]
+    Other(String),
+}
+
+impl LifeEnd {
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::NameTaken { .. })
+    }
+}
+
+fn kafka(step: &'static str) -> impl Fn(KafkaError) -> LifeEnd {
+    move |source| LifeEnd::Kafka { step, source: Box::new(source) }
+}
+
+/// What one life leaves to the next.
+#[derive(Debug, Default)]
+pub(super) struct Suspects {
+    /// Records over which a state was lost, and how often.
+    records: BTreeMap<Position, u32>,
+    fenced: u32,
+}
+
+struct Hold {
+    until: Instant,
+    pause: Duration,
+}
+
+struct Life<'s, D: Decider, P> {
+    setup: &'s Arc<Setup<D, P>>,
+    suspects: &'s mut Suspects,
+    consumer: Arc<BaseConsumer<Member>>,
+    producer: TransactionalProducer,
+    answers: Arc<AnswerProducer>,
+    machine: Machine<D>,
+    group: Option<ConsumerGroupMetadata>,
+    flow: Flow,
+    recovering: Vec<Recovering<D>>,
+    holds: BTreeMap<i32, Hold>,
+    to_hold: BTreeSet<i32>,
+    last_batch: usize,
+    batch_since: Instant,
+    ends_asked: Instant,
+    saved: Instant,
+    recommitted: Instant,
+    unreachable: bool,
+}
+
+/// Lives until an error, or until asked to stop.
+pub(super) fn live<D: Decider, P: Perform<D>>(
+    setup: &Arc<Setup<D, P>>,
+    suspects: &mut Suspects,
+) -> Result<(), LifeEnd> {
+    setup.status.set(WorkerState::Joining);
+    let mut life = Life::begin(setup, suspects)?;
+    let lived = life.run();
+    if lived.is_ok() {
+        life.save();
+    }
+    life.end();
+    lived
+}
+
+impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
+    fn begin(setup: &'s Arc<Setup<D, P>>, suspects: &'s mut Suspects) -> Result<Self, LifeEnd> {
+        let (config, names) = (&setup.config, &setup.names);
+        let log = |purpose: &str| ClientLog::new(format!("{}.{purpose}", names.client_id));
+        let producer: TransactionalProducer = client::transactional_producer(config, names)
+            // The records of a batch are handed over at once; there is nothing to wait for.
+            .set("linger.ms", "0")
+            .create_with_context(Teller::new(log("decisions"), &setup.contract.events_topic))
+            .map_err(kafka("set up the producer of decisions"))?;
+        if let Err(source) = producer.init_transactions(config.timeouts.transaction + config.timeouts.request) {
+            let_go_in(producer, config.timeouts.shutdown / 2);
+            return Err(kafka("begin to write transactions; is the broker reachable?")(source));
+        }
+        let answers: AnswerProducer = client::idempotent_producer(config, "answers")
+            .create_with_context(Answers::new(log("answers")))
+            .map_err(kafka("set up the producer of answers"))?;
+        let member = Member::new(ClientLog::of_member(format!("{}.inputs", names.client_id), names.group.clone()));
+        let mut member_config = client::group_member(config, names);
+        if setup.contract.hears_timers() {
+            // A timer waits until every input has been read up to an end, and control records lie before ends.
+            member_config.set("enable.partition.eof", "true");
+        }
+        let consumer: BaseConsumer<Member> =
+            member_config.create_with_context(member).map_err(kafka("set up the reader of inputs"))?;
+        consumer.subscribe(&[&setup.contract.inputs[0]]).map_err(kafka("subscribe to the inbox"))?;
+        let now = Instant::now();
+        Ok(Self {
+            machine: Machine::new(setup.decider.clone(), setup.contract.clone()),
+            setup,
+            suspects,
+            consumer: Arc::new(consumer),
+            producer,
+            answers: Arc::new(answers),
+            group: None,
+            flow: Flow::default(),
+            recovering: Vec::new(),
+            holds: BTreeMap::new(),
+            to_hold: BTreeSet::new(),
+            last_batch: 0,
+            batch_since: now,
+            ends_asked: now,
+            saved: now,
+            recommitted: now,
+            unreachable: false,
+        })
+    }
+
+    fn run(&mut self) -> Result<(), LifeEnd> {
+        while !self.setup.stop.is_asked() {
+            self.turn()?;
+        }
+        if self.setup.status.is_crashing() { Ok(()) } else { self.commit(true) }
+    }
+
+    fn turn(&mut self) -> Result<(), LifeEnd> {
+        if self.machine.batch().is_empty() {
+            // Of the moment at which a batch begins: see `commit`.
+            self.group = self.consumer.group_metadata();
+        }
+        self.gather()?;
+        self.timers()?;
+        let changed = self.consumer.context().has_change();
+        self.commit(changed)?;
+        self.hold_failed()?;
+        self.changes()?;
+        self.recovered()?;
+        self.hear_answers()?;
+        if self.machine.batch().is_empty() {
+            self.perform();
+            if self.saved.elapsed() >= CHECKPOINT_EVERY {
+                self.save();
+            }
+        }
+        self.let_on()?;
+        if self.recommitted.elapsed() >= RECOMMIT_EVERY {
+            self.recommitted = Instant::now();
+            self.machine.recommit();
+        }
+        self.look_for_broker();
+        Ok(())
+    }
+
+    /// Takes what is there: at once when idle, for a moment longer under load.
+    fn gather(&mut self) -> Result<(), LifeEnd> {
+        let consumer = Arc::clone(&self.consumer);
+        let mut polled = consumer.poll(self.patience());
+        let gather_until = Instant::now() + if self.last_batch >= GATHER_FROM { GATHER_FOR } else { Duration::ZERO };
+        let mut taken = 0;
+        while let Some(event) = polled {
+            match event {
+                Ok(message) => {
+                    if self.machine.batch().is_empty() {
+                        self.batch_since = Instant::now();
+                    }
+                    self.take(&message)?;
+                    taken += 1;
+                }
+                Err(KafkaError::PartitionEOF(_)) => {}
+                Err(error) => self.client_error(error)?,
+            }
+            let batch = self.machine.batch();
+            if batch.inputs() >= BATCH_INPUTS || batch.size() >= BATCH_BYTES || consumer.context().has_change() {
+                break;
+            }
+            polled = consumer.poll(Duration::ZERO);
+            if polled.is_none() && taken > 0 {
+                let left = gather_until.saturating_duration_since(Instant::now());
+                if left >= Duration::from_millis(1) {
+                    polled = consumer.poll(left);
+                }
+            }
+        }
+        if taken > 0 {
+            self.last_batch = taken;
+        }
+        Ok(())
+    }
+
+    /// How long to wait for input when there is nothing else to do.
+    fn patience(&self) -> Duration {
+        let mut patience = Duration::from_millis(100);
+        if !self.machine.batch().is_empty() {
+            patience = patience.min(POSITIONS_EVERY.saturating_sub(self.batch_since.elapsed()));
+        }
+        if !self.recovering.is_empty() || self.machine.in_flight() > 0 || !self.machine.waits_for_positions().is_empty()
+        {
+            patience = patience.min(Duration::from_millis(5));
+        }
+        if let Some(due_ms) = self.machine.next_due() {
+            let left = u64::try_from(due_ms.saturating_sub(clock::now_ms())).unwrap_or(0);
+            patience = patience.min(Duration::from_millis(left.max(5)));
+        }
+        patience
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<(), LifeEnd> {
+        let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+        let inputs = &self.machine.contract().inputs;
+        let Some(input) = inputs.iter().position(|input| **input == *topic) else { return Ok(()) };
+        if message.payload().is_some_and(|value| self.machine.contract().is_unheard(value)) {
+            self.machine.pass_over(input, partition, offset);
+            return Ok(());
+        }
+        if !self.suspects.records.is_empty() && self.is_suspect(&Position::new(topic, partition, offset)) {
+            return Ok(());
+        }
+        let now_ms = clock::now_ms();
+        match with_record(message, |record| self.machine.hear(input, record, now_ms)) {
+            Outcome::Done | Outcome::Ignored => Ok(()),
+            Outcome::Unready(_) => {
+                self.to_hold.insert(partition);
+                Ok(())
+            }
+            Outcome::Failed(Failure { place, reason, broken: true }) => {
+                tracing::error!(service = D::NAME, %place, %reason, "decider failed and a state was lost");
+                *self.suspects.records.entry(place.clone()).or_default() += 1;
+                Err(LifeEnd::Broken { place, reason })
+            }
+            Outcome::Failed(Failure { place, reason, broken: false }) => {
+                tracing::error!(service = D::NAME, %place, %reason, "decider failed; the partition waits before this record");
+                self.to_hold.insert(partition);
+                Ok(())
+            }
+        }
+    }
+
+    /// A record that cost a state before is not tried while others are in the batch, and not until its partition has rested.
+    fn is_suspect(&mut self, place: &Position) -> bool {
+        let Some(times) = self.suspects.records.get(place) else { return false };
+        let rested = self.holds.contains_key(&place.partition);
+        if rested && self.machine.batch().is_empty() {
+            return false;
+        }
+        let reason = format!("this record made evolve panic {times} times; it is tried again after a pause");
+        self.machine.hold(place.partition, place.clone(), reason);
+        self.to_hold.insert(place.partition);
+        true
+    }
+
+    fn client_error(&mut self, error: KafkaError) -> Result<(), LifeEnd> {
+        let fenced = error.rdkafka_error_code() == Some(RDKafkaErrorCode::FencedInstanceId);
+        if fenced || self.consumer.context().is_fenced() {
+            return Err(LifeEnd::NameTaken { name: self.setup.names.client_id.clone() });
+        }
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                let hint = "an input no longer has the records to go on from; hint: was a topic cut or made anew?";
+                Err(LifeEnd::Other(hint.to_owned()))
+            }
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                self.unreachable = true;
+                Ok(())
+            }
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => Err(kafka("read inputs")(error)),
+            _ => {
+                tracing::warn!(service = D::NAME, %error, "reading inputs is disturbed; the client tries again");
+                Ok(())
+            }
+        }
+    }
+
+    fn commit(&mut self, at_once: bool) -> Result<(), LifeEnd> {
+        let batch = self.machine.batch();
+        let may_wait =
+            batch.outputs().is_empty() && batch.inputs() < BATCH_INPUTS && self.batch_since.elapsed() < POSITIONS_EVERY;
+        if batch.is_empty() || (may_wait && !at_once) {
+            return Ok(());
+        }
+        let Some(group) = &self.group else {
+            return Err(LifeEnd::Other("the consumer has no group".to_owned()));
+        };
+        let patience = self.setup.config.timeouts.transaction;
+        match commit::commit(&self.producer, self.machine.contract(), batch, group, patience) {
+            Ok(told) => {
+                self.machine.committed(&told.own_ends, clock::now_ms());
+                self.suspects.fenced = 0;
+                self.unreachable = false;
+                Ok(())
+            }
+            Err(error) => Err(self.not_committed(error)),
+        }
+    }
+
+    fn not_committed(&mut self, error: CommitError) -> LifeEnd {
+        if error.is_fenced() {
+            self.suspects.fenced += 1;
+            if self.setup.names.group_instance_id.is_some() && self.suspects.fenced >= FENCED_LIVES {
+                return LifeEnd::NameTaken { name: self.setup.names.client_id.clone() };
+            }
+        }
+        LifeEnd::Commit(error)
+    }
+
+    fn hold_failed(&mut self) -> Result<(), LifeEnd> {
+        for partition in std::mem::take(&mut self.to_hold) {
+            self.flow.shut(&self.consumer, &self.machine, partition).map_err(kafka("hold a partition"))?;
+            let pause = self.holds.get(&partition).map_or(HOLD_FIRST, |hold| (hold.pause * 2).min(HOLD_LONGEST));
+            self.holds.insert(partition, Hold { until: Instant::now() + pause, pause });
+            if let Some((_, stage)) = self.machine.held().find(|(held, _)| *held == partition) {
+                let (place, reason) = (stage.place.to_string(), stage.reason.clone());
+                self.setup.status.trouble(partition, Trouble { place, reason, is_final: false });
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets held partitions on that have rested. One that then takes a record is well again.
+    fn let_on(&mut self) -> Result<(), LifeEnd> {
+        let now = Instant::now();
+        let mut well = Vec::new();
+        for (partition, hold) in &self.holds {
+            if self.flow.is_open(*partition) {
+                let taken = |((_, of), _): ((usize, i32), i64)| of == *partition;
+                if now >= hold.until + Duration::from_secs(1) && !self.machine.batch().positions().any(taken) {
+                    well.push(*partition);
+                }
+            } else if now >= hold.until && self.machine.task(*partition).is_some() {
+                self.machine.let_on(*partition);
+                self.flow.open(&self.consumer, &self.machine, *partition).map_err(kafka("let a partition on"))?;
+            }
+        }
+        for partition in well {
+            self.holds.remove(&partition);
+            self.setup.status.no_trouble(partition);
+        }
+        Ok(())
+    }
+
+    /// What the group changed. The open batch is committed by now, under the metadata of its beginning.
+    fn changes(&mut self) -> Result<(), LifeEnd> {
+        while let Some(change) = self.consumer.context().next_change() {
+            match change {
+                Change::Assigned(partitions) => {
+                    tracing::info!(service = D::NAME, ?partitions, "partitions assigned");
+                    self.flow.acknowledge(&self.consumer, &self.machine).map_err(kafka("take an assignment"))?;
+                    if !partitions.is_empty() {
+                        let started = Recovering::start(self.setup, &partitions)
+                            .map_err(|e| LifeEnd::Other(format!("cannot start a recovery: {e}")))?;
+                        self.recovering.push(started);
+                    }
+                    self.setup.status.set(WorkerState::Member);
+                }
+                Change::Revoked(partitions) => {
+                    tracing::info!(service = D::NAME, ?partitions, "partitions revoked");
+                    self.flow
+                        .give_back(&self.consumer, &self.machine, &partitions)
+                        .map_err(kafka("give partitions back"))?;
+                    self.release(&partitions);
+                }
+            }
+            self.count();
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, partitions: &[i32]) {
+        self.save();
+        for partition in partitions {
+            self.machine.release(*partition);
+            self.holds.remove(partition);
+            self.setup.status.no_trouble(*partition);
+            for recovering in &mut self.recovering {
+                recovering.give_up(*partition);
+            }
+        }
+        self.recovering.retain(|recovering| recovering.left() > 0);
+    }
+
+    fn recovered(&mut self) -> Result<(), LifeEnd> {
+        if self.recovering.is_empty() {
+            return Ok(());
+        }
+        let news: Vec<News<D>> = self.recovering.iter_mut().flat_map(Recovering::take).collect();
+        for news in news {
+            match news {
+                News::Recovered(task) => {
+                    let partition = task.partition();
+                    self.machine.adopt(*task);
+                    self.flow.open(&self.consumer, &self.machine, partition).map_err(kafka("assign inputs"))?;
+                }
+                News::Refused { partition, place, reason } => {
+                    self.setup.status.trouble(partition, Trouble { place, reason, is_final: true });
+                }
+                News::Delayed { reason } => {
+                    tracing::debug!(service = D::NAME, %reason, "recovery is delayed");
+                }
+            }
+        }
+        self.recovering.retain(|recovering| recovering.left() > 0);
+        self.count();
+        Ok(())
+    }
+
+    fn count(&self) {
+        let recovering = self.recovering.iter().map(Recovering::left).sum();
+        self.setup.status.count(recovering, self.machine.tasks().count());
+    }
+
+    fn hear_answers(&mut self) -> Result<(), LifeEnd> {
+        if self.machine.in_flight() == 0 {
+            return Ok(());
+        }
+        self.answers.poll(Duration::ZERO);
+        let now_ms = clock::now_ms();
+        for report in self.answers.context().take() {
+            match report.end {
+                End::Answered => self.machine.effect_answered(report.partition, &report.key, now_ms),
+                End::Unanswered(retry_after) => {
+                    let jitter = self.setup.jitter.next();
+                    self.machine.effect_unanswered(report.partition, &report.key, retry_after, now_ms, jitter);
+                }
+            }
+        }
+        match self.answers.context().fatal() {
+            Some(reason) => Err(LifeEnd::Other(format!("the producer of answers can do no more: {reason}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn perform(&mut self) {
+        for (partition, due) in self.machine.due_effects(IN_FLIGHT_AT_MOST, clock::now_ms()) {
+            effects::perform(self.setup, &self.answers, partition, due);
+        }
+    }
+
+    /// Asks for the ends of the inputs when a timer is due, and fires it once they are reached.
+    fn timers(&mut self) -> Result<(), LifeEnd> {
+        let now_ms = clock::now_ms();
+        let due = self.machine.wants_ends(now_ms);
+        if !due.is_empty() && self.ends_asked.elapsed() >= ENDS_EVERY {
+            self.ends_asked = Instant::now();
+            if let Err(error) = self.ask_ends(&due, now_ms) {
+                tracing::warn!(service = D::NAME, %error, "the ends of the inputs are unknown; timers wait");
+            }
+        }
+        let waiting = self.machine.waits_for_positions();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let positions = self.consumer.position().map_err(kafka("tell positions"))?;
+        for partition in waiting {
+            let inputs = &self.machine.contract().inputs;
+            let reached: Vec<i64> =
+                inputs.iter().map(|topic| offset_in(&positions, topic, partition).unwrap_or(0)).collect();
+            self.machine.reached(partition, &reached, clock::now_ms());
+        }
+        Ok(())
+    }
+
+    fn ask_ends(&mut self, partitions: &[i32], now_ms: i64) -> Result<(), KafkaError> {
+        let mut asked = TopicPartitionList::new();
+        for partition in partitions {
+            for topic in &self.machine.contract().inputs {
+                asked.add_partition_offset(topic, *partition, Offset::End)?;
+            }
+        }
+        let told = self.consumer.offsets_for_times(asked, self.setup.config.timeouts.request)?;
+        for partition in partitions {
+            let inputs = &self.machine.contract().inputs;
+            let ends: Option<Vec<i64>> = inputs.iter().map(|topic| offset_in(&told, topic, *partition)).collect();
+            if let Some(ends) = ends {
+                self.machine.ends_known(*partition, now_ms, ends);
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) {
+        self.saved = Instant::now();
+        for saved in self.machine.save() {
+            let positions: Vec<(&str, i64)> = saved.positions.iter().map(|(topic, next)| (&**topic, *next)).collect();
+            let Ok(note) = serde_json::to_vec(&positions) else { continue };
+            let entities = saved.entities.into_iter().map(|(key, bytes)| (key.to_string(), Some(bytes))).collect();
+            self.setup.store.save(saved.partition, StoreChange { position: saved.next, note, entities });
+        }
+    }
+
+    /// With every broker down nothing is heard, and an idle worker would not notice their return either.
+    fn look_for_broker(&mut self) {
+        if self.unreachable && self.ends_asked.elapsed() >= Duration::from_secs(1) {
+            self.ends_asked = Instant::now();
+            let inbox = &self.machine.contract().inputs[0];
+            self.unreachable = self.consumer.fetch_watermarks(inbox, 0, Duration::from_millis(500)).is_err();
+            self.setup.status.reachable(!self.unreachable);
+        }
+    }
+
+    fn end(self) {
+        let patience = self.setup.config.timeouts.shutdown / 2;
+        drop(self.recovering);
+        self.consumer.context().leave();
+        let_go_in(self.consumer, patience);
+        let_go_in(self.producer, patience);
+        let_go_in(self.answers, patience);
+    }
+}
+
+fn let_go_in<T: Send + 'static>(client: T, patience: Duration) {
+    if !let_go(client, patience) {
+        tracing::warn!("a client did not close in time; it is left behind");
+    }
+}
+
+fn offset_in(list: &TopicPartitionList, topic: &str, partition: i32) -> Option<i64> {
+    match list.find_partition(topic, partition)?.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}

@@ -1,0 +1,174 @@
+//! The clients of a life: what their callbacks note down, and how they are let go.
+//!
+//! Callbacks only note. What a rebalance or a delivery means is done by the loop, on its own thread, between batches.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientContext, Message, Statistics, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol},
+    error::KafkaError,
+    producer::{DeliveryResult, NoCustomPartitioner, ProducerContext},
+    types::RDKafkaRespErr,
+};
+
+use crate::kafka::ClientLog;
+
+/// What the group tells a member.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Assigned(Vec<i32>),
+    Revoked(Vec<i32>),
+}
+
+/// The context of a worker's consumer.
+pub(super) struct Member {
+    log: ClientLog,
+    changes: Mutex<VecDeque<Change>>,
+    leaving: AtomicBool,
+    fenced: AtomicBool,
+}
+
+impl Member {
+    pub(super) fn new(log: ClientLog) -> Self {
+        let (leaving, fenced) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { log, changes: Mutex::default(), leaving, fenced }
+    }
+
+    pub(super) fn next_change(&self) -> Option<Change> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    pub(super) fn has_change(&self) -> bool {
+        !self.changes.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// From now on partitions are given back at once: nobody decides any more.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
+    /// True if another process has taken this member's name.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::Acquire)
+    }
+}
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.log.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::FencedInstanceId) {
+            self.fenced.store(true, Ordering::Release);
+        }
+        self.log.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.log.stats(statistics);
+    }
+}
+
+impl ConsumerContext for Member {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let listed: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
+        let change = match error {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Change::Assigned(listed),
+            _ => Change::Revoked(listed),
+        };
+        if self.leaving.load(Ordering::Acquire) {
+            let done = match (&change, consumer.rebalance_protocol()) {
+                (Change::Assigned(_), RebalanceProtocol::Cooperative) => {
+                    consumer.incremental_assign(&TopicPartitionList::new())
+                }
+                (Change::Assigned(_), _) => consumer.assign(&TopicPartitionList::new()),
+                // Everything at once: the other inputs are assigned with the inbox and go with it.
+                (Change::Revoked(_), _) => consumer.unassign(),
+            };
+            if let Err(error) = done {
+                tracing::debug!(%error, "partitions could not be given back while leaving");
+            }
+            return;
+        }
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push_back(change);
+    }
+}
+
+/// The context of a worker's transactional producer.
+pub(super) struct Teller {
+    log: ClientLog,
+    events_topic: String,
+    told: Mutex<Told>,
+}
+
+/// What the deliveries of a transaction told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The end of what was appended to each partition of the own log.
+    pub(super) own_ends: BTreeMap<i32, i64>,
+    /// The first delivery that failed.
+    pub(super) failure: Option<String>,
+}
+
+impl Teller {
+    pub(super) fn new(log: ClientLog, events_topic: &str) -> Self {
+        Self { log, events_topic: events_topic.to_owned(), told: Mutex::default() }
+    }
+
+    pub(super) fn take(&self) -> Told {
+        std::mem::take(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ClientContext for Teller {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.log.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.log.error(error, reason);
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Teller {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, delivery: &DeliveryResult<'_>, (): ()) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        match delivery {
+            Ok(message) if message.topic() == self.events_topic => {
+                let end = told.own_ends.entry(message.partition()).or_default();
+                *end = (*end).max(message.offset() + 1);
+            }
+            Ok(_) => {}
+            Err((error, message)) => {
+                if told.failure.is_none() {
+                    told.failure = Some(format!("a record for {} was not appended: {error}", message.topic()));
+                }
+            }
+        }
+    }
+}
+
+/// Lets a client go on a thread of its own: closing one waits for brokers, and may wait for ever. Answers whether it was gone
+/// within `patience`; if not, it is left behind.
+pub(super) fn let_go<T: Send + 'static>(client: T, patience: Duration) -> bool {
+    let (gone, wait) = mpsc::sync_channel(1);
+    let spawned = std::thread::Builder::new().name("closing".to_owned()).spawn(move || {
+        drop(client);
+        // Nobody waits any more if the patience has run out.
+        let _late = gone.send(());
+    });
+    spawned.is_ok() && wait.recv_timeout(patience).is_ok()
+}

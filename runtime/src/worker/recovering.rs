@@ -1,0 +1,339 @@
+//! Partitions on their way to the barrier, on a thread of their own: what is owned already goes on deciding meanwhile.
+//!
+//! The order is the guarantee: committed offsets are fetched as stable, then a client that sees uncommitted records is asked for
+//! the end of the own log, then the log is folded by a reader of committed records until it reports an end at or past that mark.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, SyncSender},
+    },
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    message::{BorrowedMessage, Headers},
+};
+
+use super::Setup;
+use crate::{
+    clock,
+    core::{Alarm, Contract, Folded, Record, Recovery, Task},
+    decider::{Decider, Perform},
+    envelope::Position,
+    kafka::{ClientLog, client},
+};
+
+/// What a recovery tells the worker.
+pub(super) enum News<D: Decider> {
+    /// The partition may decide.
+    Recovered(Box<Task<D>>),
+    /// The partition must not decide until an operator has acted.
+    Refused { partition: i32, place: String, reason: String },
+    /// It takes longer: something cannot be reached. It goes on trying.
+    Delayed { reason: String },
+}
+
+/// A recovery under way.
+pub(super) struct Recovering<D: Decider> {
+    wanted: BTreeSet<i32>,
+    cancelled: Arc<AtomicBool>,
+    news: Receiver<News<D>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("cannot {step}")]
+    Kafka { step: &'static str, source: Box<KafkaError> },
+    #[error("the schema of the own event at {place} cannot be got: {reason}")]
+    Schema { place: Position, reason: String },
+}
+
+fn kafka(step: &'static str) -> impl Fn(KafkaError) -> Failure {
+    move |source| Failure::Kafka { step, source: Box::new(source) }
+}
+
+impl<D: Decider> Recovering<D> {
+    /// Starts to recover these partitions.
+    pub(super) fn start<P: Perform<D>>(setup: &Arc<Setup<D, P>>, partitions: &[i32]) -> std::io::Result<Self> {
+        let wanted: BTreeSet<i32> = partitions.iter().copied().collect();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let (tell, news) = mpsc::sync_channel(wanted.len() * 2 + 8);
+        let work = Work { setup: Arc::clone(setup), left: wanted.clone(), cancelled: Arc::clone(&cancelled), tell };
+        let name = format!("recovery-{}", setup.names.client_id);
+        std::thread::Builder::new().name(name).spawn(move || work.run())?;
+        Ok(Self { wanted, cancelled, news })
+    }
+
+    /// What has come about. News of partitions that were given up meanwhile are not among it.
+    pub(super) fn take(&mut self) -> Vec<News<D>> {
+        let mut taken = Vec::new();
+        while let Ok(news) = self.news.try_recv() {
+            let partition = match &news {
+                News::Recovered(task) => task.partition(),
+                News::Refused { partition, .. } => *partition,
+                News::Delayed { .. } => {
+                    taken.push(news);
+                    continue;
+                }
+            };
+            if self.wanted.remove(&partition) {
+                taken.push(news);
+            }
+        }
+        taken
+    }
+
+    /// Gives a partition up.
+    pub(super) fn give_up(&mut self, partition: i32) {
+        self.wanted.remove(&partition);
+        if self.wanted.is_empty() {
+            self.cancelled.store(true, Ordering::Release);
+        }
+    }
+
+    pub(super) fn left(&self) -> usize {
+        self.wanted.len()
+    }
+}
+
+impl<D: Decider> Drop for Recovering<D> {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+}
+
+struct Work<D: Decider, P> {
+    setup: Arc<Setup<D, P>>,
+    left: BTreeSet<i32>,
+    cancelled: Arc<AtomicBool>,
+    tell: SyncSender<News<D>>,
+}
+
+/// A partition being folded.
+struct Fold<D: Decider> {
+    recovery: Recovery<D>,
+    mark: i64,
+}
+
+impl<D: Decider, P: Perform<D>> Work<D, P> {
+    fn run(mut self) {
+        let mut pause = Duration::from_millis(100);
+        while !self.left.is_empty() && !self.is_cancelled() {
+            if let Err(failure) = self.attempt() {
+                let reason = crate::telemetry::chain(&failure);
+                tracing::warn!(service = D::NAME, %reason, "recovery is delayed; it is tried again");
+                // A full channel means that nobody has looked yet; what matters is told again.
+                let _untold = self.tell.try_send(News::Delayed { reason });
+                super::rest(&self.setup, pause);
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire) || self.setup.stop.is_asked()
+    }
+
+    fn attempt(&mut self) -> Result<(), Failure> {
+        let setup = Arc::clone(&self.setup);
+        let mut contract = setup.contract.clone();
+        let mut config = client::log_reader(&setup.config, "own-log");
+        // The group's offsets are asked for under its name; nothing is joined. A read-committed client asks for stable ones.
+        config.set("group.id", &setup.names.group);
+        let reader: BaseConsumer<ClientLog> =
+            config.create_with_context(ClientLog::new("own-log")).map_err(kafka("set up a reader of the own log"))?;
+        let committed = self.committed(&contract, &reader)?;
+        let mut folds = self.marks(&contract)?;
+        let caught_up: Vec<i32> =
+            folds.iter().filter(|(_, fold)| fold.recovery.next() >= fold.mark).map(|(p, _)| *p).collect();
+        for partition in caught_up {
+            self.finish(&contract, &committed, &mut folds, partition);
+        }
+        if folds.is_empty() {
+            return Ok(());
+        }
+        let mut start = TopicPartitionList::new();
+        for (partition, fold) in &folds {
+            let from = Offset::Offset(fold.recovery.next());
+            start.add_partition_offset(&contract.events_topic, *partition, from).map_err(kafka("place the reader"))?;
+        }
+        reader.assign(&start).map_err(kafka("place the reader"))?;
+        while !folds.is_empty() && !self.is_cancelled() {
+            match reader.poll(Duration::from_millis(100)) {
+                None => {}
+                Some(Ok(message)) => self.fold(&mut contract, &mut folds, &message)?,
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    let reached = position(&reader, &contract.events_topic, partition)?;
+                    if folds.get(&partition).is_some_and(|fold| reached >= fold.mark) {
+                        self.finish(&contract, &committed, &mut folds, partition);
+                    }
+                }
+                Some(Err(source)) => return Err(kafka("read the own log")(source)),
+            }
+        }
+        Ok(())
+    }
+
+    /// (a) The committed offsets of every input, none of them in an open transaction.
+    fn committed(
+        &self,
+        contract: &Contract,
+        reader: &BaseConsumer<ClientLog>,
+    ) -> Result<BTreeMap<i32, Vec<Option<i64>>>, Failure> {
+        let mut asked = TopicPartitionList::new();
+        for input in &contract.inputs {
+            for partition in &self.left {
+                asked.add_partition(input, *partition);
+            }
+        }
+        let timeouts = self.setup.config.timeouts;
+        let told = reader
+            .committed_offsets(asked, timeouts.transaction + timeouts.request)
+            .map_err(kafka("fetch the group's committed offsets"))?;
+        let mut committed: BTreeMap<i32, Vec<Option<i64>>> =
+            self.left.iter().map(|partition| (*partition, vec![None; contract.inputs.len()])).collect();
+        for element in told.elements() {
+            element.error().map_err(kafka("fetch the group's committed offsets"))?;
+            let input = contract.inputs.iter().position(|input| **input == *element.topic());
+            if let (Some(input), Offset::Offset(offset)) = (input, element.offset())
+                && let Some(offsets) = committed.get_mut(&element.partition())
+            {
+                offsets[input] = Some(offset);
+            }
+        }
+        Ok(committed)
+    }
+
+    /// (b) The ends of the own log, uncommitted records counted; and the checkpoints to start from.
+    fn marks(&mut self, contract: &Contract) -> Result<BTreeMap<i32, Fold<D>>, Failure> {
+        let setup = Arc::clone(&self.setup);
+        let asker: BaseConsumer<ClientLog> = client::watermark_client(&setup.config)
+            .create_with_context(ClientLog::new("watermarks"))
+            .map_err(kafka("set up a client for watermarks"))?;
+        let mut folds = BTreeMap::new();
+        for partition in self.left.clone() {
+            let (low, mark) = asker
+                .fetch_watermarks(&contract.events_topic, partition, setup.config.timeouts.request)
+                .map_err(kafka("fetch the end of the own log"))?;
+            if low > 0 {
+                let place = format!("{}/{partition}/{low}", contract.events_topic);
+                let reason = format!(
+                    "the own log begins at offset {low}, so its history is incomplete; hint: restore the topic and keep \
+                     everything (retention.ms=-1, retention.bytes=-1)"
+                );
+                self.refuse(partition, place, reason);
+                continue;
+            }
+            let checkpoint = setup.store.load(partition, mark);
+            let mut recovery = Recovery::new(setup.decider.clone(), contract, partition);
+            if let Some(checkpoint) = checkpoint {
+                let entities = checkpoint.entities.iter().map(|(key, bytes)| (key.as_str(), bytes.as_slice()));
+                let positions: Vec<(String, i64)> = serde_json::from_slice(&checkpoint.note).unwrap_or_default();
+                let positions = positions.iter().map(|(topic, position)| (topic.as_str(), *position));
+                if let Err(error) = recovery.resume(contract, checkpoint.position, positions, entities) {
+                    tracing::warn!(partition, %error, "checkpoint thrown away; the log is read from the beginning");
+                    setup.store.forget(partition);
+                    recovery = Recovery::new(setup.decider.clone(), contract, partition);
+                }
+            }
+            folds.insert(partition, Fold { recovery, mark });
+        }
+        Ok(folds)
+    }
+
+    /// (c) Folds one record.
+    fn fold(
+        &mut self,
+        contract: &mut Contract,
+        folds: &mut BTreeMap<i32, Fold<D>>,
+        message: &BorrowedMessage<'_>,
+    ) -> Result<(), Failure> {
+        let Some(fold) = folds.get_mut(&message.partition()) else { return Ok(()) };
+        let folded = with_record(message, |record| {
+            let until = Instant::now() + Duration::from_secs(1);
+            loop {
+                match fold.recovery.fold(contract, record) {
+                    Ok(Folded::Unready(_)) if Instant::now() < until => {
+                        std::thread::park_timeout(Duration::from_millis(50));
+                    }
+                    other => return other.map_err(|alarm| (record.position(), alarm)),
+                }
+            }
+        });
+        match folded {
+            Ok(Folded::Taken) => Ok(()),
+            Ok(Folded::Unready(reason)) => {
+                let place = Position::new(message.topic(), message.partition(), message.offset());
+                Err(Failure::Schema { place, reason })
+            }
+            Err((place, alarm)) => {
+                self.alarm(folds, message.partition(), &place, &alarm);
+                Ok(())
+            }
+        }
+    }
+
+    fn alarm(&mut self, folds: &mut BTreeMap<i32, Fold<D>>, partition: i32, place: &Position, alarm: &Alarm) {
+        tracing::error!(service = D::NAME, partition, %alarm, "partition stopped");
+        folds.remove(&partition);
+        self.setup.store.forget(partition);
+        self.refuse(partition, place.to_string(), alarm.to_string());
+    }
+
+    fn refuse(&mut self, partition: i32, place: String, reason: String) {
+        self.left.remove(&partition);
+        self.send(News::Refused { partition, place, reason });
+    }
+
+    fn finish(
+        &mut self,
+        contract: &Contract,
+        committed: &BTreeMap<i32, Vec<Option<i64>>>,
+        folds: &mut BTreeMap<i32, Fold<D>>,
+        partition: i32,
+    ) {
+        let Some(fold) = folds.remove(&partition) else { return };
+        self.left.remove(&partition);
+        let offsets = committed.get(&partition).map_or(&[][..], Vec::as_slice);
+        let task = fold.recovery.finish(contract, offsets, clock::now_ms());
+        tracing::debug!(service = D::NAME, partition, entities = task.entities(), "partition recovered");
+        self.send(News::Recovered(Box::new(task)));
+    }
+
+    fn send(&self, news: News<D>) {
+        // There is room for every partition; the worker is gone if nobody listens.
+        let _unheard = self.tell.send(news);
+    }
+}
+
+fn position(reader: &BaseConsumer<ClientLog>, topic: &str, partition: i32) -> Result<i64, Failure> {
+    let positions = reader.position().map_err(kafka("tell the position in the own log"))?;
+    match positions.find_partition(topic, partition).map(|element| element.offset()) {
+        Some(Offset::Offset(offset)) => Ok(offset),
+        // Nothing was delivered, and the end is reported: the log is empty from where it was read.
+        _ => Ok(0),
+    }
+}
+
+/// Shows a client's message as the core wants to see it.
+pub(super) fn with_record<T>(message: &BorrowedMessage<'_>, take: impl FnOnce(&Record<'_>) -> T) -> T {
+    let headers: Vec<(&str, Option<&[u8]>)> = message
+        .headers()
+        .map(|headers| headers.iter().map(|header| (header.key, header.value)).collect())
+        .unwrap_or_default();
+    take(&Record {
+        topic: message.topic(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key(),
+        value: message.payload(),
+        headers: &headers,
+    })
+}

@@ -1,0 +1,165 @@
+//! What can be said of a worker from outside: whether it works, and what is wrong if it does not.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Where a worker is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerState {
+    /// It has not joined its group yet.
+    Joining,
+    /// It has joined; the partitions it was given may still recover.
+    Member,
+    /// It failed and will start again from the log.
+    Restarting {
+        /// Why.
+        reason: String,
+    },
+    /// It stopped for good: an operator must act.
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+    /// It was asked to end and has ended.
+    Ended,
+}
+
+/// What keeps a partition from going on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// The place it stands before, as `topic/partition/offset`.
+    pub place: String,
+    /// Why.
+    pub reason: String,
+    /// True if it stays until an operator acts; else it is tried again.
+    pub is_final: bool,
+}
+
+/// The status of a worker. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Status(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    crashing: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: WorkerState,
+    recovering: usize,
+    deciding: usize,
+    unreachable: bool,
+    troubles: BTreeMap<i32, Trouble>,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        let (state, troubles) = (WorkerState::Joining, BTreeMap::new());
+        let inner = Inner { state, recovering: 0, deciding: 0, unreachable: false, troubles };
+        Self(Arc::new(Shared { crashing: AtomicBool::new(false), inner: Mutex::new(inner) }))
+    }
+}
+
+impl Status {
+    /// True if it has joined and every partition it owns decides.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.with(|inner| {
+            let works = inner.state == WorkerState::Member && !inner.unreachable;
+            works && inner.recovering == 0 && inner.troubles.is_empty()
+        })
+    }
+
+    /// True if it needs an operator, or no longer runs.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.with(|inner| matches!(inner.state, WorkerState::Stopped { .. }))
+    }
+
+    /// Where it is in its life.
+    #[must_use]
+    pub fn state(&self) -> WorkerState {
+        self.with(|inner| inner.state.clone())
+    }
+
+    /// How many partitions it decides for.
+    #[must_use]
+    pub fn deciding(&self) -> usize {
+        self.with(|inner| inner.deciding)
+    }
+
+    /// The partitions that do not go on.
+    #[must_use]
+    pub fn troubles(&self) -> BTreeMap<i32, Trouble> {
+        self.with(|inner| inner.troubles.clone())
+    }
+
+    /// One line for people: what it waits for, or what is wrong.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        self.with(|inner| {
+            let state = match &inner.state {
+                WorkerState::Joining => "joining its group".to_owned(),
+                WorkerState::Member if inner.recovering > 0 => format!("{} partitions recover", inner.recovering),
+                WorkerState::Member if inner.unreachable => "no broker can be reached".to_owned(),
+                WorkerState::Member => format!("{} partitions decide", inner.deciding),
+                WorkerState::Restarting { reason } => format!("starting again: {reason}"),
+                WorkerState::Stopped { reason } => format!("stopped: {reason}"),
+                WorkerState::Ended => "ended".to_owned(),
+            };
+            inner
+                .troubles
+                .values()
+                .fold(state, |text, trouble| format!("{text}; {}: {}", trouble.place, trouble.reason))
+        })
+    }
+
+    pub(crate) fn set(&self, state: WorkerState) {
+        self.with(|inner| {
+            if state != WorkerState::Member {
+                inner.recovering = 0;
+                inner.deciding = 0;
+            }
+            if matches!(state, WorkerState::Joining) {
+                inner.troubles.retain(|_, trouble| !trouble.is_final);
+            }
+            inner.unreachable = false;
+            inner.state = state;
+        });
+    }
+
+    pub(crate) fn reachable(&self, reachable: bool) {
+        self.with(|inner| inner.unreachable = !reachable);
+    }
+
+    pub(crate) fn count(&self, recovering: usize, deciding: usize) {
+        self.with(|inner| (inner.recovering, inner.deciding) = (recovering, deciding));
+    }
+
+    pub(crate) fn trouble(&self, partition: i32, trouble: Trouble) {
+        self.with(|inner| inner.troubles.insert(partition, trouble));
+    }
+
+    pub(crate) fn no_trouble(&self, partition: i32) {
+        self.with(|inner| inner.troubles.remove(&partition));
+    }
+
+    pub(crate) fn crash(&self) {
+        self.0.crashing.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_crashing(&self) -> bool {
+        self.0.crashing.load(Ordering::Acquire)
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&mut Inner) -> T) -> T {
+        ask(&mut self.0.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
