@@ -11,8 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, http::StatusCode, routing::get};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use axum::Router;
+use tokio::{sync::watch, task::JoinHandle};
 
 pub use main::{NoSettings, run};
 
@@ -21,6 +21,8 @@ use crate::{
     config::Config,
     core::{Contract, ContractError, ContractNames, written_by},
     decider::{Decider, Perform},
+    health::{Checks, Question},
+    http::{self, Server, ServerError},
     kafka::{Admin, AdminError, TopicPlan, TopicSpec, client},
     message::{Channel, topic},
     registry::{Registry, RegistryError},
@@ -96,7 +98,15 @@ pub enum StartError {
         /// Why.
         source: StoreError,
     },
-    /// The system refuses a thread or an address.
+    /// The address for HTTP cannot be had.
+    #[error("service {service} cannot serve HTTP")]
+    Http {
+        /// The service.
+        service: &'static str,
+        /// Why.
+        source: ServerError,
+    },
+    /// The system refuses a thread.
     #[error("service {service} cannot {operation}")]
     System {
         /// The service.
@@ -126,7 +136,7 @@ impl StartError {
             Self::Topics { source, .. } => source.is_transient(),
             Self::NoTopics { .. } => true,
             Self::Contract { .. } | Self::Partitions { .. } | Self::Store { .. } => false,
-            Self::System { .. } | Self::Stopped { .. } => false,
+            Self::Http { .. } | Self::System { .. } | Self::Stopped { .. } => false,
         }
     }
 }
@@ -136,23 +146,24 @@ impl StartError {
 pub struct Health {
     /// True unless it needs an operator or a restart.
     pub is_live: bool,
-    /// True if every partition it owns is decided for.
+    /// True if every partition it owns is decided for, and its other parts are ready.
     pub is_ready: bool,
     /// A line for each part, for people.
-    pub lines: Vec<String>,
+    pub text: String,
 }
 
 /// A service that runs.
 pub struct Running {
     service: &'static str,
     shared: Arc<Shared>,
+    checks: Checks,
     http: Option<Http>,
     starting: JoinHandle<()>,
     patience: Duration,
 }
 
 struct Http {
-    addr: SocketAddr,
+    address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -175,16 +186,31 @@ impl Shared {
         look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn health(&self) -> Health {
+    fn is_live(&self) -> Result<(), String> {
         self.state(|state| {
-            let statuses: Vec<&Status> = state.workers.iter().map(|worker| &worker.status).collect();
-            let mut lines: Vec<String> =
-                statuses.iter().enumerate().map(|(n, status)| format!("worker {n}: {}", status.describe())).collect();
-            lines.extend(state.waits_for.iter().map(|reason| format!("starting: {reason}")));
-            lines.extend(state.refused.iter().map(|reason| format!("refused to start: {reason}")));
-            let is_live = state.refused.is_none() && !statuses.iter().any(|status| status.is_dead());
-            let is_ready = is_live && !statuses.is_empty() && statuses.iter().all(|status| status.is_ready());
-            Health { is_live, is_ready, lines }
+            let dead = state.workers.iter().map(|worker| &worker.status).find(|status| status.is_dead());
+            match (&state.refused, dead) {
+                (Some(reason), _) => Err(format!("refused to start: {reason}")),
+                (None, Some(status)) => Err(status.describe()),
+                (None, None) => Ok(()),
+            }
+        })
+    }
+
+    fn is_ready(&self) -> Result<(), String> {
+        self.is_live()?;
+        self.state(|state| {
+            if state.workers.is_empty() {
+                return Err(state.waits_for.clone().unwrap_or_else(|| "starting".to_owned()));
+            }
+            let unready: Vec<String> = state
+                .workers
+                .iter()
+                .map(|worker| &worker.status)
+                .filter(|status| !status.is_ready())
+                .map(Status::describe)
+                .collect();
+            if unready.is_empty() { Ok(()) } else { Err(unready.join("; ")) }
         })
     }
 }
@@ -200,15 +226,32 @@ pub async fn start<D: Decider, P: Perform<D>>(
     performer: P,
     routes: Router,
 ) -> Result<Running, StartError> {
+    start_with(config, decider, performer, routes, Checks::default()).await
+}
+
+/// The same for a service with parts of its own, such as an edge with a view: `checks` has what they say of themselves.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with<D: Decider, P: Perform<D>>(
+    config: Config,
+    decider: D,
+    performer: P,
+    routes: Router,
+    checks: Checks,
+) -> Result<Running, StartError> {
     let config = Config { service: D::NAME.to_owned(), ..config };
     let shared = Arc::new(Shared::default());
-    let http =
-        match config.listen {
-            Some(addr) => Some(serve(addr, routes, Arc::clone(&shared)).await.map_err(|source| {
-                StartError::System { service: D::NAME, operation: format!("listen on {addr}"), source }
-            })?),
-            None => None,
-        };
+    let (live, ready) = (Arc::clone(&shared), Arc::clone(&shared));
+    checks.live("decisions", move || live.is_live());
+    checks.ready("decisions", move || ready.is_ready());
+    let http = match config.listen {
+        Some(address) => {
+            let server = Server::bind(address).await.map_err(|source| StartError::Http { service: D::NAME, source })?;
+            Some(serve(server, routes.merge(http::operations(checks.clone())), config.timeouts.shutdown / 2))
+        }
+        None => None,
+    };
     let patience = config.timeouts.shutdown;
     let launch = Launch { config, decider, performer: Arc::new(performer), shared: Arc::clone(&shared) };
     let waiting = match launch.attempt().await {
@@ -221,20 +264,22 @@ pub async fn start<D: Decider, P: Perform<D>>(
             launch.go_on(error).await;
         }
     });
-    Ok(Running { service: D::NAME, shared, http, starting, patience })
+    Ok(Running { service: D::NAME, shared, checks, http, starting, patience })
 }
 
 impl Running {
     /// How it is.
     #[must_use]
     pub fn health(&self) -> Health {
-        self.shared.health()
+        let (live, ready) = (self.checks.report(Question::Live), self.checks.report(Question::Ready));
+        let text = if live.is_fine { ready.text } else { live.text };
+        Health { is_live: live.is_fine, is_ready: live.is_fine && ready.is_fine, text: text.trim_end().to_owned() }
     }
 
     /// Where its HTTP side listens.
     #[must_use]
     pub fn http_addr(&self) -> Option<SocketAddr> {
-        self.http.as_ref().map(|http| http.addr)
+        self.http.as_ref().map(|http| http.address)
     }
 
     /// Waits until it is ready.
@@ -248,7 +293,7 @@ impl Running {
                 return Ok(());
             }
             if !health.is_live {
-                return Err(StartError::Stopped { service: self.service, reason: health.lines.join("; ") });
+                return Err(StartError::Stopped { service: self.service, reason: health.text });
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -259,7 +304,7 @@ impl Running {
         loop {
             let health = self.health();
             if !health.is_live {
-                return StartError::Stopped { service: self.service, reason: health.lines.join("; ") };
+                return StartError::Stopped { service: self.service, reason: health.text };
             }
             tokio::time::sleep(LOOK * 10).await;
         }
@@ -439,28 +484,17 @@ fn life_id() -> uuid::Uuid {
     uuid::Uuid::now_v7()
 }
 
-async fn serve(addr: SocketAddr, routes: Router, shared: Arc<Shared>) -> std::io::Result<Http> {
-    let listener = TcpListener::bind(addr).await?;
-    let addr = listener.local_addr()?;
+fn serve(server: Server, routes: Router, patience: Duration) -> Http {
+    let address = server.address();
     let (stop, mut stopped) = watch::channel(false);
-    let (live, ready) = (Arc::clone(&shared), shared);
-    let health = Router::new()
-        .route("/livez", get(move || async move { report(&live.health(), |health| health.is_live) }))
-        .route("/readyz", get(move || async move { report(&ready.health(), |health| health.is_ready) }));
-    let router = routes.merge(health);
     let task = tokio::spawn(async move {
         let until = async move {
             // The sender is gone only with the service itself, which is a stop as well.
             let _gone = stopped.wait_for(|stop| *stop).await;
         };
-        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
-            tracing::error!(%error, "http stopped");
+        if let Err(error) = server.serve(routes, until, patience).await {
+            tracing::error!(error = chain(&error), "http stopped");
         }
     });
-    Ok(Http { addr, stop, task })
-}
-
-fn report(health: &Health, well: impl Fn(&Health) -> bool) -> (StatusCode, String) {
-    let status = if well(health) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, format!("{}\n", health.lines.join("\n")))
+    Http { address, stop, task }
 }

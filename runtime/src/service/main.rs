@@ -1,14 +1,14 @@
 //! What every service's `main` does: settings, log, start, wait for a signal, stop.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Args as _, FromArgMatches};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Args, Config, Sources},
     service::Running,
+    telemetry,
 };
 
 /// The settings of a service that has none of its own.
@@ -30,7 +30,7 @@ where
     Own: clap::Args + Serialize + DeserializeOwned,
     Starting: Future<Output = anyhow::Result<Running>>,
 {
-    init_log();
+    telemetry::init_logs();
     let ran = settings::<Own>(service).and_then(|(config, own)| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(until_signal(start(config, own)))
@@ -57,6 +57,7 @@ where
     let sources = Sources::load(&Args::from_arg_matches(&matches)?)?;
     let own = sources.own(service, &Own::from_arg_matches(&matches)?)?;
     let config = sources.config(service)?;
+    telemetry::record_metrics()?;
     config.log_effective();
     Ok((config, own))
 }
@@ -79,14 +80,4 @@ async fn until_signal(starting: impl Future<Output = anyhow::Result<Running>>) -
         Some(failure) => Err(failure.into()),
         None => Ok(stopped),
     }
-}
-
-/// Log lines for people on a terminal, JSON elsewhere or if `LOG_FORMAT=json`.
-pub(crate) fn init_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let json = std::env::var("LOG_FORMAT").map_or(!std::io::stderr().is_terminal(), |format| format == "json");
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let set = if json { log.json().flatten_event(true).try_init() } else { log.try_init() };
-    // Somebody else has set up the log already: theirs stays.
-    let _theirs = set;
 }
