@@ -8,7 +8,7 @@
 #   scripts/kafka.sh kill-broker DIR        kill -9 the broker
 #   scripts/kafka.sh restart-broker DIR     start it again on the same data and port (stops it first if it runs)
 #   scripts/kafka.sh tool CLASS ARGS...     run a tool from the jars, e.g. `tool TopicCommand --list ...`;
-#                                           a name without a dot is looked for in org.apache.kafka.tools
+#                                           a short name is looked for in org.apache.kafka.tools
 #   scripts/kafka.sh run -- COMMAND...      start, run COMMAND with DACAPO_TEST_KAFKA and DACAPO_TEST_REGISTRY
 #                                           set, stop, remove the data, exit with COMMAND's code
 #
@@ -243,7 +243,7 @@ cmd_tool() {
     fetch
     local class=$1
     shift
-    case $class in *.*) ;; *) class=org.apache.kafka.tools.$class ;; esac
+    case $class in org.* | kafka.*) ;; *) class=org.apache.kafka.tools.$class ;; esac
     exec java -Xmx256m -Dorg.slf4j.simpleLogger.defaultLogLevel=error -cp "$CACHE/lib/*" "$class" "$@"
 }
 
