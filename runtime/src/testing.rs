@@ -7,6 +7,8 @@
 //!     .then([PaymentRequested { .. }]);
 //! ```
 
+pub mod contract;
+
 use uuid::Uuid;
 
 use crate::decider::{Decider, Decision, Heard, TimestampMs};

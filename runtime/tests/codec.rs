@@ -1,0 +1,196 @@
+//! Framed bodies: what reads, what never will, and what may later.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod probe;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use probe::{Count, Counted};
+use runtime::{
+    Message,
+    codec::{DecodeError, Readers, SchemaRef, SchemaSource, Vocabulary, Writers, in_system, unframe},
+    registry::{Registered, RegistryError},
+};
+use uuid::Uuid;
+
+/// A table of schemas in place of a registry.
+#[derive(Default)]
+struct Table {
+    schemas: Mutex<HashMap<SchemaRef, String>>,
+    is_down: Mutex<bool>,
+    asked: AtomicUsize,
+}
+
+impl Table {
+    fn put(&self, schema: SchemaRef, text: &str) {
+        self.schemas.lock().unwrap().insert(schema, text.to_owned());
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl SchemaSource for Table {
+    fn schema(&self, schema: SchemaRef) -> Result<Registered, RegistryError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let (url, operation) = ("table".to_owned(), format!("give schema {schema}"));
+        if *self.is_down.lock().unwrap() {
+            return Err(RegistryError::Unavailable { url, operation, reason: "it is down".to_owned() });
+        }
+        match self.schemas.lock().unwrap().get(&schema) {
+            Some(text) => Ok(Registered { id: None, version: None, text: text.clone() }),
+            None => Err(RegistryError::Refused { url, operation, code: 40_403, message: "no such schema".to_owned() }),
+        }
+    }
+}
+
+fn writers(table: &Table, system: &str) -> Writers {
+    Writers::with_ids(system, probe::Event::RECORDS, |subject, text| {
+        let id = 100 + u32::try_from(subject.len()).unwrap();
+        table.put(SchemaRef::Id(id), text);
+        Ok(id)
+    })
+    .unwrap()
+}
+
+fn counted(amount: i64) -> probe::Event {
+    Counted { amount, occurred_at: 5 }.into()
+}
+
+fn encoded(writers: &Writers, event: &probe::Event) -> Vec<u8> {
+    let mut out = Vec::new();
+    writers.encode(event, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn an_event_goes_there_and_back_and_its_schema_is_asked_for_once() {
+    for system in ["musiccorp", "acme"] {
+        let table = Arc::new(Table::default());
+        let writers = writers(&table, system);
+        let readers = Readers::new(Arc::clone(&table) as Arc<dyn SchemaSource>);
+        let vocabulary = Vocabulary::<probe::Event>::new(system);
+        for amount in 0..3 {
+            let bytes = encoded(&writers, &counted(amount));
+            let decoded = readers.decode(Some(&bytes), None).unwrap();
+            assert_eq!(decoded.schema.full_name, format!("com.{system}.probe.Counted"));
+            assert_eq!(vocabulary.read(&decoded).unwrap(), Some(counted(amount)));
+        }
+        assert_eq!(table.asked(), 1);
+        assert!(Vocabulary::<probe::Command>::new(system).find("com.musiccorp.probe.Counted").is_none());
+    }
+}
+
+#[test]
+fn a_schema_id_may_stand_in_a_header() {
+    let table = Arc::new(Table::default());
+    let bytes = encoded(&writers(&table, "musiccorp"), &counted(7));
+    let guid = Uuid::from_u128(7);
+    let text = in_system(probe::Event::RECORDS[0].schema.unwrap(), "musiccorp").into_owned();
+    table.put(SchemaRef::Guid(guid), &text);
+    let readers = Readers::new(table);
+    let (SchemaRef::Id(id), body) = unframe(&bytes, None).unwrap() else { panic!("no id") };
+    let by_id: Vec<u8> = [0].into_iter().chain(id.to_be_bytes()).collect();
+    let by_guid: Vec<u8> = [1].into_iter().chain(*guid.as_bytes()).collect();
+    for header in [by_id, by_guid] {
+        assert_eq!(readers.decode(Some(body), Some(&header)).unwrap().read::<Counted>().unwrap().amount, 7);
+    }
+    for odd in [vec![], vec![0, 1], vec![2; 17], vec![1; 16]] {
+        assert!(matches!(readers.decode(Some(body), Some(&odd)), Err(DecodeError::NotFramed { .. })));
+    }
+}
+
+#[test]
+fn what_never_reads_is_permanent_and_says_why() {
+    let table = Arc::new(Table::default());
+    let bytes = encoded(&writers(&table, "musiccorp"), &counted(i64::MAX));
+    table.put(SchemaRef::Id(1), "{\"type\": \"string\"}");
+    table.put(SchemaRef::Id(2), "no schema");
+    let readers = Readers::new(table);
+    let read = |value: Option<&[u8]>| {
+        let decoded = readers.decode(value, None)?;
+        decoded.read::<Counted>()
+    };
+    let truncated = &bytes[..bytes.len() - 1];
+    let longer = [&bytes[..], &[0]].concat();
+    let cases: [(Option<&[u8]>, &str); 7] = [
+        (None, "the record has no body"),
+        (Some(b""), "found 0 bytes"),
+        (Some(b"{\"a\":1}"), "found 7 bytes starting [7b 22"),
+        (Some(&[0, 0, 0, 0, 1, 2]), "schema 1 cannot be used"),
+        (Some(&[0, 0, 0, 0, 2, 2]), "schema 2 cannot be used"),
+        (Some(truncated), "a body of com.musiccorp.probe.Counted cannot be read"),
+        (Some(&longer), "a body of com.musiccorp.probe.Counted cannot be read"),
+    ];
+    for (value, expected) in cases {
+        let error = read(value).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(!error.is_transient(), "{error}");
+    }
+}
+
+#[test]
+fn a_panic_over_a_body_is_that_bodys_fault() {
+    #[derive(Debug)]
+    struct Counted;
+    impl<'de> serde::Deserialize<'de> for Counted {
+        fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+            panic!("a reader's bug")
+        }
+    }
+    let table = Arc::new(Table::default());
+    let bytes = encoded(&writers(&table, "musiccorp"), &counted(1));
+    let readers = Readers::new(table);
+    let error = readers.decode(Some(&bytes), None).unwrap().read::<Counted>().unwrap_err();
+    assert!(matches!(error, DecodeError::Body { .. }));
+}
+
+#[test]
+fn a_registry_that_is_down_is_asked_again() {
+    let table = Arc::new(Table::default());
+    let bytes = encoded(&writers(&table, "musiccorp"), &counted(1));
+    let readers = Readers::new(Arc::clone(&table) as Arc<dyn SchemaSource>);
+    *table.is_down.lock().unwrap() = true;
+    assert!(readers.decode(Some(&bytes), None).unwrap_err().is_transient());
+    *table.is_down.lock().unwrap() = false;
+    assert!(readers.decode(Some(&bytes), None).is_ok());
+}
+
+#[test]
+fn a_schema_that_is_not_there_may_come_for_a_while_and_then_is_given_up() {
+    let table = Arc::new(Table::default());
+    let readers = Readers::new(Arc::clone(&table) as Arc<dyn SchemaSource>);
+    let value = [0, 0, 0, 0, 9, 0];
+    assert!(readers.decode(Some(&value), None).unwrap_err().is_transient(), "a replica may lag behind the record");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let error = readers.decode(Some(&value), None).unwrap_err();
+        if !error.is_transient() {
+            assert!(matches!(error, DecodeError::UnknownSchema { schema: SchemaRef::Id(9) }));
+            break;
+        }
+        assert!(Instant::now() < deadline, "never given up");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    let asked = table.asked();
+    assert!(readers.decode(Some(&value), None).is_err());
+    assert_eq!(table.asked(), asked, "the answer stands for a while");
+}
+
+#[test]
+fn a_record_that_is_not_written_here_is_refused_and_leaves_nothing_behind() {
+    let table = Table::default();
+    let writers = writers(&table, "musiccorp");
+    let mut out = vec![1, 2];
+    assert!(writers.encode(&probe::Command::from(Count { amount: 1 }), &mut out).is_err());
+    assert_eq!(out, [1, 2]);
+}

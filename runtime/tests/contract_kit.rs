@@ -1,0 +1,88 @@
+//! The contract kit finds what it is for.
+
+mod good {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub(crate) struct TimerFired {
+        pub(crate) due_at: i64,
+    }
+
+    runtime::says! {
+        /// What is written.
+        pub(crate) enum Command in "../schemas" { inbox of "runtime" { TimerFired = 1 } }
+    }
+}
+
+mod greedy {
+    #[derive(Debug, Clone, PartialEq, serde::Deserialize, serde::Serialize)]
+    pub(crate) struct TimerFired {
+        pub(crate) a_field_nobody_writes: i64,
+    }
+
+    runtime::hears! {
+        /// What is heard.
+        pub(crate) enum Input { inbox of "runtime" { TimerFired } }
+    }
+}
+
+mod forgetful {
+    use serde::{Deserialize, Serialize};
+
+    /// Reads a number and writes another.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub(crate) struct TimerFired {
+        #[serde(skip_deserializing)]
+        pub(crate) due_at: i64,
+    }
+
+    runtime::says! {
+        /// What is written.
+        pub(crate) enum Command in "../schemas" { inbox of "runtime" { TimerFired = 1 } }
+    }
+}
+
+mod unknown {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    pub(crate) struct NobodySaysThis {}
+
+    runtime::hears! {
+        /// What is heard.
+        pub(crate) enum Input { events of "nobody" { NobodySaysThis } }
+    }
+}
+
+use runtime::testing::contract;
+
+const SCHEMAS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas");
+
+fn objection(check: fn()) -> String {
+    let panic = std::panic::catch_unwind(check).expect_err("it was passed");
+    panic.downcast_ref::<String>().expect("an objection in words").clone()
+}
+
+#[test]
+fn what_fits_passes() {
+    contract::reads::<good::Command>(SCHEMAS);
+    contract::writes::<good::Command>(SCHEMAS);
+}
+
+#[test]
+fn a_field_that_nobody_writes_is_found() {
+    let text = objection(|| contract::reads::<greedy::Input>(SCHEMAS));
+    assert!(text.contains("runtime/inbox/TimerFired/v1.avsc") && text.contains("a_field_nobody_writes"), "{text}");
+}
+
+#[test]
+fn a_struct_that_writes_another_thing_is_found() {
+    let text = objection(|| contract::writes::<forgetful::Command>(SCHEMAS));
+    assert!(text.contains("runtime/inbox/TimerFired/v1.avsc: the struct writes its example differently"), "{text}");
+}
+
+#[test]
+fn a_record_that_nobody_says_is_found() {
+    let text = objection(|| contract::reads::<unknown::Input>(SCHEMAS));
+    assert!(text.contains("NobodySaysThis of nobody is not in"), "{text}");
+}
