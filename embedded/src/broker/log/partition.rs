@@ -1,0 +1,434 @@
+//! One partition: appends under its own lock, reads outside of it, readers woken exactly when there is more for them.
+//!
+//! Owns the segments, the offsets (start, end, last stable) and the producers' state of one partition. Knows no topic
+//! settings beyond [`LogSettings`], no coordinator and no connection.
+
+use super::LogSettings;
+use super::batch::{self, BatchHeader, Marker};
+use super::open::{self, OpenError};
+use super::producers::{Aborted, Producers, Txn, Verdict};
+use super::segment::{Segment, Slice};
+use crate::broker::sync::lock;
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
+use tokio::sync::Notify;
+
+/// Kafka counts leader changes; a single node has none.
+pub(crate) const LEADER_EPOCH: i32 = 0;
+
+/// A fetch that waits for more; one per connection, however many partitions it asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Waiter(Notify);
+
+impl Waiter {
+    pub(crate) async fn woken(&self) {
+        self.0.notified().await;
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Partition {
+    name: String,
+    log: Mutex<Log>,
+}
+
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) dir: PathBuf,
+    pub(super) settings: LogSettings,
+    /// Never empty; the last one is written to.
+    pub(super) segments: Vec<Segment>,
+    pub(super) log_start: i64,
+    pub(super) next_offset: i64,
+    pub(super) producers: Producers,
+    pub(super) unsynced: bool,
+    waiters: Vec<Waiting>,
+    deleted: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    waiter: Weak<Waiter>,
+    committed_only: bool,
+}
+
+/// What became of a produced batch.
+#[derive(Debug)]
+pub(crate) struct Appended {
+    pub base_offset: i64,
+    pub log_start: i64,
+    /// The file to sync before this may be acknowledged, when the policy asks for it.
+    pub file: Arc<File>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadAsk {
+    pub offset: i64,
+    pub max_bytes: usize,
+    pub committed_only: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct ReadView {
+    pub high_watermark: i64,
+    pub last_stable: i64,
+    pub log_start: i64,
+    /// `None` when there is nothing to read yet.
+    pub slice: Option<Slice>,
+}
+
+/// What a look-up by time asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seek {
+    Earliest,
+    Latest { committed_only: bool },
+    MaxTimestamp,
+    At(i64),
+}
+
+/// An offset and the timestamp of the record there; -1 where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub offset: i64,
+    pub timestamp: i64,
+}
+
+impl Partition {
+    /// Opens the directory, making it when it is not there, and brings the log into a sound state.
+    pub(crate) fn open(dir: &Path, settings: LogSettings, log_start: i64) -> Result<Self, OpenError> {
+        let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let opened = open::open(dir, log_start)?;
+        let log = Log {
+            dir: dir.to_path_buf(),
+            settings,
+            segments: opened.segments,
+            log_start: opened.log_start,
+            next_offset: opened.next_offset,
+            producers: opened.producers,
+            unsynced: false,
+            waiters: Vec::new(),
+            deleted: false,
+        };
+        Ok(Partition { name, log: Mutex::new(log) })
+    }
+
+    /// Topic and number, as in `orders-3`.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Appends what a client produced: one batch, checked, placed and written as it came.
+    pub(crate) fn append(&self, bytes: &Bytes, now_ms: i64) -> Result<Appended, ResponseError> {
+        let mut header = batch::check_produced(bytes)?;
+        let mut log = lock(&self.log);
+        log.check_usable()?;
+        if bytes.len() > log.settings.max_message_bytes {
+            return Err(ResponseError::MessageTooLarge);
+        }
+        if let Verdict::Duplicate { base_offset } = log.producers.judge(&header)? {
+            return Ok(log.appended(base_offset));
+        }
+        header.base_offset = log.next_offset;
+        log.write(&header, bytes, None, now_ms).map_err(|error| self.storage_error(&error))?;
+        Ok(log.appended(header.base_offset))
+    }
+
+    /// Appends the marker that ends a producer's transaction here, unless nothing of it was ever announced here.
+    pub(crate) fn end_txn(
+        &self,
+        producer_id: i64,
+        epoch: i16,
+        marker: Marker,
+        now_ms: i64,
+    ) -> Result<Option<Arc<File>>, ResponseError> {
+        let bytes = batch::marker_batch(producer_id, epoch, marker, 0, now_ms);
+        let mut header = BatchHeader::parse(&bytes).map_err(|_| ResponseError::UnknownServerError)?;
+        let mut log = lock(&self.log);
+        log.check_usable()?;
+        if log.producers.txn_of(producer_id) == Txn::None {
+            return Ok(None);
+        }
+        header.base_offset = log.next_offset;
+        log.write(&header, &bytes, Some(marker), now_ms).map_err(|error| self.storage_error(&error))?;
+        Ok(log.segments.last().map(|segment| Arc::clone(segment.file())))
+    }
+
+    /// Announces a transaction, so that its records are accepted.
+    pub(crate) fn expect_txn(&self, producer_id: i64, epoch: i16) {
+        lock(&self.log).producers.expect(producer_id, epoch);
+    }
+
+    /// Decides a read. With a waiter, a read that finds nothing is told when there is more.
+    pub(crate) fn read(&self, ask: ReadAsk, waiter: Option<&Arc<Waiter>>) -> Result<ReadView, ResponseError> {
+        let mut log = lock(&self.log);
+        log.check_usable()?;
+        if ask.offset < log.log_start || ask.offset > log.next_offset {
+            return Err(ResponseError::OffsetOutOfRange);
+        }
+        let last_stable = log.last_stable();
+        let until = if ask.committed_only { last_stable } else { log.next_offset };
+        let slice = if ask.offset < until {
+            log.segment_of(ask.offset).map(|segment| segment.slice(ask.offset, until, ask.max_bytes))
+        } else {
+            None
+        };
+        if let (None, Some(waiter)) = (&slice, waiter) {
+            log.wait(waiter, ask.committed_only);
+        }
+        Ok(ReadView { high_watermark: log.next_offset, last_stable, log_start: log.log_start, slice })
+    }
+
+    /// Aborted transactions with a record in `from..to`.
+    pub(crate) fn aborted_between(&self, from: i64, to: i64) -> Vec<Aborted> {
+        lock(&self.log).producers.aborted_between(from, to)
+    }
+
+    pub(crate) fn next_offset(&self) -> i64 {
+        lock(&self.log).next_offset
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        lock(&self.log).segments.iter().map(Segment::size).sum()
+    }
+
+    /// Looks an offset up by position or time.
+    pub(crate) fn seek(&self, seek: Seek) -> Result<Found, ResponseError> {
+        let (slices, log_start, bound) = {
+            let log = lock(&self.log);
+            log.check_usable()?;
+            match seek {
+                Seek::Earliest => return Ok(Found { offset: log.log_start, timestamp: -1 }),
+                Seek::Latest { committed_only: true } => {
+                    return Ok(Found { offset: log.last_stable(), timestamp: -1 });
+                }
+                Seek::Latest { committed_only: false } => {
+                    return Ok(Found { offset: log.next_offset, timestamp: -1 });
+                }
+                Seek::MaxTimestamp => log.slices_for_time(log.max_timestamp()),
+                Seek::At(target) => log.slices_for_time(target),
+            }
+        };
+        for slice in slices {
+            let found = slice
+                .find(|header, bytes| {
+                    if header.is_control() || header.last_offset() < log_start {
+                        return None;
+                    }
+                    batch::first_at_or_after(bytes, bound).filter(|(offset, _)| *offset >= log_start)
+                })
+                .map_err(|error| self.storage_error(&error))?;
+            if let Some((offset, timestamp)) = found {
+                return Ok(Found { offset, timestamp });
+            }
+        }
+        Ok(Found { offset: -1, timestamp: -1 })
+    }
+
+    /// Raises the start of the log; whole segments below it are removed. Answers the new start.
+    pub(crate) fn delete_before(&self, offset: i64) -> Result<i64, ResponseError> {
+        let mut log = lock(&self.log);
+        log.check_usable()?;
+        let offset = if offset == -1 { log.next_offset } else { offset };
+        if offset < 0 || offset > log.next_offset {
+            return Err(ResponseError::OffsetOutOfRange);
+        }
+        if offset > log.log_start {
+            log.log_start = offset;
+            log.remove_segments_below_start();
+        }
+        Ok(log.log_start)
+    }
+
+    /// Applies retention: closed segments that are too old or beyond the size. Answers the start of the log if it moved.
+    pub(crate) fn retain(&self, now_ms: i64) -> Option<i64> {
+        let mut log = lock(&self.log);
+        let idle_before = now_ms.saturating_sub(log.settings.producer_idle_ms);
+        let before = log.log_start;
+        log.expire(now_ms);
+        let start = log.log_start;
+        log.producers.forget(start, idle_before);
+        (start != before).then_some(start)
+    }
+
+    pub(crate) fn set_settings(&self, settings: LogSettings) {
+        lock(&self.log).settings = settings;
+    }
+
+    /// Writes to the disk what the operating system still holds.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let file = {
+            let mut log = lock(&self.log);
+            if !std::mem::take(&mut log.unsynced) {
+                return Ok(());
+            }
+            log.segments.last().map(|segment| Arc::clone(segment.file()))
+        };
+        file.map_or(Ok(()), |file| file.sync_data())
+    }
+
+    /// Keeps what a later open would else have to find out by reading the newest segment.
+    pub(crate) fn checkpoint(&self) -> io::Result<()> {
+        let log = lock(&self.log);
+        if log.deleted { Ok(()) } else { open::write_snapshot(&log) }
+    }
+
+    /// Refuses everything from now on and removes the files.
+    pub(crate) fn delete(&self, suffix: &str) -> io::Result<()> {
+        let mut log = lock(&self.log);
+        log.deleted = true;
+        log.wake(|_| true);
+        let aside = log.dir.with_file_name(format!("{}{suffix}", self.name));
+        std::fs::rename(&log.dir, &aside)?;
+        std::fs::remove_dir_all(aside)
+    }
+
+    /// Producers whose transaction has records here.
+    pub(crate) fn open_producers(&self) -> Vec<(i64, i16)> {
+        lock(&self.log).producers.open_producers()
+    }
+
+    /// What is known of each producer: id, epoch, last sequence, last timestamp, first offset of an open transaction.
+    pub(crate) fn producers(&self) -> Vec<(i64, i16, i32, i64, i64)> {
+        let log = lock(&self.log);
+        log.producers
+            .iter()
+            .map(|(id, producer)| {
+                let sequence = producer.recent.back().map_or(-1, |batch| batch.last_sequence);
+                let first_open = match producer.txn {
+                    Txn::Open { first_offset } => first_offset,
+                    Txn::None | Txn::Expected => -1,
+                };
+                (id, producer.epoch, sequence, producer.last_timestamp, first_open)
+            })
+            .collect()
+    }
+
+    fn storage_error(&self, error: &io::Error) -> ResponseError {
+        tracing::error!(partition = self.name, %error, "cannot use the log of a partition");
+        ResponseError::KafkaStorageError
+    }
+}
+
+impl Log {
+    fn check_usable(&self) -> Result<(), ResponseError> {
+        if self.deleted { Err(ResponseError::UnknownTopicOrPartition) } else { Ok(()) }
+    }
+
+    fn appended(&self, base_offset: i64) -> Appended {
+        let file = Arc::clone(self.active().file());
+        Appended { base_offset, log_start: self.log_start, file }
+    }
+
+    pub(super) fn active(&self) -> &Segment {
+        self.segments.last().expect("a log has at least one segment: open makes it, removal keeps it")
+    }
+
+    fn write(&mut self, header: &BatchHeader, bytes: &[u8], marker: Option<Marker>, now_ms: i64) -> io::Result<()> {
+        self.roll_if_due(header.size as u64, now_ms)?;
+        let stable_before = self.last_stable();
+        let head = batch::placed_header(bytes, header.base_offset, LEADER_EPOCH);
+        let active = self.segments.last_mut().expect("a log has at least one segment");
+        active.append(&head, &bytes[head.len()..])?;
+        active.note(header, now_ms);
+        self.producers.observe(header, marker);
+        self.next_offset = header.last_offset() + 1;
+        self.unsynced = true;
+        let stable_moved = self.last_stable() != stable_before;
+        self.wake(|waiting| stable_moved || !waiting.committed_only);
+        Ok(())
+    }
+
+    fn roll_if_due(&mut self, coming: u64, now_ms: i64) -> io::Result<()> {
+        let active = self.active();
+        let aged =
+            active.first_append_ms().is_some_and(|first| now_ms.saturating_sub(first) >= self.settings.segment_ms);
+        let full = active.size() + coming > self.settings.segment_bytes;
+        if active.size() == 0 || !(full || aged) {
+            return Ok(());
+        }
+        // The snapshot of a closed segment spares the next open from reading it; without one it is read.
+        if let Err(error) = open::write_snapshot(self) {
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot keep the index of a closed segment");
+        }
+        let next = Segment::open(&self.dir, self.next_offset)?;
+        self.segments.push(next);
+        Ok(())
+    }
+
+    /// First offset that a reader of committed records may not see yet.
+    fn last_stable(&self) -> i64 {
+        self.producers.first_open().unwrap_or(self.next_offset)
+    }
+
+    fn segment_of(&self, offset: i64) -> Option<&Segment> {
+        let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
+        self.segments.get(after.checked_sub(1)?)
+    }
+
+    fn max_timestamp(&self) -> i64 {
+        self.segments.iter().map(Segment::max_timestamp).max().unwrap_or(i64::MIN)
+    }
+
+    fn slices_for_time(&self, target: i64) -> (Vec<Slice>, i64, i64) {
+        let slices = self
+            .segments
+            .iter()
+            .filter(|segment| segment.size() > 0 && segment.max_timestamp() >= target)
+            .map(|segment| segment.slice_by_time(target))
+            .collect();
+        (slices, self.log_start, target)
+    }
+
+    fn wait(&mut self, waiter: &Arc<Waiter>, committed_only: bool) {
+        let mine = |waiting: &Waiting| std::ptr::eq(waiting.waiter.as_ptr(), Arc::as_ptr(waiter));
+        if let Some(known) = self.waiters.iter_mut().find(|waiting| mine(waiting)) {
+            known.committed_only = committed_only;
+            return;
+        }
+        self.waiters.retain(|waiting| waiting.waiter.strong_count() > 0);
+        self.waiters.push(Waiting { waiter: Arc::downgrade(waiter), committed_only });
+    }
+
+    fn wake(&mut self, whom: impl Fn(&Waiting) -> bool) {
+        self.waiters.retain(|waiting| {
+            if !whom(waiting) {
+                return true;
+            }
+            if let Some(waiter) = waiting.waiter.upgrade() {
+                waiter.0.notify_one();
+            }
+            false
+        });
+    }
+
+    fn remove_segments_below_start(&mut self) {
+        while self.segments.len() > 1 && self.segments[1].base_offset <= self.log_start {
+            let gone = self.segments.remove(0);
+            open::remove_segment(&gone);
+        }
+    }
+
+    fn expire(&mut self, now_ms: i64) {
+        if !self.settings.delete {
+            return;
+        }
+        let mut total: u64 = self.segments.iter().map(Segment::size).sum();
+        while self.segments.len() > 1 {
+            let oldest = &self.segments[0];
+            let aged =
+                self.settings.retention_ms.is_some_and(|keep| oldest.max_timestamp() < now_ms.saturating_sub(keep));
+            let large = self.settings.retention_bytes.is_some_and(|keep| total - oldest.size() >= keep);
+            let next = self.segments[1].base_offset;
+            if !(aged || large) || next > self.last_stable() {
+                return;
+            }
+            total -= oldest.size();
+            self.log_start = self.log_start.max(next);
+            self.remove_segments_below_start();
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Topic settings: which exist, what values they take, what they default to.
+//!
+//! Owns the table and its checks. A setting that this broker cannot honour is refused rather than stored and ignored.
+
+use crate::broker::log::LogSettings;
+use std::collections::BTreeMap;
+
+/// Settings of one topic that were set for it.
+pub(crate) type Configs = BTreeMap<String, String>;
+
+/// The numbers Kafka's protocol gives to types of settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Boolean = 1,
+    String = 2,
+    Int = 3,
+    Long = 5,
+    Double = 6,
+    List = 7,
+}
+
+/// One known setting.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    pub name: &'static str,
+    pub default: &'static str,
+    pub kind: Kind,
+    /// The only values this broker honours; empty when any value of the kind from `min` up will do.
+    pub only: &'static [&'static str],
+    pub min: i64,
+    pub about: &'static str,
+}
+
+const fn number(name: &'static str, default: &'static str, kind: Kind, min: i64, about: &'static str) -> Setting {
+    Setting { name, default, kind, only: &[], min, about }
+}
+
+const fn choice(
+    name: &'static str,
+    default: &'static str,
+    kind: Kind,
+    only: &'static [&'static str],
+    about: &'static str,
+) -> Setting {
+    Setting { name, default, kind, only, min: 0, about }
+}
+
+pub(crate) const SETTINGS: &[Setting] = &[
+    choice(
+        "cleanup.policy",
+        "delete",
+        Kind::List,
+        &["delete", "compact", "compact,delete", "delete,compact", ""],
+        "what happens to old records; compaction is accepted and keeps everything",
+    ),
+    choice("compression.type", "producer", Kind::String, &["producer"], "batches are kept as producers sent them"),
+    number("delete.retention.ms", "86400000", Kind::Long, 0, "how long a compacted topic keeps deletions"),
+    number("file.delete.delay.ms", "60000", Kind::Long, 0, "files are removed at once"),
+    number("flush.messages", "9223372036854775807", Kind::Long, 1, "the broker's sync policy decides"),
+    number("flush.ms", "9223372036854775807", Kind::Long, 0, "the broker's sync policy decides"),
+    number("index.interval.bytes", "4096", Kind::Int, 0, "the index lives in memory"),
+    number("max.compaction.lag.ms", "9223372036854775807", Kind::Long, 1, "not used: compaction keeps everything"),
+    number("max.message.bytes", "1048588", Kind::Int, 0, "largest record batch"),
+    number("message.timestamp.after.max.ms", "9223372036854775807", Kind::Long, 0, "timestamps are not judged"),
+    number("message.timestamp.before.max.ms", "9223372036854775807", Kind::Long, 0, "timestamps are not judged"),
+    choice("message.timestamp.type", "CreateTime", Kind::String, &["CreateTime"], "timestamps are the producers'"),
+    number("min.cleanable.dirty.ratio", "0.5", Kind::Double, 0, "not used: compaction keeps everything"),
+    number("min.compaction.lag.ms", "0", Kind::Long, 0, "not used: compaction keeps everything"),
+    number(
+        "min.insync.replicas",
+        "1",
+        Kind::Int,
+        1,
+        "one node is one replica: a larger number is kept and has no effect",
+    ),
+    choice("preallocate", "false", Kind::Boolean, &["false"], "files grow as records come"),
+    number("retention.bytes", "-1", Kind::Long, -1, "closed segments beyond this size are removed; -1 keeps all"),
+    number("retention.ms", "604800000", Kind::Long, -1, "closed segments older than this are removed; -1 keeps all"),
+    number("segment.bytes", "1073741824", Kind::Int, 1024, "size at which a segment is closed"),
+    number("segment.index.bytes", "10485760", Kind::Int, 4, "the index lives in memory"),
+    number("segment.jitter.ms", "0", Kind::Long, 0, "not used"),
+    number("segment.ms", "604800000", Kind::Long, 1, "age at which a segment is closed"),
+    choice("unclean.leader.election.enable", "false", Kind::Boolean, &["false", "true"], "one node elects nobody"),
+];
+
+pub(crate) fn setting(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// Checks one value; the error is what the client is told.
+pub(crate) fn check(name: &str, value: &str) -> Result<(), String> {
+    let setting = setting(name).ok_or_else(|| format!("unknown topic setting {name}"))?;
+    let wrong = |why: &str| Err(format!("invalid value {value:?} for {name}: {why}"));
+    if !setting.only.is_empty() {
+        let plain: String = value.chars().filter(|c| !c.is_whitespace()).collect();
+        return if setting.only.contains(&plain.as_str()) {
+            Ok(())
+        } else {
+            wrong(&format!("this broker takes one of {:?}", setting.only))
+        };
+    }
+    if setting.kind == Kind::Double {
+        return match value.parse::<f64>() {
+            Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(()),
+            _ => wrong("a number from 0 to 1 is needed"),
+        };
+    }
+    let max = if setting.kind == Kind::Int { i64::from(i32::MAX) } else { i64::MAX };
+    match value.parse::<i64>() {
+        Ok(number) if number >= setting.min && number <= max => Ok(()),
+        _ => wrong(&format!("a whole number from {} to {max} is needed", setting.min)),
+    }
+}
+
+/// The value in force.
+pub(crate) fn effective<'a>(configs: &'a Configs, setting: &Setting) -> &'a str {
+    configs.get(setting.name).map_or(setting.default, String::as_str)
+}
+
+/// What the log of a topic with these settings obeys.
+pub(crate) fn log_settings(configs: &Configs) -> LogSettings {
+    let text = |name: &str| setting(name).map_or("", |setting| effective(configs, setting));
+    let number = |name: &str| text(name).parse::<i64>().unwrap_or(i64::MAX);
+    let policy = text("cleanup.policy");
+    LogSettings {
+        segment_bytes: u64::try_from(number("segment.bytes")).unwrap_or(u64::MAX),
+        segment_ms: number("segment.ms"),
+        max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or(usize::MAX),
+        retention_ms: Some(number("retention.ms")).filter(|keep| *keep >= 0),
+        retention_bytes: u64::try_from(number("retention.bytes")).ok(),
+        delete: policy.contains("delete"),
+        compact: policy.contains("compact"),
+        producer_idle_ms: 24 * 60 * 60 * 1000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_legal_value() {
+        for setting in SETTINGS {
+            assert_eq!(check(setting.name, setting.default), Ok(()), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn unknown_names_and_values_are_refused_with_a_reason() {
+        assert!(check("retention.msec", "1").unwrap_err().contains("unknown"));
+        assert!(check("retention.ms", "soon").unwrap_err().contains("whole number"));
+        assert!(check("retention.ms", "-2").is_err());
+        assert!(check("message.timestamp.type", "LogAppendTime").is_err());
+    }
+
+    #[test]
+    fn minus_one_keeps_for_ever() {
+        let configs = Configs::from([("retention.ms".to_owned(), "-1".to_owned())]);
+        assert_eq!(log_settings(&configs).retention_ms, None);
+        assert_eq!(log_settings(&Configs::new()).retention_ms, Some(604_800_000));
+    }
+}
