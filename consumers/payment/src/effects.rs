@@ -70,6 +70,18 @@ pub fn pending(state: &State) -> Vec<Effect> {
     }
 }
 
+/// Where the payment gateway is, where that is not the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Address of the payment gateway. [default: http://localhost:8090]
+    #[arg(long, env = "DACAPO_GATEWAY_URL", value_name = "URL")]
+    pub gateway_url: Option<String>,
+}
+
+/// Where the simulated outside world stands.
+const DEFAULT_URL: &str = "http://localhost:8090";
+
 /// Asks the payment gateway over HTTP.
 #[derive(Debug, Clone)]
 pub struct Gateway {
@@ -83,6 +95,14 @@ impl Gateway {
     /// The address is not understood.
     pub fn at(url: &str) -> Result<Self, OutsideError> {
         Ok(Self { gateway: Outside::at(url)? })
+    }
+
+    /// Asks the gateway where the settings say it is.
+    ///
+    /// # Errors
+    /// The address is not understood.
+    pub fn of(settings: &Settings) -> Result<Self, OutsideError> {
+        Self::at(settings.gateway_url.as_deref().unwrap_or(DEFAULT_URL))
     }
 }
 

@@ -58,6 +58,21 @@ pub fn pending(state: &State) -> Vec<Effect> {
     }
 }
 
+/// Where the picking floor and the courier are, where that is not the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Address of the picking floor. [default: http://localhost:8090]
+    #[arg(long, env = "DACAPO_FLOOR_URL", value_name = "URL")]
+    pub floor_url: Option<String>,
+    /// Address of the courier. [default: http://localhost:8090]
+    #[arg(long, env = "DACAPO_COURIER_URL", value_name = "URL")]
+    pub courier_url: Option<String>,
+}
+
+/// Where the simulated outside world stands.
+const DEFAULT_URL: &str = "http://localhost:8090";
+
 /// Asks the picking floor and the courier over HTTP.
 #[derive(Debug, Clone)]
 pub struct FloorAndCourier {
@@ -74,6 +89,15 @@ impl FloorAndCourier {
         let floor = Outside::at(floor_url)?;
         let courier = floor.and_at(courier_url)?;
         Ok(Self { floor, courier })
+    }
+
+    /// Asks the floor and the courier where the settings say they are.
+    ///
+    /// # Errors
+    /// An address is not understood.
+    pub fn of(settings: &Settings) -> Result<Self, OutsideError> {
+        let url = |setting: &Option<String>| setting.clone().unwrap_or_else(|| DEFAULT_URL.to_owned());
+        Self::at(&url(&settings.floor_url), &url(&settings.courier_url))
     }
 
     async fn pick(&self, key: &str, order_id: &str, lines: &[ItemLine]) -> Result<Answer<Command>, Unanswered> {

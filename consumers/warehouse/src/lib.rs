@@ -22,9 +22,18 @@ pub mod reads;
 
 use std::borrow::Cow;
 
-use runtime::{Decider, Decision, Heard};
+use runtime::{
+    Config, Decider, Decision, Heard,
+    service::{self, Running, StartError},
+};
 
-use crate::{effects::Effect, events::Event, evolve::State, inbox::Command, reads::Input};
+use crate::{
+    effects::{Effect, FloorAndCourier},
+    events::Event,
+    evolve::State,
+    inbox::Command,
+    reads::Input,
+};
 
 /// The warehouse service.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,4 +63,12 @@ impl Decider for Warehouse {
     fn pending(&self, state: &State) -> Vec<Effect> {
         effects::pending(state)
     }
+}
+
+/// Starts the service.
+///
+/// # Errors
+/// Something that waiting does not resolve keeps it from starting.
+pub async fn service(config: Config, outside: FloorAndCourier) -> Result<Running, StartError> {
+    service::start(config, Warehouse, outside, axum::Router::new()).await
 }

@@ -1,0 +1,11 @@
+//! The warehouse as a program of its own.
+
+use std::process::ExitCode;
+
+use warehouse::effects::{FloorAndCourier, Settings};
+
+fn main() -> ExitCode {
+    runtime::service::run("warehouse", |config, settings: Settings| async move {
+        Ok(warehouse::service(config, FloorAndCourier::of(&settings)?).await?)
+    })
+}
