@@ -282,6 +282,12 @@ impl Running {
         self.http.as_ref().map(|http| http.address)
     }
 
+    /// How many partitions it decides for now.
+    #[must_use]
+    pub fn deciding(&self) -> usize {
+        self.shared.state(|state| state.workers.iter().map(|worker| worker.status.deciding()).sum())
+    }
+
     /// Waits until it is ready.
     ///
     /// # Errors

@@ -1,0 +1,501 @@
+//! A whole service on a broker: exactly once through crashes, rebuilds, forwarding, dead letters, timers, effects, instances.
+//!
+//! Runs on the broker and registry in `DACAPO_TEST_KAFKA` and `DACAPO_TEST_REGISTRY`, else on the embedded pair.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cluster;
+mod probe;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use cluster::{Cluster, PATIENCE};
+use probe::{Command, Count, Event, Pinged, Probe, Replied, Request, Source};
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::{Header, Headers, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+use runtime::{
+    Answer, Config, Due, Message, Perform, Unanswered,
+    codec::{Readers, SchemaSource, Vocabulary, Writers},
+    core::{RuntimeRecord, partition_of},
+    envelope::{Bare, Envelope},
+    kafka::{TopicKind, TopicSpec},
+    message::topic,
+    publisher::{Authority, Outgoing, Publisher},
+    service::{Running, start},
+};
+
+/// Answers what it is asked, and keeps a list; or keeps silent while told to.
+#[derive(Clone, Default)]
+struct World {
+    asked: Arc<Mutex<Vec<String>>>,
+    silent: Arc<AtomicBool>,
+}
+
+impl Perform<Probe> for World {
+    async fn perform(&self, due: Due<Request>) -> Result<Answer<Command>, Unanswered> {
+        self.asked.lock().unwrap().push(due.effect.0.clone());
+        if self.silent.load(Ordering::SeqCst) {
+            return Err(Unanswered::new("silent"));
+        }
+        let command = Replied { request: due.effect.0, amount: 100 }.into();
+        Ok(Answer { outcome: "done".to_owned(), command })
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    partition: i32,
+    offset: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<(String, Vec<u8>)>,
+    envelope: Option<Envelope>,
+}
+
+impl Seen {
+    fn header(&self, name: &str) -> Option<String> {
+        let (_, value) = self.headers.iter().rev().find(|(known, _)| known == name)?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    }
+}
+
+struct Stage {
+    cluster: Cluster,
+    source: Publisher,
+    edge: Publisher,
+    raw: BaseProducer,
+    probe: Probe,
+    world: World,
+}
+
+impl Stage {
+    async fn set() -> Option<Self> {
+        let cluster = Cluster::start("probe").await?;
+        let (system, partitions) = (cluster.config.system.clone(), cluster.config.partitions);
+        let mut specs = TopicSpec::of_service(&system, "probe", partitions);
+        specs.push(TopicSpec::new(topic(&system, "source", runtime::Channel::Events), partitions, TopicKind::Events));
+        cluster.create(&specs).await;
+        let records = [Source::RECORDS, Event::RECORDS, Command::RECORDS, RuntimeRecord::RECORDS].concat();
+        cluster.register(&records);
+        let source = publisher(&cluster, "source", Source::RECORDS);
+        let edge = publisher(&cluster, "probe", Command::RECORDS);
+        let raw = ClientConfig::new().set("bootstrap.servers", &cluster.config.bootstrap).create().unwrap();
+        Some(Self { cluster, source, edge, raw, probe: Probe::default(), world: World::default() })
+    }
+
+    fn config(&self) -> Config {
+        self.cluster.config.clone()
+    }
+
+    async fn start(&self) -> Running {
+        self.start_as(self.config()).await
+    }
+
+    async fn start_as(&self, config: Config) -> Running {
+        let running = start(config, self.probe.clone(), self.world.clone(), axum::Router::new()).await.unwrap();
+        tokio::time::timeout(PATIENCE, running.ready()).await.expect("ready in time").unwrap();
+        running
+    }
+
+    async fn ping(&self, key: &str, target: &str, mode: &str, amount: i64) {
+        self.pings([(key, target, mode, amount)]).await;
+    }
+
+    async fn pings<'a>(&self, pings: impl IntoIterator<Item = (&'a str, &'a str, &'a str, i64)>) {
+        let batch = pings.into_iter().map(|(key, target, mode, amount)| {
+            Outgoing::new(key, Pinged { target: target.to_owned(), mode: mode.to_owned(), amount })
+        });
+        self.source.publish::<Source>(batch, PATIENCE).await.unwrap();
+    }
+
+    fn topic(&self, service: &str, channel: runtime::Channel) -> String {
+        topic(&self.cluster.config.system, service, channel)
+    }
+
+    fn dead_letters(&self) -> Vec<Seen> {
+        self.read(&format!("dlq.{}.probe", self.cluster.config.system))
+    }
+
+    fn events(&self) -> Vec<Seen> {
+        self.read(&self.topic("probe", runtime::Channel::Events))
+    }
+
+    fn bodies(&self) -> Vec<(String, Event)> {
+        let readers = Readers::new(Arc::new(self.cluster.registry.clone()) as Arc<dyn SchemaSource>);
+        let vocabulary = Vocabulary::<Event>::new(&self.cluster.config.system);
+        let events = self.events().into_iter();
+        events
+            .map(|seen| {
+                let decoded = readers.decode(seen.value.as_deref(), None).unwrap();
+                (String::from_utf8(seen.key.unwrap()).unwrap(), vocabulary.read(&decoded).unwrap().unwrap())
+            })
+            .collect()
+    }
+
+    fn counted(&self) -> i64 {
+        let amount = |event: &Event| if let Event::Counted(counted) = event { counted.amount } else { 0 };
+        self.bodies().iter().map(|(_, event)| amount(event)).sum()
+    }
+
+    /// Every committed record of a topic, up to its end as it is now.
+    fn read(&self, topic: &str) -> Vec<Seen> {
+        let reader: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.cluster.config.bootstrap)
+            .set("group.id", "look")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .create()
+            .unwrap();
+        let mut left: BTreeSet<i32> = (0..self.cluster.config.partitions).collect();
+        let mut all = TopicPartitionList::new();
+        for partition in &left {
+            all.add_partition_offset(topic, *partition, Offset::Beginning).unwrap();
+        }
+        reader.assign(&all).unwrap();
+        let mut seen = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        while !left.is_empty() {
+            assert!(Instant::now() < deadline, "{topic} could not be read to its end");
+            match reader.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    let pairs: Vec<(&str, Option<&[u8]>)> = message
+                        .headers()
+                        .map(|headers| headers.iter().map(|h| (h.key, h.value)).collect())
+                        .unwrap_or_default();
+                    let bare = Bare {
+                        topic,
+                        partition: message.partition(),
+                        offset: message.offset(),
+                        timestamp_ms: message.timestamp().to_millis().unwrap(),
+                        key: message.key().and_then(|key| std::str::from_utf8(key).ok()),
+                    };
+                    seen.push(Seen {
+                        partition: message.partition(),
+                        offset: message.offset(),
+                        key: message.key().map(<[u8]>::to_vec),
+                        value: message.payload().map(<[u8]>::to_vec),
+                        headers: pairs.iter().map(|(n, v)| ((*n).to_owned(), v.unwrap_or_default().to_vec())).collect(),
+                        envelope: Envelope::read(bare, pairs).ok(),
+                    });
+                }
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(partition))) => {
+                    left.remove(&partition);
+                }
+                Some(Err(error)) => panic!("{topic}: {error}"),
+                None => {}
+            }
+        }
+        seen
+    }
+
+    /// Waits until a look at the topics shows what is wanted.
+    async fn until<T>(&self, what: &str, look: impl Fn(&Self) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = tokio::task::block_in_place(|| look(self)) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "never came: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn until_counted(&self, total: i64) {
+        self.until(&format!("a total of {total}"), |stage| (stage.counted() >= total).then_some(())).await;
+    }
+
+    fn put(&self, topic: &str, partition: i32, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, &str)]) {
+        let owned = headers
+            .iter()
+            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }));
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(partition).headers(owned);
+        (record.key, record.payload) = (key, value);
+        self.raw.send(record).map_err(|(error, _)| error).unwrap();
+        self.raw.flush(PATIENCE).unwrap();
+    }
+}
+
+fn publisher(cluster: &Cluster, service: &str, records: &[runtime::RecordType]) -> Publisher {
+    let config = cluster.config.for_service(service);
+    let writers = Writers::look_up(&cluster.registry, &config.system, records).unwrap();
+    Publisher::new(&config, Authority::Service, writers).unwrap()
+}
+
+/// The sequence numbers of each entity are 1, 2, 3 … and no id comes twice.
+fn assert_whole(events: &[Seen]) {
+    let mut last: BTreeMap<&[u8], u64> = BTreeMap::new();
+    let mut ids = BTreeSet::new();
+    for event in events {
+        let envelope = event.envelope.as_ref().unwrap();
+        let due = last.entry(event.key.as_deref().unwrap()).or_default();
+        *due += 1;
+        assert_eq!(envelope.sequence, Some(*due), "of {}", envelope.subject);
+        assert!(ids.insert(envelope.id), "{} twice", envelope.id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_decides_what_it_hears_and_stops_within_seconds() {
+    let Some(stage) = Stage::set().await else { return };
+    let running = stage.start().await;
+    stage.pings((1..=20).map(|n| ("order-1", "order-1", "count", n))).await;
+    stage.edge.publish::<Command>([Outgoing::new("order-2", Count { amount: 5 })], PATIENCE).await.unwrap();
+    stage.until_counted(215).await;
+    let asked = Instant::now();
+    assert!(running.stop().await);
+    assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
+    assert_whole(&stage.events());
+    let first = &stage.events()[0];
+    assert_eq!(first.partition, partition_of(first.key.as_deref().unwrap(), stage.cluster.config.partitions));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_is_decided_once_whatever_crashes() {
+    let Some(stage) = Stage::set().await else { return };
+    let mut total = 0;
+    for round in 0..3_i64 {
+        let running = stage.start().await;
+        let keys: Vec<String> = (0..200).map(|n| format!("order-{}", n % 17)).collect();
+        stage.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
+        total += 200;
+        if round == 1 {
+            stage.until_counted(total - 150).await;
+        }
+        running.crash().await;
+    }
+    let running = stage.start().await;
+    stage.until_counted(total).await;
+    assert!(running.stop().await);
+    assert_eq!(stage.counted(), total);
+    assert_whole(&stage.events());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_the_store_changes_nothing_anyone_can_see() {
+    let Some(stage) = Stage::set().await else { return };
+    let data = tempfile::tempdir().unwrap();
+    let config = Config { data_dir: Some(data.path().to_owned()), instance: Some("a".to_owned()), ..stage.config() };
+    let running = stage.start_as(config.clone()).await;
+    let keys: Vec<String> = (0..50).map(|n| format!("order-{}", n % 7)).collect();
+    stage.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
+    stage.ping("order-1", "order-1", "ask", 9).await;
+    stage.until_counted(50).await;
+    stage.until("the answer heeded", |stage| heeded(stage).then_some(())).await;
+    assert!(running.stop().await);
+    let (events, asked) = (stage.events().len(), stage.world.asked.lock().unwrap().len());
+    for forget in [false, true] {
+        if forget {
+            std::fs::remove_dir_all(data.path()).unwrap();
+        }
+        let running = stage.start_as(config.clone()).await;
+        stage.ping("order-1", "order-1", "count", 1).await;
+        let total = if forget { 52 } else { 51 };
+        stage.until_counted(total).await;
+        assert!(running.stop().await);
+        assert_eq!(stage.counted(), total);
+    }
+    assert_eq!(stage.events().len(), events + 2, "nothing but what was asked for was said");
+    assert_eq!(stage.world.asked.lock().unwrap().len(), asked, "nobody was asked again");
+    assert_whole(&stage.events());
+}
+
+fn heeded(stage: &Stage) -> bool {
+    stage.bodies().iter().any(|(_, event)| matches!(event, Event::Heeded(_)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_for_another_partition_is_forwarded_once() {
+    let Some(stage) = Stage::set().await else { return };
+    let running = stage.start().await;
+    let pings: Vec<(String, String)> = (0..40).map(|n| (format!("order-{n}"), format!("customer-{}", n % 5))).collect();
+    stage.pings(pings.iter().map(|(key, target)| (key.as_str(), target.as_str(), "count", 1))).await;
+    stage.until_counted(40).await;
+    assert!(running.stop().await);
+    let events = stage.events();
+    assert_eq!(events.len(), 40);
+    assert_whole(&events);
+    let partitions = stage.cluster.config.partitions;
+    for event in events {
+        let envelope = event.envelope.unwrap();
+        assert_eq!(event.partition, partition_of(envelope.subject.as_bytes(), partitions));
+        let cause = envelope.cause_position.unwrap();
+        match envelope.origin_position {
+            Some(origin) => assert!(cause.topic.ends_with(".inbox") && origin.topic.ends_with("source.events")),
+            None => assert!(cause.topic.ends_with("source.events")),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_becomes_a_dead_letter_and_the_rest_goes_on() {
+    let Some(stage) = Stage::set().await else { return };
+    let running = stage.start().await;
+    let (source, partition) = (stage.topic("source", runtime::Channel::Events), 0);
+    let key = (0..).map(|n| format!("order-{n}")).find(|key| partition_of(key.as_bytes(), 2) == partition).unwrap();
+    let key_bytes = Some(key.as_bytes());
+    stage.ping(&key, &key, "count", 1).await;
+    let good = stage.read(&source)[0].value.clone().unwrap();
+    stage.put(&source, partition, key_bytes, Some(b"\x09\x00\x00\x00\x01x"), &[("foreign", "header")]);
+    stage.put(&source, partition, key_bytes, Some(b"\x00\x7f\xff\xff\xf0x"), &[]);
+    stage.put(&source, partition, key_bytes, Some(&good[..good.len() - 1]), &[]);
+    stage.put(&source, partition, key_bytes, None, &[]);
+    stage.put(&source, partition, None, Some(&good), &[]);
+    stage.put(&source, partition, key_bytes, Some(&good), &[("ce_id", "not a uuid")]);
+    stage.put(&source, partition, key_bytes, Some(&good), &[("foreign", "header")]);
+    stage.ping(&key, &key, "count", 10).await;
+    stage.until_counted(12).await;
+    assert!(running.stop().await);
+    let letters = stage.dead_letters();
+    let classes: Vec<String> =
+        letters.iter().map(|l| l.header(&format!("{}.errors.class", stage.cluster.config.system)).unwrap()).collect();
+    assert_eq!(sorted(classes), ["body", "framing", "headers", "key", "schema", "tombstone"]);
+    for letter in &letters {
+        let offset: i64 = letter.header("__dlq.errors.offset").unwrap().parse().unwrap();
+        let original =
+            stage.read(&source).into_iter().find(|seen| (seen.partition, seen.offset) == (0, offset)).unwrap();
+        assert_eq!((&letter.key, &letter.value), (&original.key, &original.value));
+        assert_eq!(letter.headers[..original.headers.len()], original.headers);
+        assert_eq!(letter.header("__dlq.errors.topic"), Some(source.clone()));
+    }
+}
+
+fn sorted(mut texts: Vec<String>) -> Vec<String> {
+    texts.sort();
+    texts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decider_that_panics_shows_as_unready_with_the_place_and_skips_nothing() {
+    let Some(stage) = Stage::set().await else { return };
+    stage.probe.fragile.store(true, Ordering::SeqCst);
+    let running = stage.start().await;
+    let keys: Vec<String> = (0..2)
+        .map(|partition| {
+            (0..).map(|n| format!("order-{n}")).find(|key| partition_of(key.as_bytes(), 2) == partition).unwrap()
+        })
+        .collect();
+    stage.ping(&keys[0], &keys[0], "panic", 1).await;
+    stage.ping(&keys[0], &keys[0], "count", 10).await;
+    stage.ping(&keys[1], &keys[1], "count", 100).await;
+    stage.until_counted(100).await;
+    let place = format!("{}/0/0", stage.topic("source", runtime::Channel::Events));
+    stage
+        .until("an unready service", |_| {
+            let health = running.health();
+            (!health.is_ready && health.is_live && health.text.contains(&place)).then_some(())
+        })
+        .await;
+    assert_eq!(stage.counted(), 100, "what stands behind it waits");
+    stage.probe.fragile.store(false, Ordering::SeqCst);
+    stage.until_counted(111).await;
+    tokio::time::timeout(PATIENCE, running.ready()).await.expect("well again").unwrap();
+    assert!(running.stop().await);
+    assert_whole(&stage.events());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_timer_fires_once_also_when_it_was_due_while_nobody_ran() {
+    let Some(stage) = Stage::set().await else { return };
+    let running = stage.start().await;
+    stage.ping("order-1", "order-1", "wake", runtime::clock::now_ms() + 300).await;
+    stage.until("the timer set", |stage| (!stage.events().is_empty()).then_some(())).await;
+    stage.until("the wake-up", |stage| (woken(stage) == 1).then_some(())).await;
+    stage.ping("order-1", "order-1", "wake", runtime::clock::now_ms() + 200).await;
+    stage.until("the timer set", |stage| (stage.events().len() >= 3).then_some(())).await;
+    running.crash().await;
+    let running = stage.start().await;
+    stage.until("the wake-up", |stage| (woken(stage) == 2).then_some(())).await;
+    assert!(running.stop().await);
+    let running = stage.start().await;
+    stage.ping("order-1", "order-1", "count", 1).await;
+    stage.until_counted(1).await;
+    assert!(running.stop().await);
+    assert_eq!(woken(&stage), 2);
+    assert_whole(&stage.events());
+}
+
+fn woken(stage: &Stage) -> usize {
+    stage.bodies().iter().filter(|(_, event)| matches!(event, Event::Woken(_))).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_effect_runs_again_only_while_it_is_pending() {
+    let Some(stage) = Stage::set().await else { return };
+    stage.world.silent.store(true, Ordering::SeqCst);
+    let running = stage.start().await;
+    stage.ping("order-1", "order-1", "ask", 1).await;
+    let asked = |stage: &Stage| stage.world.asked.lock().unwrap().len();
+    stage.until("a second attempt", |stage| (asked(stage) >= 2).then_some(())).await;
+    running.crash().await;
+    let before = asked(&stage);
+    stage.world.silent.store(false, Ordering::SeqCst);
+    let running = stage.start().await;
+    stage.until("the answer heeded", |stage| heeded(stage).then_some(())).await;
+    assert!(running.stop().await);
+    let after = asked(&stage);
+    assert!(after > before);
+    let running = stage.start().await;
+    stage.ping("order-1", "order-1", "count", 1).await;
+    stage.until_counted(1).await;
+    assert!(running.stop().await);
+    assert_eq!(asked(&stage), after, "an answered effect is not performed again");
+    let inbox = stage.read(&stage.topic("probe", runtime::Channel::Inbox));
+    let envelope = inbox[0].envelope.as_ref().unwrap();
+    assert_eq!(envelope.id, runtime::envelope::answer_id("probe", "order-1/1", "done"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_instances_share_the_partitions_and_hand_them_over() {
+    let Some(stage) = Stage::set().await else { return };
+    let first = stage.start().await;
+    let keys: Vec<String> = (0..300).map(|n| format!("order-{}", n % 23)).collect();
+    stage.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
+    let second = stage.start().await;
+    stage.until("partitions on both", |_| (first.deciding() == 1 && second.deciding() == 1).then_some(())).await;
+    stage.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
+    stage.until_counted(400).await;
+    assert!(first.stop().await);
+    stage.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
+    stage.until("both partitions on one", |_| (second.deciding() == 2).then_some(())).await;
+    stage.until_counted(900).await;
+    assert!(second.stop().await);
+    assert_eq!(stage.counted(), 900);
+    assert_whole(&stage.events());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_used_twice_stops_the_one_that_lost_with_a_clear_word() {
+    let Some(stage) = Stage::set().await else { return };
+    let config = Config { instance: Some("blue".to_owned()), ..stage.config() };
+    let first = stage.start_as(config.clone()).await;
+    let second = start(config, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await.unwrap();
+    let reason = stage
+        .until("one of them stopped", |_| {
+            let all = [first.health(), second.health()];
+            all.iter().find(|health| !health.is_live).map(|health| health.text.clone())
+        })
+        .await;
+    assert!(reason.contains("another process runs under the name"), "{reason}");
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemas_that_nobody_registered_and_topics_that_differ_are_refused() {
+    let Some(stage) = Stage::set().await else { return };
+    let other = Config { system: format!("{}x", stage.cluster.config.system), ..stage.config() };
+    let refused = start(other, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await;
+    let error = runtime::telemetry::chain(&refused.err().expect("no schemas"));
+    assert!(error.contains("dacapo schemas register"), "{error}");
+}
