@@ -119,7 +119,7 @@ pub fn check(reader: &Schema, writer: &Schema, reader_is: Role) -> Vec<Incompati
 
 /// Bounds for documents from outside: no recursion deeper than this, no more pairs than this.
 const MAX_DEPTH: usize = 256;
-const MAX_STEPS: u32 = 2_000_000;
+const MAX_STEPS: u32 = 200_000;
 /// A list of reasons is for a person; two wholly different records of 10,000 fields are refused all the same.
 const MAX_REASONS: usize = 100;
 
@@ -155,10 +155,9 @@ impl<'a> Walk<'a> {
             Some(Verdict::Incompatible(found)) => return found.clone(),
             None => {}
         }
-        if self.exhausted || self.path.len() >= MAX_DEPTH || self.steps_left == 0 {
+        if self.path.len() >= MAX_DEPTH || !self.step() {
             return self.too_complex();
         }
-        self.steps_left -= 1;
         self.verdicts.insert(key, Verdict::Open);
         let held_before = self.held.len();
         let mut found = self.compare(reader, writer);
@@ -173,6 +172,25 @@ impl<'a> Walk<'a> {
             self.verdicts.insert(key, Verdict::Incompatible(found.clone()));
         }
         found
+    }
+
+    /// The same question where the reasons do not matter: a branch that does not fit is not worth a copy of them.
+    fn reads(&mut self, reader: &'a Schema, writer: &'a Schema) -> bool {
+        let (reader, writer) = (self.readers.resolve(reader), self.writers.resolve(writer));
+        match self.verdicts.get(&(std::ptr::from_ref(reader), std::ptr::from_ref(writer))) {
+            Some(Verdict::Open | Verdict::Compatible) => self.step(),
+            Some(Verdict::Incompatible(_)) => {
+                self.step();
+                false
+            }
+            None => self.pair(reader, writer).is_empty(),
+        }
+    }
+
+    /// Takes one of the steps that the walk may take. False if there is none left.
+    fn step(&mut self) -> bool {
+        self.steps_left = self.steps_left.saturating_sub(1);
+        !self.exhausted && self.steps_left > 0
     }
 
     fn compare(&mut self, reader: &'a Schema, writer: &'a Schema) -> Vec<Incompatibility> {
@@ -209,6 +227,9 @@ impl<'a> Walk<'a> {
         let reader_is_union = matches!(shape, Shape::Union(_));
         let mut found = Vec::new();
         for (index, branch) in branches.iter().enumerate() {
+            if found.len() >= MAX_REASONS {
+                break;
+            }
             if reader_is_union {
                 // A branch that no branch reads already says so in one reason: MISSING_UNION_BRANCH, at its own index.
                 found.extend(self.below(&index.to_string(), |walk| walk.pair(reader, branch)));
@@ -225,8 +246,11 @@ impl<'a> Walk<'a> {
         writer: &'a Schema,
         written: &Shape<'a>,
     ) -> Vec<Incompatibility> {
-        if branches.iter().any(|branch| self.pair(branch, writer).is_empty()) {
+        if branches.iter().any(|branch| self.reads(branch, writer)) {
             return Vec::new();
+        }
+        if self.steps_left == 0 {
+            return self.too_complex();
         }
         let description = format!(
             "The {} schema lacks a union branch at path '{}' that can read {} of the {} schema",
@@ -244,6 +268,9 @@ impl<'a> Walk<'a> {
             writer.fields.iter().map(|field| (field.name.as_str(), field)).collect();
         let mut found = Vec::new();
         for (index, field) in reader.fields.iter().enumerate() {
+            if found.len() >= MAX_REASONS {
+                break;
+            }
             let source =
                 std::iter::once(&field.name).chain(&field.aliases).find_map(|name| written.get(name.as_str()).copied());
             found.extend(self.below(&format!("fields/{index}"), |walk| match source {

@@ -167,3 +167,15 @@ fn the_list_of_reasons_is_bounded() {
     let found = check(&fields("a"), &fields("b"), Role::New);
     assert!((1..=100).contains(&found.len()), "{} reasons", found.len());
 }
+
+#[test]
+fn unions_with_too_many_branches_to_pair_are_refused_in_time() {
+    let branches: Vec<_> = (0..1_500).map(|i| format!(r#"{{"type":"record","name":"R{i}","fields":[]}}"#)).collect();
+    let union = |branches: &[String]| parse(&format!("[{}]", branches.join(",")));
+    // Each branch is there, but at the other end, so that the walk would try them all.
+    let reversed: Vec<_> = branches.iter().rev().cloned().collect();
+    let found = check(&union(&branches), &union(&reversed), Role::New);
+    assert_eq!(found.first().map(|reason| reason.error_type), Some(ErrorType::TooComplex));
+    assert!(found.len() <= 100, "{} reasons", found.len());
+    assert!(check(&union(&branches[..300]), &union(&reversed[1_200..]), Role::New).is_empty());
+}

@@ -1,5 +1,5 @@
 //! A plan shows what a registry lacks of a contract, and carrying it out leaves nothing to do: with the embedded registry, or with
-//! the one at `SCHEMA_REGISTRY_URL` beside it.
+//! the one at `DACAPO_TEST_REGISTRY` beside it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -34,7 +34,7 @@ fn targets() -> Vec<Target> {
     let running = running.expect("the embedded registry starts");
     let embedded = client(&running.url());
     let mut targets = vec![Target { registry: embedded, _running: Some((running, runtime)), system: system.clone() }];
-    if let Ok(url) = std::env::var("SCHEMA_REGISTRY_URL") {
+    if let Ok(url) = std::env::var("DACAPO_TEST_REGISTRY") {
         targets.push(Target { registry: client(&url), _running: None, system });
     }
     targets

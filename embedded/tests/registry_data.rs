@@ -6,10 +6,15 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
+    time::Duration,
 };
 
 use embedded::registry::{Level, Registry, RegistryConfig, StartError};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 async fn start(directory: &Path) -> Result<Registry, StartError> {
     Registry::start(RegistryConfig {
@@ -144,6 +149,32 @@ async fn one_file_has_one_registry() {
     assert!(error.contains("in use by another registry"), "{error}");
     registry.stop().await;
     start(directory.path()).await.unwrap().stop().await;
+}
+
+/// A client that keeps its connection, and one that never finishes its request.
+async fn lingering(registry: &Registry) -> [TcpStream; 2] {
+    let mut idle = TcpStream::connect(registry.addr()).await.unwrap();
+    idle.write_all(b"GET /subjects HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+    let mut answer = [0; 12];
+    idle.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    let mut slow = TcpStream::connect(registry.addr()).await.unwrap();
+    let head = b"POST /subjects/s/versions HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\n{";
+    slow.write_all(head).await.unwrap();
+    [idle, slow]
+}
+
+#[tokio::test]
+async fn clients_that_linger_do_not_hold_up_a_stop_or_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = start(directory.path()).await.unwrap();
+    let clients = lingering(&registry).await;
+    tokio::time::timeout(Duration::from_secs(5), registry.stop()).await.unwrap();
+    let registry = start(directory.path()).await.unwrap();
+    let more_clients = lingering(&registry).await;
+    drop(registry);
+    start(directory.path()).await.unwrap().stop().await;
+    drop((clients, more_clients));
 }
 
 #[tokio::test]

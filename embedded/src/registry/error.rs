@@ -64,6 +64,7 @@ impl RegistryError {
             Self::VersionNotSoftDeleted(..) => 40407,
             Self::LevelNotConfigured(_) => 40408,
             Self::ModeNotConfigured(_) => 40409,
+            // What clients of all ages know; newer registries say 40901.
             Self::Incompatible(_) => 409,
             Self::InvalidSchema(_) => 42201,
             Self::InvalidVersion(_) => 42202,

@@ -61,12 +61,13 @@ impl From<JournalError> for StartError {
 #[derive(Debug)]
 pub struct Registry {
     addr: SocketAddr,
+    store: Arc<Store>,
     shutdown: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
 
 /// How long open requests may take to finish after a stop.
-const STOP_DEADLINE: Duration = Duration::from_secs(5);
+const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Registry {
     /// Opens the data and listens. The registry answers as soon as this returns.
@@ -82,7 +83,8 @@ impl Registry {
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         let (shutdown, stopped) = oneshot::channel::<()>();
-        let app = routes::router(Arc::new(store));
+        let store = Arc::new(store);
+        let app = routes::router(Arc::clone(&store));
         let server = tokio::spawn(async move {
             // The sender's end, dropped or used, is the signal.
             let stop = async { stopped.await.unwrap_or(()) };
@@ -91,7 +93,7 @@ impl Registry {
             }
         });
         tracing::info!(%addr, level = %default_level, "schema registry started");
-        Ok(Self { addr, shutdown: Some(shutdown), server })
+        Ok(Self { addr, store, shutdown: Some(shutdown), server })
     }
 
     /// The address it listens on.
@@ -106,7 +108,7 @@ impl Registry {
         format!("http://{}", self.addr)
     }
 
-    /// Stops listening, lets open requests finish, and gives up on those that take longer than five seconds.
+    /// Stops listening, lets open requests finish, and gives up on those that take longer than two seconds.
     pub async fn stop(mut self) {
         if let Some(shutdown) = self.shutdown.take() {
             // A server that has already ended hears nothing, and need not.
@@ -122,5 +124,6 @@ impl Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         self.server.abort();
+        self.store.close();
     }
 }

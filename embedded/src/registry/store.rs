@@ -23,6 +23,7 @@ pub(super) struct Store {
 struct Inner {
     state: State,
     journal: Option<Journal>,
+    closed: bool,
 }
 
 impl Store {
@@ -42,7 +43,7 @@ impl Store {
             }
             journal = Some(opened);
         }
-        Ok(Self { inner: Mutex::new(Inner { state, journal }) })
+        Ok(Self { inner: Mutex::new(Inner { state, journal, closed: false }) })
     }
 
     /// Answers from the state.
@@ -60,6 +61,9 @@ impl Store {
         if changes.is_empty() {
             return Ok(answer);
         }
+        if inner.closed {
+            return Err(RegistryError::Store("the registry is stopping".to_owned()));
+        }
         if let Some(journal) = &mut inner.journal {
             journal.append(&changes).map_err(|error| RegistryError::Store(error.to_string()))?;
         }
@@ -67,6 +71,13 @@ impl Store {
             inner.state.apply(change).map_err(RegistryError::Store)?;
         }
         Ok(answer)
+    }
+
+    /// Lets go of the file, so that another registry may open it. A connection that outlives the server can change nothing more.
+    pub(super) fn close(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.journal = None;
     }
 
     /// A panic under the lock can only come before the journal took the change, so the state is as it was.
