@@ -4,12 +4,19 @@
 //! ours to decide (addresses of TLS files, SASL, buffer sizes) comes from the configuration's `[kafka]` table, which `config` has
 //! already cleared of what would break a guarantee.
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use rdkafka::{
     ClientConfig, ClientContext, Statistics,
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::KafkaError,
     producer::{DeliveryResult, NoCustomPartitioner, ProducerContext},
+    types::RDKafkaErrorCode,
 };
 
 use crate::config::Config;
@@ -244,23 +251,41 @@ fn finish(mut client: ClientConfig, config: &Config) -> ClientConfig {
 }
 
 /// Brings librdkafka's log lines and global errors into ours.
+///
+/// A broker that is away makes every client say so many times a second; of lines of one kind only one in a while is a warning.
 #[derive(Debug, Clone)]
 pub struct ClientLog {
     /// What to call the client in the log.
     pub client: String,
     /// The group whose lag its statistics tell, if it is a member of one.
     pub group: Option<String>,
+    warned: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 impl ClientLog {
     /// A context for a client called `client` in the log.
     pub fn new(client: impl Into<String>) -> Self {
-        Self { client: client.into(), group: None }
+        Self { client: client.into(), group: None, warned: Arc::default() }
     }
 
     /// A context for a member of `group`, whose lag becomes a metric.
     pub fn of_member(client: impl Into<String>, group: impl Into<String>) -> Self {
-        Self { client: client.into(), group: Some(group.into()) }
+        Self { group: Some(group.into()), ..Self::new(client) }
+    }
+
+    /// True if nothing of this kind was worth a warning for a while.
+    fn is_news(&self, kind: &str, now: Instant) -> bool {
+        const FOR_A_WHILE: Duration = Duration::from_secs(30);
+        /// Kinds come from librdkafka's code; there are a few dozen.
+        const MOST: usize = 1_000;
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.get(kind).is_some_and(|last| now.duration_since(*last) < FOR_A_WHILE) {
+            return false;
+        }
+        if warned.len() < MOST {
+            warned.insert(kind.to_owned(), now);
+        }
+        true
     }
 }
 
@@ -272,17 +297,25 @@ impl ClientContext for ClientLog {
                 tracing::error!(target: "librdkafka", client, facility, "{text}");
             }
             // It retries by itself: a surprise it recovers from.
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if self.is_news(facility, Instant::now()) => {
                 tracing::warn!(target: "librdkafka", client, facility, "{text}");
             }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+            _ => {
                 tracing::debug!(target: "librdkafka", client, facility, "{text}");
             }
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", client = self.client.as_str(), "{error}: {reason}");
+        let client = self.client.as_str();
+        match error.rdkafka_error_code() {
+            // The end of a partition is no trouble.
+            Some(RDKafkaErrorCode::PartitionEOF) => {}
+            code if self.is_news(&format!("{code:?}"), Instant::now()) => {
+                tracing::warn!(target: "librdkafka", client, "{error}: {reason}");
+            }
+            _ => tracing::debug!(target: "librdkafka", client, "{error}: {reason}"),
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -339,6 +372,17 @@ mod tests {
         let client = idempotent_producer(&config, "x");
         assert_eq!(client.get("compression.type"), Some("none"));
         assert_eq!(client.get("client.rack"), Some("r1"));
+    }
+
+    #[test]
+    fn a_broker_that_is_away_is_warned_of_once_in_a_while() {
+        let (log, start) = (ClientLog::new("test"), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert!(log.is_news("down", start));
+        assert!(!log.is_news("down", after(1)));
+        assert!(log.is_news("other", after(1)));
+        assert!(!log.clone().is_news("down", after(29)));
+        assert!(log.is_news("down", after(31)));
     }
 
     #[test]

@@ -396,16 +396,16 @@ impl<P: Projection> Shared<P> {
         let mut undecodable = Vec::new();
         for record in records {
             projection.apply(record);
-            positions.set(record.topic, record.partition, record.offset + 1);
             if let Some(reason) = record.take_trouble() {
                 undecodable.push(Undecodable { position: record.position(), reason });
             }
         }
         let mut progress = self.progress();
-        drop(folded);
-        for record in records {
-            progress.positions.set(record.topic, record.partition, record.offset + 1);
+        for last in ends_of_runs(records) {
+            positions.set(last.topic, last.partition, last.offset + 1);
+            progress.positions.set(last.topic, last.partition, last.offset + 1);
         }
+        drop(folded);
         progress.health.undecodable += undecodable.len() as u64;
         for trouble in undecodable {
             tracing::warn!(view = %self.purpose, position = %trouble.position, reason = trouble.reason, "record not read");
@@ -445,6 +445,13 @@ impl<P: Projection> Shared<P> {
         self.told.notify_all();
         self.version.send_modify(|version| *version += 1);
     }
+}
+
+/// The last record of each run from one partition: a batch has few runs, and only their ends move positions.
+fn ends_of_runs<'r, 'a>(records: &'r [LogRecord<'a>]) -> impl Iterator<Item = &'r LogRecord<'a>> {
+    records
+        .chunk_by(|a, b| Arc::ptr_eq(a.topic, b.topic) && a.partition == b.partition)
+        .filter_map(<[LogRecord<'a>]>::last)
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> &str {
