@@ -1,7 +1,7 @@
-//! The walk against the verdicts of an independent checker, and on documents that mean harm.
+//! The walk against the verdicts of independent checkers, and on documents that mean harm.
 //!
-//! `data/cases.json` holds pairs of schemas and whether each reads the other, as the checker of Apache Avro's Python library
-//! (1.12, a port of the Java one) says. [`Role`] decides the wording only.
+//! `data/cases.json` holds pairs of schemas and whether each reads the other, as the checkers of Apache Avro's Java library
+//! (1.12.0) and of its Python library (1.12.1) say, in agreement. [`Role`] decides the wording only.
 
 #![expect(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -32,7 +32,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn the_walk_agrees_with_the_independent_checker() {
+fn the_walk_agrees_with_the_independent_checkers() {
     let cases = cases();
     assert!(cases.len() >= 90, "only {} cases", cases.len());
     for case in &cases {
