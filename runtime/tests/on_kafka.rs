@@ -64,7 +64,7 @@ fn view(cluster: &Cluster, topics: Topics) -> View<Sums> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_are_planned_created_and_held_to_their_plan() {
-    let Some(cluster) = Cluster::start("probe").await else { return };
+    let cluster = Cluster::start("probe").await;
     let specs = TopicSpec::of_service(&cluster.config.system, "probe", 2);
     let plan = TopicPlan::draw(&cluster.admin, &specs).await.unwrap();
     assert_eq!(plan.to_string().lines().filter(|line| line.starts_with("create")).count(), 3);
@@ -88,7 +88,7 @@ async fn topics_are_planned_created_and_held_to_their_plan() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_nobody_registered_keeps_a_producer_from_starting() {
-    let Some(cluster) = Cluster::start("probe").await else { return };
+    let cluster = Cluster::start("probe").await;
     let error = Writers::look_up(&cluster.registry, &cluster.config.system, probe::Event::RECORDS).unwrap_err();
     assert!(matches!(error, WriterError::NotRegistered { .. }), "{error:?}");
     assert!(!error.is_transient());
@@ -97,7 +97,7 @@ async fn a_schema_nobody_registered_keeps_a_producer_from_starting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_published_is_folded_and_folded_again_the_same() {
-    let Some(cluster) = Cluster::start("probe").await else { return };
+    let cluster = Cluster::start("probe").await;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     let publisher = publisher(&cluster);
     let batch = (0..500).map(|n| counted(&format!("k{}", n % 7), n));
@@ -146,7 +146,7 @@ fn transactional(cluster: &Cluster) -> BaseProducer<ClientLog, NoCustomPartition
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_passes_markers_and_sees_nothing_of_what_was_aborted() {
-    let Some(cluster) = Cluster::start("probe").await else { return };
+    let cluster = Cluster::start("probe").await;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     let publisher = publisher(&cluster);
     let ready = publisher.ready([counted("a", 1), counted("b", 10), counted("c", 100)]).unwrap();
@@ -183,7 +183,7 @@ async fn a_view_passes_markers_and_sees_nothing_of_what_was_aborted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_counts_what_it_cannot_read_and_goes_on() {
-    let Some(cluster) = Cluster::start("probe").await else { return };
+    let cluster = Cluster::start("probe").await;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     let publisher = publisher(&cluster);
     let mut batch = publisher.ready([counted("a", 1), counted("a", 2), counted("a", 3), counted("a", 4)]).unwrap();
@@ -214,7 +214,7 @@ async fn a_view_counts_what_it_cannot_read_and_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_is_not_there_refuses_its_records_by_name() {
-    let Some(cluster) = Cluster::start("probe").await else { return };
+    let cluster = Cluster::start("probe").await;
     let publisher = publisher(&cluster);
     let error = publisher.publish([counted("a", 1)], Duration::from_secs(20)).await.unwrap_err();
     assert!(matches!(error, PublishError::Incomplete { .. }), "{error}");
@@ -222,7 +222,7 @@ async fn a_topic_that_is_not_there_refuses_its_records_by_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_go_to_the_own_inbox() {
-    let Some(cluster) = Cluster::start("probe").await else { return };
+    let cluster = Cluster::start("probe").await;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     cluster.register(probe::Command::RECORDS);
     let writers = Writers::look_up(&cluster.registry, &cluster.config.system, probe::Command::RECORDS).unwrap();
@@ -233,7 +233,7 @@ async fn commands_go_to_the_own_inbox() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edge_waits_for_the_answer_and_knows_it_ever_after() {
-    let Some(mut cluster) = Cluster::start("probe").await else { return };
+    let mut cluster = Cluster::start("probe").await;
     cluster.config.timeouts.answer = PATIENCE;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     let says = publisher(&cluster);
@@ -272,7 +272,7 @@ async fn an_edge_waits_for_the_answer_and_knows_it_ever_after() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edge_without_an_answer_in_time_says_where_the_command_lies() {
-    let Some(mut cluster) = Cluster::start("probe").await else { return };
+    let mut cluster = Cluster::start("probe").await;
     cluster.config.timeouts.answer = Duration::from_secs(2);
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     cluster.register(probe::Command::RECORDS);

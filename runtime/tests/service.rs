@@ -80,8 +80,8 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set() -> Option<Self> {
-        let cluster = Cluster::start("probe").await?;
+    async fn set() -> Self {
+        let cluster = Cluster::start("probe").await;
         let (system, partitions) = (cluster.config.system.clone(), cluster.config.partitions);
         let mut specs = TopicSpec::of_service(&system, "probe", partitions);
         specs.push(TopicSpec::new(topic(&system, "source", runtime::Channel::Events), partitions, TopicKind::Events));
@@ -91,7 +91,7 @@ impl Stage {
         let source = publisher(&cluster, "source", Source::RECORDS);
         let edge = publisher(&cluster, "probe", Command::RECORDS);
         let raw = ClientConfig::new().set("bootstrap.servers", &cluster.config.bootstrap).create().unwrap();
-        Some(Self { cluster, source, edge, raw, probe: Probe::default(), world: World::default() })
+        Self { cluster, source, edge, raw, probe: Probe::default(), world: World::default() }
     }
 
     fn config(&self) -> Config {
@@ -247,7 +247,7 @@ fn assert_whole(events: &[Seen]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_decides_what_it_hears_and_stops_within_seconds() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let running = stage.start().await;
     stage.pings((1..=20).map(|n| ("order-1", "order-1", "count", n))).await;
     stage.edge.publish::<Command>([Outgoing::new("order-2", Count { amount: 5 })], PATIENCE).await.unwrap();
@@ -262,7 +262,7 @@ async fn it_decides_what_it_hears_and_stops_within_seconds() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_input_is_decided_once_whatever_crashes() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let mut total = 0;
     for round in 0..3_i64 {
         let running = stage.start().await;
@@ -283,7 +283,7 @@ async fn an_input_is_decided_once_whatever_crashes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleting_the_store_changes_nothing_anyone_can_see() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let data = tempfile::tempdir().unwrap();
     let config = Config { data_dir: Some(data.path().to_owned()), instance: Some("a".to_owned()), ..stage.config() };
     let running = stage.start_as(config.clone()).await;
@@ -316,7 +316,7 @@ fn heeded(stage: &Stage) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_input_for_another_partition_is_forwarded_once() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let running = stage.start().await;
     let pings: Vec<(String, String)> = (0..40).map(|n| (format!("order-{n}"), format!("customer-{}", n % 5))).collect();
     stage.pings(pings.iter().map(|(key, target)| (key.as_str(), target.as_str(), "count", 1))).await;
@@ -339,7 +339,7 @@ async fn an_input_for_another_partition_is_forwarded_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_read_becomes_a_dead_letter_and_the_rest_goes_on() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let running = stage.start().await;
     let (source, partition) = (stage.topic("source", runtime::Channel::Events), 0);
     let key = (0..).map(|n| format!("order-{n}")).find(|key| partition_of(key.as_bytes(), 2) == partition).unwrap();
@@ -377,7 +377,7 @@ fn sorted(mut texts: Vec<String>) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_decider_that_panics_shows_as_unready_with_the_place_and_skips_nothing() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     stage.probe.fragile.store(true, Ordering::SeqCst);
     let running = stage.start().await;
     let keys: Vec<String> = (0..2)
@@ -406,7 +406,7 @@ async fn a_decider_that_panics_shows_as_unready_with_the_place_and_skips_nothing
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_timer_fires_once_also_when_it_was_due_while_nobody_ran() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let running = stage.start().await;
     stage.ping("order-1", "order-1", "wake", runtime::clock::now_ms() + 300).await;
     stage.until("the timer set", |stage| (!stage.events().is_empty()).then_some(())).await;
@@ -431,7 +431,7 @@ fn woken(stage: &Stage) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_effect_runs_again_only_while_it_is_pending() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     stage.world.silent.store(true, Ordering::SeqCst);
     let running = stage.start().await;
     stage.ping("order-1", "order-1", "ask", 1).await;
@@ -457,7 +457,7 @@ async fn an_effect_runs_again_only_while_it_is_pending() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_instances_share_the_partitions_and_hand_them_over() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let first = stage.start().await;
     let keys: Vec<String> = (0..300).map(|n| format!("order-{}", n % 23)).collect();
     stage.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
@@ -476,7 +476,7 @@ async fn two_instances_share_the_partitions_and_hand_them_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_used_twice_stops_the_one_that_lost_with_a_clear_word() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let config = Config { instance: Some("blue".to_owned()), ..stage.config() };
     let first = stage.start_as(config.clone()).await;
     let second = start(config, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await.unwrap();
@@ -493,7 +493,7 @@ async fn a_name_used_twice_stops_the_one_that_lost_with_a_clear_word() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schemas_that_nobody_registered_and_topics_that_differ_are_refused() {
-    let Some(stage) = Stage::set().await else { return };
+    let stage = Stage::set().await;
     let other = Config { system: format!("{}x", stage.cluster.config.system), ..stage.config() };
     let refused = start(other, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await;
     let error = runtime::telemetry::chain(&refused.err().expect("no schemas"));
