@@ -83,20 +83,15 @@ fn write_complex(out: &mut String, object: &Map<String, Value>, namespace: Optio
             "record" | "error" | "enum" | "fixed" => write_named(out, object, kind, namespace),
             "array" => write_container(out, object, "array", "items", namespace),
             "map" => write_container(out, object, "map", "values", namespace),
-            name => write_annotated(out, object, namespace, |out| write_name(out, name, namespace)),
+            name => write_annotated(out, object, |out| write_name(out, name, namespace)),
         },
-        Some(inner) => write_annotated(out, object, namespace, |out| write_schema(out, inner, namespace)),
+        Some(inner) => write_annotated(out, object, |out| write_schema(out, inner, namespace)),
         None => out.push_str(&Value::Object(object.clone()).to_string()),
     }
 }
 
 /// A type with properties around it (`logicalType`), or only the type if there are none.
-fn write_annotated(
-    out: &mut String,
-    object: &Map<String, Value>,
-    _namespace: Option<&str>,
-    write_inner: impl FnOnce(&mut String),
-) {
+fn write_annotated(out: &mut String, object: &Map<String, Value>, write_inner: impl FnOnce(&mut String)) {
     if properties(object, &SCHEMA_ATTRIBUTES).next().is_none() {
         return write_inner(out);
     }
