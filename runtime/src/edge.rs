@@ -4,6 +4,10 @@
 //! it, on whichever instance it was decided. A view of the own events topic remembers what each entity was answered, so that any
 //! instance knows a repeated request. HTTP is the business of `http`.
 
+mod connect;
+mod door;
+mod states;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,6 +16,10 @@ use std::{
 
 use tokio::{sync::oneshot, time::Instant};
 use uuid::Uuid;
+
+pub use connect::{ConnectError, connect};
+pub use door::Door;
+pub use states::States;
 
 use crate::{
     codec::{Readers, Vocabulary},

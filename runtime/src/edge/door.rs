@@ -1,0 +1,127 @@
+//! An edge that opens by itself: it answers from the first moment, and says why while it cannot take anything yet.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::{ConnectError, Edge, EdgeError, States, connect};
+use crate::{
+    codec::Readers,
+    config::Config,
+    decider::Decider,
+    message::{Channel, topic},
+    projection::{Topics, View, ViewError},
+    publisher::Publisher,
+    telemetry,
+};
+
+/// An edge and the states of its service's entities, opened in the background. Clones share it.
+pub struct Door<D: Decider, S: Clone + Send + Sync + 'static> {
+    open: Arc<OnceLock<Open<D, S>>>,
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+struct Open<D: Decider, S: Clone + Send + Sync + 'static> {
+    edge: Edge<D, S>,
+    states: View<States<D>>,
+}
+
+impl<D: Decider, S: Clone + Send + Sync + 'static> Clone for Door<D, S> {
+    fn clone(&self) -> Self {
+        Self { open: Arc::clone(&self.open), trouble: Arc::clone(&self.trouble) }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("the edge cannot connect")]
+    Connect(#[source] ConnectError),
+    #[error("the edge cannot read what its service said")]
+    View(#[source] ViewError),
+}
+
+impl<D: Decider, S: Clone + Send + Sync + 'static> Door<D, S> {
+    /// Starts to open the edge of a service. A registry or broker that is away is waited for. Needs a tokio runtime.
+    /// `summarise` as in [`Edge::start`].
+    #[must_use]
+    pub fn start(config: &Config, decider: D, summarise: fn(&D::Event) -> Option<S>) -> Self {
+        let config = config.for_service(D::NAME);
+        let door = Self { open: Arc::default(), trouble: Arc::default() };
+        let opening = door.clone();
+        tokio::spawn(async move {
+            let opened = match connect::<D>(&config).await {
+                Ok((publisher, readers)) => {
+                    Open::start(&config, publisher, readers, decider, summarise).map_err(OpenError::View)
+                }
+                Err(error) => Err(OpenError::Connect(error)),
+            };
+            match opened {
+                Ok(open) => drop(opening.open.set(open)),
+                Err(error) => {
+                    let reason = telemetry::chain(&error);
+                    tracing::error!(service = D::NAME, %reason, "an edge cannot open");
+                    *opening.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+                }
+            }
+        });
+        door
+    }
+
+    /// Whether it takes commands.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn ready(&self) -> Result<(), String> {
+        let Some(open) = self.open.get() else {
+            let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            return Err(trouble.unwrap_or_else(|| "connecting".to_owned()));
+        };
+        for health in [open.edge.health(), open.states.health()] {
+            if let Some(reason) = health.failed {
+                return Err(reason);
+            }
+            if !health.caught_up {
+                return Err("still reading what the service said".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The edge.
+    ///
+    /// # Errors
+    /// [`EdgeError::NotReady`].
+    pub fn edge(&self) -> Result<&Edge<D, S>, EdgeError> {
+        self.opened().map(|open| &open.edge)
+    }
+
+    /// The state of an entity, as far as it was read; `None` if nothing was ever said about it.
+    ///
+    /// # Errors
+    /// [`EdgeError::NotReady`].
+    pub fn state(&self, entity: &str) -> Result<Option<D::State>, EdgeError> {
+        Ok(self.opened()?.states.read(|states| states.get(entity).cloned()))
+    }
+
+    fn opened(&self) -> Result<&Open<D, S>, EdgeError> {
+        match (self.ready(), self.open.get()) {
+            (Ok(()), Some(open)) => Ok(open),
+            _ => Err(EdgeError::NotReady),
+        }
+    }
+}
+
+impl<D: Decider, S: Clone + Send + Sync + 'static> Open<D, S> {
+    fn start(
+        config: &Config,
+        publisher: Publisher,
+        readers: Readers,
+        decider: D,
+        summarise: fn(&D::Event) -> Option<S>,
+    ) -> Result<Self, ViewError> {
+        let own = Topics::decoded([topic(&config.system, D::NAME, Channel::Events)]);
+        let states = States::new(&config.system, decider);
+        Ok(Self {
+            states: View::start(config, &format!("states-{}", D::NAME), readers.clone(), own, states)?,
+            edge: Edge::start(config, publisher, readers, summarise)?,
+        })
+    }
+}

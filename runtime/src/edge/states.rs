@@ -1,0 +1,48 @@
+//! Every entity's state, folded from the own events topic with the decider's own `evolve`: for questions, never for decisions.
+
+use std::collections::HashMap;
+
+use crate::{
+    codec::Vocabulary,
+    decider::Decider,
+    projection::{LogRecord, Projection},
+};
+
+/// The states of all entities of a service.
+#[derive(Debug)]
+pub struct States<D: Decider> {
+    decider: D,
+    vocabulary: Vocabulary<D::Event>,
+    by_entity: HashMap<String, D::State>,
+}
+
+impl<D: Decider> States<D> {
+    /// The states in a system, before anything was read.
+    #[must_use]
+    pub fn new(system: &str, decider: D) -> Self {
+        Self { decider, vocabulary: Vocabulary::new(system), by_entity: HashMap::new() }
+    }
+
+    /// The state of an entity; `None` if nothing was ever said about it.
+    #[must_use]
+    pub fn get(&self, entity: &str) -> Option<&D::State> {
+        self.by_entity.get(entity)
+    }
+
+    /// Folds one event in.
+    pub fn hear(&mut self, entity: &str, event: &D::Event) {
+        let before = self.by_entity.remove(entity).unwrap_or_default();
+        self.by_entity.insert(entity.to_owned(), self.decider.evolve(before, event));
+    }
+}
+
+impl<D: Decider> Projection for States<D> {
+    fn apply(&mut self, record: &LogRecord<'_>) {
+        // A body that cannot be read was counted where it was decoded.
+        if let (Some(entity), Some(decoded)) = (record.key_text(), record.decoded())
+            && let Ok(Some(event)) = self.vocabulary.read(&decoded)
+        {
+            self.hear(entity, &event);
+        }
+    }
+}
