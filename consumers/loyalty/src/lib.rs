@@ -10,7 +10,10 @@
 
 use std::borrow::Cow;
 
-use runtime::{Decider, Decision, Heard, NoCommand, NoEffect};
+use runtime::{
+    Config, Decider, Decision, Heard, NoCommand, NoEffect, NothingToPerform,
+    service::{self, Running, StartError},
+};
 
 pub mod decide;
 pub mod events;
@@ -40,4 +43,12 @@ impl Decider for Loyalty {
     fn evolve(&self, state: Self::State, event: &Self::Event) -> Self::State {
         evolve::evolve(state, event)
     }
+}
+
+/// Starts the service.
+///
+/// # Errors
+/// Something that waiting does not resolve keeps it from starting.
+pub async fn service(config: Config) -> Result<Running, StartError> {
+    service::start(config, Loyalty, NothingToPerform, axum::Router::new()).await
 }

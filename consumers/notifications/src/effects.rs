@@ -15,6 +15,7 @@ use lettre::{
     transport::smtp,
 };
 use runtime::{Answer, Due, Effect, Perform, Unanswered};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
@@ -78,6 +79,26 @@ pub fn pending(state: &State) -> Vec<SendMail> {
     state.due.iter().map(mail).collect()
 }
 
+/// Where mail goes and whom it is from, where that is not the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Folder that each mail is written into as a file. [default: mail]
+    #[arg(long, env = "DACAPO_MAIL_FOLDER", value_name = "DIR")]
+    pub mail_folder: Option<PathBuf>,
+    /// Mail server to hand mail to instead, unencrypted: a relay on the same machine or network.
+    #[arg(long, env = "DACAPO_MAIL_SERVER", value_name = "HOST:PORT")]
+    pub mail_server: Option<String>,
+    /// Whom mail is from. [default: MusicCorp <orders@musiccorp.example>]
+    #[arg(long, env = "DACAPO_MAIL_FROM", value_name = "MAILBOX")]
+    pub mail_from: Option<String>,
+}
+
+/// Whom mail is from.
+const DEFAULT_SENDER: &str = "MusicCorp <orders@musiccorp.example>";
+/// The folder that mail is written into.
+const DEFAULT_FOLDER: &str = "mail";
+
 /// Where mail goes.
 #[derive(Debug, Clone)]
 pub struct Mailer {
@@ -121,6 +142,18 @@ pub enum MailerError {
 }
 
 impl Mailer {
+    /// The mailer that the settings ask for: the server if one is named, else the folder.
+    ///
+    /// # Errors
+    /// The sender, the server or the folder cannot be used.
+    pub fn of(settings: &Settings) -> Result<Self, MailerError> {
+        let sender = settings.mail_from.as_deref().unwrap_or(DEFAULT_SENDER);
+        match &settings.mail_server {
+            Some(server) => Self::to_server(sender, server),
+            None => Self::into_folder(sender, settings.mail_folder.clone().unwrap_or_else(|| DEFAULT_FOLDER.into())),
+        }
+    }
+
     /// A mailer that writes each mail as a file `<uuid>.eml` into a folder, which is made if need be.
     ///
     /// # Errors

@@ -11,7 +11,12 @@
 
 use std::borrow::Cow;
 
-use runtime::{Decider, Decision, Heard};
+use runtime::{
+    Config, Decider, Decision, Heard,
+    service::{self, Running, StartError},
+};
+
+use crate::effects::Mailer;
 
 pub mod decide;
 pub mod effects;
@@ -48,4 +53,12 @@ impl Decider for Notifications {
     fn pending(&self, state: &Self::State) -> Vec<Self::Effect> {
         effects::pending(state)
     }
+}
+
+/// Starts the service.
+///
+/// # Errors
+/// Something that waiting does not resolve keeps it from starting.
+pub async fn service(config: Config, mailer: Mailer) -> Result<Running, StartError> {
+    service::start(config, Notifications, mailer, axum::Router::new()).await
 }

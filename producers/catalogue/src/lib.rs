@@ -9,11 +9,17 @@
 
 use std::borrow::Cow;
 
-use runtime::{Decider, Decision, Heard, NoEffect};
+use runtime::{
+    Config, Decider, Decision, Heard, NoEffect, NothingToPerform,
+    edge::Door,
+    health::Checks,
+    service::{self, Running, StartError},
+};
 
 pub mod decide;
 pub mod events;
 pub mod evolve;
+mod http;
 pub mod inbox;
 pub mod reads;
 pub mod request;
@@ -41,4 +47,16 @@ impl Decider for Catalogue {
     fn evolve(&self, state: Self::State, event: &Self::Event) -> Self::State {
         evolve::evolve(state, event)
     }
+}
+
+/// Starts the service with its edge.
+///
+/// # Errors
+/// Something that waiting does not resolve keeps it from starting.
+pub async fn service(config: Config) -> Result<Running, StartError> {
+    let door = Door::start(&config, Catalogue, http::summarise);
+    let (checks, checked) = (Checks::default(), door.clone());
+    checks.ready("edge", move || checked.ready());
+    let routes = http::routes(door);
+    service::start_with(config, Catalogue, NothingToPerform, routes, checks).await
 }

@@ -12,11 +12,19 @@
 
 use std::borrow::Cow;
 
-use runtime::{Decider, Decision, Heard, NoEffect};
+use runtime::{
+    Config, Decider, Decision, Heard, NoEffect, NothingToPerform,
+    health::Checks,
+    service::{self, Running, StartError},
+};
+
+use crate::edge::Edge;
 
 pub mod decide;
+pub mod edge;
 pub mod events;
 pub mod evolve;
+mod http;
 pub mod inbox;
 pub mod lookups;
 pub mod reads;
@@ -46,4 +54,14 @@ impl Decider for OrderProcessor {
     fn evolve(&self, state: Self::State, event: &Self::Event) -> Self::State {
         evolve::evolve(state, event)
     }
+}
+
+/// Starts the service with its edge.
+///
+/// # Errors
+/// Something that waiting does not resolve keeps it from starting.
+pub async fn service(config: Config, edge: Edge) -> Result<Running, StartError> {
+    let (checks, checked) = (Checks::default(), edge.clone());
+    checks.ready("edge", move || checked.ready());
+    service::start_with(config, OrderProcessor, NothingToPerform, http::routes(edge), checks).await
 }

@@ -101,6 +101,18 @@ impl Lookups {
         }
     }
 
+    /// True if an album was listed, whether or not it is sold.
+    #[must_use]
+    pub fn knows_album(&self, sku: &str) -> bool {
+        self.albums.contains_key(sku)
+    }
+
+    /// True if a customer registered, even one who was forgotten since.
+    #[must_use]
+    pub fn knows_customer(&self, customer_id: &str) -> bool {
+        self.customers.contains_key(customer_id)
+    }
+
     /// The command for a request, with everything that could be looked up.
     #[must_use]
     pub fn resolve(&self, order_id: Uuid, request: &OrderRequest) -> PlaceOrder {

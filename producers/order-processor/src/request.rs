@@ -1,4 +1,4 @@
-//! What a person sends: the body of `POST /orders`, checked field by field, and the ids that are made of it.
+//! What a person sends: the body of `POST /orders`, checked field by field, and the digest that tells it from others.
 //!
 //! Knows the shape of a good order; knows neither customers nor albums. A request that gets past here is answered by an event.
 
@@ -19,8 +19,6 @@ const MAX_ADDRESS_CHARS: usize = 200;
 /// The longest idempotency key.
 pub const MAX_KEY_BYTES: usize = 200;
 
-/// What order ids are made under, from idempotency keys.
-const ORDER_IDS: Uuid = Uuid::from_u128(0x1f0e_6b83_94d2_4c57_8a3b_d06e_75c1_29f4);
 /// What request digests are made under.
 const DIGESTS: Uuid = Uuid::from_u128(0xa8c3_5d17_20f6_4e9b_b74d_681f_c3e2_05d9);
 
@@ -79,12 +77,6 @@ impl OrderRequest {
         let canonical = serde_json::to_vec(self).expect("texts, numbers and lists always make JSON");
         Uuid::new_v5(&DIGESTS, &canonical).to_string()
     }
-}
-
-/// The order that an idempotency key stands for.
-#[must_use]
-pub fn order_id(key: &str) -> Uuid {
-    Uuid::new_v5(&ORDER_IDS, key.as_bytes())
 }
 
 /// What is wrong with an idempotency key, if anything.
@@ -212,9 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_stands_for_one_order() {
-        assert_eq!(order_id("a"), order_id("a"));
-        assert_ne!(order_id("a"), order_id("b"));
+    fn a_key_is_a_short_text() {
         assert_eq!(key_fault("any text"), None);
         for key in ["", &"x".repeat(MAX_KEY_BYTES + 1), "a\nb"] {
             assert!(key_fault(key).is_some(), "{key:?}");

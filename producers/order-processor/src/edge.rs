@@ -1,0 +1,293 @@
+//! How an order gets in, without HTTP: a request is looked up, made into a command, and answered by the event that came of it.
+//!
+//! Decides nothing. The look-ups travel in the command; a request that was answered before is recognised by its key and digest.
+
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use runtime::{
+    Config,
+    codec::Readers,
+    edge::{self, ConnectError, EdgeError, Submission, Submitted, connect, entity_of_key},
+    envelope::derived_id,
+    message::{Channel, topic},
+    projection::{Topics, View, ViewError},
+    publisher::Publisher,
+    request::Fault,
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    OrderProcessor,
+    events::{Event, Money, RejectReason},
+    lookups::Lookups,
+    request::{OrderRequest, key_fault},
+    standing::{Standing, Standings},
+};
+
+/// How often somebody who waits for the edge to open looks again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What an order was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It was placed, at this price.
+    Accepted {
+        /// What it costs.
+        total: Money,
+    },
+    /// It was rejected.
+    Rejected {
+        /// The rule that it broke.
+        reason: RejectReason,
+        /// What broke it.
+        detail: String,
+    },
+    /// It stands in the inbox; the answer was not seen in time, and will come.
+    Pending,
+}
+
+/// An order that got in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The order.
+    pub order_id: String,
+    /// What it was answered.
+    pub answer: Answer,
+    /// False if it had been answered before this request came.
+    pub is_new: bool,
+}
+
+/// An order that did not get in.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// The request is not what it should be.
+    #[error("{}", .0.iter().map(|fault| format!("{} {}", fault.pointer, fault.detail)).collect::<Vec<_>>().join("; "))]
+    Faulty(Vec<Fault>),
+    /// The idempotency key is not what it should be.
+    #[error("the idempotency key {0}")]
+    Key(String),
+    /// Another request was answered under this key.
+    #[error("another request was answered under this idempotency key; hint: send a new request under a new key")]
+    KeyReused,
+    /// The command was refused.
+    #[error("the order was refused: {0}")]
+    Refused(String),
+    /// The edge is not open yet, or not caught up.
+    #[error("the edge cannot take orders yet: {0}")]
+    NotOpen(String),
+    /// The command could not be handed over.
+    #[error("the order was not handed over")]
+    NotTaken(#[source] EdgeError),
+}
+
+impl PlaceError {
+    /// True if the same request may succeed later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::NotOpen(_) | Self::NotTaken(_))
+    }
+}
+
+/// What of an answering event the edge needs again.
+#[derive(Debug, Clone)]
+enum Summary {
+    Answered { request_digest: String, answer: Answer },
+    Refused { reason: String },
+}
+
+/// The order-processor's edge. Clones share it.
+#[derive(Clone)]
+pub struct Edge {
+    system: String,
+    open: Arc<OnceLock<Open>>,
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+/// What an open edge is made of.
+struct Open {
+    answers: edge::Edge<OrderProcessor, Summary>,
+    lookups: View<Lookups>,
+    standings: View<Standings>,
+}
+
+/// An edge that can never open.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("it cannot connect")]
+    Connect(#[from] ConnectError),
+    #[error("it cannot read its topics")]
+    View(#[from] ViewError),
+}
+
+impl Edge {
+    /// Starts to open an edge, in the background: a registry or broker that is away is waited for. Needs a tokio runtime.
+    #[must_use]
+    pub fn start(config: &Config) -> Self {
+        let config = config.for_service("order-processor");
+        let edge = Self { system: config.system.clone(), open: Arc::default(), trouble: Arc::default() };
+        let opening = edge.clone();
+        tokio::spawn(async move {
+            let opened = match connect::<OrderProcessor>(&config).await {
+                Ok((publisher, readers)) => Open::start(&config, publisher, readers),
+                Err(error) => Err(error.into()),
+            };
+            match opened {
+                Ok(open) => drop(opening.open.set(open)),
+                Err(error) => {
+                    let reason = runtime::telemetry::chain(&error);
+                    tracing::error!(service = "order-processor", %reason, "the edge cannot open");
+                    *opening.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+                }
+            }
+        });
+        edge
+    }
+
+    /// Why it takes no orders now, if so.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn ready(&self) -> Result<(), String> {
+        self.opened().map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// Waits until it takes orders.
+    ///
+    /// # Errors
+    /// [`PlaceError::NotOpen`]: it took longer than `patience`.
+    pub async fn wait_until_ready(&self, patience: Duration) -> Result<(), PlaceError> {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            match self.opened() {
+                Ok(_) => return Ok(()),
+                Err(error) if tokio::time::Instant::now() >= deadline => return Err(error),
+                Err(_) => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+
+    /// True if the look-ups know an album.
+    #[must_use]
+    pub fn knows_album(&self, sku: &str) -> bool {
+        self.open.get().is_some_and(|open| open.lookups.read(|lookups| lookups.knows_album(sku)))
+    }
+
+    /// True if the look-ups know a customer.
+    #[must_use]
+    pub fn knows_customer(&self, customer_id: &str) -> bool {
+        self.open.get().is_some_and(|open| open.lookups.read(|lookups| lookups.knows_customer(customer_id)))
+    }
+
+    /// Where an order stands; `None` if nobody answered it yet.
+    ///
+    /// # Errors
+    /// [`PlaceError::NotOpen`].
+    pub fn standing(&self, order_id: &str) -> Result<Option<Standing>, PlaceError> {
+        Ok(self.opened()?.standings.read(|standings| standings.get(order_id).cloned()))
+    }
+
+    /// Places an order under an idempotency key. The same key and body again get what was answered before.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub async fn place(&self, key: &str, body: &Value) -> Result<Placed, PlaceError> {
+        let request = OrderRequest::read(body).map_err(PlaceError::Faulty)?;
+        self.place_request(Some(key), &request).await
+    }
+
+    /// Places an order that was read already; without a key it is an order of its own.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub async fn place_request(&self, key: Option<&str>, request: &OrderRequest) -> Result<Placed, PlaceError> {
+        if let Some(fault) = key.and_then(key_fault) {
+            return Err(PlaceError::Key(fault));
+        }
+        let open = self.opened()?;
+        let order_id = key.map_or_else(Uuid::now_v7, |key| entity_of_key(&self.system, "order-processor", key));
+        let digest = request.digest();
+        if let Some(known) = open.known(order_id, &digest)? {
+            return Ok(known);
+        }
+        let command = open.lookups.read(|lookups| lookups.resolve(order_id, request));
+        // Made of key and request alone: what was looked up may differ when the same request comes again.
+        let command_id = derived_id(&["place", &order_id.to_string(), &digest]);
+        let submission = Submission::new(order_id.to_string(), command).with_id(command_id);
+        let placed = |answer| Placed { order_id: order_id.to_string(), answer, is_new: true };
+        match open.answers.submit(submission).await.map_err(PlaceError::NotTaken)? {
+            Submitted::Answered(answered) => match answered.summary {
+                Summary::Answered { answer, .. } => Ok(placed(answer)),
+                // Another request may have been first by a hair.
+                Summary::Refused { reason } => match open.known(order_id, &digest)? {
+                    Some(known) => Ok(known),
+                    None => Err(PlaceError::Refused(reason)),
+                },
+            },
+            Submitted::Pending { .. } => Ok(placed(Answer::Pending)),
+        }
+    }
+
+    fn opened(&self) -> Result<&Open, PlaceError> {
+        let Some(open) = self.open.get() else {
+            let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            return Err(PlaceError::NotOpen(trouble.unwrap_or_else(|| "it is connecting".to_owned())));
+        };
+        for (what, health) in [
+            ("its answers", open.answers.health()),
+            ("customers and albums", open.lookups.health()),
+            ("where orders stand", open.standings.health()),
+        ] {
+            if let Some(reason) = health.failed {
+                return Err(PlaceError::NotOpen(format!("{what} cannot be read: {reason}")));
+            }
+            if !health.caught_up {
+                return Err(PlaceError::NotOpen(format!("{what} are still being read")));
+            }
+        }
+        Ok(open)
+    }
+}
+
+impl Open {
+    fn start(config: &Config, publisher: Publisher, readers: Readers) -> Result<Self, OpenError> {
+        let events = |service| topic(&config.system, service, Channel::Events);
+        let looked = Topics::decoded(["customers", "catalogue"].map(events));
+        let own = Topics::decoded([events("order-processor")]);
+        Ok(Self {
+            answers: edge::Edge::start(config, publisher, readers.clone(), summarise)?,
+            lookups: View::start(config, "lookups", readers.clone(), looked, Lookups::new(&config.system))?,
+            standings: View::start(config, "standings", readers, own, Standings::new(&config.system))?,
+        })
+    }
+
+    /// What an order was answered before, if it was.
+    fn known(&self, order_id: Uuid, digest: &str) -> Result<Option<Placed>, PlaceError> {
+        let order_id = order_id.to_string();
+        match self.answers.first_answer(&order_id).map(|answered| answered.summary) {
+            Some(Summary::Answered { request_digest, answer }) if request_digest == digest => {
+                Ok(Some(Placed { order_id, answer, is_new: false }))
+            }
+            Some(Summary::Answered { .. }) => Err(PlaceError::KeyReused),
+            Some(Summary::Refused { .. }) | None => Ok(None),
+        }
+    }
+}
+
+fn summarise(event: &Event) -> Option<Summary> {
+    match event {
+        Event::OrderPlaced(placed) => Some(Summary::Answered {
+            request_digest: placed.request_digest.clone(),
+            answer: Answer::Accepted { total: placed.total.clone() },
+        }),
+        Event::OrderRejected(rejected) => Some(Summary::Answered {
+            request_digest: rejected.request_digest.clone(),
+            answer: Answer::Rejected { reason: rejected.reason, detail: rejected.detail.clone() },
+        }),
+        Event::CommandRefused(refused) => Some(Summary::Refused { reason: refused.reason.clone() }),
+        _ => None,
+    }
+}
