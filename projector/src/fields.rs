@@ -80,15 +80,38 @@ impl<'de> Visitor<'de> for Anything {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut fields = serde_json::Map::new();
-        while let Some((name, Fields(value))) = map.next_entry::<String, Fields>()? {
-            fields.insert(name, value);
+        while let Some((name, Fields(value))) = map.next_entry::<Name, Fields>()? {
+            fields.insert(name.0, value);
         }
         Ok(fields.into())
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, symbol: A) -> Result<Value, A::Error> {
-        let (name, variant) = symbol.variant::<String>()?;
+        let (Name(name), variant) = symbol.variant()?;
         variant.unit_variant()?;
         Ok(name.into())
+    }
+}
+
+/// The name of a field, or an enum's symbol. Avro's deserializer gives names to those only who ask for an identifier.
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+                Ok(Name(name.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_identifier(Text)
     }
 }

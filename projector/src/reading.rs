@@ -15,6 +15,7 @@ use runtime::{
     codec::{Decoded, Readers, SchemaRef},
     kafka::admin::Admin,
     projection::{self, LogRecord, Projection, Topics, ViewError},
+    registry::Registry,
 };
 use tokio::sync::watch;
 
@@ -34,6 +35,8 @@ const COMMIT_WHEN_IDLE: Duration = Duration::from_millis(500);
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// For how long partitions that gave old records hold the watermark back.
 const HOLDS_BACK: Duration = Duration::from_secs(2);
+/// How many schemas the registry is asked about in one go.
+const VERSIONS_AT_ONCE: usize = 64;
 /// How many readers there may be: one for what was there at the start, the others for what came later.
 const READERS_MAX: usize = 32;
 
@@ -46,6 +49,14 @@ pub(crate) struct Folder {
 impl Folder {
     pub(crate) fn new(board: Board) -> Self {
         Self { board, schemas: BTreeSet::new() }
+    }
+
+    /// The record's schema, if it was not met before.
+    fn new_schema(&mut self, record: &LogRecord<'_>) -> Option<u32> {
+        match record.schema()?.schema {
+            SchemaRef::Id(id) => self.schemas.insert(id).then_some(id),
+            SchemaRef::Guid(_) => None,
+        }
     }
 }
 
@@ -63,11 +74,11 @@ impl Projection for Folder {
             value: record.value,
             readable: record.schema().is_some(),
         };
-        let version = new_version(&mut self.schemas, record);
+        let schema = self.new_schema(record);
         let dead = record.topic.starts_with(DEAD_LETTERS);
         let folded = self.board.write_last(|view| {
-            if let Some((schema, version)) = version {
-                view.note_version(schema, version);
+            if let Some(schema) = schema {
+                view.note_version(schema, None);
             }
             view.fold(&seen, dead, &AvroBodies(record.decoded()))
         });
@@ -76,13 +87,6 @@ impl Projection for Folder {
             tracing::error!(position = %record.position(), "record not folded: {later}");
         }
     }
-}
-
-/// The version of the record's schema, if it was not met before.
-fn new_version(known: &mut BTreeSet<u32>, record: &LogRecord<'_>) -> Option<(u32, u32)> {
-    let schema = record.schema()?;
-    let SchemaRef::Id(id) = schema.schema else { return None };
-    known.insert(id).then_some((id, schema.version?))
 }
 
 /// Opens the body of the record at hand.
@@ -114,6 +118,7 @@ pub(crate) fn declared_topics(view: &View, system: &str) -> Vec<String> {
 pub(crate) struct Readings {
     config: Config,
     readers: Readers,
+    registry: Registry,
     board: Board,
     admin: Admin,
     views: Vec<projection::View<Folder>>,
@@ -126,11 +131,12 @@ pub(crate) struct Readings {
 
 impl Readings {
     /// Starts to read the declared topics.
-    pub(crate) fn start(config: &Config, readers: Readers, admin: Admin, board: Board) -> Result<Self, ViewError> {
+    pub(crate) fn start(config: &Config, registry: Registry, admin: Admin, board: Board) -> Result<Self, ViewError> {
         let topics = declared_topics(&board.view(), &config.system);
         let mut readings = Self {
             config: config.clone(),
-            readers,
+            readers: Readers::new(Arc::new(registry.clone())),
+            registry,
             board,
             admin,
             views: Vec::new(),
@@ -157,6 +163,7 @@ impl Readings {
         while !*ending.borrow_and_update() {
             if ask_at <= Instant::now() {
                 self.ask_cluster().await;
+                self.ask_registry().await;
                 ask_at = Instant::now() + ASK_EVERY;
             }
             let mut news = self.news();
@@ -239,6 +246,30 @@ impl Readings {
         tracing::info!(topics = ?new, "reading dead letters");
         if let Err(error) = self.read(new.into_iter().collect()) {
             tracing::error!(error = %error, "dead letters are not read");
+        }
+    }
+
+    /// The versions of schemas that were met: a schema is found by its id, and its version is another question. Until it is
+    /// answered, records are shown without it.
+    async fn ask_registry(&self) {
+        let open: Vec<u32> = self.board.view().unversioned().take(VERSIONS_AT_ONCE).collect();
+        if open.is_empty() {
+            return;
+        }
+        let (registry, board) = (self.registry.clone(), self.board.clone());
+        let asking = tokio::task::spawn_blocking(move || {
+            for schema in open {
+                match registry.usages(schema) {
+                    Ok(usages) => {
+                        let version = usages.into_iter().map(|(_, version)| version).max();
+                        board.write(|view| view.note_version(schema, version));
+                    }
+                    Err(error) => return tracing::debug!(%error, schema, "version of a schema not told"),
+                }
+            }
+        });
+        if asking.await.is_err() {
+            tracing::warn!("the question for the versions of schemas was broken off");
         }
     }
 

@@ -27,7 +27,7 @@ pub enum State {
     Rejected,
     /// Everything is undone and nothing is open.
     Compensated,
-    /// A person must look: undoing failed, or what was heard contradicts itself.
+    /// A person must look: something failed that nothing undoes, or what was heard contradicts itself.
     Failed,
 }
 
@@ -223,9 +223,10 @@ impl<'a> Facts<'a> {
         self.nodes().find(|(_, node)| node.kind == NodeKind::Cancel).and_then(|(_, node)| self.done_at(node))
     }
 
-    /// When the first step failed.
+    /// When the first step failed whose failure undoes the saga.
     fn broken_at(&self) -> Option<i64> {
-        self.nodes().filter(|(_, node)| node.kind == NodeKind::Step).filter_map(|(_, node)| self.failed_at(node)).min()
+        let can_break = self.nodes().filter(|(_, node)| node.kind == NodeKind::Step && !node.attention);
+        can_break.filter_map(|(_, node)| self.failed_at(node)).min()
     }
 
     /// Since when a node is, or was, owed; `None` if it never came to that.
@@ -268,7 +269,7 @@ impl<'a> Facts<'a> {
         let state = match outcome {
             _ if contradicts => State::Failed,
             Some(outcome) if settled => State::of(outcomes[outcome].kind),
-            _ if self.undoing_failed(waiting) => State::Failed,
+            _ if self.needs_attention(waiting) => State::Failed,
             _ if self.cancelled_at().is_some() => State::Compensating,
             _ => State::Running,
         };
@@ -313,10 +314,10 @@ impl<'a> Facts<'a> {
         self.nodes().filter(|(index, node)| chosen(*index, node)).fold(0, |set, (index, _)| set | 1 << index)
     }
 
-    fn undoing_failed(&self, waiting: NodeSet) -> bool {
-        self.nodes().any(|(index, node)| {
-            waiting & (1 << index) != 0 && node.kind == NodeKind::Compensation && self.failed_at(node).is_some()
-        })
+    /// Something that is owed has failed, and only a person can help.
+    fn needs_attention(&self, waiting: NodeSet) -> bool {
+        self.nodes()
+            .any(|(index, node)| waiting & (1 << index) != 0 && node.attention && self.failed_at(node).is_some())
     }
 
     fn ended_at(&self, outcome: usize) -> i64 {

@@ -75,8 +75,7 @@ pub async fn start(config: &Config, declarations: &[Declaration]) -> Result<Runn
     let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
     let registry = Registry::new(config).map_err(StartError::Registry)?;
     let admin = Admin::new(config).map_err(StartError::Admin)?;
-    let readers = Readers::new(Arc::new(registry));
-    let readings = Readings::start(config, readers, admin, board.clone()).map_err(StartError::Readers)?;
+    let readings = Readings::start(config, registry, admin, board.clone()).map_err(StartError::Readers)?;
     let (ending, ended) = watch::channel(false);
     let server = tokio::spawn(http::serve(listener, board.clone(), ended.clone()));
     let reading = tokio::spawn(readings.run(ended));

@@ -20,6 +20,8 @@ use crate::{
 
 /// How many correlation ids a view holds.
 pub const STORIES_MAX: usize = 4_000_000;
+/// How many schemas have their versions kept.
+const SCHEMAS_MAX: usize = 10_000;
 /// How many of the records that are in no saga are listed.
 pub const UNPLACED_LISTED_MAX: usize = 200;
 
@@ -93,8 +95,8 @@ pub struct View {
     watermark_ms: i64,
     /// Per lane, the timestamp of its last record; 0 once [`View::take_newest`] has told it.
     newest_ms: Vec<i64>,
-    /// The versions of schemas, where they are known.
-    versions: HashMap<u32, u32>,
+    /// The versions of schemas: `None` until they are told.
+    versions: HashMap<u32, Option<u32>>,
     records: u64,
     rewritten: u64,
     unplaced: VecDeque<UnplacedRecord>,
@@ -182,16 +184,23 @@ impl View {
         oldest
     }
 
-    /// Tells the version of a schema, to be shown with the records that were written with it.
-    pub fn note_version(&mut self, schema: u32, version: u32) {
-        if self.versions.len() < usize::from(u16::MAX) {
-            self.versions.insert(schema, version);
+    /// Tells the version of a schema, to be shown with the records that were written with it. `None` says that it is used and
+    /// nobody has told its version yet.
+    pub fn note_version(&mut self, schema: u32, version: Option<u32>) {
+        if self.versions.len() < SCHEMAS_MAX {
+            let known = self.versions.entry(schema).or_default();
+            *known = version.or(*known);
         }
+    }
+
+    /// Schemas that are used and whose version nobody has told.
+    pub fn unversioned(&self) -> impl Iterator<Item = u32> {
+        self.versions.iter().filter(|(_, version)| version.is_none()).map(|(schema, _)| *schema)
     }
 
     /// The version of a schema, if it was told.
     pub(crate) fn version_of(&self, schema: u32) -> Option<u32> {
-        self.versions.get(&schema).copied()
+        self.versions.get(&schema).copied().flatten()
     }
 
     /// Derives where the changed sagas stand, and which are past a deadline now that everything up to `watermark_ms` was read.

@@ -197,6 +197,16 @@ impl Registry {
         self.call("list subjects".to_owned(), |settings| async move { get_all_subjects(&settings).await })
     }
 
+    /// Where a schema is used: subjects, each with its version. Looking a schema up by its id does not tell.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn usages(&self, id: u32) -> Result<Vec<(String, u32)>, RegistryError> {
+        let request = self.request(reqwest::Method::GET, &format!("/schemas/ids/{id}/versions"));
+        let usages: Vec<Usage> = self.json(format!("tell where schema {id} is used"), request)?;
+        Ok(usages.into_iter().map(|usage| (usage.subject, usage.version)).collect())
+    }
+
     /// Every version of a subject; none if there is no such subject.
     ///
     /// # Errors
@@ -359,6 +369,12 @@ impl Registry {
     fn unavailable(&self, operation: String, reason: String) -> RegistryError {
         RegistryError::Unavailable { url: self.inner.url.clone(), operation, reason }
     }
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    subject: String,
+    version: u32,
 }
 
 #[derive(Deserialize)]

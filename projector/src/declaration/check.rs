@@ -159,7 +159,14 @@ impl Check<'_> {
             node.completed_by = self.completed(&what, &step.completed_by);
             node.failed_by = self.events(&format!("{what}: failed_by"), &step.failed_by, None);
             node.undone_by = self.events(&format!("{what}: undone_by"), &step.undone_by, None);
+            node.attention = step.attention;
             node.waiting = self.waiting(step.waiting.as_ref());
+            if step.attention && step.failed_by.is_empty() {
+                self.problem(
+                    step.id.span(),
+                    format!("{what}: attention is for steps that can fail, and failed_by names no event"),
+                );
+            }
             self.one_role(&what, &step.id, &node);
             nodes.push(node);
         }
@@ -177,6 +184,7 @@ impl Check<'_> {
             let what = format!("compensation {:?}", undo.id.get_ref());
             let mut node = self.node(&what, (&undo.id, &undo.title, &undo.owner, &undo.deadline), owners);
             node.kind = NodeKind::Compensation;
+            node.attention = true;
             node.reached_by = self.events(&format!("{what}: reached_by"), &undo.reached_by, None);
             node.completed_by = self.completed(&what, &undo.completed_by);
             node.failed_by = self.events(&format!("{what}: failed_by"), &undo.failed_by, None);
@@ -215,6 +223,7 @@ impl Check<'_> {
             completed_by: 0,
             failed_by: 0,
             undone_by: 0,
+            attention: false,
             deadline_ms,
             waiting: self.waiting(None),
         }

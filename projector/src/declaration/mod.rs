@@ -100,6 +100,8 @@ pub struct Node {
     pub failed_by: EventSet,
     /// What it did was undone.
     pub undone_by: EventSet,
+    /// When it fails a person must look, and nothing is undone for it. True of every compensation.
+    pub attention: bool,
     /// How long the owner may take.
     pub deadline_ms: i64,
     /// What a person reads while it is owed.

@@ -57,6 +57,8 @@ pub(super) struct Step {
     pub(super) failed_by: Vec<Text>,
     #[serde(default)]
     pub(super) undone_by: Vec<Text>,
+    #[serde(default)]
+    pub(super) attention: bool,
     pub(super) deadline: Text,
     pub(super) waiting: Option<Text>,
 }

@@ -71,6 +71,24 @@ fn what_ships_and_what_is_documented_is_in_order() {
     assert_eq!(told("trip", "trip"), "");
 }
 
+/// A declaration that waits for an event nobody says would never end.
+#[test]
+fn every_event_of_what_ships_is_in_the_contract() {
+    let schemas = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
+    for event in &Declaration::shipped().expect("in order")[0].events {
+        let (owner, record) = event.name.rsplit_once('.').expect("owner.Record");
+        let path = schemas.join(owner.replace('_', "-")).join("events").join(record).join("v1.avsc");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let schema: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let Some(condition) = &event.condition else { continue };
+        let fields = schema["fields"].as_array().expect("fields");
+        let field = fields.iter().find(|field| field["name"] == condition.path.as_str());
+        let field = field.unwrap_or_else(|| panic!("{event}: there is no such field"));
+        let symbols = field["type"]["symbols"].as_array().unwrap_or_else(|| panic!("{event}: that field is no enum"));
+        assert!(symbols.iter().any(|symbol| symbol == condition.value.as_str()), "{event}: {symbols:?}");
+    }
+}
+
 #[test]
 fn an_unknown_key_is_refused_with_its_line() {
     let text = told("deadline = \"10m\"", "deadlin = \"10m\"");

@@ -67,6 +67,17 @@ fn a_mail_of_another_kind_does_not_settle_it() {
 }
 
 #[test]
+fn a_mail_that_cannot_be_delivered_needs_a_person_and_undoes_nothing() {
+    let mut events = COMPLETED.to_vec();
+    events[11] = "notifications/NotificationAbandoned:ORDER_PAID";
+    let saga = one(&Log::default().tell("o-1", &events).view(), "o-1");
+    assert_eq!((saga.state.as_str(), saga.outcome.as_deref(), saga.settled), ("failed", Some("completed"), false));
+    assert_eq!((saga.waiting.len(), saga.waiting[0].step.as_str()), (1, "mail-paid"));
+    let saga = one(&Log::default().tell("o-1", &events).tell("o-1", &[COMPLETED[11]]).view(), "o-1");
+    assert_eq!((saga.state.as_str(), saga.settled), ("completed", true));
+}
+
+#[test]
 fn two_ends_of_one_payment_are_a_contradiction_that_a_person_must_see() {
     let saga = one(&Log::default().tell("o-1", &DECLINED).tell("o-1", &["payment/PaymentVoided"]).view(), "o-1");
     assert_eq!((saga.state.as_str(), saga.settled), ("failed", false));

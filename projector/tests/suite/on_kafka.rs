@@ -1,0 +1,243 @@
+//! The projector on a broker and a registry: the embedded pair, or those that `DACAPO_TEST_KAFKA` and `DACAPO_TEST_REGISTRY` name.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use embedded::{
+    broker::{Broker, BrokerConfig},
+    registry::RegistryConfig,
+};
+use projector::{Declaration, Running, client::Client, query::Filter};
+use runtime::{
+    Config,
+    codec::Writers,
+    envelope::Envelope,
+    kafka::{Admin, TopicKind, TopicPlan, TopicSpec},
+    publisher::{Authority, Publisher, Ready},
+    registry::Registry,
+};
+
+use crate::support::{COMPLETED, DECLINED, LOST, Log, SHORT, Said, header};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const SERVICES: [&str; 5] = ["order-processor", "warehouse", "payment", "loyalty", "notifications"];
+
+/// A cluster, and a system of its own on it.
+struct Cluster {
+    config: Config,
+    admin: Admin,
+    registry: Registry,
+    /// Keeps the embedded pair alive.
+    _embedded: Option<(Broker, embedded::registry::Registry)>,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let mut config = Config::for_tests().for_service("projector");
+        let named = |name: &str| std::env::var(name).ok();
+        let embedded = match (named("DACAPO_TEST_KAFKA"), named("DACAPO_TEST_REGISTRY")) {
+            (Some(bootstrap), Some(registry)) => {
+                (config.bootstrap, config.registry_url) = (bootstrap, registry);
+                None
+            }
+            _ => {
+                let broker = Broker::start(BrokerConfig::default()).expect("a broker");
+                let registry = embedded::registry::Registry::start(RegistryConfig {
+                    data_dir: None,
+                    listen: ([127, 0, 0, 1], 0).into(),
+                    default_level: embedded::registry::Level::FullTransitive,
+                    fsync: false,
+                });
+                let registry = registry.await.expect("a registry");
+                (config.bootstrap, config.registry_url) = (broker.bootstrap(), registry.url());
+                Some((broker, registry))
+            }
+        };
+        config.system = format!("t{}", &uuid::Uuid::now_v7().simple().to_string()[20..]);
+        config.partitions = 2;
+        let admin = Admin::new(&config).expect("an admin client");
+        let registry = Registry::new(&config).expect("a registry client");
+        Self { config, admin, registry, _embedded: embedded }
+    }
+
+    async fn create_topics(&self) {
+        let specs: Vec<TopicSpec> = SERVICES
+            .iter()
+            .map(|service| TopicSpec::new(format!("{}.{service}.events", self.config.system), 2, TopicKind::Events))
+            .collect();
+        self.create(&specs).await;
+    }
+
+    async fn create(&self, specs: &[TopicSpec]) {
+        let plan = TopicPlan::draw(&self.admin, specs).await.expect("a plan");
+        plan.apply(&self.admin).await.expect("topics");
+    }
+
+    /// Publishes what was said, each record in the name of the service that said it.
+    async fn publish(&self, said: &[Said]) {
+        let mut batches: BTreeMap<String, Vec<Ready>> = BTreeMap::new();
+        for said in said {
+            let service = said.topic.strip_prefix("musiccorp.").and_then(|rest| rest.strip_suffix(".events"));
+            // Records of topics that nobody reads here are left out.
+            if let Some(service) = service.filter(|service| SERVICES.contains(service)) {
+                batches.entry(service.to_owned()).or_default().push(self.ready(said, &said.topic));
+            }
+        }
+        for (service, batch) in batches {
+            self.publisher(&service, Authority::Service).send(batch, PATIENCE).await.expect("published");
+        }
+    }
+
+    fn publisher(&self, service: &str, authority: Authority) -> Publisher {
+        let none = Writers::with_ids(&self.config.system, &[], |_, _| Ok(0)).expect("no writers");
+        Publisher::new(&self.config.for_service(service), authority, none).expect("a publisher")
+    }
+
+    /// The record as it goes on the wire, its body in Avro.
+    fn ready(&self, said: &Said, topic: &str) -> Ready {
+        let text = |name: &str| header(said, name);
+        let uuid = |name: &str| text(name).map(|id| id.parse().expect("a UUID"));
+        let renamed = |text: String| text.replace("musiccorp", &self.config.system);
+        let full_name = renamed(text("ce_type").expect("a type"));
+        let source = renamed(text("ce_source").expect("a source"));
+        let mut envelope = Envelope::new(uuid("ce_id").expect("an id"), source, full_name.clone(), said.at_ms)
+            .about(said.key.as_str())
+            .correlated(said.key.as_str());
+        envelope.causation_id = uuid("ce_causationid");
+        envelope.sequence = text("ce_sequence").map(|number| number.parse().expect("a number"));
+        envelope.build = Some("test".into());
+        Ready { topic: renamed(topic.to_owned()), key: said.key.clone(), value: self.body(&full_name, said), envelope }
+    }
+
+    /// A record of two fields, `order_id` and the enum that declarations may ask for, encoded by hand.
+    fn body(&self, full_name: &str, said: &Said) -> Vec<u8> {
+        const SYMBOLS: [&str; 7] = [
+            "UNKNOWN",
+            "ORDER_PAID",
+            "ORDER_SHIPPED",
+            "ORDER_CANCELLED",
+            "OUT_OF_STOCK",
+            "PAYMENT_DECLINED",
+            "LOST_AT_PACKAGING",
+        ];
+        let (namespace, name) = full_name.rsplit_once('.').expect("a full name");
+        let field = if name == "OrderCancelled" { "reason" } else { "kind" };
+        let schema = serde_json::json!({"type": "record", "namespace": namespace, "name": name, "fields": [
+            {"name": "order_id", "type": "string"},
+            {"name": field, "type": {"type": "enum", "name": "Word", "symbols": SYMBOLS, "default": "UNKNOWN"}},
+        ]});
+        let id = self.registry.register(full_name, &schema.to_string()).expect("a registered schema");
+        let fields: serde_json::Value = serde_json::from_slice(&said.value[5..]).expect("JSON");
+        let word = SYMBOLS.iter().position(|symbol| fields["kind"] == *symbol).unwrap_or_default();
+        let zigzag = |number: usize| u8::try_from(number * 2).expect("a small number");
+        let mut value = vec![0];
+        value.extend(id.to_be_bytes());
+        value.push(zigzag(said.key.len()));
+        value.extend(said.key.bytes());
+        value.push(zigzag(word));
+        value
+    }
+}
+
+/// Waits until the projector's reply fits.
+async fn wait_for<T: std::fmt::Debug, F: Future<Output = T>>(ask: impl Fn() -> F, fits: impl Fn(&T) -> bool) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut pause = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        let reply = ask().await;
+        if fits(&reply) {
+            return reply;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "it did not come to be: {reply:?}");
+        pause.tick().await;
+    }
+}
+
+async fn verified(cluster: &Cluster, client: &Client) -> projector::verification::Verdict {
+    let declarations = Declaration::shipped().expect("in order");
+    projector::verify(&cluster.config, client, &declarations, PATIENCE).await.expect("a verdict")
+}
+
+fn stories() -> Log {
+    let mut log = Log::default();
+    for number in 0..40 {
+        let events: &[&str] = match number % 5 {
+            0 | 1 => &COMPLETED,
+            2 => &LOST,
+            3 => &SHORT,
+            _ => &DECLINED,
+        };
+        log.tell(&format!("o-{number}"), events);
+    }
+    log.tell("o-open", &COMPLETED[..9]);
+    log
+}
+
+async fn started(cluster: &Cluster) -> (Running, Client) {
+    let running = projector::start(&cluster.config, &Declaration::shipped().expect("in order")).await.expect("started");
+    let client = Client::new(&running.url()).expect("an address");
+    (running, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_on_a_broker_are_shown_and_the_view_is_proved_against_the_topics() {
+    let cluster = Cluster::start().await;
+    let (running, client) = started(&cluster).await;
+    // It starts before its topics are there, and says so.
+    let reading = || async { running.board().reading() };
+    let missing = wait_for(reading, |reading| reading.trouble.is_some()).await;
+    assert!(missing.trouble.is_some_and(|trouble| trouble.contains("topics to read are missing")), "they are");
+    cluster.create_topics().await;
+    cluster.publish(&stories().said).await;
+    let settled = |counts: &projector::api::Counts| counts.sagas[0].total == 41 && counts.sagas[0].open == 1;
+    let counts = wait_for(|| async { client.counts().await.expect("counts") }, settled).await.sagas.remove(0);
+    assert_eq!((counts.outcomes["completed"], counts.outcomes["lost"], counts.outcomes["declined"]), (16, 8, 8));
+    assert!(wait_for(reading, |reading| reading.caught_up).await.trouble.is_none());
+
+    let show = || async { client.show("o-2", None).await.expect("the saga").saga };
+    let shown = wait_for(show, |shown| shown.timeline[0].schema_version.is_some()).await;
+    assert_eq!((shown.saga.state.as_str(), shown.saga.outcome.as_deref()), ("compensated", Some("lost")));
+    assert_eq!((shown.timeline[0].schema_version, shown.timeline[1].cause_event.is_some()), (Some(1), true));
+
+    let verdict = verified(&cluster, &client).await;
+    assert!(verdict.agrees() && verdict.sagas == 41, "{verdict}");
+
+    // A record in the view that is in no topic.
+    let mut log = stories();
+    let said = log.tell("o-open", &["warehouse/PickingStarted"]).said.last().expect("said").clone();
+    let topic = said.topic.replace("musiccorp", &cluster.config.system);
+    running.board().write(|view| Said { topic, offset: 0, ..said }.fold_into(view));
+    let verdict = verified(&cluster, &client).await;
+    let first = verdict.first.clone().expect("a difference");
+    assert_eq!((first.id.as_str(), first.field.as_str(), verdict.differing), ("o-open", "/timeline/9", 1), "{verdict}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_that_come_later_are_taken_in_and_a_restart_shows_the_same() {
+    let cluster = Cluster::start().await;
+    cluster.create_topics().await;
+    let log = stories();
+    cluster.publish(&log.said).await;
+    let (running, client) = started(&cluster).await;
+    let letters = format!("dlq.{}.payment", cluster.config.system);
+    cluster.create(&[TopicSpec::new(letters.clone(), 2, TopicKind::DeadLetters)]).await;
+    let letter = log.said.iter().find(|said| said.key == "o-open").expect("said");
+    let letter = Ready { topic: letters, ..cluster.ready(letter, "") };
+    cluster.publisher("payment", Authority::Operator).send(vec![letter], PATIENCE).await.expect("published");
+    let hospital = Filter { flag: Some("hospital".to_owned()), ..Filter::default() };
+    let list = || async { client.list(&hospital, 10, None).await.expect("a list").items };
+    let items = wait_for(list, |items| !items.is_empty()).await;
+    assert_eq!(items.iter().map(|saga| saga.id.as_str()).collect::<Vec<_>>(), ["o-open"]);
+    let verdict = verified(&cluster, &client).await;
+    assert!(verdict.agrees(), "{verdict}");
+    running.stop().await;
+
+    let (again, client) = started(&cluster).await;
+    let list = || async { client.list(&hospital, 10, None).await.expect("a list").items };
+    wait_for(list, |items| !items.is_empty()).await;
+    wait_for(|| async { again.board().reading() }, |reading| reading.caught_up).await;
+    let second = verified(&cluster, &client).await;
+    assert!(second.agrees(), "{second}");
+    assert_eq!((second.digest, second.sagas), (verdict.digest, verdict.sagas), "both starts show the same");
+    again.stop().await;
+}
