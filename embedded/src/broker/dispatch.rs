@@ -4,8 +4,8 @@
 
 use super::Shared;
 use super::log::Waiter;
-use super::{describe, fetch, groups, list_offsets, offsets, produce, topics, transactions};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use super::{describe, fetch, groups, list_offsets, offsets, produce, shape, topics, transactions};
+use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{
@@ -134,11 +134,11 @@ pub(crate) async fn answer(session: &Session, mut frame: Bytes, out: &mut BytesM
     let malformed = |source: Box<dyn std::error::Error + Send + Sync>| BadRequest::Malformed { api, version, source };
     let header = RequestHeader::decode(&mut frame, api.request_header_version(version))
         .map_err(|error| malformed(error.into()))?;
-    let body = RequestKind::decode(api, &mut frame, version).map_err(|error| malformed(error.into()))?;
-    // librdkafka, asking for all topics, writes three bytes too many; Apache Kafka passes over them.
-    if frame.has_remaining() && api != ApiKey::Metadata {
-        return Err(malformed(format!("{} bytes too many", frame.remaining()).into()));
+    if !shape::fits(api, version, &frame) {
+        return Err(malformed("its lengths do not fit its bytes".into()));
     }
+    let body = RequestKind::decode(api, &mut frame, version).map_err(|error| malformed(error.into()))?;
+    // As in Apache Kafka, bytes behind the body are passed over: librdkafka writes three when it asks for all topics.
     let client_id = header.client_id.as_deref().unwrap_or_default();
     let call = Call { session, version, client_id };
     match handle(&call, body).await {
@@ -234,7 +234,7 @@ fn handle_admin(call: &Call<'_>, body: RequestKind) -> Option<ResponseKind> {
         RequestKind::IncrementalAlterConfigs(request) => {
             topics::configs_admin::alter_incrementally(call, request).into()
         }
-        RequestKind::DescribeGroups(request) => groups::handlers::describe(call, request).into(),
+        RequestKind::DescribeGroups(request) => groups::handlers::describe(call, &request).into(),
         RequestKind::ListGroups(request) => groups::handlers::list(call, &request).into(),
         RequestKind::DeleteGroups(request) => groups::handlers::delete(call, request).into(),
         RequestKind::DescribeCluster(_) => describe::cluster(call).into(),

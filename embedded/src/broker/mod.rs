@@ -16,6 +16,7 @@ mod list_offsets;
 mod log;
 mod offsets;
 mod produce;
+mod shape;
 mod sync;
 mod topics;
 mod transactions;

@@ -192,14 +192,14 @@ pub(crate) fn leave(call: &Call<'_>, request: &LeaveGroupRequest) -> LeaveGroupR
     LeaveGroupResponse::default().with_members(members)
 }
 
-pub(crate) fn describe(call: &Call<'_>, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
-    let groups = request.groups.into_iter().map(|id| describe_one(call, id)).collect();
+pub(crate) fn describe(call: &Call<'_>, request: &DescribeGroupsRequest) -> DescribeGroupsResponse {
+    let groups = request.groups.iter().map(|id| describe_one(call, id)).collect();
     DescribeGroupsResponse::default().with_groups(groups)
 }
 
-fn describe_one(call: &Call<'_>, id: GroupId) -> DescribedGroup {
+fn describe_one(call: &Call<'_>, id: &GroupId) -> DescribedGroup {
     let described = DescribedGroup::default().with_group_id(id.clone()).with_authorized_operations(NO_OPERATIONS);
-    let live = call.shared().groups.with_known(&id, |cell| {
+    let live = call.shared().groups.with_known(id, |cell| {
         let group = &cell.group;
         let members = group
             .members

@@ -235,7 +235,7 @@ impl Group {
         if let Some(instance) = &join.instance_id {
             return match self.instances.get(instance).cloned() {
                 Some(old_id) => {
-                    self.replace_static(&old_id, new_id, join, now_ms);
+                    self.replace_static(&old_id, &new_id, &join, now_ms);
                     Ok(())
                 }
                 None => self.add_member(new_id, join, now_ms),
@@ -286,7 +286,7 @@ impl Group {
 
     /// A static member came back under a new id: it takes the place of its former self. If nothing else changed, the group
     /// goes on without a rebalance.
-    fn replace_static(&mut self, old_id: &str, new_id: String, join: Join, now_ms: i64) {
+    fn replace_static(&mut self, old_id: &str, new_id: &str, join: &Join, now_ms: i64) {
         let Some(mut member) = self.members.remove(old_id) else { return };
         for answer in self.fence(&mut member, old_id) {
             self.answers.push(answer);
@@ -294,21 +294,21 @@ impl Group {
         let led = self.leader.as_deref() == Some(old_id);
         let leader_told = self.leader.clone().unwrap_or_default();
         if led {
-            self.leader = Some(new_id.clone());
+            self.leader = Some(new_id.to_owned());
         }
         if let Some(instance) = &join.instance_id {
-            self.instances.insert(instance.clone(), new_id.clone());
+            self.instances.insert(instance.clone(), new_id.to_owned());
         }
         let unchanged = member.protocols == join.protocols;
-        member.update(&join, now_ms);
-        self.members.insert(new_id.clone(), member);
+        member.update(join, now_ms);
+        self.members.insert(new_id.to_owned(), member);
         let same_choice = self.choose_protocol() == self.protocol;
         match self.state {
             State::Stable if unchanged && same_choice => {
                 // An older client that led must not think it leads again: it would assign without being heard.
                 let leader =
                     if join.knows_skip_assignment { self.leader.clone().unwrap_or_default() } else { leader_told };
-                let mut joined = self.joined(&new_id);
+                let mut joined = self.joined(new_id);
                 joined.leader = leader;
                 joined.skip_assignment = led && join.knows_skip_assignment;
                 if !joined.skip_assignment {
@@ -317,7 +317,7 @@ impl Group {
                 self.answers.push(Answer::Join(join.token, Ok(joined)));
             }
             _ => {
-                if let Some(member) = self.members.get_mut(&new_id) {
+                if let Some(member) = self.members.get_mut(new_id) {
                     member.joining = Some(join.token);
                 }
                 self.prepare(now_ms);

@@ -60,7 +60,7 @@ pub(crate) fn add_partitions(call: &Call<'_>, request: &AddPartitionsToTxnReques
     let all_exist = places.iter().all(exists);
     let producer = (request.v3_and_below_producer_id.0, request.v3_and_below_producer_epoch);
     let added = if all_exist {
-        super::add_partitions(call.shared(), &request.v3_and_below_transactional_id, producer, places, now_ms())
+        super::add_partitions(call.shared(), &request.v3_and_below_transactional_id, producer, &places, now_ms())
     } else {
         Err(ResponseError::OperationNotAttempted)
     };

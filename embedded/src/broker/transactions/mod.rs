@@ -65,7 +65,7 @@ pub(crate) fn add_partitions(
     shared: &Shared,
     id: &str,
     producer: Producer,
-    places: Vec<Place>,
+    places: &[Place],
     now_ms: i64,
 ) -> Result<(), ResponseError> {
     let topics = shared.topics.now();
@@ -75,9 +75,9 @@ pub(crate) fn add_partitions(
     if known {
         return Ok(());
     }
-    inner.append(Entry::Partitions { id: id.to_owned(), places: places.clone(), at: now_ms })?;
+    inner.append(Entry::Partitions { id: id.to_owned(), places: places.to_vec(), at: now_ms })?;
     // Under the coordinator's lock: an abort by timeout must come before or after this, not between.
-    expect(&topics, &places, producer);
+    expect(&topics, places, producer);
     Ok(())
 }
 

@@ -1,0 +1,155 @@
+//! A broker of its own for every test, and clients that wait for conditions with a deadline.
+
+use embedded::broker::{Broker, BrokerConfig};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, DeliveryResult};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
+use std::future::Future;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+pub(crate) fn start() -> Broker {
+    Broker::start(BrokerConfig::default()).unwrap()
+}
+
+pub(crate) fn start_in(dir: &Path) -> Broker {
+    Broker::start(config_in(dir)).unwrap()
+}
+
+pub(crate) fn config_in(dir: &Path) -> BrokerConfig {
+    BrokerConfig { data_dir: Some(dir.to_path_buf()), ..BrokerConfig::default() }
+}
+
+pub(crate) fn client(broker: &Broker) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker.bootstrap()).set("client.id", "test");
+    config
+}
+
+pub(crate) fn admin(broker: &Broker) -> AdminClient<DefaultClientContext> {
+    client(broker).create().unwrap()
+}
+
+pub(crate) fn options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE))
+}
+
+pub(crate) fn create_topic(broker: &Broker, name: &str, partitions: i32) {
+    create_topic_with(broker, name, partitions, &[]);
+}
+
+pub(crate) fn create_topic_with(broker: &Broker, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let topic = settings
+        .iter()
+        .fold(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| topic.set(key, value));
+    let results = block_on(admin(broker).create_topics([&topic], &options())).unwrap();
+    results[0].as_ref().unwrap();
+}
+
+/// Keeps where each record went, or why it did not.
+#[derive(Clone, Default)]
+pub(crate) struct Deliveries(pub(crate) Arc<Mutex<Vec<Result<i64, String>>>>);
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let outcome = match result {
+            Ok(message) => Ok(message.offset()),
+            Err((error, _)) => Err(error.to_string()),
+        };
+        self.0.lock().unwrap().push(outcome);
+    }
+}
+
+pub(crate) fn producer(broker: &Broker, settings: &[(&str, &str)]) -> BaseProducer<Deliveries> {
+    let mut config = client(broker);
+    config.set("linger.ms", "0").set("enable.idempotence", "true");
+    for (key, value) in settings {
+        config.set(*key, *value);
+    }
+    config.create_with_context(Deliveries::default()).unwrap()
+}
+
+pub(crate) fn transactional(broker: &Broker, id: &str) -> BaseProducer<Deliveries> {
+    let producer =
+        producer(broker, &[("transactional.id", id), ("transaction.timeout.ms", "10000"), ("retry.backoff.ms", "2")]);
+    producer.init_transactions(PATIENCE).unwrap();
+    producer
+}
+
+pub(crate) fn send(
+    producer: &BaseProducer<Deliveries>,
+    topic: &str,
+    partition: i32,
+    values: impl IntoIterator<Item = String>,
+) {
+    for value in values {
+        let record = BaseRecord::to(topic).partition(partition).key("k").payload(&value);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+}
+
+pub(crate) fn numbered(range: std::ops::Range<usize>) -> impl Iterator<Item = String> {
+    range.map(|n| n.to_string())
+}
+
+/// A consumer in no group, at the beginning of one partition.
+pub(crate) fn reader(broker: &Broker, topic: &str, partition: i32, isolation: &str) -> BaseConsumer {
+    let consumer: BaseConsumer = client(broker)
+        .set("group.id", "reader")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", isolation)
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let mut places = TopicPartitionList::new();
+    places.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+    consumer.assign(&places).unwrap();
+    consumer
+}
+
+pub(crate) fn value_of(message: &BorrowedMessage<'_>) -> String {
+    String::from_utf8(message.payload().unwrap_or_default().to_vec()).unwrap()
+}
+
+/// Everything up to the end of the partition, as this isolation sees it now.
+pub(crate) fn read_all(broker: &Broker, topic: &str, partition: i32, isolation: &str) -> Vec<String> {
+    let consumer = reader(broker, topic, partition, isolation);
+    let deadline = Instant::now() + PATIENCE;
+    let mut values = Vec::new();
+    while Instant::now() < deadline {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => values.push(value_of(&message)),
+            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => return values,
+            Some(Err(error)) => panic!("cannot read {topic}/{partition}: {error}"),
+            None => {}
+        }
+    }
+    panic!("no end of {topic}/{partition} within {PATIENCE:?}");
+}
+
+/// Asks again until it is so.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not so within {PATIENCE:?}: {what}");
+        std::thread::yield_now();
+    }
+}
