@@ -33,6 +33,8 @@ pub struct Target {
 pub struct Filter {
     /// Run only checks whose area or name contains one of these texts; empty means all.
     pub only: Vec<String>,
+    /// Leave out checks whose area or name contains one of these texts.
+    pub except: Vec<String>,
 }
 
 impl Filter {
@@ -43,10 +45,11 @@ impl Filter {
 
     /// Checks whose area or name contains `text`.
     pub fn only(text: impl Into<String>) -> Self {
-        Self { only: vec![text.into()] }
+        Self { only: vec![text.into()], ..Self::default() }
     }
 
     fn admits(&self, area: &str, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|text| name.contains(text.as_str()) || area == text)
+        let named = |texts: &[String]| texts.iter().any(|text| name.contains(text.as_str()) || area == text);
+        (self.only.is_empty() || named(&self.only)) && !named(&self.except)
     }
 }

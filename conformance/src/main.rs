@@ -21,6 +21,9 @@ struct Arguments {
     /// Only checks of this area, or whose name contains this text; may be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// All but the checks of this area, or whose name contains this text; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    except: Vec<String>,
     /// Ask the registry for exactly the error codes of Confluent's own.
     #[arg(long)]
     exact_confluent_codes: bool,
@@ -44,7 +47,7 @@ fn main() -> anyhow::Result<ExitCode> {
         exact_confluent_codes: arguments.exact_confluent_codes,
     };
     let mut written = Ok(());
-    let report = run_each(&target, &Filter { only: arguments.only }, |outcome| {
+    let report = run_each(&target, &Filter { only: arguments.only, except: arguments.except }, |outcome| {
         if written.is_ok() {
             written = writeln!(out, "{outcome}");
         }

@@ -18,7 +18,7 @@ const fn check(name: &'static str, run: fn(&Context) -> Verdict) -> Check {
 
 pub(super) const CHECKS: &[Check] = &[
     check("key, value, headers and timestamp come back as sent, and nothing is not the same as empty", faithful),
-    check("a topic that stamps records on arrival says so and orders them", stamped_on_arrival),
+    check("a topic that stamps records on arrival says so and orders them, or cannot be made", stamped_on_arrival),
     check("uncompressed records come back as sent", uncompressed),
     check("gzip records come back as sent", gzip),
     check("snappy records come back as sent", snappy),
@@ -69,7 +69,12 @@ fn faithful(cx: &Context) -> Verdict {
 }
 
 fn stamped_on_arrival(cx: &Context) -> Verdict {
-    let topic = cx.topic_with("stamped", 1, &[("message.timestamp.type", "LogAppendTime")])?;
+    let topic = match cx.topic_with("stamped", 1, &[("message.timestamp.type", "LogAppendTime")]) {
+        Ok(topic) => topic,
+        // This project's own topics keep the time a record was made; what is not offered must be refused, not ignored.
+        Err(failure) if failure.to_string().contains("InvalidConfig") => return Ok("refused as a config".to_owned()),
+        Err(failure) => return Err(failure),
+    };
     let producer = producer(cx, &[])?;
     for _ in 0..3 {
         let put = Put { partition: Some(0), value: Some(b"v"), timestamp: Some(SOME_TIME), ..Put::default() };

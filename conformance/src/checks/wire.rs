@@ -155,6 +155,10 @@ fn all_versions(cx: &Context) -> Verdict {
         let seen = answer.topics.first().doing(format_args!("the topic in Metadata {version}"))?;
         ensure_eq!((seen.error_code, seen.partitions.len()), (0, 2), "Metadata {version}");
         ensure_eq!(seen.name.as_ref(), Some(&name), "the name in Metadata {version}");
+        // All topics: no list from version 1 on, an empty one before.
+        let all = MetadataRequest::default().with_topics((version == 0).then(Vec::new));
+        let answer = wire.call(version, &all).doing(format_args!("Metadata {version} of all topics"))?;
+        ensure!(answer.topics.iter().any(|t| t.name.as_ref() == Some(&name)), "Metadata {version} lists too little");
         served += 1;
     }
     for version in range(ApiKey::FindCoordinator) {
