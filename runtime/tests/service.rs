@@ -81,7 +81,10 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
-        let cluster = Cluster::start("probe").await;
+        Self::on(Cluster::start("probe").await).await
+    }
+
+    async fn on(cluster: Cluster) -> Self {
         let (system, partitions) = (cluster.config.system.clone(), cluster.config.partitions);
         let mut specs = TopicSpec::of_service(&system, "probe", partitions);
         specs.push(TopicSpec::new(topic(&system, "source", runtime::Channel::Events), partitions, TopicKind::Events));
@@ -380,11 +383,7 @@ async fn a_decider_that_panics_shows_as_unready_with_the_place_and_skips_nothing
     let stage = Stage::set().await;
     stage.probe.fragile.store(true, Ordering::SeqCst);
     let running = stage.start().await;
-    let keys: Vec<String> = (0..2)
-        .map(|partition| {
-            (0..).map(|n| format!("order-{n}")).find(|key| partition_of(key.as_bytes(), 2) == partition).unwrap()
-        })
-        .collect();
+    let keys = key_per_partition();
     stage.ping(&keys[0], &keys[0], "panic", 1).await;
     stage.ping(&keys[0], &keys[0], "count", 10).await;
     stage.ping(&keys[1], &keys[1], "count", 100).await;
@@ -498,4 +497,71 @@ async fn schemas_that_nobody_registered_and_topics_that_differ_are_refused() {
     let refused = start(other, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await;
     let error = runtime::telemetry::chain(&refused.err().expect("no schemas"));
     assert!(error.contains("dacapo schemas register"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_that_are_not_partitioned_alike_are_refused() {
+    let stage = Stage::set().await;
+    let system = format!("{}y", stage.cluster.config.system);
+    let mut specs = TopicSpec::of_service(&system, "probe", 2);
+    specs.push(TopicSpec::new(topic(&system, "source", runtime::Channel::Events), 3, TopicKind::Events));
+    stage.cluster.create(&specs).await;
+    for record in [Event::RECORDS, Command::RECORDS, RuntimeRecord::RECORDS].concat() {
+        let text = runtime::codec::in_system(record.schema.unwrap(), &system).into_owned();
+        stage.cluster.registry.register(&record.full_name(&system), &text).unwrap();
+    }
+    let other = Config { system, ..stage.config() };
+    let refused = start(other, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await;
+    let error = runtime::telemetry::chain(&refused.err().expect("topics differ"));
+    assert!(error.contains("same number of partitions") && error.contains("source.events has 3"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn evolve_that_panics_loses_nothing_and_holds_up_its_partition_only() {
+    let stage = Stage::set().await;
+    stage.probe.fragile.store(true, Ordering::SeqCst);
+    let running = stage.start().await;
+    let keys = key_per_partition();
+    stage.ping(&keys[0], &keys[0], "count", 1).await;
+    stage.ping(&keys[0], &keys[0], "count", probe::UNBEARABLE).await;
+    stage.ping(&keys[0], &keys[0], "count", 10).await;
+    stage.ping(&keys[1], &keys[1], "count", 100).await;
+    let said = |stage: &Stage| stage.events().len();
+    stage.until("what is well to go on", |stage| (said(stage) == 2).then_some(())).await;
+    stage.until("an unready service", |_| (!running.health().is_ready).then_some(())).await;
+    stage.probe.fragile.store(false, Ordering::SeqCst);
+    stage.until("all of it", |stage| (said(stage) == 4).then_some(())).await;
+    assert!(running.stop().await);
+    assert_whole(&stage.events());
+}
+
+/// A key for each of the two partitions.
+fn key_per_partition() -> Vec<String> {
+    let of = |partition| (0..).map(|n| format!("order-{n}")).find(|key| partition_of(key.as_bytes(), 2) == partition);
+    (0..2).map(|partition| of(partition).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_away_at_the_start_or_later_is_waited_for() {
+    let mut stage = Stage::on(Cluster::start_embedded("probe").await).await;
+    stage.ping("order-1", "order-1", "count", 1).await;
+    stage.cluster.stop_broker().await;
+    let config = Config {
+        timeouts: runtime::config::Timeouts { request: Duration::from_secs(1), ..stage.config().timeouts },
+        ..stage.config()
+    };
+    let running = start(config, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await.unwrap();
+    let health = running.health();
+    assert!(health.is_live && !health.is_ready, "{}", health.text);
+    stage.cluster.restart_broker();
+    tokio::time::timeout(PATIENCE, running.ready()).await.expect("ready in time").unwrap();
+    stage.until_counted(1).await;
+    stage.cluster.stop_broker().await;
+    stage.until("an unready service", |_| (!running.health().is_ready).then_some(())).await;
+    stage.cluster.restart_broker();
+    tokio::time::timeout(PATIENCE, running.ready()).await.expect("ready again").unwrap();
+    stage.ping("order-1", "order-1", "count", 10).await;
+    stage.until_counted(11).await;
+    assert!(running.stop().await);
+    assert_whole(&stage.events());
 }

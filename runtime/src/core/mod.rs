@@ -23,6 +23,7 @@ pub use contract::{Contract, ContractError, ContractNames, RuntimeRecord, writte
 pub use entity::{HANDLED_CAUSES, MalformedCheckpoint};
 pub use machine::Machine;
 pub use partition::partition_of;
+pub(crate) use recovery::panic_text;
 pub use recovery::{Alarm, Folded, Recovery};
 pub use task::{Failure, Outcome, SavedTask, Stage, Task};
 

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,11 +29,12 @@ use super::{
 };
 use crate::{
     clock,
-    core::{Failure, Machine, Outcome},
+    core::{Failure, Machine, Outcome, panic_text},
     decider::{Decider, Perform},
     envelope::Position,
     kafka::{ClientLog, client},
     store::Change as StoreChange,
+    telemetry::metric,
 };
 
 /// A batch ends at this many inputs or bytes.
@@ -66,6 +68,8 @@ pub(super) enum LifeEnd {
         "another process runs under the name {name}; hint: give every instance its own name, or none; this one stops"
     )]
     NameTaken { name: String },
+    #[error("the worker panicked: {reason}")]
+    Panicked { reason: String },
     #[error("{0}")]
     Other(String),
 }
@@ -113,16 +117,24 @@ struct Life<'s, D: Decider, P> {
     unreachable: bool,
 }
 
-/// Lives until an error, or until asked to stop.
+/// Lives until an error, or until asked to stop. A panic of our own or of a decider is an end like any other.
 pub(super) fn live<D: Decider, P: Perform<D>>(
     setup: &Arc<Setup<D, P>>,
     suspects: &mut Suspects,
 ) -> Result<(), LifeEnd> {
+    catch_unwind(AssertUnwindSafe(|| begin_and_end(setup, suspects)))
+        .unwrap_or_else(|panic| Err(LifeEnd::Panicked { reason: panic_text(panic.as_ref()) }))
+}
+
+fn begin_and_end<D: Decider, P: Perform<D>>(setup: &Arc<Setup<D, P>>, suspects: &mut Suspects) -> Result<(), LifeEnd> {
     setup.status.set(WorkerState::Joining);
     let mut life = Life::begin(setup, suspects)?;
     let lived = life.run();
-    if lived.is_ok() {
+    if lived.is_ok() && !setup.status.is_crashing() {
         life.save();
+        if !setup.store.flush(setup.config.timeouts.shutdown / 4) {
+            tracing::info!(service = D::NAME, "the last checkpoint is not saved; the log is read from an earlier one");
+        }
     }
     life.end();
     lived
@@ -271,7 +283,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             self.machine.pass_over(input, partition, offset);
             return Ok(());
         }
-        if !self.suspects.records.is_empty() && self.is_suspect(&Position::new(topic, partition, offset)) {
+        if !self.suspects.records.is_empty() && self.must_rest(&Position::new(topic, partition, offset))? {
             return Ok(());
         }
         let now_ms = clock::now_ms();
@@ -294,17 +306,18 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         }
     }
 
-    /// A record that cost a state before is not tried while others are in the batch, and not until its partition has rested.
-    fn is_suspect(&mut self, place: &Position) -> bool {
-        let Some(times) = self.suspects.records.get(place) else { return false };
-        let rested = self.holds.contains_key(&place.partition);
-        if rested && self.machine.batch().is_empty() {
-            return false;
+    /// A record that cost a state before is tried alone, and only after its partition has rested.
+    fn must_rest(&mut self, place: &Position) -> Result<bool, LifeEnd> {
+        let Some(times) = self.suspects.records.get(place) else { return Ok(false) };
+        if self.holds.contains_key(&place.partition) {
+            self.commit(true)?;
+            return Ok(false);
         }
-        let reason = format!("this record made evolve panic {times} times; it is tried again after a pause");
+        let reason =
+            format!("evolve panicked over what this record led to, {times} times; it is tried again after a pause");
         self.machine.hold(place.partition, place.clone(), reason);
         self.to_hold.insert(place.partition);
-        true
+        Ok(true)
     }
 
     fn client_error(&mut self, error: KafkaError) -> Result<(), LifeEnd> {
@@ -340,11 +353,15 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             return Err(LifeEnd::Other("the consumer has no group".to_owned()));
         };
         let patience = self.setup.config.timeouts.transaction;
+        let (begun, inputs, outputs) = (Instant::now(), batch.inputs(), batch.outputs().len());
         match commit::commit(&self.producer, self.machine.contract(), batch, group, patience) {
             Ok(told) => {
+                count_batch(&self.setup.names.group, inputs, outputs, begun.elapsed());
                 self.machine.committed(&told.own_ends, clock::now_ms());
                 self.suspects.fenced = 0;
-                self.unreachable = false;
+                if std::mem::take(&mut self.unreachable) {
+                    self.setup.status.reachable(true);
+                }
                 Ok(())
             }
             Err(error) => Err(self.not_committed(error)),
@@ -446,13 +463,18 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                 News::Recovered(task) => {
                     let partition = task.partition();
                     self.machine.adopt(*task);
+                    self.setup.status.no_trouble(partition);
                     self.flow.open(&self.consumer, &self.machine, partition).map_err(kafka("assign inputs"))?;
                 }
                 News::Refused { partition, place, reason } => {
                     self.setup.status.trouble(partition, Trouble { place, reason, is_final: true });
                 }
-                News::Delayed { reason } => {
-                    tracing::debug!(service = D::NAME, %reason, "recovery is delayed");
+                News::Delayed { partitions, reason } => {
+                    for partition in partitions {
+                        let place = format!("{}/{partition}", self.machine.contract().events_topic);
+                        let trouble = Trouble { place, reason: reason.clone(), is_final: false };
+                        self.setup.status.trouble(partition, trouble);
+                    }
                 }
             }
         }
@@ -563,6 +585,14 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         let_go_in(self.producer, patience);
         let_go_in(self.answers, patience);
     }
+}
+
+/// Once per batch: what came in, what went out, and how long the transaction took.
+fn count_batch(group: &str, inputs: usize, outputs: usize, took: Duration) {
+    let group = group.to_owned();
+    metrics::counter!(metric::CONSUMED, "consumergroup" => group.clone()).increment(inputs as u64);
+    metrics::counter!(metric::SENT, "consumergroup" => group.clone()).increment(outputs as u64);
+    metrics::histogram!(metric::OPERATION_DURATION, "consumergroup" => group, "operation" => "commit").record(took);
 }
 
 fn let_go_in<T: Send + 'static>(client: T, patience: Duration) {

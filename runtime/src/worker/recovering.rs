@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +24,7 @@ use rdkafka::{
 use super::Setup;
 use crate::{
     clock,
-    core::{Alarm, Contract, Folded, Record, Recovery, Task},
+    core::{Alarm, Contract, Folded, Record, Recovery, Task, panic_text},
     decider::{Decider, Perform},
     envelope::Position,
     kafka::{ClientLog, client},
@@ -36,7 +37,7 @@ pub(super) enum News<D: Decider> {
     /// The partition must not decide until an operator has acted.
     Refused { partition: i32, place: String, reason: String },
     /// It takes longer: something cannot be reached. It goes on trying.
-    Delayed { reason: String },
+    Delayed { partitions: Vec<i32>, reason: String },
 }
 
 /// A recovery under way.
@@ -52,6 +53,8 @@ enum Failure {
     Kafka { step: &'static str, source: Box<KafkaError> },
     #[error("the schema of the own event at {place} cannot be got: {reason}")]
     Schema { place: Position, reason: String },
+    #[error("the recovery panicked: {reason}")]
+    Panicked { reason: String },
 }
 
 fn kafka(step: &'static str) -> impl Fn(KafkaError) -> Failure {
@@ -77,8 +80,9 @@ impl<D: Decider> Recovering<D> {
             let partition = match &news {
                 News::Recovered(task) => task.partition(),
                 News::Refused { partition, .. } => *partition,
-                News::Delayed { .. } => {
-                    taken.push(news);
+                News::Delayed { partitions, reason } => {
+                    let partitions = partitions.iter().copied().filter(|p| self.wanted.contains(p)).collect();
+                    taken.push(News::Delayed { partitions, reason: reason.clone() });
                     continue;
                 }
             };
@@ -125,11 +129,15 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
     fn run(mut self) {
         let mut pause = Duration::from_millis(100);
         while !self.left.is_empty() && !self.is_cancelled() {
-            if let Err(failure) = self.attempt() {
+            // A decider that panics over a state must not leave its partition waiting in silence.
+            let attempted = catch_unwind(AssertUnwindSafe(|| self.attempt()))
+                .unwrap_or_else(|panic| Err(Failure::Panicked { reason: panic_text(panic.as_ref()) }));
+            if let Err(failure) = attempted {
                 let reason = crate::telemetry::chain(&failure);
                 tracing::warn!(service = D::NAME, %reason, "recovery is delayed; it is tried again");
                 // A full channel means that nobody has looked yet; what matters is told again.
-                let _untold = self.tell.try_send(News::Delayed { reason });
+                let _untold =
+                    self.tell.try_send(News::Delayed { partitions: self.left.iter().copied().collect(), reason });
                 super::rest(&self.setup, pause);
                 pause = (pause * 2).min(Duration::from_secs(5));
             }

@@ -128,7 +128,8 @@ impl Status {
                 inner.deciding = 0;
             }
             if matches!(state, WorkerState::Joining) {
-                inner.troubles.retain(|_, trouble| !trouble.is_final);
+                // What was wrong in the life before is found again, or is not.
+                inner.troubles.clear();
             }
             inner.unreachable = false;
             inner.state = state;

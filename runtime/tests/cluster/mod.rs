@@ -23,30 +23,51 @@ pub struct Cluster {
     pub config: Config,
     pub registry: Registry,
     pub admin: Admin,
-    embedded: Option<(Broker, EmbeddedRegistry)>,
+    embedded: Option<Embedded>,
 }
 
 impl Cluster {
     /// A system of its own on the cluster, so that tests do not see each other.
     pub async fn start(service: &str) -> Self {
+        let outside = (std::env::var("DACAPO_TEST_KAFKA"), std::env::var("DACAPO_TEST_REGISTRY"));
+        match outside {
+            (Ok(kafka), Ok(registry)) => Self::at(service, kafka, registry, None),
+            _ => Self::start_embedded(service).await,
+        }
+    }
+
+    /// The embedded pair, whatever is named: for tests that take the broker away.
+    pub async fn start_embedded(service: &str) -> Self {
+        let embedded = Embedded::start().await;
+        let (kafka, registry) = (embedded.bootstrap.clone(), embedded.registry.url());
+        Self::at(service, kafka, registry, Some(embedded))
+    }
+
+    fn at(service: &str, kafka: String, registry: String, embedded: Option<Embedded>) -> Self {
         if std::env::var("RUST_LOG").is_ok() {
             runtime::telemetry::init_logs();
         }
         let mut config = Config::for_tests().for_service(service);
-        let outside = (std::env::var("DACAPO_TEST_KAFKA"), std::env::var("DACAPO_TEST_REGISTRY"));
-        let embedded = if let (Ok(kafka), Ok(registry)) = outside {
-            (config.bootstrap, config.registry_url) = (kafka, registry);
-            None
-        } else {
-            let pair = embedded_pair().await;
-            (config.bootstrap, config.registry_url) = (pair.0.bootstrap(), pair.1.url());
-            Some(pair)
-        };
+        (config.bootstrap, config.registry_url) = (kafka, registry);
         config.system = format!("t{}", &uuid::Uuid::now_v7().simple().to_string()[20..]);
         config.partitions = 2;
         let registry = Registry::new(&config).expect("a registry client");
         let admin = Admin::new(&config).expect("an admin client");
         Self { config, registry, admin, embedded }
+    }
+
+    /// Takes the embedded broker away.
+    pub async fn stop_broker(&mut self) {
+        if let Some(broker) = self.embedded.as_mut().and_then(|embedded| embedded.broker.take()) {
+            broker.stop().await;
+        }
+    }
+
+    /// Brings it back on the same data, under the same address.
+    pub fn restart_broker(&mut self) {
+        if let Some(embedded) = &mut self.embedded {
+            embedded.broker = Some(broker(embedded.data.path(), embedded.addr));
+        }
     }
 
     pub async fn create(&self, specs: &[TopicSpec]) {
@@ -63,13 +84,31 @@ impl Cluster {
     }
 }
 
-async fn embedded_pair() -> (Broker, EmbeddedRegistry) {
-    let broker = BrokerConfig { initial_rebalance_delay: Duration::ZERO, ..BrokerConfig::default() };
-    let registry = RegistryConfig {
-        data_dir: None,
-        listen: ([127, 0, 0, 1], 0).into(),
-        default_level: Level::FullTransitive,
-        fsync: false,
-    };
-    (Broker::start(broker).expect("a broker"), EmbeddedRegistry::start(registry).await.expect("a registry"))
+/// A broker and a registry in this process.
+struct Embedded {
+    data: tempfile::TempDir,
+    addr: std::net::SocketAddr,
+    bootstrap: String,
+    broker: Option<Broker>,
+    registry: EmbeddedRegistry,
+}
+
+impl Embedded {
+    async fn start() -> Self {
+        let data = tempfile::tempdir().expect("a directory");
+        let broker = broker(data.path(), ([127, 0, 0, 1], 0).into());
+        let registry = RegistryConfig {
+            data_dir: None,
+            listen: ([127, 0, 0, 1], 0).into(),
+            default_level: Level::FullTransitive,
+            fsync: false,
+        };
+        let registry = EmbeddedRegistry::start(registry).await.expect("a registry");
+        Self { data, addr: broker.addr(), bootstrap: broker.bootstrap(), broker: Some(broker), registry }
+    }
+}
+
+fn broker(data: &std::path::Path, listen: std::net::SocketAddr) -> Broker {
+    let config = BrokerConfig { data_dir: Some(data.to_owned()), listen, ..BrokerConfig::default() };
+    Broker::start(BrokerConfig { initial_rebalance_delay: Duration::ZERO, ..config }).expect("a broker")
 }

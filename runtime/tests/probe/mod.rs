@@ -3,7 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part")]
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::atomic::Ordering::SeqCst};
 
 use runtime::{Decider, Decision, Effect, Heard, TimerFired, TimestampMs};
 use serde::{Deserialize, Serialize};
@@ -116,10 +116,13 @@ impl Effect for Request {
     }
 }
 
+/// The amount over which a fragile probe panics in `evolve`.
+pub const UNBEARABLE: i64 = i64::MIN;
+
 /// The service.
 #[derive(Debug, Clone, Default)]
 pub struct Probe {
-    /// While true, `panic` panics in `decide`.
+    /// While true, `panic` panics in `decide`, and an unbearable amount in `evolve`.
     pub fragile: std::sync::Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -132,7 +135,7 @@ impl Probe {
             "wake" => Decision::say(Scheduled { due_at: ping.amount, occurred_at }),
             "pass-on" => Decision::say(Counted { amount: 0, occurred_at })
                 .and_send(format!("{}-friend", ping.target), Count { amount: ping.amount }),
-            "panic" if self.fragile.load(std::sync::atomic::Ordering::SeqCst) => panic!("told to"),
+            "panic" if self.fragile.load(SeqCst) => panic!("told to"),
             "panic" => Decision::say(Counted { amount: ping.amount, occurred_at }),
             _ => Decision::nothing(),
         }
@@ -171,6 +174,10 @@ impl Decider for Probe {
 
     fn evolve(&self, mut state: State, event: &Event) -> State {
         match event {
+            Event::Counted(counted) if counted.amount == UNBEARABLE && self.fragile.load(SeqCst) => {
+                panic!("unbearable")
+            }
+            Event::Counted(counted) if counted.amount == UNBEARABLE => {}
             Event::Counted(counted) => state.total = state.total.saturating_add(counted.amount),
             Event::Asked(asked) => state.asked.push(asked.request.clone()),
             Event::Heeded(heeded) => {
