@@ -1,0 +1,238 @@
+//! Rules about the tree that no compiler enforces: the arrows between crates, the purity of deciders, the size of functions.
+//!
+//! ARCHITECTURE.md states them as absences; each test here is one of them.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+const SERVICES: [&str; 7] = [
+    "producers/catalogue",
+    "producers/customers",
+    "producers/order-processor",
+    "consumers/loyalty",
+    "consumers/notifications",
+    "consumers/payment",
+    "consumers/warehouse",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every file below `folder` with this ending, build output left out.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && name != "target" && !name.starts_with('.') {
+                folders.push(path);
+            } else if path.is_file() && name.ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The crates a manifest depends on for what it ships (tests may reach further).
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let manifest: toml::Table = toml::from_str(manifest).unwrap();
+    let table = manifest.get("dependencies").and_then(toml::Value::as_table);
+    table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
+}
+
+#[test]
+fn no_service_depends_on_another() {
+    let names: BTreeSet<&str> = SERVICES.iter().map(|path| path.rsplit('/').next().unwrap()).collect();
+    for service in SERVICES {
+        let own = service.rsplit('/').next().unwrap();
+        for dependency in dependencies(&read(root().join(service).join("Cargo.toml"))) {
+            assert!(
+                !names.contains(dependency.as_str())
+                    && !["projector", "dacapo", "dacapo-embedded"].contains(&dependency.as_str()),
+                "{own} depends on {dependency}: services share the runtime and schemas/, nothing else"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_arrows_point_one_way() {
+    let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("runtime", &["avro-compat"][..]),
+        ("embedded", &["avro-compat"]),
+        ("projector", &["dacapo-runtime"]),
+    ]);
+    let ours = |name: &str| {
+        let others = ["dacapo-runtime", "dacapo-embedded", "projector", "dacapo", "avro-compat", "conformance"];
+        others.contains(&name) || SERVICES.iter().any(|service| service.ends_with(&format!("/{name}")))
+    };
+    for (member, may) in allowed {
+        for dependency in dependencies(&read(root().join(member).join("Cargo.toml"))) {
+            assert!(
+                !ours(&dependency) || may.contains(&dependency.as_str()),
+                "{member} must not depend on {dependency}"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_the_runtime_knows_kafka_avro_the_registry_and_the_store() {
+    let technique = ["rdkafka", "apache-avro", "schema_registry_converter", "sled"];
+    for member in SERVICES.iter().chain(&["projector", "dacapo"]) {
+        for dependency in dependencies(&read(root().join(member).join("Cargo.toml"))) {
+            assert!(
+                !technique.contains(&dependency.as_str()),
+                "{member} depends on {dependency}: that is the runtime's business"
+            );
+        }
+    }
+}
+
+#[test]
+fn deciding_and_remembering_are_pure() {
+    let banned = [
+        "tokio",
+        "reqwest",
+        "std::fs",
+        "std::net",
+        "std::env",
+        "SystemTime",
+        "Instant",
+        "now_v7",
+        "rand",
+        "tracing::",
+        "async ",
+        "HashMap",
+    ];
+    for service in SERVICES {
+        for path in files(&root().join(service).join("src"), ".rs") {
+            let shown = path.strip_prefix(root()).unwrap().display().to_string();
+            if !["decide", "evolve"].iter().any(|part| shown.contains(&format!("/{part}"))) {
+                continue;
+            }
+            let source = read(&path);
+            for word in banned {
+                let code = source.lines().map(|line| line.split("//").next().unwrap_or_default());
+                assert!(
+                    !code.into_iter().any(|line| line.contains(word)),
+                    "{shown} names {word}: decide and evolve see only their input"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_runtime_and_the_projector_know_no_order() {
+    let words = ["musiccorp.", "OrderPlaced", "StockReserved", "PaymentTaken", "warehouse", "order-processor"];
+    for member in ["runtime/src", "projector/src"] {
+        for path in files(&root().join(member), ".rs") {
+            let source = read(&path);
+            let shipped = source.split("#[cfg(test)]").next().unwrap_or_default();
+            for (number, line) in shipped.lines().enumerate() {
+                let code = line.split("//").next().unwrap_or_default();
+                let word = words.iter().find(|word| code.contains(**word));
+                assert!(word.is_none(), "{}:{} names {}", path.display(), number + 1, word.unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_service_has_its_files_under_the_same_names() {
+    for service in SERVICES {
+        for file in ["lib.rs", "reads.rs", "events.rs", "main.rs"] {
+            assert!(root().join(service).join("src").join(file).is_file(), "{service} has no src/{file}");
+        }
+        for part in ["decide", "evolve"] {
+            let src = root().join(service).join("src");
+            assert!(src.join(format!("{part}.rs")).is_file() || src.join(part).is_dir(), "{service} has no {part}");
+        }
+        for test in ["scenarios.rs", "contract.rs"] {
+            assert!(root().join(service).join("tests").join(test).is_file(), "{service} has no tests/{test}");
+        }
+    }
+}
+
+#[test]
+fn every_path_the_documents_name_exists() {
+    for document in ["README.md", "ARCHITECTURE.md"] {
+        let text = read(root().join(document));
+        for word in text.split('`').skip(1).step_by(2) {
+            let path = word.split([' ', ':', '#']).next().unwrap_or_default();
+            let looks_like_a_path = path.contains('/')
+                && path.contains('.')
+                && !path.contains(['<', '*', '{', '$', '('])
+                && !path.starts_with(['/', '.', '-'])
+                && !path.contains("//");
+            if looks_like_a_path {
+                assert!(root().join(path).exists(), "{document} names {path}, which does not exist");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_function_outgrows_a_screen() {
+    const MAX_LINES: usize = 70;
+    let mut long = Vec::new();
+    for path in files(&root(), ".rs") {
+        let source = read(&path);
+        let lines: Vec<&str> = source.lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let head = line
+                .trim_start()
+                .trim_start_matches("pub ")
+                .trim_start_matches("pub(crate) ")
+                .trim_start_matches("pub(super) ");
+            let head = head.trim_start_matches("const ").trim_start_matches("async ");
+            if !head.starts_with("fn ") || line.trim_end().ends_with(';') {
+                continue;
+            }
+            let closing = format!("{}}}", " ".repeat(indent));
+            let length = lines[start..].iter().position(|line| *line == closing).unwrap_or(0);
+            if length > MAX_LINES {
+                long.push(format!("{}:{} {length} lines", path.strip_prefix(root()).unwrap().display(), start + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "functions over {MAX_LINES} lines: {long:#?}");
+}
+
+#[test]
+fn no_test_is_switched_off_and_none_sleeps() {
+    let marks = [concat!("#[ign", "ore"), concat!("todo", "!("), concat!("unimplemented", "!(")];
+    for path in files(&root(), ".rs") {
+        let source = read(&path);
+        for mark in marks {
+            assert!(!source.contains(mark), "{} contains {mark}", path.display());
+        }
+        if path.components().any(|part| part.as_os_str() == "tests") {
+            assert!(!source.contains(concat!("thread::sl", "eep")), "{} sleeps: wait for a condition", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    for path in files(&root(), ".rs") {
+        assert!(read(&path).starts_with("//!"), "{} does not begin with what it is for", path.display());
+    }
+}
