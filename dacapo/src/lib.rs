@@ -1,4 +1,18 @@
 //! The `dacapo` command: all of MusicCorp in one process, and the tools to look at it.
 
 pub mod audit;
+pub mod cli;
+pub mod contract;
+pub mod endpoints;
+pub mod events;
+pub mod orders;
+pub mod output;
 pub mod outside;
+pub mod replay;
+pub mod sagas;
+pub mod schemas;
+pub mod seed;
+pub mod send;
+pub mod target;
+pub mod topics;
+pub mod up;

@@ -573,6 +573,12 @@ impl Writers {
         Ok(Self { writings })
     }
 
+    /// No writers: for who publishes bodies that are framed already.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { writings: Vec::new() }
+    }
+
     /// These writers and those.
     #[must_use]
     pub fn and(mut self, others: &Self) -> Self {

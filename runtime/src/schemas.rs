@@ -93,6 +93,14 @@ pub struct Version {
     pub example: Option<String>,
 }
 
+/// Parses one self-contained schema.
+///
+/// # Errors
+/// It is none.
+pub fn parse(text: &str) -> Result<Schema, codec::CodecError> {
+    Schema::parse_str(text).map_err(codec::CodecError::new)
+}
+
 impl Record {
     /// The Avro full name, registry subject and event type in a system.
     #[must_use]

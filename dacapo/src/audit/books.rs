@@ -200,7 +200,7 @@ impl Books {
                 self.find(Rule::Sequence, what);
             }
             None => {
-                self.find(Rule::Sequence, format!("{} {}: {} has no sequence", stamp.topic, stamp.place, stamp.key))
+                self.find(Rule::Sequence, format!("{} {}: {} has no sequence", stamp.topic, stamp.place, stamp.key));
             }
         }
     }

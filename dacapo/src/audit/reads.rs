@@ -11,7 +11,6 @@ macro_rules! facts {
 
 facts! {
     Money { amount_minor: i64, currency: String }
-    ItemLine { sku: String, quantity: i32 }
 
     OrderPlaced { order_id: String, total: Money }
     OrderRejected { order_id: String }

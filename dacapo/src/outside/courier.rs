@@ -42,7 +42,7 @@ async fn parcels(
 ) -> Response {
     let key = match idempotency_key(&headers) {
         Ok(key) => key,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     if request.parcel_id.is_empty() || request.ship_to.postcode.is_empty() || request.ship_to.country.is_empty() {
         let reason = "a parcel needs an id, a postcode and a country";

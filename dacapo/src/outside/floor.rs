@@ -44,7 +44,7 @@ pub(super) fn routes(faults: Arc<Faults>) -> Router {
 async fn picks(State(faults): State<Arc<Faults>>, headers: HeaderMap, Json(request): Json<PickRequest>) -> Response {
     let key = match idempotency_key(&headers) {
         Ok(key) => key,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     if faults.befall(&key).await != Fate::Answered {
         return unavailable();

@@ -221,7 +221,7 @@ impl Shared {
     async fn answer(&self, headers: &HeaderMap, act: impl FnOnce(&Gateway, &str) -> io::Result<Entry>) -> Response {
         let key = match idempotency_key(headers) {
             Ok(key) => key,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         let fate = self.faults.befall(&key).await;
         if fate == Fate::FailsBefore {

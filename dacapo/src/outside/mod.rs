@@ -81,7 +81,7 @@ impl Outside {
 }
 
 /// The idempotency key of a request, or the answer to a request without one.
-fn idempotency_key(headers: &HeaderMap) -> Result<String, Response> {
+fn idempotency_key(headers: &HeaderMap) -> Result<String, Box<Response>> {
     headers
         .get("idempotency-key")
         .and_then(|value| value.to_str().ok())
@@ -89,6 +89,6 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Response> {
         .map(str::to_owned)
         .ok_or_else(|| {
             let reason = "the header Idempotency-Key is missing, empty or longer than 200 characters";
-            (StatusCode::BAD_REQUEST, Json(json!({ "status": "invalid", "reason": reason }))).into_response()
+            Box::new((StatusCode::BAD_REQUEST, Json(json!({ "status": "invalid", "reason": reason }))).into_response())
         })
 }

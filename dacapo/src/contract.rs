@@ -1,0 +1,30 @@
+//! The contract of MusicCorp as this build knows it: which services there are, and every record they write.
+
+use runtime::message::{Message, RecordType};
+
+/// The services that decide, in the order of `up`.
+pub const SERVICES: [&str; 7] =
+    ["customers", "catalogue", "order-processor", "warehouse", "payment", "loyalty", "notifications"];
+
+/// Every record that a service writes, with the schema compiled into it.
+#[must_use]
+pub fn records() -> Vec<RecordType> {
+    let groups: [&[RecordType]; 15] = [
+        customers::events::Event::RECORDS,
+        customers::inbox::Command::RECORDS,
+        catalogue::events::Event::RECORDS,
+        catalogue::inbox::Command::RECORDS,
+        order_processor::events::Event::RECORDS,
+        order_processor::inbox::Command::RECORDS,
+        warehouse::events::Event::RECORDS,
+        warehouse::inbox::Command::RECORDS,
+        payment::events::Event::RECORDS,
+        payment::inbox::Command::RECORDS,
+        loyalty::events::Event::RECORDS,
+        notifications::events::Event::RECORDS,
+        notifications::inbox::Command::RECORDS,
+        runtime::core::RuntimeRecord::RECORDS,
+        &[],
+    ];
+    groups.concat()
+}

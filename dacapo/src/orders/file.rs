@@ -1,0 +1,145 @@
+//! Orders from a file: newline-delimited JSON. A bad line is reported with its number and the others go on.
+
+use std::{
+    io::{self, BufRead},
+    str,
+};
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Order;
+
+/// One line of the file.
+#[derive(Debug, PartialEq)]
+pub struct Line {
+    /// Its number, from 1.
+    pub number: u64,
+    /// The order, or why it is none.
+    pub order: Result<Order, String>,
+}
+
+/// The lines of a file, read one at a time. Empty lines are passed over.
+#[derive(Debug)]
+pub struct Lines<R> {
+    reader: R,
+    digest: String,
+    number: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// A line longer than this is refused unread.
+    pub const MAX_BYTES: usize = 1024 * 1024;
+
+    /// Lines of a source. Orders without a `key` get `<digest>:<line number>`.
+    pub fn new(reader: R, digest: String) -> Self {
+        Self { reader, digest, number: 0 }
+    }
+
+    /// The next line that holds anything; `None` at the end.
+    ///
+    /// # Errors
+    /// The source cannot be read.
+    pub fn next_line(&mut self) -> io::Result<Option<Line>> {
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            let whole = read_bounded_line(&mut self.reader, &mut bytes, Self::MAX_BYTES)?;
+            if bytes.is_empty() && whole == Read::End {
+                return Ok(None);
+            }
+            self.number += 1;
+            if whole == Read::TooLong {
+                let order = Err(format!("the line is longer than {} bytes", Self::MAX_BYTES));
+                return Ok(Some(Line { number: self.number, order }));
+            }
+            if !bytes.iter().all(u8::is_ascii_whitespace) {
+                let order = parse(&bytes, || format!("{}:{}", self.digest, self.number));
+                return Ok(Some(Line { number: self.number, order }));
+            }
+        }
+    }
+}
+
+/// A digest of a file's content, the same wherever it lies: the namespace of the keys of its lines.
+pub fn digest(content: &[u8]) -> String {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, content).simple().to_string()
+}
+
+#[derive(PartialEq)]
+enum Read {
+    Line,
+    TooLong,
+    End,
+}
+
+/// Reads up to the next line feed, and skips the rest of a line that is too long.
+fn read_bounded_line(reader: &mut impl BufRead, bytes: &mut Vec<u8>, max_bytes: usize) -> io::Result<Read> {
+    let mut too_long = false;
+    loop {
+        let available = reader.fill_buf()?;
+        if available.is_empty() {
+            return Ok(if too_long { Read::TooLong } else { Read::End });
+        }
+        let end = available.iter().position(|byte| *byte == b'\n');
+        let taken = end.unwrap_or(available.len());
+        too_long |= bytes.len() + taken > max_bytes;
+        if !too_long {
+            bytes.extend_from_slice(&available[..taken]);
+        }
+        reader.consume(end.map_or(taken, |end| end + 1));
+        if end.is_some() {
+            return Ok(if too_long { Read::TooLong } else { Read::Line });
+        }
+    }
+}
+
+fn parse(bytes: &[u8], default_key: impl FnOnce() -> String) -> Result<Order, String> {
+    let text = str::from_utf8(bytes).map_err(|error| format!("byte {} is not UTF-8", error.valid_up_to() + 1))?;
+    let mut body: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
+    let Some(fields) = body.as_object_mut() else {
+        return Err("an order is a JSON object".to_owned());
+    };
+    let key = match fields.remove("key") {
+        None => default_key(),
+        Some(Value::String(key)) if !key.is_empty() && key.len() <= 200 => key,
+        Some(other) => return Err(format!("`key` must be a text of 1 to 200 bytes, not {other}")),
+    };
+    Ok(Order { key, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(content: &[u8]) -> Vec<Line> {
+        let mut lines = Lines::new(content, "digest".to_owned());
+        std::iter::from_fn(|| lines.next_line().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_key_is_the_lines_own_or_the_files_digest_and_the_lines_number() {
+        let orders: Vec<Order> =
+            lines(b"{\"key\":\"k\",\"a\":1}\n\n{\"a\":2}").into_iter().map(|line| line.order.unwrap()).collect();
+        assert_eq!(orders[0], Order { key: "k".to_owned(), body: serde_json::json!({ "a": 1 }) });
+        assert_eq!(orders[1].key, "digest:3");
+    }
+
+    #[test]
+    fn a_bad_line_says_what_and_where_and_the_others_go_on() {
+        let read = lines(b"{\"a\":\n[1]\n{\"key\":7}\n\"\xff\"\n{\"a\":1}\n");
+        let said: Vec<(u64, bool)> = read.iter().map(|line| (line.number, line.order.is_ok())).collect();
+        assert_eq!(said, [(1, false), (2, false), (3, false), (4, false), (5, true)]);
+        assert!(read[0].order.as_ref().unwrap_err().contains("EOF while parsing"));
+        assert!(read[3].order.as_ref().unwrap_err().contains("byte 2 is not UTF-8"));
+    }
+
+    #[test]
+    fn an_endless_line_is_refused_without_keeping_it() {
+        let content = [vec![b' '; Lines::<&[u8]>::MAX_BYTES + 1], b"\n{}\n".to_vec()].concat();
+        let read = lines(&content);
+        assert!(read[0].order.as_ref().unwrap_err().contains("longer than"));
+        assert_eq!(read[1].number, 2);
+        assert!(read[1].order.is_ok());
+    }
+}

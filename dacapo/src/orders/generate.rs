@@ -1,0 +1,187 @@
+//! Orders from a seed: a stated mix of ends, the same orders for the same seed on every machine.
+
+use serde_json::{Value, json};
+
+use super::Order;
+use crate::seed::{self, Shelf};
+
+/// Shares of the ends, in percent; what is left over completes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mix {
+    /// The gateway declines the payment.
+    pub declined: f64,
+    /// One line is out of stock.
+    pub short: f64,
+    /// One line is not on the shelf when the order is packaged.
+    pub lost: f64,
+    /// The order names a customer, a sku or a price that is not there.
+    pub refused: f64,
+}
+
+impl Default for Mix {
+    fn default() -> Self {
+        Self { declined: 8.0, short: 6.0, lost: 4.0, refused: 2.0 }
+    }
+}
+
+/// Shares that are none.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error(
+    "the shares must be 0 or more and at most 100 percent together; declined {declined}, short {short}, lost {lost} and refused {refused} are not"
+)]
+pub struct MixError {
+    declined: f64,
+    short: f64,
+    lost: f64,
+    refused: f64,
+}
+
+impl Mix {
+    /// The mix, if it is one.
+    ///
+    /// # Errors
+    /// A share is negative or not a number, or they are more than 100 percent together.
+    pub fn checked(self) -> Result<Self, MixError> {
+        let Self { declined, short, lost, refused } = self;
+        let each_is_a_share = [declined, short, lost, refused].iter().all(|share| *share >= 0.0);
+        if each_is_a_share && declined + short + lost + refused <= 100.0 {
+            Ok(self)
+        } else {
+            Err(MixError { declined, short, lost, refused })
+        }
+    }
+}
+
+/// Makes orders.
+#[derive(Debug, Clone, Copy)]
+pub struct Generator {
+    seed: u64,
+    mix: Mix,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    Completed,
+    Declined,
+    Short,
+    Lost,
+    Refused,
+}
+
+impl Generator {
+    /// A generator of a seed and a mix.
+    #[must_use]
+    pub fn new(seed: u64, mix: Mix) -> Self {
+        Self { seed, mix }
+    }
+
+    /// The order with this index.
+    #[must_use]
+    pub fn order(&self, index: u64) -> Order {
+        let mut draws = Draws::new(self.seed, index);
+        let aim = self.aim(&mut draws);
+        let customer = draws.below(seed::CUSTOMERS);
+        let mut lines = lines(&mut draws, Shelf::Stocked);
+        let mut customer_id = seed::customer_id(customer);
+        match aim {
+            Aim::Short => lines.push(line(seed::draw_sku(Shelf::Empty, draws.next()), 1)),
+            Aim::Lost => lines.push(line(seed::draw_sku(Shelf::Ghost, draws.next()), 1)),
+            Aim::Refused => match draws.below(3) {
+                0 => customer_id = format!("customer-nobody-{index}"),
+                1 => lines.push(line("lp-no-such-album", 1)),
+                _ => lines.push(line(seed::draw_sku(Shelf::NotSold, draws.next()), 1)),
+            },
+            Aim::Completed | Aim::Declined => {}
+        }
+        let body = json!({
+            "customer_id": customer_id,
+            "ship_to": seed::address(customer),
+            "lines": lines,
+            "payment_method": if aim == Aim::Declined { "card-declined" } else { "card-ok" },
+        });
+        Order { key: format!("generated-{}-{index}", self.seed), body }
+    }
+
+    fn aim(&self, draws: &mut Draws) -> Aim {
+        let Mix { declined, short, lost, refused } = self.mix;
+        #[expect(clippy::cast_precision_loss, reason = "a number below 1,000,000 is exact")]
+        let mut drawn = draws.below(1_000_000) as f64 / 10_000.0;
+        for (aim, share) in [(Aim::Declined, declined), (Aim::Short, short), (Aim::Lost, lost), (Aim::Refused, refused)]
+        {
+            if drawn < share {
+                return aim;
+            }
+            drawn -= share;
+        }
+        Aim::Completed
+    }
+}
+
+/// One to four different albums from a shelf, up to three of each.
+fn lines(draws: &mut Draws, shelf: Shelf) -> Vec<Value> {
+    let mut skus: Vec<&str> = (0..=draws.below(4)).map(|_| seed::draw_sku(shelf, draws.next())).collect();
+    skus.sort_unstable();
+    skus.dedup();
+    skus.iter().map(|sku| line(sku, 1 + draws.below(3))).collect()
+}
+
+fn line(sku: &str, quantity: u64) -> Value {
+    json!({ "sku": sku, "quantity": quantity })
+}
+
+/// The numbers drawn for one order (`SplitMix64`, Steele, Lea and Flood 2014).
+struct Draws(u64);
+
+impl Draws {
+    fn new(seed: u64, index: u64) -> Self {
+        let mut draws = Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        draws.next();
+        draws
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_makes_the_same_orders_and_another_seed_others() {
+        let orders = |seed| (0..50).map(|index| Generator::new(seed, Mix::default()).order(index)).collect::<Vec<_>>();
+        assert_eq!(orders(1), orders(1));
+        assert_ne!(orders(1)[0].body, orders(2)[0].body);
+        let keys: std::collections::BTreeSet<String> = orders(1).into_iter().map(|order| order.key).collect();
+        assert_eq!(keys.len(), 50);
+    }
+
+    #[test]
+    fn the_mix_is_what_was_asked_for() {
+        let generator = Generator::new(7, Mix::default());
+        let orders: Vec<String> = (0..10_000).map(|index| generator.order(index).body.to_string()).collect();
+        let share = |word: &str| orders.iter().filter(|order| order.contains(word)).count();
+        assert!((700..900).contains(&share("card-declined")), "{}", share("card-declined"));
+        assert!((500..700).contains(&share("\"rare-")), "{}", share("\"rare-"));
+        assert!((320..480).contains(&share("\"ghost-")), "{}", share("\"ghost-"));
+        let refused = share("customer-nobody-") + share("lp-no-such-album") + share("\"gone-");
+        assert!((140..260).contains(&refused), "{refused}");
+    }
+
+    #[test]
+    fn shares_that_are_none_are_refused() {
+        assert!(Mix { declined: 60.0, short: 41.0, lost: 0.0, refused: 0.0 }.checked().is_err());
+        assert!(Mix { declined: -1.0, ..Mix::default() }.checked().is_err());
+        assert!(Mix { declined: f64::NAN, ..Mix::default() }.checked().is_err());
+        assert!(Mix { declined: 100.0, short: 0.0, lost: 0.0, refused: 0.0 }.checked().is_ok());
+    }
+}

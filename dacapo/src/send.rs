@@ -1,0 +1,162 @@
+//! `dacapo send` and `dacapo publish`: one record from a person's hand, checked against its schema before anything is written.
+
+use std::{io::Read, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use runtime::{
+    Channel, clock,
+    codec::Writers,
+    config::Config,
+    envelope::{Envelope, source},
+    publisher::{Authority, Publisher, Ready},
+    registry::Registry,
+    schemas::{Record, json::json_to_avro},
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{output, schemas, target::Target};
+
+/// How long the broker may take to acknowledge.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Flags of `dacapo send`.
+#[derive(Debug, clap::Args)]
+pub struct SendArgs {
+    #[command(flatten)]
+    target: Target,
+    /// The service whose inbox it goes to
+    service: String,
+    /// The command, as `dacapo schemas list` names it
+    command: String,
+    /// The entity it is for: an order, a customer, a sku
+    #[arg(long, value_name = "KEY")]
+    key: String,
+    /// The command's fields as a JSON object; `-` reads standard input
+    #[arg(value_name = "JSON")]
+    body: String,
+    #[command(flatten)]
+    identity: Identity,
+}
+
+/// Flags of `dacapo publish`.
+#[derive(Debug, clap::Args)]
+pub struct PublishArgs {
+    #[command(flatten)]
+    target: Target,
+    /// The topic; one that no service owns
+    topic: String,
+    /// The event's full name, which is its subject in the registry: its newest version is taken
+    record: String,
+    /// The record's key: the entity the event is about
+    #[arg(long, value_name = "KEY")]
+    key: String,
+    /// The event's fields as a JSON object; `-` reads standard input
+    #[arg(value_name = "JSON")]
+    body: String,
+    #[command(flatten)]
+    identity: Identity,
+}
+
+#[derive(Debug, clap::Args)]
+struct Identity {
+    /// The record's id; the same id twice is the same record [default: a new one]
+    #[arg(long, value_name = "UUID")]
+    id: Option<Uuid>,
+    /// The saga it belongs to [default: the key]
+    #[arg(long, value_name = "ID")]
+    correlation: Option<String>,
+}
+
+/// Puts a command into an inbox.
+///
+/// # Errors
+/// There is no such command, the fields do not fit it, or the broker does not take it.
+pub async fn send(args: &SendArgs) -> anyhow::Result<()> {
+    let config = args.target.config("dacapo")?;
+    let contract = schemas::compiled()?;
+    let record = contract
+        .find(&args.service, Channel::Inbox, &args.command)
+        .with_context(|| unknown_command(contract.records(), &args.service, &args.command))?;
+    let version = record.latest();
+    let json = parse(&args.body)?;
+    let body = json_to_avro(&version.schema, &json)
+        .with_context(|| format!("the fields do not fit {} v{}", args.command, version.number))?;
+    let (subject, text) = (record.full_name(&config.system), version.text_in(&config.system));
+    let registry = Registry::new(&config)?;
+    let asked = subject.clone();
+    let found = tokio::task::spawn_blocking(move || registry.find(&asked, &text)).await?;
+    let found = found
+        .context("the registry does not know this build's schema; `dacapo schemas register` brings it up to date")?;
+    let ready = Framed { topic: record.topic(&config.system), full_name: subject, schema_id: found.id, body };
+    write(&config, &args.key, &args.identity, ready).await
+}
+
+/// Puts an event into a topic that no service owns.
+///
+/// # Errors
+/// The topic has an owner, the registry does not know the record, the fields do not fit, or the broker does not take it.
+pub async fn publish(args: &PublishArgs) -> anyhow::Result<()> {
+    let config = args.target.config("dacapo")?;
+    let (registry, subject) = (Registry::new(&config)?, args.record.clone());
+    let newest = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+        let versions = registry.versions(&subject)?;
+        let newest = versions.last().with_context(|| format!("the registry has no version of {subject}"))?;
+        Ok(registry.schema_of_version(&subject, *newest)?)
+    });
+    let newest = newest.await?.with_context(|| format!("cannot find {} in the registry", args.record))?;
+    let schema = runtime::schemas::parse(&newest.text)?;
+    let body =
+        json_to_avro(&schema, &parse(&args.body)?).with_context(|| format!("the fields do not fit {}", args.record))?;
+    let framed = Framed { topic: args.topic.clone(), full_name: args.record.clone(), schema_id: newest.id, body };
+    write(&config, &args.key, &args.identity, framed).await
+}
+
+struct Framed {
+    topic: String,
+    full_name: String,
+    schema_id: Option<u32>,
+    body: Vec<u8>,
+}
+
+async fn write(config: &Config, key: &str, identity: &Identity, record: Framed) -> anyhow::Result<()> {
+    let Some(schema_id) = record.schema_id else { bail!("the registry gave no id for {}", record.full_name) };
+    let id = identity.id.unwrap_or_else(Uuid::now_v7);
+    let mut value = vec![runtime::codec::MAGIC_ID];
+    value.extend_from_slice(&schema_id.to_be_bytes());
+    value.extend_from_slice(&record.body);
+    let mut envelope =
+        Envelope::new(id, source(&config.system, "operator"), Arc::from(record.full_name), clock::now_ms())
+            .about(key)
+            .correlated(identity.correlation.as_deref().unwrap_or(key));
+    envelope.build = Some(runtime::telemetry::build());
+    let publisher = Publisher::new(config, Authority::Operator, Writers::none())?;
+    let ready = Ready { topic: record.topic, key: key.to_owned(), value, envelope };
+    let places = publisher.send(vec![ready], PATIENCE).await?;
+    for place in places {
+        output::line(&format!("{place} {id}"))?;
+    }
+    Ok(())
+}
+
+fn parse(body: &str) -> anyhow::Result<Value> {
+    let mut text = body.to_owned();
+    if body == "-" {
+        text.clear();
+        std::io::stdin().lock().read_to_string(&mut text).context("cannot read standard input")?;
+    }
+    serde_json::from_str(&text).context("the fields are not JSON")
+}
+
+fn unknown_command(records: &[Record], service: &str, command: &str) -> String {
+    let of_service = |record: &&Record| record.channel == Channel::Inbox && record.owner == service;
+    let known: Vec<&str> = records.iter().filter(of_service).map(|record| record.name.as_str()).collect();
+    if known.is_empty() {
+        format!(
+            "there is no service {service:?} with an inbox; the services are {}",
+            crate::contract::SERVICES.join(", ")
+        )
+    } else {
+        format!("{service} takes no command {command:?}; it takes {}", known.join(", "))
+    }
+}

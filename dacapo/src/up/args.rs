@@ -1,0 +1,159 @@
+//! The flags of `dacapo up`, and what they mean.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::bail;
+use embedded::broker::Fsync;
+use runtime::config::{Args, Config};
+use tracing_subscriber::EnvFilter;
+
+use super::{placing::Source, system::Embedded};
+use crate::{
+    cli::{FaultArgs, MixArgs},
+    target::DEFAULT_DATA,
+};
+
+/// Milliseconds between two syncs of `--fsync interval`.
+const FSYNC_INTERVAL_MS: u64 = 500;
+
+/// Flags of `dacapo up`.
+#[derive(Debug, clap::Args)]
+pub struct UpArgs {
+    /// Data folder: broker, registry, stores, mail, and endpoints.json
+    #[arg(long, env = "DACAPO_DATA", value_name = "DIR", default_value = DEFAULT_DATA)]
+    pub data: PathBuf,
+    /// Keep nothing but endpoints.json: data lies in memory and temporary files, and ends with the process
+    #[arg(long)]
+    pub ephemeral: bool,
+    /// Place the orders of a file, one JSON object a line (docs/orders.md); `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "orders")]
+    pub orders_from: Option<PathBuf>,
+    /// Place so many generated orders
+    #[arg(long, value_name = "N")]
+    pub orders: Option<u64>,
+    /// Orders a second [default: as fast as they are answered]
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+    #[command(flatten)]
+    pub mix: MixArgs,
+    /// End when every saga has ended: print what became of the orders, audit the topics, and fail if anything does not balance
+    #[arg(long)]
+    pub until_settled: bool,
+    /// With --until-settled: give up when nothing has moved for so long
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub patience: u64,
+    /// Kafka brokers to run on, instead of the embedded one
+    #[arg(long, value_name = "HOST:PORT,...", requires = "registry")]
+    pub bootstrap: Option<String>,
+    /// Schema registry to run on, instead of the embedded one
+    #[arg(long, value_name = "URL", requires = "bootstrap")]
+    pub registry: Option<String>,
+    /// Name of the system: the first part of every topic
+    #[arg(long, env = "DACAPO_SYSTEM", value_name = "NAME")]
+    pub system: Option<String>,
+    /// Partitions of every topic that is created
+    #[arg(long, env = "DACAPO_PARTITIONS", value_name = "N", default_value_t = 4)]
+    pub partitions: i32,
+    /// Configuration file (TOML)
+    #[arg(long, env = "DACAPO_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the embedded broker listens; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    pub listen_kafka: SocketAddr,
+    /// Where the embedded registry listens; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8081")]
+    pub listen_registry: SocketAddr,
+    /// Where the projector listens; port 0 takes a free one. The services take free ports of the same host
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    pub listen_http: SocketAddr,
+    /// Where the simulated outside world listens; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    pub listen_outside: SocketAddr,
+    /// When the embedded broker syncs to disk. Every policy survives the death of the process; `never` and `interval` may lose the
+    /// last records when the machine loses power
+    #[arg(long, value_name = "POLICY", default_value = "never")]
+    pub fsync: FsyncPolicy,
+    #[command(flatten)]
+    pub faults: FaultArgs,
+}
+
+/// When the embedded broker syncs to disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum FsyncPolicy {
+    /// The operating system decides
+    Never,
+    /// Every half second
+    Interval,
+    /// Before every acknowledgement
+    Always,
+}
+
+impl UpArgs {
+    /// Where orders come from.
+    ///
+    /// # Errors
+    /// The rate or the shares make no sense.
+    pub(super) fn source(&self) -> anyhow::Result<Source> {
+        if let Some(rate) = self.rate
+            && !(rate > 0.0 && rate <= 1_000_000.0)
+        {
+            bail!("--rate is {rate}; expected more than 0 and at most 1000000 orders a second");
+        }
+        Ok(match (&self.orders_from, self.orders) {
+            (Some(file), _) => Source::File(file.clone()),
+            (None, Some(orders)) => Source::Generated(self.mix.generator()?, orders),
+            (None, None) => Source::None,
+        })
+    }
+
+    /// True if it runs on somebody's own Kafka.
+    ///
+    /// # Errors
+    /// Only one of broker and registry is given.
+    pub(super) fn is_external(&self) -> anyhow::Result<bool> {
+        match (&self.bootstrap, &self.registry) {
+            (Some(_), Some(_)) => Ok(true),
+            (None, None) => Ok(false),
+            _ => bail!("--bootstrap and --registry go together"),
+        }
+    }
+
+    /// The settings of every service.
+    ///
+    /// # Errors
+    /// A setting makes no sense.
+    pub(super) fn config(&self, embedded: Option<&Embedded>, data: Option<&Path>) -> anyhow::Result<Config> {
+        let args = Args {
+            config: self.config.clone(),
+            system: self.system.clone(),
+            bootstrap: embedded.map(Embedded::bootstrap).or_else(|| self.bootstrap.clone()),
+            registry: embedded.map(Embedded::registry_url).or_else(|| self.registry.clone()),
+            // A stable name: after a crash the same process takes its partitions up at once.
+            instance: Some("up".to_owned()),
+            data: data.map(|data| data.join("stores")),
+            partitions: Some(self.partitions),
+            ..Args::default()
+        };
+        Ok(Config::load("dacapo", &args)?)
+    }
+
+    pub(super) fn fsync(&self) -> Fsync {
+        match self.fsync {
+            FsyncPolicy::Never => Fsync::Never,
+            FsyncPolicy::Interval => Fsync::Interval(FSYNC_INTERVAL_MS),
+            FsyncPolicy::Always => Fsync::Always,
+        }
+    }
+
+    /// Warnings and worse on standard error, unless `RUST_LOG` says otherwise: the bar has the terminal.
+    pub(super) fn init_log(&self) {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        if log.try_init().is_err() {
+            tracing::debug!("a log is set up already");
+        }
+    }
+}

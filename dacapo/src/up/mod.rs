@@ -1,0 +1,232 @@
+//! `dacapo up`: broker, registry, schemas, topics, seed, the outside world, all services and the projector in one process.
+
+mod args;
+mod placing;
+mod progress;
+pub mod report;
+mod seeding;
+mod services;
+mod settling;
+mod system;
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use runtime::config::Config;
+use tokio::sync::watch;
+
+use crate::{
+    audit::{self, Balance},
+    endpoints::Endpoints,
+    output,
+    outside::{Outside, OutsideConfig},
+};
+
+pub use args::UpArgs;
+use placing::Tally;
+use progress::{Progress, Standing};
+use report::Outcomes;
+use services::Services;
+use system::{Embedded, EmbeddedConfig};
+
+/// How long the last pieces may take to leave the books.
+const BOOKING_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the audit may read.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(900);
+
+/// Runs MusicCorp until it is told to stop, or until every order has come to its end.
+///
+/// # Errors
+/// A part cannot start, an order does not end, or the books do not balance.
+pub async fn run(args: UpArgs) -> anyhow::Result<()> {
+    args.init_log();
+    let source = args.source()?;
+    let folder = Folder::of(&args)?;
+    let up = Up::start(&args, folder.data()).await?;
+    let outcome = tokio::select! {
+        outcome = up.work(&args, source) => outcome,
+        signal = asked_to_stop() => signal.map(|()| output::note("stopping")),
+        failure = up.services.failed() => Err(failure),
+    };
+    up.stop().await;
+    drop(folder);
+    outcome
+}
+
+/// The data folder, held by this process alone.
+struct Folder {
+    ephemeral: bool,
+    path: std::path::PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    fn of(args: &UpArgs) -> anyhow::Result<Self> {
+        let cannot = || format!("cannot use the data folder {}", args.data.display());
+        fs::create_dir_all(&args.data).with_context(cannot)?;
+        let lock = File::create(args.data.join("lock")).with_context(cannot)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { ephemeral: args.ephemeral, path: args.data.clone(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another `dacapo up` runs on {}; stop it, or choose another --data", args.data.display())
+            }
+            Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
+        }
+    }
+
+    /// Where data lies; `None` if nothing is to be kept.
+    fn data(&self) -> Option<&Path> {
+        (!self.ephemeral).then_some(self.path.as_path())
+    }
+}
+
+/// Everything that runs.
+struct Up {
+    config: Config,
+    embedded: Option<Embedded>,
+    outside: Outside,
+    services: Services,
+    /// Tells those who place orders to stop.
+    stopping: watch::Sender<bool>,
+}
+
+impl Up {
+    async fn start(args: &UpArgs, data: Option<&Path>) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let embedded = match args.is_external()? {
+            true => None,
+            false => {
+                let config = EmbeddedConfig {
+                    data,
+                    fsync: args.fsync(),
+                    listen_kafka: args.listen_kafka,
+                    listen_registry: args.listen_registry,
+                };
+                Some(Embedded::start(&config).await?)
+            }
+        };
+        let config = args.config(embedded.as_ref(), data)?;
+        system::prepare(&config).await?;
+        let outside = OutsideConfig {
+            listen: args.listen_outside,
+            data_dir: data.map(|data| data.join("outside")),
+            faults: args.faults.faults(args.mix.seed)?,
+        };
+        let outside = Outside::start(outside)
+            .await
+            .with_context(|| format!("the outside world cannot listen on {}", args.listen_outside))?;
+        let services = Services::start(&config, args, &outside.url(), data).await?;
+        let up = Self { config, embedded, outside, services, stopping: watch::channel(false).0 };
+        up.seed().await?;
+        up.announce(args)?;
+        output::note(&format!("up after {:.1} s", started.elapsed().as_secs_f64()));
+        Ok(up)
+    }
+
+    async fn seed(&self) -> anyhow::Result<()> {
+        let registry = runtime::registry::Registry::new(&self.config)?;
+        seeding::seed(&self.config.for_service("operator"), &registry).await?;
+        self.services.wait_for_seed().await
+    }
+
+    fn announce(&self, args: &UpArgs) -> anyhow::Result<()> {
+        let endpoints = Endpoints {
+            kafka: self.config.bootstrap.clone(),
+            registry: self.config.registry_url.clone(),
+            projector: self.services.projector().url(),
+            outside: Some(self.outside.url()),
+            services: self.services.addresses(),
+        };
+        endpoints.write(&args.data).context("cannot write the addresses into the data folder")?;
+        output::note(&format!("kafka       {}", endpoints.kafka));
+        output::note(&format!("registry    {}", endpoints.registry));
+        output::note(&format!("projector   {}", endpoints.projector));
+        for (service, url) in &endpoints.services {
+            output::note(&format!("{service:<16} {url}"));
+        }
+        output::note(&format!("all of them are in {}", Endpoints::path(&args.data).display()));
+        Ok(())
+    }
+
+    /// Places the orders, and waits for their ends if asked to; else until it is told to stop.
+    async fn work(&self, args: &UpArgs, source: placing::Source) -> anyhow::Result<()> {
+        let projector = self.services.projector();
+        let mut progress = Progress::new(source.orders());
+        let (known_before, _) = settling::standing(projector);
+        let (began, orders) = (Instant::now(), source.orders());
+        let mut show = |tally: &Tally| {
+            let (total, open) = settling::standing(projector);
+            progress.show(Standing { placed: tally.answered(), orders, settled: total - open, open });
+        };
+        let edge = self.services.edge();
+        let tally = placing::place_all(edge, source, args.rate, self.stopping.subscribe(), &mut show).await?;
+        if !args.until_settled {
+            progress.finish();
+            if tally.answered() > 0 {
+                output::note(&format!("{} orders placed", tally.placed.len()));
+            }
+            output::note("Ctrl-C stops");
+            return std::future::pending().await;
+        }
+        let sagas = known_before + tally.placed.len() as u64;
+        let patience = Duration::from_secs(args.patience);
+        let waited = settling::wait(projector, sagas, patience, &tally, &mut progress).await;
+        let took = began.elapsed();
+        progress.finish();
+        self.settle(&tally, took, waited).await
+    }
+
+    async fn settle(&self, tally: &Tally, took: Duration, waited: anyhow::Result<()>) -> anyhow::Result<()> {
+        let ended = settling::ended(self.services.projector(), &tally.placed)?;
+        let balance = self.balance().await?;
+        let outcomes = Outcomes {
+            by_outcome: ended.by_outcome,
+            place_to_end_ms: ended.took_ms,
+            took,
+            orders: tally.placed.len() as u64,
+            not_placed: tally.not_placed,
+            placed_before: tally.placed_before,
+        };
+        output::line(report::render(&outcomes, &balance).trim_end())?;
+        waited?;
+        if !balance.is_clean() {
+            bail!("the books do not balance");
+        }
+        Ok(())
+    }
+
+    /// The balance, once nothing is held: the parcel of a settled order may be gone a moment before the books of the shelf say so.
+    async fn balance(&self) -> anyhow::Result<Balance> {
+        let deadline = Instant::now() + BOOKING_PATIENCE;
+        loop {
+            let balance = audit::audit(&self.config.for_service("audit"), AUDIT_PATIENCE).await?;
+            if balance.stock.held == 0 || Instant::now() >= deadline {
+                return Ok(balance);
+            }
+        }
+    }
+
+    async fn stop(self) {
+        self.stopping.send_replace(true);
+        self.services.stop().await;
+        if let Err(error) = self.outside.stop().await {
+            tracing::warn!(%error, "the outside world did not stop cleanly");
+        }
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await;
+        }
+    }
+}
+
+async fn asked_to_stop() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for Ctrl-C"),
+        _ = terminate.recv() => Ok(()),
+    }
+}

@@ -1,0 +1,156 @@
+//! All services of MusicCorp and the projector, started and stopped as one.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::{Context, anyhow, bail};
+use notifications::effects::Mailer;
+use order_processor::edge::Edge;
+use payment::effects::Gateway;
+use projector::Declaration;
+use runtime::{config::Config, service::Running};
+use warehouse::effects::FloorAndCourier;
+
+use super::UpArgs;
+use crate::seed;
+
+/// How long everything may take to be ready.
+const READY_PATIENCE: Duration = Duration::from_secs(90);
+/// Who MusicCorp's mail is from.
+const SENDER: &str = "MusicCorp <orders@musiccorp.example>";
+/// How often something that is waited for is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What runs.
+pub(super) struct Services {
+    running: BTreeMap<&'static str, Running>,
+    projector: projector::Running,
+    edge: Edge,
+    /// Where mail lies while nobody wants to keep it.
+    _mail: Option<tempfile::TempDir>,
+}
+
+impl Services {
+    /// Starts all of them and waits until each is ready.
+    pub(super) async fn start(
+        config: &Config,
+        args: &UpArgs,
+        outside: &str,
+        data: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let free_port = SocketAddr::new(args.listen_http.ip(), 0);
+        let of = |service: &str| Config { listen: Some(free_port), ..config.for_service(service) };
+        let temporary = if data.is_none() { Some(tempfile::tempdir()?) } else { None };
+        let mail = data.or(temporary.as_ref().map(tempfile::TempDir::path)).map(|data| data.join("mail"));
+        let mail = mail.context("mail needs a folder")?;
+        let edge = Edge::start(&of("order-processor"));
+        let mailer = Mailer::into_folder(SENDER, mail)?;
+        let running = BTreeMap::from([
+            ("customers", customers::service(of("customers")).await?),
+            ("catalogue", catalogue::service(of("catalogue")).await?),
+            ("order-processor", order_processor::service(of("order-processor"), edge.clone()).await?),
+            ("warehouse", warehouse::service(of("warehouse"), FloorAndCourier::at(outside, outside)?).await?),
+            ("payment", payment::service(of("payment"), Gateway::at(outside)?).await?),
+            ("loyalty", loyalty::service(of("loyalty")).await?),
+            ("notifications", notifications::service(of("notifications"), mailer).await?),
+        ]);
+        let listen = Config { listen: Some(args.listen_http), ..config.for_service("projector") };
+        let projector = projector::start(&listen, &Declaration::shipped()?).await?;
+        let services = Self { running, projector, edge, _mail: temporary };
+        services.wait_until_ready().await?;
+        Ok(services)
+    }
+
+    async fn wait_until_ready(&self) -> anyhow::Result<()> {
+        let all = async {
+            for (service, running) in &self.running {
+                running.ready().await.with_context(|| format!("{service} is not ready"))?;
+            }
+            self.edge.wait_until_ready(READY_PATIENCE).await?;
+            anyhow::Ok(())
+        };
+        match tokio::time::timeout(READY_PATIENCE, all).await {
+            Ok(ready) => ready,
+            Err(_) => bail!("not everything was ready after {} s: {}", READY_PATIENCE.as_secs(), self.not_ready()),
+        }
+    }
+
+    fn not_ready(&self) -> String {
+        let waiting = self.running.iter().filter(|(_, running)| !running.health().is_ready);
+        let told: Vec<String> =
+            waiting.map(|(service, running)| format!("{service} ({})", running.health().text)).collect();
+        told.join(", ")
+    }
+
+    /// Waits until the edge knows every album and every customer that was put in.
+    pub(super) async fn wait_for_seed(&self) -> anyhow::Result<()> {
+        let known = || {
+            seed::ALBUMS.iter().all(|album| self.edge.knows_album(album.sku))
+                && (0..seed::CUSTOMERS).all(|index| self.edge.knows_customer(&seed::customer_id(index)))
+        };
+        let deadline = tokio::time::Instant::now() + READY_PATIENCE;
+        while !known() {
+            if tokio::time::Instant::now() >= deadline {
+                bail!(
+                    "the catalogue and the customers did not reach the order-processor in {} s",
+                    READY_PATIENCE.as_secs()
+                );
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    pub(super) fn projector(&self) -> &projector::Running {
+        &self.projector
+    }
+
+    pub(super) fn edge(&self) -> Edge {
+        self.edge.clone()
+    }
+
+    /// Every service's HTTP address.
+    pub(super) fn addresses(&self) -> BTreeMap<String, String> {
+        let addresses = self.running.iter().filter_map(|(service, running)| {
+            running.http_addr().map(|addr| ((*service).to_owned(), format!("http://{addr}")))
+        });
+        addresses.collect()
+    }
+
+    /// Waits until one of them has stopped by itself.
+    pub(super) async fn failed(&self) -> anyhow::Error {
+        loop {
+            for (service, running) in &self.running {
+                let health = running.health();
+                if !health.is_live {
+                    return anyhow!("{service} has stopped: {}", health.text);
+                }
+            }
+            if let Some(failure) = self.projector.failure() {
+                return anyhow!("the projector has stopped: {failure}");
+            }
+            tokio::time::sleep(LOOK * 20).await;
+        }
+    }
+
+    /// Stops all of them at once.
+    pub(super) async fn stop(self) {
+        let stops: Vec<_> = self
+            .running
+            .into_iter()
+            .map(|(service, running)| {
+                tokio::spawn(async move {
+                    if !running.stop().await {
+                        tracing::warn!(service, "did not stop in time");
+                    }
+                })
+            })
+            .collect();
+        for stop in stops {
+            if let Err(error) = stop.await {
+                tracing::warn!(%error, "a service did not stop cleanly");
+            }
+        }
+        drop(self.edge);
+        self.projector.stop().await;
+    }
+}

@@ -1,0 +1,93 @@
+//! What MusicCorp stands on: a broker and a registry (embedded, or somebody's own), the schemas, the topics.
+
+use std::{net::SocketAddr, path::Path};
+
+use anyhow::Context;
+use embedded::{
+    broker::{Broker, BrokerConfig, Fsync},
+    registry::{Level, Registry, RegistryConfig},
+};
+use runtime::{
+    config::Config,
+    kafka::{Admin, TopicPlan},
+};
+
+use crate::{schemas, topics};
+
+/// Where the embedded broker and registry keep and offer what they have.
+#[derive(Debug, Clone)]
+pub(super) struct EmbeddedConfig<'a> {
+    /// The data folder; `None` keeps nothing.
+    pub(super) data: Option<&'a Path>,
+    /// When the broker syncs.
+    pub(super) fsync: Fsync,
+    /// Where the broker listens.
+    pub(super) listen_kafka: SocketAddr,
+    /// Where the registry listens.
+    pub(super) listen_registry: SocketAddr,
+}
+
+/// The embedded broker and registry.
+#[derive(Debug)]
+pub(super) struct Embedded {
+    broker: Broker,
+    registry: Registry,
+}
+
+impl Embedded {
+    /// Starts both.
+    ///
+    /// # Errors
+    /// An address is taken, or the data folder cannot be used.
+    pub(super) async fn start(config: &EmbeddedConfig<'_>) -> anyhow::Result<Self> {
+        let broker = BrokerConfig {
+            data_dir: config.data.map(|data| data.join("broker")),
+            listen: config.listen_kafka,
+            fsync: config.fsync,
+            ..BrokerConfig::default()
+        };
+        let broker = tokio::task::spawn_blocking(move || Broker::start(broker))
+            .await?
+            .context("cannot start the embedded broker")?;
+        let registry = RegistryConfig {
+            data_dir: config.data.map(|data| data.join("registry")),
+            listen: config.listen_registry,
+            default_level: Level::FullTransitive,
+            fsync: !matches!(config.fsync, Fsync::Never),
+        };
+        let registry = Registry::start(registry).await.context("cannot start the embedded registry")?;
+        Ok(Self { broker, registry })
+    }
+
+    /// Where clients bootstrap from.
+    #[must_use]
+    pub(super) fn bootstrap(&self) -> String {
+        self.broker.bootstrap()
+    }
+
+    /// The registry's address.
+    #[must_use]
+    pub(super) fn registry_url(&self) -> String {
+        self.registry.url()
+    }
+
+    /// Stops both.
+    pub(super) async fn stop(self) {
+        self.registry.stop().await;
+        self.broker.stop().await;
+    }
+}
+
+/// Registers the schemas and creates the topics that are missing. What exists is never altered.
+///
+/// # Errors
+/// The broker or the registry cannot be reached, or what exists is not as it must be.
+pub(super) async fn prepare(config: &Config) -> anyhow::Result<()> {
+    let changes = schemas::plan(config).await?;
+    schemas::carry_out(config, changes).await.context("cannot register the schemas")?;
+    let admin = Admin::new(config)?;
+    let plan = TopicPlan::draw(&admin, &topics::specs(&config.system, config.partitions)).await?;
+    let created = plan.apply(&admin).await.context("cannot create the topics")?;
+    tracing::info!(created, "topics are there");
+    Ok(())
+}

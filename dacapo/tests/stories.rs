@@ -1,0 +1,252 @@
+//! Every end of an order, told by real services that only ever talk through topics: on the embedded broker, and on an Apache
+//! Kafka where there is one.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stderr, reason = "says which grounds are tested")]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Http, PATIENCE, Place, System, files, grounds};
+
+/// What must be true of a story's saga, beside its end.
+struct Story {
+    name: &'static str,
+    body: Value,
+    /// What the edge answers.
+    status: u16,
+    state: &'static str,
+    outcome: &'static str,
+    /// Events that must be in its timeline.
+    said: &'static [&'static str],
+    /// Events that must not.
+    unsaid: &'static [&'static str],
+}
+
+fn order(lines: Value, payment_method: &str) -> Value {
+    json!({
+        "customer_id": "customer-0001",
+        "ship_to": { "street": "1 Harbour Lane", "city": "Bristol", "postcode": "BS1 4ST", "country": "GB" },
+        "lines": lines,
+        "payment_method": payment_method,
+    })
+}
+
+fn stories() -> Vec<Story> {
+    let two = json!([{ "sku": "lp-goldberg", "quantity": 2 }, { "sku": "lp-trout", "quantity": 1 }]);
+    let unknown_customer = {
+        let mut order = order(two.clone(), "card-ok");
+        order["customer_id"] = json!("customer-nobody");
+        order
+    };
+    vec![
+        Story {
+            name: "completed",
+            body: order(two.clone(), "card-ok"),
+            status: 201,
+            state: "completed",
+            outcome: "completed",
+            said: &[
+                "OrderPlaced",
+                "StockReserved",
+                "PaymentRequested",
+                "PaymentTaken",
+                "OrderPaid",
+                "PickingStarted",
+                "OrderPackaged",
+                "OrderDispatched",
+                "OrderShipped",
+                "PointsAwarded",
+                "OrderCompleted",
+                "CustomerNotified",
+            ],
+            unsaid: &["OrderCancelled", "PaymentRefunded", "StockReleased"],
+        },
+        Story {
+            name: "one line short, the others freed",
+            body: order(
+                json!([{ "sku": "lp-goldberg", "quantity": 1 }, { "sku": "rare-thamos", "quantity": 1 }]),
+                "card-ok",
+            ),
+            status: 201,
+            state: "compensated",
+            outcome: "short",
+            said: &[
+                "LineHeld",
+                "ItemHeld",
+                "StockShort",
+                "OrderCancelled",
+                "ItemFreed",
+                "StockReleased",
+                "PaymentVoided",
+                "CustomerNotified",
+            ],
+            unsaid: &["PaymentRequested", "PaymentTaken", "OrderPaid", "ItemShipped"],
+        },
+        Story {
+            name: "payment declined",
+            body: order(two.clone(), "card-declined"),
+            status: 201,
+            state: "compensated",
+            outcome: "declined",
+            said: &[
+                "StockReserved",
+                "PaymentRequested",
+                "PaymentDeclined",
+                "OrderCancelled",
+                "ItemFreed",
+                "StockReleased",
+                "CustomerNotified",
+            ],
+            unsaid: &["PaymentTaken", "PaymentRefunded", "PaymentVoided", "OrderPaid"],
+        },
+        Story {
+            name: "not on the shelf when packaging",
+            body: order(
+                json!([{ "sku": "ghost-gastein", "quantity": 1 }, { "sku": "lp-trout", "quantity": 1 }]),
+                "card-ok",
+            ),
+            status: 201,
+            state: "compensated",
+            outcome: "lost",
+            said: &[
+                "PaymentTaken",
+                "OrderPaid",
+                "PackagingFailed",
+                "OrderCancelled",
+                "StockWrittenOff",
+                "ItemFreed",
+                "StockReleased",
+                "RefundRequested",
+                "PaymentRefunded",
+                "CustomerNotified",
+            ],
+            unsaid: &["OrderShipped", "PointsAwarded", "PaymentVoided"],
+        },
+        rejected("unknown sku", order(json!([{ "sku": "lp-nothing", "quantity": 1 }]), "card-ok")),
+        rejected("price gone", order(json!([{ "sku": "gone-tenth", "quantity": 1 }]), "card-ok")),
+        rejected("unknown customer", unknown_customer),
+    ]
+}
+
+fn rejected(name: &'static str, body: Value) -> Story {
+    let unsaid = &["OrderPlaced", "ReservationStarted", "PaymentAwaited", "NotificationRequested"];
+    Story { name, body, status: 422, state: "rejected", outcome: "rejected", said: &["OrderRejected"], unsaid }
+}
+
+#[test]
+fn every_order_comes_to_its_end() {
+    for ground in grounds() {
+        let place = Place::new(&ground);
+        let mut system = place.start(&[]);
+        let http = Http::new();
+        let endpoints = place.endpoints();
+        let orders = format!("{}/orders", endpoints["services"]["order-processor"].as_str().unwrap());
+        let placed: Vec<(Story, String)> = stories()
+            .into_iter()
+            .map(|story| {
+                let (status, answer) = http.post(&orders, story.name, story.body.to_string());
+                assert_eq!(status, story.status, "{} on {ground:?}: {answer}", story.name);
+                let id = answer["order_id"].as_str().unwrap_or_else(|| panic!("{}: {answer}", story.name)).to_owned();
+                (story, id)
+            })
+            .collect();
+        for (story, id) in &placed {
+            check(&mut system, &place, &http, story, id);
+        }
+        place.ok(&["audit"]);
+        let verified = place.ok(&["replay", "projection", "sagas", "--verify"]);
+        assert!(verified.contains("both views are equal"), "{verified}");
+        let mails = files(&place.data().join("mail"), ".eml").len();
+        // Two for the completed order, one for each cancelled one after payment was asked for or not, two for the lost one.
+        assert!(mails >= 2 + 1 + 1 + 2, "{mails} mails were written");
+        system.stop();
+    }
+}
+
+fn check(system: &mut System<'_>, place: &Place, http: &Http, story: &Story, id: &str) {
+    let projector = place.endpoints()["projector"].as_str().unwrap().to_owned();
+    let url = format!("{projector}/api/v1/sagas/{id}");
+    let mut saga = Value::Null;
+    system.wait_for(&format!("the end of {:?} (order {id})", story.name), || {
+        let (status, reply) = http.get(&url);
+        saga = reply["saga"].clone();
+        status == 200 && saga["settled"] == json!(true)
+    });
+    assert_eq!(
+        (&saga["state"], &saga["outcome"]),
+        (&json!(story.state), &json!(story.outcome)),
+        "{}: {saga:#}",
+        story.name
+    );
+    assert_eq!(saga["waiting"], json!([]), "{}", story.name);
+    let text = place.ok(&["sagas", "show", id]);
+    for event in story.said {
+        assert!(text.contains(event), "{}: {event} was not said\n{text}", story.name);
+    }
+    for event in story.unsaid {
+        assert!(!text.contains(event), "{}: {event} was said\n{text}", story.name);
+    }
+}
+
+#[test]
+fn a_file_of_orders_settles_and_the_same_file_again_places_nothing() {
+    for ground in grounds() {
+        let place = Place::new(&ground);
+        let file = format!("{}/../docs/examples/orders.ndjson", env!("CARGO_MANIFEST_DIR"));
+        let run = |args: &[&str]| {
+            let started = place.up(&[&["--orders-from", &file, "--until-settled"], args].concat()).spawn().unwrap();
+            assert!(support::wait_until_ended(started, PATIENCE), "{}", place.log());
+            place.log()
+        };
+        let log = run(&[]);
+        assert!(log.contains("| completed"), "{log}");
+        assert!(log.contains("audit: clean"), "{log}");
+        let log = run(&[]);
+        assert!(log.contains("220 had been placed before"), "{log}");
+        assert!(log.contains("0 orders in"), "{log}");
+    }
+}
+
+#[test]
+fn bad_orders_are_refused_with_a_reason_and_leave_no_event() {
+    let place = Place::new(&support::Ground::Embedded);
+    let system = place.start(&[]);
+    let http = Http::new();
+    let endpoints = place.endpoints();
+    let orders = format!("{}/orders", endpoints["services"]["order-processor"].as_str().unwrap());
+    let good = order(json!([{ "sku": "lp-goldberg", "quantity": 1 }]), "card-ok");
+    let with = |at: &str, value: Value| {
+        let mut body = good.clone();
+        *body.pointer_mut(at).unwrap() = value;
+        body.to_string().into_bytes()
+    };
+    let many: Vec<Value> = (0..10_000).map(|n| json!({ "sku": format!("lp-{n}"), "quantity": 1 })).collect();
+    let bad: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("malformed", b"{\"customer_id\":".to_vec(), "JSON"),
+        ("zero", with("/lines/0/quantity", json!(0)), "quantity"),
+        ("absurd", with("/lines/0/quantity", json!(2_000_000_000)), "quantity"),
+        ("fraction", with("/lines/0/quantity", json!(1.5)), "quantity"),
+        ("many", with("/lines", json!(many)), "lines"),
+        ("none", with("/lines", json!([])), "lines"),
+        ("overlong", with("/customer_id", json!("x".repeat(100_000))), "customer_id"),
+        ("not text", with("/customer_id", json!(7)), "customer_id"),
+        ("not UTF-8", [&b"{\"customer_id\":\""[..], &[0xff, 0xfe], b"\"}"].concat(), "UTF-8"),
+        ("unknown field", with("/lines/0", json!({ "sku": "lp-goldberg", "quantity": 1, "price": 1 })), "price"),
+    ];
+    for (name, body, word) in bad {
+        let (status, problem) = http.post(&orders, name, body);
+        assert!((400..=422).contains(&status), "{name}: {status} {problem}");
+        assert!(problem["title"].is_string() && problem["status"] == json!(status), "{name}: {problem}");
+        assert!(problem.to_string().contains(word), "{name} does not say {word:?}: {problem}");
+    }
+    let (status, first) = http.post(&orders, "once", good.to_string());
+    assert_eq!(status, 201, "{first}");
+    let (status, again) = http.post(&orders, "once", good.to_string());
+    assert_eq!((status, &again["order_id"]), (201, &first["order_id"]), "the same request gets the same answer");
+    let (status, other) = http.post(&orders, "once", with("/lines/0/quantity", json!(2)));
+    assert_eq!(status, 422, "the same key with another body: {other}");
+    let placed = place.ok(&["events", "tail", "--type", "OrderPlaced"]);
+    assert_eq!(placed.lines().count(), 1, "only the good order was placed: {placed}");
+    system.stop();
+}
