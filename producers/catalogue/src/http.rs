@@ -96,7 +96,7 @@ async fn submit(
     done: StatusCode,
     sku: &str,
 ) -> Result<Response, Problem> {
-    match desk.edge()?.submit(submission).await? {
+    match desk.submit(submission).await? {
         Submitted::Answered(answered) => match answered.summary {
             Summary::Done => Ok(told(done, sku, "listed")),
             Summary::Refused(reason) => Err(refused(reason)),

@@ -119,7 +119,7 @@ async fn show(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Result<Resp
 impl Desk {
     /// The answer, if it came in time.
     async fn submit(&self, submission: Submission<Command>) -> Result<Option<Summary>, Problem> {
-        match self.door.edge()?.submit(submission).await? {
+        match self.door.submit(submission).await? {
             Submitted::Answered(answered) => Ok(Some(answered.summary)),
             Submitted::Pending { .. } => Ok(None),
         }

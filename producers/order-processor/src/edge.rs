@@ -31,6 +31,9 @@ use crate::{
 /// How often somebody who waits for the edge to open looks again.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long a question waits until it sees what was answered already.
+const FOLLOW: Duration = Duration::from_secs(2);
+
 /// What an order was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -182,12 +185,20 @@ impl Edge {
         self.open.get().is_some_and(|open| open.lookups.read(|lookups| lookups.knows_customer(customer_id)))
     }
 
-    /// Where an order stands; `None` if nobody answered it yet.
+    /// Where an order stands; `None` if nobody answered it yet. An order whose answer was given is always found.
     ///
     /// # Errors
     /// [`PlaceError::NotOpen`].
-    pub fn standing(&self, order_id: &str) -> Result<Option<Standing>, PlaceError> {
-        Ok(self.opened()?.standings.read(|standings| standings.get(order_id).cloned()))
+    pub async fn standing(&self, order_id: &str) -> Result<Option<Standing>, PlaceError> {
+        let open = self.opened()?;
+        let look = || open.standings.read(|standings| standings.get(order_id).cloned());
+        if let Some(standing) = look() {
+            return Ok(Some(standing));
+        }
+        let Some(answered) = open.answers.first_answer(order_id) else { return Ok(None) };
+        let waited = open.standings.wait_for(&answered.position, FOLLOW).await;
+        waited.map_err(|error| PlaceError::NotOpen(runtime::telemetry::chain(&error)))?;
+        Ok(look())
     }
 
     /// Places an order under an idempotency key. The same key and body again get what was answered before.

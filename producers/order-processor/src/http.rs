@@ -92,7 +92,7 @@ struct Shown {
 }
 
 async fn show(State(edge): State<Edge>, Path(order_id): Path<String>) -> Result<axum::Json<Shown>, Problem> {
-    match edge.standing(&order_id)? {
+    match edge.standing(&order_id).await? {
         Some(standing) => Ok(axum::Json(Shown { order_id, standing })),
         None => Err(Problem::not_found("order of that id")),
     }

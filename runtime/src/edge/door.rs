@@ -1,8 +1,11 @@
 //! An edge that opens by itself: it answers from the first moment, and says why while it cannot take anything yet.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
-use super::{ConnectError, Edge, EdgeError, States, connect};
+use super::{ConnectError, Edge, EdgeError, States, Submission, Submitted, connect};
 use crate::{
     codec::Readers,
     config::Config,
@@ -12,6 +15,9 @@ use crate::{
     publisher::Publisher,
     telemetry,
 };
+
+/// How long an answer waits until the states show it too.
+const FOLLOW: Duration = Duration::from_secs(2);
 
 /// An edge and the states of its service's entities, opened in the background. Clones share it.
 pub struct Door<D: Decider, S: Clone + Send + Sync + 'static> {
@@ -85,12 +91,20 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Door<D, S> {
         Ok(())
     }
 
-    /// The edge.
+    /// Submits a command as [`Edge::submit`] does. What was answered can be seen in [`Door::state`] afterwards.
     ///
     /// # Errors
-    /// [`EdgeError::NotReady`].
-    pub fn edge(&self) -> Result<&Edge<D, S>, EdgeError> {
-        self.opened().map(|open| &open.edge)
+    /// [`EdgeError`].
+    pub async fn submit(&self, submission: Submission<D::Command>) -> Result<Submitted<S>, EdgeError> {
+        let open = self.opened()?;
+        let submitted = open.edge.submit(submission).await?;
+        if let Submitted::Answered(answered) = &submitted
+            && let Err(error) = open.states.wait_for(&answered.position, FOLLOW).await
+        {
+            // The answer stands all the same; only a question right after it may see less.
+            tracing::warn!(service = D::NAME, error = telemetry::chain(&error), "states lag behind answers");
+        }
+        Ok(submitted)
     }
 
     /// The state of an entity, as far as it was read; `None` if nothing was ever said about it.
