@@ -17,7 +17,7 @@ use runtime::{
     projection::{self, LogRecord, Projection, Topics, ViewError},
     registry::Registry,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     board::{Board, Reading},
@@ -123,6 +123,8 @@ pub(crate) struct Readings {
     admin: Admin,
     views: Vec<projection::View<Folder>>,
     topics: Vec<String>,
+    /// The question under way: which topics there are.
+    asking: Option<JoinHandle<Result<Vec<String>, String>>>,
     /// Why the cluster does not answer, if it does not.
     silent: Option<String>,
     /// Until when the watermark is held back, and where.
@@ -141,6 +143,7 @@ impl Readings {
             admin,
             views: Vec::new(),
             topics: Vec::new(),
+            asking: None,
             silent: None,
             held: None,
         };
@@ -161,11 +164,11 @@ impl Readings {
     pub(crate) async fn run(mut self, mut ending: watch::Receiver<bool>) {
         let mut ask_at = Instant::now();
         while !*ending.borrow_and_update() {
-            if ask_at <= Instant::now() {
-                self.ask_cluster().await;
-                self.ask_registry().await;
+            if ask_at <= Instant::now() && self.asking.is_none() {
+                self.ask();
                 ask_at = Instant::now() + ASK_EVERY;
             }
+            self.heed_answer().await;
             let mut news = self.news();
             self.commit();
             tokio::select! {
@@ -226,20 +229,30 @@ impl Readings {
         }
     }
 
-    /// Whether the cluster answers, and which dead-letter topics it has that are not read yet.
-    async fn ask_cluster(&mut self) {
-        let admin = self.admin.clone();
-        let answer = tokio::task::spawn_blocking(move || admin.partition_counts()).await;
-        let counts = match answer {
-            Ok(Ok(counts)) => counts,
-            Ok(Err(error)) => return self.note_silence(error.to_string()),
+    /// Asks whether the cluster answers and which topics it has, and the registry for the versions of schemas that were met: a
+    /// schema is found by its id, and its version is another question. Committing goes on meanwhile.
+    fn ask(&mut self) {
+        let (admin, registry, board) = (self.admin.clone(), self.registry.clone(), self.board.clone());
+        self.asking = Some(tokio::task::spawn_blocking(move || {
+            let topics = admin.partition_counts().map_err(|error| error.to_string())?;
+            note_versions(&registry, &board);
+            Ok(topics.into_keys().collect())
+        }));
+    }
+
+    /// Takes the answer, if there is one: dead-letter topics that are not read yet are from now on.
+    async fn heed_answer(&mut self) {
+        let Some(asked) = self.asking.take_if(|asking| asking.is_finished()) else { return };
+        let names = match asked.await {
+            Ok(Ok(names)) => names,
+            Ok(Err(reason)) => return self.note_silence(reason),
             Err(_) => return self.note_silence("the question for topics was broken off".to_owned()),
         };
         if self.silent.take().is_some() {
             tracing::info!("the cluster answers again");
         }
         let new: BTreeSet<String> =
-            counts.into_keys().filter(|name| name.starts_with(DEAD_LETTERS) && !self.topics.contains(name)).collect();
+            names.into_iter().filter(|name| name.starts_with(DEAD_LETTERS) && !self.topics.contains(name)).collect();
         if new.is_empty() || self.views.len() == READERS_MAX {
             return;
         }
@@ -249,35 +262,25 @@ impl Readings {
         }
     }
 
-    /// The versions of schemas that were met: a schema is found by its id, and its version is another question. Until it is
-    /// answered, records are shown without it.
-    async fn ask_registry(&self) {
-        let open: Vec<u32> = self.board.view().unversioned().take(VERSIONS_AT_ONCE).collect();
-        if open.is_empty() {
-            return;
-        }
-        let (registry, board) = (self.registry.clone(), self.board.clone());
-        let asking = tokio::task::spawn_blocking(move || {
-            for schema in open {
-                match registry.usages(schema) {
-                    Ok(usages) => {
-                        let version = usages.into_iter().map(|(_, version)| version).max();
-                        board.write(|view| view.note_version(schema, version));
-                    }
-                    Err(error) => return tracing::debug!(%error, schema, "version of a schema not told"),
-                }
-            }
-        });
-        if asking.await.is_err() {
-            tracing::warn!("the question for the versions of schemas was broken off");
-        }
-    }
-
     fn note_silence(&mut self, reason: String) {
         if self.silent.is_none() {
             tracing::warn!(reason, "the cluster does not answer: the view stands still until it does");
         }
         self.silent = Some(reason);
+    }
+}
+
+/// Until a version is told, records are shown without it. Blocks.
+fn note_versions(registry: &Registry, board: &Board) {
+    let open: Vec<u32> = board.view().unversioned().take(VERSIONS_AT_ONCE).collect();
+    for schema in open {
+        match registry.usages(schema) {
+            Ok(usages) => {
+                let version = usages.into_iter().map(|(_, version)| version).max();
+                board.write(|view| view.note_version(schema, version));
+            }
+            Err(error) => return tracing::debug!(%error, schema, "version of a schema not told"),
+        }
     }
 }
 

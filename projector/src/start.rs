@@ -26,6 +26,9 @@ use crate::{
     view::View,
 };
 
+/// How long the cluster may take to say which topics it has.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// A projector that does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -74,7 +77,10 @@ pub async fn start(config: &Config, declarations: &[Declaration]) -> Result<Runn
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
     let registry = Registry::new(config).map_err(StartError::Registry)?;
-    let admin = Admin::new(config).map_err(StartError::Admin)?;
+    // The question whether the cluster is there is asked again and again; one that takes long is an answer, too.
+    let mut impatient = config.clone();
+    impatient.timeouts.request = impatient.timeouts.request.min(CLUSTER_PATIENCE);
+    let admin = Admin::new(&impatient).map_err(StartError::Admin)?;
     let readings = Readings::start(config, registry, admin, board.clone()).map_err(StartError::Readers)?;
     let (ending, ended) = watch::channel(false);
     let server = tokio::spawn(http::serve(listener, board.clone(), ended.clone()));
