@@ -218,6 +218,9 @@ fn garbage(cx: &Context) -> Verdict {
     let whole = frame(9, 1, &MetadataRequest::default().with_topics(None))?;
     seen.push(refused(cx, &framed(&whole[4..whole.len() - 3]))?);
     seen.push(refused(cx, &bare_request(MetadataRequest::KEY, 1, 1, &i32::MAX.to_be_bytes()))?);
+    // The same in the flexible form, where a count is a varint: no tags, then two thousand million topics.
+    seen.push(refused(cx, &bare_request(MetadataRequest::KEY, 12, 1, b"\0\xff\xff\xff\xff\x07"))?);
+    seen.push(refused(cx, &bare_request(MetadataRequest::KEY, 12, 1, b"\0\xff\xff\xff\xff\xff\xff\xff"))?);
     seen.push(refused(cx, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")?);
     Ok(seen.join(", "))
 }
