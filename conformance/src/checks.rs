@@ -9,6 +9,7 @@ mod records;
 mod registry;
 mod topics;
 mod transactions;
+mod versions;
 mod wire;
 
 use crate::check::Check;
@@ -24,6 +25,7 @@ pub(crate) fn all() -> Vec<Check> {
         ownership::CHECKS,
         log::CHECKS,
         wire::CHECKS,
+        versions::CHECKS,
         registry::CHECKS,
     ];
     areas.into_iter().flatten().map(|check| Check { ..*check }).collect()

@@ -7,12 +7,12 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
+use kafka_protocol::messages::{ApiKey, FindCoordinatorRequest, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
 
 use crate::check::{Doing, Failure, ensure, ensure_eq};
-use crate::context::{Context, PATIENCE};
+use crate::context::{Context, PATIENCE, until};
 
 /// What a server that must answer, or close, may take for it.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
@@ -40,6 +40,19 @@ impl Wire {
         let led = seen.partitions().iter().find(|p| p.id() == partition).doing("the partition")?.leader();
         let broker = metadata.brokers().iter().find(|broker| broker.id() == led).doing("the leader")?;
         Self::connect(&format!("{}:{}", broker.host(), broker.port()))
+    }
+
+    /// To the broker that coordinates a group, once it does.
+    pub(crate) fn to_coordinator(cx: &Context, group: &str) -> Result<Self, Failure> {
+        let mut wire = Self::open(cx)?;
+        let request = FindCoordinatorRequest::default().with_key(StrBytes::from_string(group.to_owned()));
+        until("a coordinator of the group", PATIENCE, || {
+            let answer = wire.call(2, &request)?;
+            if answer.error_code != 0 {
+                return Ok(None);
+            }
+            Self::connect(&format!("{}:{}", answer.host, answer.port)).map(Some)
+        })
     }
 
     fn connect(address: &str) -> Result<Self, Failure> {

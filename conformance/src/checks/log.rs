@@ -234,7 +234,7 @@ fn commit_as(cx: &Context, topic: &str, group: &str, member: &str, generation: i
         .with_member_id(name(member))
         .with_generation_id_or_member_epoch(generation)
         .with_topics(vec![wanted]);
-    let answer = Wire::open(cx)?.call(7, &request)?;
+    let answer = Wire::to_coordinator(cx, group)?.call(7, &request)?;
     let partition = answer.topics.first().and_then(|t| t.partitions.first()).doing("the partition")?;
     Ok(partition.error_code)
 }

@@ -33,7 +33,7 @@ pub(crate) fn list_offsets(call: &Call<'_>, request: &ListOffsetsRequest) -> Lis
                             .ok_or(ResponseError::UnknownTopicOrPartition)?
                             .seek(seek)
                     });
-                    partition_response(ask.partition_index, found)
+                    partition_response(ask.partition_index, found, call.version)
                 })
                 .collect();
             ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions)
@@ -55,11 +55,12 @@ fn seek_of(ask: &ListOffsetsPartition, committed_only: bool) -> Result<Seek, Res
     }
 }
 
-fn partition_response(index: i32, found: Result<Found, ResponseError>) -> ListOffsetsPartitionResponse {
+fn partition_response(index: i32, found: Result<Found, ResponseError>, version: i16) -> ListOffsetsPartitionResponse {
     let response = ListOffsetsPartitionResponse::default().with_partition_index(index);
     match found {
         Ok(found) => {
-            let epoch = if found.offset >= 0 { LEADER_EPOCH } else { -1 };
+            // Older versions have no place for it, and the codec refuses to leave it out by itself.
+            let epoch = if found.offset >= 0 && version >= 4 { LEADER_EPOCH } else { -1 };
             response.with_offset(found.offset).with_timestamp(found.timestamp).with_leader_epoch(epoch)
         }
         Err(error) => response.with_error_code(error.code()).with_offset(-1).with_timestamp(-1).with_leader_epoch(-1),
