@@ -64,7 +64,10 @@ fn partition_response(
     match appended {
         Ok(appended) => {
             files.push(appended.file);
-            response.with_base_offset(appended.base_offset).with_log_start_offset(appended.log_start)
+            response
+                .with_base_offset(appended.base_offset)
+                .with_log_append_time_ms(appended.append_time_ms)
+                .with_log_start_offset(appended.log_start)
         }
         Err(error) => {
             tracing::debug!(partition = index, %error, "refused a produced batch");

@@ -43,6 +43,25 @@ fn an_unsupported_version_of_api_versions_is_answered_in_version_0() {
 }
 
 #[test]
+fn offsets_are_listed_in_the_versions_of_older_clients() {
+    let broker = start();
+    create_topic(&broker, "t", 1);
+    for version in 1..=5_i16 {
+        let mut body = (-1_i32).to_be_bytes().to_vec();
+        if version >= 2 {
+            body.push(1);
+        }
+        body.extend_from_slice(&[0, 0, 0, 1, 0, 1, b't', 0, 0, 0, 1, 0, 0, 0, 0]);
+        if version >= 4 {
+            body.extend_from_slice(&(-1_i32).to_be_bytes());
+        }
+        body.extend_from_slice(&(-2_i64).to_be_bytes());
+        let answer = exchange(&broker, &request(2, version, &body));
+        assert!(answer.len() > 30, "version {version}: {answer:?}");
+    }
+}
+
+#[test]
 fn malformed_frames_end_their_connection_only() {
     let broker = start();
     let frames: Vec<Vec<u8>> = vec![

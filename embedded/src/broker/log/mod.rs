@@ -25,5 +25,7 @@ pub(crate) struct LogSettings {
     pub delete: bool,
     /// `cleanup.policy` names `compact`.
     pub compact: bool,
+    /// Records carry the time of their arrival, not their producer's.
+    pub stamp_on_arrival: bool,
     pub producer_idle_ms: i64,
 }

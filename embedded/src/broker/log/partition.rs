@@ -61,6 +61,8 @@ struct Waiting {
 pub(crate) struct Appended {
     pub base_offset: i64,
     pub log_start: i64,
+    /// The time the records were given; -1 when they kept their own.
+    pub append_time_ms: i64,
     /// The file to sync before this may be acknowledged, when the policy asks for it.
     pub file: Arc<File>,
 }
@@ -133,8 +135,15 @@ impl Partition {
             return Ok(log.appended(base_offset));
         }
         header.base_offset = log.next_offset;
-        log.write(&header, bytes, None, now_ms).map_err(|error| self.storage_error(&error))?;
-        Ok(log.appended(header.base_offset))
+        let written = if log.settings.stamp_on_arrival {
+            header.max_timestamp = now_ms;
+            log.write(&header, &batch::stamped(bytes, now_ms), None, now_ms)
+        } else {
+            log.write(&header, bytes, None, now_ms)
+        };
+        written.map_err(|error| self.storage_error(&error))?;
+        let stamp = if log.settings.stamp_on_arrival { now_ms } else { -1 };
+        Ok(Appended { append_time_ms: stamp, ..log.appended(header.base_offset) })
     }
 
     /// Appends the marker that ends a producer's transaction here, unless nothing of it was ever announced here.
@@ -320,7 +329,7 @@ impl Log {
 
     fn appended(&self, base_offset: i64) -> Appended {
         let file = Arc::clone(self.active().file());
-        Appended { base_offset, log_start: self.log_start, file }
+        Appended { base_offset, log_start: self.log_start, append_time_ms: -1, file }
     }
 
     pub(super) fn active(&self) -> &Segment {

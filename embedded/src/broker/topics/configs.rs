@@ -63,7 +63,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
     number("max.message.bytes", "1048588", Kind::Int, 0, "largest record batch"),
     number("message.timestamp.after.max.ms", "9223372036854775807", Kind::Long, 0, "timestamps are not judged"),
     number("message.timestamp.before.max.ms", "9223372036854775807", Kind::Long, 0, "timestamps are not judged"),
-    choice("message.timestamp.type", "CreateTime", Kind::String, &["CreateTime"], "timestamps are the producers'"),
+    choice(
+        "message.timestamp.type",
+        "CreateTime",
+        Kind::String,
+        &["CreateTime", "LogAppendTime"],
+        "whose clock stamps records: the producer's or the broker's",
+    ),
     number("min.cleanable.dirty.ratio", "0.5", Kind::Double, 0, "not used: compaction keeps everything"),
     number("min.compaction.lag.ms", "0", Kind::Long, 0, "not used: compaction keeps everything"),
     number(
@@ -130,6 +136,7 @@ pub(crate) fn log_settings(configs: &Configs) -> LogSettings {
         retention_bytes: u64::try_from(number("retention.bytes")).ok(),
         delete: policy.contains("delete"),
         compact: policy.contains("compact"),
+        stamp_on_arrival: text("message.timestamp.type") == "LogAppendTime",
         producer_idle_ms: 24 * 60 * 60 * 1000,
     }
 }
@@ -150,7 +157,8 @@ mod tests {
         assert!(check("retention.msec", "1").unwrap_err().contains("unknown"));
         assert!(check("retention.ms", "soon").unwrap_err().contains("whole number"));
         assert!(check("retention.ms", "-2").is_err());
-        assert!(check("message.timestamp.type", "LogAppendTime").is_err());
+        assert!(check("message.timestamp.type", "Sundial").is_err());
+        assert!(check("compression.type", "gzip").is_err());
     }
 
     #[test]

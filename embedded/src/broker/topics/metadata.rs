@@ -43,7 +43,11 @@ fn describe_asked(call: &Call<'_>, asked: MetadataRequestTopic, may_create: bool
     let Some(name) = asked.name.filter(|_| asked.topic_id.is_nil()) else {
         return match map.by_id(asked.topic_id) {
             Some(topic) => describe(topic, call.version),
-            None => refused(None, ResponseError::UnknownTopicId).with_topic_id(asked.topic_id),
+            None => {
+                // Null is not a name before version 12.
+                let name = (call.version < 12).then(TopicName::default);
+                refused(name, ResponseError::UnknownTopicId).with_topic_id(asked.topic_id)
+            }
         };
     };
     match map.get(&name) {
