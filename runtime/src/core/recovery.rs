@@ -194,6 +194,8 @@ impl<D: Decider> Recovery<D> {
             entity.correlation_id = envelope.correlation_id.as_str().into();
         }
         entity.remember(Said { cause: envelope.causation_id.unwrap_or_default(), id: envelope.id, digest });
+        // What was folded behind the checkpoint is in no checkpoint yet; the next one must take it, because it moves past it.
+        entity.unsaved = true;
         Ok(())
     }
 

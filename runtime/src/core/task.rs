@@ -16,7 +16,7 @@ use crate::{
         Batch, Contract, OutHeaders, Record, RuntimeRecord, Target,
         contract::{Defect, Read},
         effects::Effects,
-        entity::{Entity, Said},
+        entity::{Entity, MalformedCheckpoint, Said},
         partition_of,
         recovery::panic_text,
         timers::Timers,
@@ -102,7 +102,8 @@ impl<D: Decider> Task<D> {
         now_ms: TimestampMs,
     ) -> Self {
         let (timers, effects) = (Timers::default(), Effects::new());
-        let (touched, unsaved) = (Vec::new(), Vec::new());
+        let unsaved = entities.iter().filter(|(_, entity)| entity.unsaved).map(|(key, _)| Arc::clone(key)).collect();
+        let touched = Vec::new();
         let mut task = Self { partition, positions, held: None, timers, effects, entities, own_next, touched, unsaved };
         let keys: Vec<Arc<str>> = task.entities.keys().cloned().collect();
         for key in keys {
@@ -310,20 +311,30 @@ impl<D: Decider> Task<D> {
         if self.unsaved.is_empty() || !self.touched.is_empty() {
             return None;
         }
-        let mut entities = Vec::with_capacity(self.unsaved.len());
+        let entities = match self.unsaved_bytes() {
+            Ok(entities) => entities,
+            Err((key, error)) => {
+                tracing::warn!(entity = %key, %error, "state cannot be saved; no checkpoint is taken");
+                return None;
+            }
+        };
         for key in std::mem::take(&mut self.unsaved) {
-            let Some(entity) = self.entities.get_mut(&key) else { continue };
-            entity.unsaved = false;
-            match entity.to_bytes() {
-                Ok(bytes) => entities.push((key, bytes)),
-                Err(e) => {
-                    tracing::warn!(entity = %key, error = %e, "state cannot be saved; no checkpoint is taken");
-                    return None;
-                }
+            if let Some(entity) = self.entities.get_mut(&key) {
+                entity.unsaved = false;
             }
         }
         let positions = contract.inputs.iter().cloned().zip(self.positions.iter().copied()).collect();
         Some(SavedTask { partition: self.partition, next: self.own_next, positions, entities })
+    }
+
+    fn unsaved_bytes(&self) -> Result<Vec<(Arc<str>, Vec<u8>)>, (Arc<str>, MalformedCheckpoint)> {
+        let found = self.unsaved.iter().filter_map(|key| self.entities.get(key).map(|entity| (key, entity)));
+        found
+            .map(|(key, entity)| match entity.to_bytes() {
+                Ok(bytes) => Ok((Arc::clone(key), bytes)),
+                Err(error) => Err((Arc::clone(key), error)),
+            })
+            .collect()
     }
 }
 
