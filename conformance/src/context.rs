@@ -68,8 +68,13 @@ impl Context {
         format!("{}-{name}", self.prefix)
     }
 
+    /// A namespace for Avro records of this check's own.
+    pub(crate) fn namespace(&self) -> String {
+        self.prefix.replace('-', "_")
+    }
+
     pub(crate) fn subject(&self, name: &str) -> String {
-        let full = format!("{}.{name}", self.prefix.replace('-', "_"));
+        let full = format!("{}.{name}", self.namespace());
         self.made().subjects.push(full.clone());
         full
     }

@@ -43,8 +43,9 @@ fn with_default(name: &str, kind: &str, default: &Value) -> Value {
     json!({ "name": name, "type": kind, "default": default })
 }
 
-fn record(fields: &[Value]) -> Value {
-    json!({ "type": "record", "name": "Placed", "namespace": "com.example.orders", "fields": fields })
+/// A record of this check's own: some registries fail when two subjects bring the same new text at the same time.
+fn record(cx: &Context, fields: &[Value]) -> Value {
+    json!({ "type": "record", "name": "Placed", "namespace": cx.namespace(), "fields": fields })
 }
 
 /// A registry may give the schema back in its own formatting.
@@ -57,7 +58,7 @@ fn same_schema(answer: &Value, wanted: &Value) -> Result<(), Failure> {
 
 fn register_and_find(cx: &Context) -> Verdict {
     let subject = cx.subject("Found");
-    let schema = record(&[field("order_id", "string")]);
+    let schema = record(cx, &[field("order_id", "string")]);
     let id = registered(cx, &subject, &schema)?;
     same_schema(&get(cx, &format!("/schemas/ids/{id}"))?.ok()?, &schema)?;
     // As the serializers of other languages ask.
@@ -80,7 +81,7 @@ fn register_and_find(cx: &Context) -> Verdict {
 
 fn same_text(cx: &Context) -> Verdict {
     let subject = cx.subject("Same");
-    let schema = record(&[field("order_id", "string")]);
+    let schema = record(cx, &[field("order_id", "string")]);
     let id = registered(cx, &subject, &schema)?;
     ensure_eq!(registered(cx, &subject, &schema)?, id, "the id of the same text");
     ensure_eq!(get(cx, &format!("/subjects/{subject}/versions"))?.ok()?, json!([1]), "the versions");
@@ -96,7 +97,7 @@ fn same_text(cx: &Context) -> Verdict {
 
 fn at_once(cx: &Context) -> Verdict {
     let subject = cx.subject("AtOnce");
-    let body = json!({ "schema": record(&[field("order_id", "string")]).to_string() }).to_string();
+    let body = json!({ "schema": record(cx, &[field("order_id", "string")]).to_string() }).to_string();
     let address = format!("{}/subjects/{subject}/versions", cx.target.registry);
     let mut ids: Vec<Value> = cx.wait(async {
         let requests: Vec<_> = (0..8)
@@ -128,7 +129,7 @@ fn versions(cx: &Context) -> Verdict {
     let mut fields = vec![field("order_id", "string")];
     let mut ids = Vec::new();
     for version in 1..=4 {
-        ids.push(registered(cx, &subject, &record(&fields))?);
+        ids.push(registered(cx, &subject, &record(cx, &fields))?);
         let seen = get(cx, &format!("/subjects/{subject}/versions"))?.ok()?;
         ensure_eq!(seen, json!((1..=version).collect::<Vec<_>>()), "the versions");
         fields.push(with_default(&format!("added_{version}"), "string", &json!("")));
@@ -140,11 +141,11 @@ fn versions(cx: &Context) -> Verdict {
 fn incompatible(cx: &Context) -> Verdict {
     let subject = cx.subject("Incompatible");
     set_level(cx, &subject, "FULL_TRANSITIVE")?;
-    registered(cx, &subject, &record(&[field("order_id", "string")]))?;
+    registered(cx, &subject, &record(cx, &[field("order_id", "string")]))?;
     let refused = [
-        record(&[field("order_id", "int")]),
-        record(&[field("order_id", "string"), field("more", "string")]),
-        record(&[]),
+        record(cx, &[field("order_id", "int")]),
+        record(cx, &[field("order_id", "string"), field("more", "string")]),
+        record(cx, &[]),
     ];
     for schema in &refused {
         register(cx, &subject, schema)?.refused(cx, 409, 409)?;
@@ -162,9 +163,9 @@ fn compatible(cx: &Context, subject: &str, version: &str, schema: &Value) -> Res
 fn compatibility(cx: &Context) -> Verdict {
     let subject = cx.subject("Compatibility");
     set_level(cx, &subject, "FULL_TRANSITIVE")?;
-    registered(cx, &subject, &record(&[field("order_id", "string")]))?;
-    let good = record(&[field("order_id", "string"), with_default("note", "string", &json!(""))]);
-    let bad = record(&[field("order_id", "long")]);
+    registered(cx, &subject, &record(cx, &[field("order_id", "string")]))?;
+    let good = record(cx, &[field("order_id", "string"), with_default("note", "string", &json!(""))]);
+    let bad = record(cx, &[field("order_id", "long")]);
     for version in ["/latest", "/1", "", "/latest?verbose=true"] {
         ensure!(compatible(cx, &subject, version, &good)?, "a compatible change is said to be none ({version:?})");
         ensure!(!compatible(cx, &subject, version, &bad)?, "an incompatible change is said to be fine ({version:?})");
@@ -174,11 +175,13 @@ fn compatibility(cx: &Context) -> Verdict {
 }
 
 fn levels(cx: &Context) -> Verdict {
-    let first = record(&[field("order_id", "string"), with_default("note", "string", &json!(""))]);
-    let adds =
-        record(&[field("order_id", "string"), with_default("note", "string", &json!("")), field("required", "string")]);
-    let removes = record(&[with_default("note", "string", &json!(""))]);
-    let retypes = record(&[field("order_id", "bytes"), with_default("note", "long", &json!(0))]);
+    let first = record(cx, &[field("order_id", "string"), with_default("note", "string", &json!(""))]);
+    let adds = record(
+        cx,
+        &[field("order_id", "string"), with_default("note", "string", &json!("")), field("required", "string")],
+    );
+    let removes = record(cx, &[with_default("note", "string", &json!(""))]);
+    let retypes = record(cx, &[field("order_id", "bytes"), with_default("note", "long", &json!(0))]);
     // Whether a new reader without defaults, one without a field, one of other types may come after the first.
     let cases = [
         ("BACKWARD", [false, true, false]),
@@ -206,11 +209,11 @@ fn levels(cx: &Context) -> Verdict {
 fn transitive(cx: &Context) -> Verdict {
     let id = field("order_id", "string");
     let versions = [
-        record(std::slice::from_ref(&id)),
-        record(&[id.clone(), with_default("note", "string", &json!(""))]),
-        record(&[id.clone(), with_default("other", "string", &json!(""))]),
+        record(cx, std::slice::from_ref(&id)),
+        record(cx, &[id.clone(), with_default("note", "string", &json!(""))]),
+        record(cx, &[id.clone(), with_default("other", "string", &json!(""))]),
     ];
-    let candidate = record(&[id, with_default("note", "long", &json!(0))]);
+    let candidate = record(cx, &[id, with_default("note", "long", &json!(0))]);
     for (level, accepted) in [("FULL_TRANSITIVE", false), ("FULL", true)] {
         let subject = cx.subject(level);
         set_level(cx, &subject, level)?;
@@ -231,7 +234,7 @@ fn config(cx: &Context) -> Verdict {
     let subject = cx.subject("Config");
     let global = get(cx, "/config")?.ok()?["compatibilityLevel"].clone();
     ensure!(global.is_string(), "the global level is {global}");
-    registered(cx, &subject, &record(&[field("order_id", "string")]))?;
+    registered(cx, &subject, &record(cx, &[field("order_id", "string")]))?;
     let own = format!("/config/{subject}");
     if cx.target.exact_confluent_codes {
         get(cx, &own)?.refused(cx, 404, 40408)?;
@@ -256,7 +259,7 @@ fn config(cx: &Context) -> Verdict {
 
 fn unknown(cx: &Context) -> Verdict {
     let (known, unknown) = (cx.subject("Known"), cx.subject("Unknown"));
-    let schema = record(&[field("order_id", "string")]);
+    let schema = record(cx, &[field("order_id", "string")]);
     registered(cx, &known, &schema)?;
     for path in ["", "/1", "/latest"] {
         get(cx, &format!("/subjects/{unknown}/versions{path}"))?.refused(cx, 404, 40401)?;
@@ -265,7 +268,7 @@ fn unknown(cx: &Context) -> Verdict {
     delete(cx, &format!("/subjects/{unknown}"))?.refused(cx, 404, 40401)?;
     get(cx, &format!("/subjects/{known}/versions/99"))?.refused(cx, 404, 40402)?;
     get(cx, "/schemas/ids/2000000000")?.refused(cx, 404, 40403)?;
-    let other = record(&[field("something_else", "string")]);
+    let other = record(cx, &[field("something_else", "string")]);
     post(cx, &format!("/subjects/{known}"), &json!({ "schema": other.to_string() }))?.refused(cx, 404, 40403)?;
     if cx.target.exact_confluent_codes {
         for version in ["0", "-7", "word"] {
@@ -302,13 +305,13 @@ fn nonsense(cx: &Context) -> Verdict {
         seen.push(answer.status);
     }
     call(cx, Method::PATCH, &path, None).map(|answer| seen.push(answer.status))?;
-    registered(cx, &subject, &record(&[field("order_id", "string")])).doing("registering after all that")?;
+    registered(cx, &subject, &record(cx, &[field("order_id", "string")])).doing("registering after all that")?;
     Ok(format!("{seen:?}"))
 }
 
 fn deletion(cx: &Context) -> Verdict {
     let subject = cx.subject("Deleted");
-    let schema = record(&[field("order_id", "string")]);
+    let schema = record(cx, &[field("order_id", "string")]);
     let id = registered(cx, &subject, &schema)?;
     ensure_eq!(delete(cx, &format!("/subjects/{subject}"))?.ok()?, json!([1]), "the answer to deleting");
     get(cx, &format!("/subjects/{subject}/versions/latest"))?.refused(cx, 404, 40401)?;
@@ -326,7 +329,7 @@ fn deletion(cx: &Context) -> Verdict {
 fn client(cx: &Context) -> Verdict {
     let settings = SrSettings::new_builder(cx.target.registry.clone()).no_proxy().build().doing("a client")?;
     let subject = cx.subject("Client");
-    let text = record(&[field("order_id", "string")]).to_string();
+    let text = record(cx, &[field("order_id", "string")]).to_string();
     let supplied = SuppliedSchema::new(Some(subject.clone()), SchemaType::Avro, text.clone());
     cx.wait(async {
         let strategy = SubjectNameStrategy::RecordNameStrategy(subject.clone());
