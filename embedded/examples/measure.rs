@@ -124,6 +124,10 @@ fn transactions(bootstrap: &str, topic: &str) -> Result<Vec<Duration>> {
         }
         let mut offsets = TopicPartitionList::new();
         offsets.add_partition_offset(topic, 0, Offset::Offset(i64::try_from(number)?))?;
+        // A commit that finds records in flight waits for them in steps of a hundred milliseconds.
+        while producer.in_flight_count() > 0 {
+            producer.poll(Duration::from_millis(1));
+        }
         producer.send_offsets_to_transaction(&offsets, &metadata, PATIENCE)?;
         producer.commit_transaction(PATIENCE)?;
         took.push(began.elapsed());
