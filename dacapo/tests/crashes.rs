@@ -2,34 +2,33 @@
 //! clean. Three kills on each broker; `DACAPO_KILLS=20` asks for more.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::print_stderr, reason = "says which grounds are tested and when the process was killed")]
+#![expect(clippy::print_stderr, reason = "says when the process was killed")]
 
 mod support;
 
 use std::time::Duration;
 
-use support::{PATIENCE, Place, grounds, wait_until_ended};
+use support::{PATIENCE, Place, ground, wait_until_ended};
 
 #[test]
 fn killed_at_random_moments_nothing_is_lost() {
     let kills: u32 = std::env::var("DACAPO_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(3);
-    for ground in grounds() {
-        let place = Place::new(&ground);
-        let seed = std::process::id();
-        let orders = (200 + 100 * kills).to_string();
-        let args = ["--orders", &orders, "--seed", "11", "--outside-latency-ms", "2", "--outside-failures", "5"];
-        for kill in 0..kills {
-            let system = place.start(&args);
-            let after = moment(seed, kill);
-            std::thread::park_timeout(after);
-            system.kill();
-            eprintln!("{ground:?}: kill {} came {} ms after it was up", kill + 1, after.as_millis());
-        }
-        let last = place.up(&[&args[..], &["--until-settled"]].concat()).spawn().unwrap();
-        let settled = wait_until_ended(last, PATIENCE * 2);
-        let log = place.log();
-        assert!(settled && log.contains("audit: clean"), "after {kills} kills on {ground:?} (seed {seed}):\n{log}");
+    let ground = ground();
+    let place = Place::new(&ground);
+    let seed = std::process::id();
+    let orders = (200 + 100 * kills).to_string();
+    let args = ["--orders", &orders, "--seed", "11", "--outside-latency-ms", "2", "--outside-failures", "5"];
+    for kill in 0..kills {
+        let system = place.start(&args);
+        let after = moment(seed, kill);
+        std::thread::park_timeout(after);
+        system.kill();
+        eprintln!("{ground:?}: kill {} came {} ms after it was up", kill + 1, after.as_millis());
     }
+    let last = place.up(&[&args[..], &["--until-settled"]].concat()).spawn().unwrap();
+    let settled = wait_until_ended(last, PATIENCE * 2);
+    let log = place.log();
+    assert!(settled && log.contains("audit: clean"), "after {kills} kills on {ground:?} (seed {seed}):\n{log}");
 }
 
 /// A moment between 50 ms and 2 s, drawn from a seed.

@@ -1,13 +1,12 @@
 //! Every local store is deleted and the system started again: the same views, no new event, no effect.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::print_stderr, reason = "says which grounds are tested")]
 
 mod support;
 
 use std::{collections::BTreeSet, fs};
 
-use support::{Http, PATIENCE, Place, files, grounds, wait_until_ended};
+use support::{Http, PATIENCE, Place, files, ground, wait_until_ended};
 
 /// What can be seen of a system from outside.
 #[derive(Debug, PartialEq)]
@@ -32,31 +31,30 @@ fn look(place: &Place, http: &Http) -> Seen {
 
 #[test]
 fn without_its_stores_it_is_the_same_system() {
-    for ground in grounds() {
-        let place = Place::new(&ground);
-        let http = Http::new();
-        let first = place.up(&["--orders", "150", "--seed", "5", "--until-settled"]).spawn().unwrap();
-        assert!(wait_until_ended(first, PATIENCE), "{}", place.log());
-        let system = place.start(&[]);
-        let before = look(&place, &http);
-        assert!(
-            before.events.len() > 1_000 && before.mails > 100,
-            "{} events, {} mails",
-            before.events.len(),
-            before.mails
-        );
-        system.stop();
-        let stores = place.data().join("stores");
-        assert!(stores.is_dir(), "the stores lie in {}", stores.display());
-        fs::remove_dir_all(&stores).unwrap();
-        let system = place.start(&[]);
-        let after = look(&place, &http);
-        assert_eq!(
-            after.events.difference(&before.events).collect::<Vec<_>>(),
-            Vec::<&String>::new(),
-            "events that came anew"
-        );
-        assert_eq!(after, before, "on {ground:?}");
-        system.stop();
-    }
+    let ground = ground();
+    let place = Place::new(&ground);
+    let http = Http::new();
+    let first = place.up(&["--orders", "150", "--seed", "5", "--until-settled"]).spawn().unwrap();
+    assert!(wait_until_ended(first, PATIENCE), "{}", place.log());
+    let system = place.start(&[]);
+    let before = look(&place, &http);
+    assert!(
+        before.events.len() > 1_000 && before.mails > 100,
+        "{} events, {} mails",
+        before.events.len(),
+        before.mails
+    );
+    system.stop();
+    let stores = place.data().join("stores");
+    assert!(stores.is_dir(), "the stores lie in {}", stores.display());
+    fs::remove_dir_all(&stores).unwrap();
+    let system = place.start(&[]);
+    let after = look(&place, &http);
+    assert_eq!(
+        after.events.difference(&before.events).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "events that came anew"
+    );
+    assert_eq!(after, before, "on {ground:?}");
+    system.stop();
 }

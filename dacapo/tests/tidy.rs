@@ -180,7 +180,9 @@ fn every_path_the_documents_name_exists() {
                 && path.contains('.')
                 && !path.contains(['<', '*', '{', '$', '('])
                 && !path.starts_with(['/', '.', '-'])
-                && !path.contains("//");
+                && !path.contains("//")
+                // What a run makes, not what the tree holds.
+                && !path.starts_with("dacapo-data/");
             if looks_like_a_path {
                 assert!(root().join(path).exists(), "{document} names {path}, which does not exist");
             }

@@ -26,14 +26,12 @@ pub(crate) enum Ground {
     Apache { bootstrap: String, registry: String },
 }
 
-/// Every ground at hand: the embedded one always, an Apache Kafka if the environment names one.
-pub(crate) fn grounds() -> Vec<Ground> {
-    let mut grounds = vec![Ground::Embedded];
+/// The ground to test on: an Apache Kafka if the environment names one, else the embedded broker.
+pub(crate) fn ground() -> Ground {
     match (std::env::var("DACAPO_TEST_KAFKA"), std::env::var("DACAPO_TEST_REGISTRY")) {
-        (Ok(bootstrap), Ok(registry)) => grounds.push(Ground::Apache { bootstrap, registry }),
-        _ => eprintln!("DACAPO_TEST_KAFKA and DACAPO_TEST_REGISTRY are not set: only the embedded broker is tested"),
+        (Ok(bootstrap), Ok(registry)) => Ground::Apache { bootstrap, registry },
+        _ => Ground::Embedded,
     }
-    grounds
 }
 
 /// A place for one system: a data folder, a name of its own, a ground.
