@@ -22,11 +22,11 @@ struct Story {
     unsaid: &'static [&'static str],
 }
 
-fn order(lines: Value, payment_method: &str) -> Value {
+fn order(lines: impl Into<Value>, payment_method: &str) -> Value {
     json!({
         "customer_id": "customer-0001",
         "ship_to": { "street": "1 Harbour Lane", "city": "Bristol", "postcode": "BS1 4ST", "country": "GB" },
-        "lines": lines,
+        "lines": lines.into(),
         "payment_method": payment_method,
     })
 }

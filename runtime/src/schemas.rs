@@ -1,7 +1,7 @@
 //! The contract as data: the folder `schemas/`, or the same compiled into a program.
 //!
 //! `<owner>/<events|inbox>/<Record>/v<N>.avsc` is version N of a record, `v<N>.example.json` beside it is one such record as a
-//! person would write it. This module knows the form; [`lint`] knows the rules, [`plan`] what a registry still lacks, [`json`] how
+//! person would write it. This module knows the form; [`mod@lint`] knows the rules, [`mod@plan`] what a registry still lacks, [`json`] how
 //! people read and write bodies. None of them knows any one record.
 
 pub mod json;
@@ -136,7 +136,7 @@ impl Version {
 }
 
 impl Contract {
-    /// Reads a folder. What lies at wrong places or does not parse is a fault; the rules are [`lint`]'s.
+    /// Reads a folder. What lies at wrong places or does not parse is a fault; the rules are [`lint()`]'s.
     ///
     /// # Errors
     /// [`ContractError`].

@@ -89,7 +89,7 @@ pub struct Settings {
     /// Mail server to hand mail to instead, unencrypted: a relay on the same machine or network.
     #[arg(long, env = "DACAPO_MAIL_SERVER", value_name = "HOST:PORT")]
     pub mail_server: Option<String>,
-    /// Whom mail is from. [default: MusicCorp <orders@musiccorp.example>]
+    /// Whom mail is from; by default `MusicCorp <orders@musiccorp.example>`.
     #[arg(long, env = "DACAPO_MAIL_FROM", value_name = "MAILBOX")]
     pub mail_from: Option<String>,
 }

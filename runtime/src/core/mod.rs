@@ -25,7 +25,7 @@ pub use machine::Machine;
 pub use partition::partition_of;
 pub(crate) use recovery::panic_text;
 pub use recovery::{Alarm, Folded, Recovery};
-pub use task::{Failure, Outcome, SavedTask, Stage, Task};
+pub use task::{Failure, Outcome, SavedEntity, SavedTask, Stage, Task};
 
 /// One record as a client delivers it.
 #[derive(Debug, Clone, Copy)]

@@ -68,8 +68,11 @@ pub struct SavedTask {
     /// Positions of the inputs, by topic.
     pub positions: Vec<(Arc<str>, i64)>,
     /// The entities that changed since the last checkpoint.
-    pub entities: Vec<(Arc<str>, Vec<u8>)>,
+    pub entities: Vec<SavedEntity>,
 }
+
+/// An entity's key, and the entity as a checkpoint keeps it.
+pub type SavedEntity = (Arc<str>, Vec<u8>);
 
 /// A partition that decides.
 pub struct Task<D: Decider> {
@@ -313,8 +316,8 @@ impl<D: Decider> Task<D> {
         }
         let entities = match self.unsaved_bytes() {
             Ok(entities) => entities,
-            Err((key, error)) => {
-                tracing::warn!(entity = %key, %error, "state cannot be saved; no checkpoint is taken");
+            Err(error) => {
+                tracing::warn!(partition = self.partition, %error, "a state cannot be saved; no checkpoint is taken");
                 return None;
             }
         };
@@ -327,14 +330,9 @@ impl<D: Decider> Task<D> {
         Some(SavedTask { partition: self.partition, next: self.own_next, positions, entities })
     }
 
-    fn unsaved_bytes(&self) -> Result<Vec<(Arc<str>, Vec<u8>)>, (Arc<str>, MalformedCheckpoint)> {
+    fn unsaved_bytes(&self) -> Result<Vec<SavedEntity>, MalformedCheckpoint> {
         let found = self.unsaved.iter().filter_map(|key| self.entities.get(key).map(|entity| (key, entity)));
-        found
-            .map(|(key, entity)| match entity.to_bytes() {
-                Ok(bytes) => Ok((Arc::clone(key), bytes)),
-                Err(error) => Err((Arc::clone(key), error)),
-            })
-            .collect()
+        found.map(|(key, entity)| Ok((Arc::clone(key), entity.to_bytes()?))).collect()
     }
 }
 
