@@ -3,7 +3,7 @@
 //! The suite takes a bootstrap address and a registry address and nothing else: it must never know which broker or
 //! registry answers, nor reach around the protocol. Apache Kafka is the truth; the embedded broker is held to it.
 //! Every check makes its own topics, groups and subjects under a name of its own and takes them away again, so the
-//! suite can run on a shared cluster. Next: [`check`] (what a check is), then [`checks`] (all of them).
+//! suite can run on a shared cluster. Next: `check` (what a check is), then `checks` (all of them).
 
 mod check;
 mod checks;

@@ -2,7 +2,6 @@
 //! clean. Three kills on each broker; `DACAPO_KILLS=20` asks for more.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::print_stderr, reason = "says when the process was killed")]
 
 mod support;
 
