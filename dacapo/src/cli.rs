@@ -85,8 +85,8 @@ impl FaultArgs {
 
 #[derive(Debug, clap::Args)]
 struct OutsideArgs {
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9099")]
+    /// Address to listen on, where services look for it by default; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
     /// Folder for the journal of given answers [default: memory]
     #[arg(long, value_name = "DIR")]

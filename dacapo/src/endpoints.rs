@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// The addresses of a running system.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoints {
+    /// The system's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
     /// Kafka bootstrap address.
     pub kafka: String,
     /// Schema registry.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use anyhow::bail;
 use clap::Subcommand;
 use runtime::{
     Channel,
@@ -14,7 +15,11 @@ use runtime::{
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
-use crate::{contract::SERVICES, output, target::Target};
+use crate::{
+    contract::SERVICES,
+    output,
+    target::{Reached, Target},
+};
 
 /// Lines that wait for standard output.
 const WAITING_LINES: usize = 1_000;
@@ -22,7 +27,7 @@ const WAITING_LINES: usize = 1_000;
 /// What can be done with events.
 #[derive(Debug, Subcommand)]
 pub enum EventsCommand {
-    /// Print records as JSON, one a line
+    /// Print records as JSON, one a line: those of one partition in their order, partitions in any
     Tail(TailArgs),
 }
 
@@ -31,7 +36,7 @@ pub enum EventsCommand {
 pub struct TailArgs {
     #[command(flatten)]
     target: Target,
-    /// Topics to read [default: every events topic of the system]
+    /// Topic to read; may be given again for more [default: every events topic of the system]
     #[arg(long = "topic", value_name = "TOPIC")]
     topics: Vec<String>,
     /// Inboxes as well
@@ -60,14 +65,25 @@ pub async fn run(command: &EventsCommand) -> anyhow::Result<()> {
     tail(args).await
 }
 
-async fn tail(args: &TailArgs) -> anyhow::Result<()> {
-    let config = args.target.config("dacapo-tail")?;
-    let mut topics = args.topics.clone();
-    if topics.is_empty() {
-        topics.extend(SERVICES.map(|service| topic(&config.system, service, Channel::Events)));
+impl TailArgs {
+    fn topics(&self, system: &str) -> Vec<String> {
+        let mut topics = self.topics.clone();
+        if topics.is_empty() {
+            topics.extend(SERVICES.map(|service| topic(system, service, Channel::Events)));
+        }
+        if self.inboxes {
+            topics.extend(SERVICES.map(|service| topic(system, service, Channel::Inbox)));
+        }
+        topics
     }
-    if args.inboxes {
-        topics.extend(SERVICES.map(|service| topic(&config.system, service, Channel::Inbox)));
+}
+
+async fn tail(args: &TailArgs) -> anyhow::Result<()> {
+    let Reached { config, partitions } = args.target.reached("dacapo-tail").await?;
+    let topics = args.topics(&config.system);
+    let missing: Vec<&str> = topics.iter().map(String::as_str).filter(|name| !partitions.contains_key(*name)).collect();
+    if !missing.is_empty() && !args.follow {
+        bail!("there is no topic {} at {}; --follow waits for it", missing.join(", "), config.bootstrap);
     }
     let readers = Readers::new(Arc::new(Registry::new(&config)?));
     let (lines, mut printed) = mpsc::channel(WAITING_LINES);

@@ -46,8 +46,8 @@ enum Projection {
 pub async fn run(command: &ReplayCommand) -> anyhow::Result<()> {
     let ReplayCommand::Projection(args) = command;
     let Projection::Sagas = args.projection;
-    let config = args.target.config("dacapo-replay")?;
-    let live = Client::new(&args.target.projector()?)?;
+    let live = Client::new(&args.target.projector_of_these()?)?;
+    let config = args.target.reached("dacapo-replay").await?.config;
     let declarations = declarations(&args.declarations)?;
     let patience = Duration::from_secs(args.patience);
     let verdict = projector::verify(&config, &live, &declarations, patience).await?;

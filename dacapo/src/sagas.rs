@@ -132,6 +132,9 @@ async fn watch(ask: &Ask) -> anyhow::Result<()> {
     let client = ask.one.client()?;
     let filter = ask.filter();
     let mut since: Option<String> = None;
+    if !ask.one.json {
+        output::note("changes from now on; Ctrl-C ends");
+    }
     loop {
         let changes = tokio::select! {
             changes = client.changes(&filter, since.as_deref(), CHANGES_PATIENCE) => changes?,

@@ -46,7 +46,7 @@ pub enum SchemasCommand {
 /// The registry cannot be asked or would refuse; the folder breaks a rule.
 pub async fn run(command: &SchemasCommand) -> anyhow::Result<()> {
     match command {
-        SchemasCommand::Register { target, apply } => register(&target.config("dacapo")?, *apply).await,
+        SchemasCommand::Register { target, apply } => register(&target.registry_alone("dacapo")?, *apply).await,
         SchemasCommand::Check { folder } => {
             let contract = Contract::load_and_lint(folder)?;
             let versions: usize = contract.records().iter().map(|record| record.versions.len()).sum();

@@ -8,6 +8,7 @@ use runtime::{
     codec::Writers,
     config::Config,
     envelope::{Envelope, source},
+    message::topic,
     publisher::{Authority, Publisher, Ready},
     registry::Registry,
     schemas::{Record, json::json_to_avro},
@@ -15,7 +16,11 @@ use runtime::{
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{output, schemas, target::Target};
+use crate::{
+    contract::SERVICES,
+    output, schemas,
+    target::{Reached, Target},
+};
 
 /// How long the broker may take to acknowledge.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -73,7 +78,6 @@ struct Identity {
 /// # Errors
 /// There is no such command, the fields do not fit it, or the broker does not take it.
 pub async fn send(args: &SendArgs) -> anyhow::Result<()> {
-    let config = args.target.config("dacapo")?;
     let contract = schemas::compiled()?;
     let record = contract
         .find(&args.service, Channel::Inbox, &args.command)
@@ -82,6 +86,7 @@ pub async fn send(args: &SendArgs) -> anyhow::Result<()> {
     let json = parse(&args.body)?;
     let body = json_to_avro(&version.schema, &json)
         .with_context(|| format!("the fields do not fit {} v{}", args.command, version.number))?;
+    let config = args.target.reached("dacapo").await?.config;
     let (subject, text) = (record.full_name(&config.system), version.text_in(&config.system));
     let registry = Registry::new(&config)?;
     let asked = subject.clone();
@@ -89,7 +94,10 @@ pub async fn send(args: &SendArgs) -> anyhow::Result<()> {
     let found = found
         .context("the registry does not know this build's schema; `dacapo schemas register` brings it up to date")?;
     let ready = Framed { topic: record.topic(&config.system), full_name: subject, schema_id: found.id, body };
-    write(&config, &args.key, &args.identity, ready).await
+    write(&config, &args.key, &args.identity, ready).await?;
+    let saga = args.identity.correlation.as_deref().unwrap_or(&args.key);
+    output::note(&format!("what comes of it: dacapo events tail --correlation {saga}"));
+    Ok(())
 }
 
 /// Puts an event into a topic that no service owns.
@@ -97,7 +105,11 @@ pub async fn send(args: &SendArgs) -> anyhow::Result<()> {
 /// # Errors
 /// The topic has an owner, the registry does not know the record, the fields do not fit, or the broker does not take it.
 pub async fn publish(args: &PublishArgs) -> anyhow::Result<()> {
-    let config = args.target.config("dacapo")?;
+    let Reached { config, partitions } = args.target.reached("dacapo").await?;
+    refuse_owned(&config.system, &args.topic)?;
+    if !partitions.contains_key(&args.topic) {
+        bail!("there is no topic {} at {}; topics are never made by writing to them", args.topic, config.bootstrap);
+    }
     let (registry, subject) = (Registry::new(&config)?, args.record.clone());
     let newest = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let versions = registry.versions(&subject)?;
@@ -110,6 +122,21 @@ pub async fn publish(args: &PublishArgs) -> anyhow::Result<()> {
         json_to_avro(&schema, &parse(&args.body)?).with_context(|| format!("the fields do not fit {}", args.record))?;
     let framed = Framed { topic: args.topic.clone(), full_name: args.record.clone(), schema_id: newest.id, body };
     write(&config, &args.key, &args.identity, framed).await
+}
+
+fn refuse_owned(system: &str, name: &str) -> anyhow::Result<()> {
+    for service in SERVICES {
+        if name == topic(system, service, Channel::Events) {
+            bail!(
+                "an operator may not write to {name}: an events topic is written by its owner only; \
+                 `dacapo send {service} COMMAND` asks {service} to decide"
+            );
+        }
+        if name == topic(system, service, Channel::Inbox) {
+            bail!("{name} takes commands: `dacapo send {service} COMMAND` puts one in");
+        }
+    }
+    Ok(())
 }
 
 struct Framed {
@@ -152,10 +179,7 @@ fn unknown_command(records: &[Record], service: &str, command: &str) -> String {
     let of_service = |record: &&Record| record.channel == Channel::Inbox && record.owner == service;
     let known: Vec<&str> = records.iter().filter(of_service).map(|record| record.name.as_str()).collect();
     if known.is_empty() {
-        format!(
-            "there is no service {service:?} with an inbox; the services are {}",
-            crate::contract::SERVICES.join(", ")
-        )
+        format!("there is no service {service:?} with an inbox; the services are {}", SERVICES.join(", "))
     } else {
         format!("{service} takes no command {command:?}; it takes {}", known.join(", "))
     }

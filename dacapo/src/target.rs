@@ -1,9 +1,13 @@
 //! Which system a command talks to: flags, else the environment, else what the last `up` wrote into its data folder.
 
-use std::path::PathBuf;
+use std::{collections::HashMap, path::PathBuf};
 
-use anyhow::Context;
-use runtime::config::{Args, Config};
+use anyhow::{Context, bail};
+use runtime::{
+    config::{Args, Config},
+    kafka::Admin,
+    registry::Registry,
+};
 
 use crate::endpoints::Endpoints;
 
@@ -39,19 +43,48 @@ impl Target {
     /// # Errors
     /// A setting makes no sense, or nothing says where the system is.
     pub fn config(&self, program: &str) -> anyhow::Result<Config> {
-        let mut args = Args {
-            config: self.config.clone(),
-            system: self.system.clone(),
-            bootstrap: self.bootstrap.clone(),
-            registry: self.registry.clone(),
-            ..Args::default()
-        };
-        if args.config.is_none() && (args.bootstrap.is_none() || args.registry.is_none()) {
-            let endpoints = self.endpoints()?;
-            args.bootstrap.get_or_insert(endpoints.kafka);
-            args.registry.get_or_insert(endpoints.registry);
+        self.settings(program, self.bootstrap.is_none() || self.registry.is_none())
+    }
+
+    /// The settings of a command that asks Kafka alone.
+    ///
+    /// # Errors
+    /// As [`Target::config`].
+    pub fn kafka_alone(&self, program: &str) -> anyhow::Result<Config> {
+        self.settings(program, self.bootstrap.is_none())
+    }
+
+    /// The settings of a command that asks the registry alone.
+    ///
+    /// # Errors
+    /// As [`Target::config`].
+    pub fn registry_alone(&self, program: &str) -> anyhow::Result<Config> {
+        self.settings(program, self.registry.is_none())
+    }
+
+    /// The settings, once Kafka and the registry have answered and the system is there: a command that reads topics would
+    /// otherwise wait for them without a word, and an audit of nothing would be clean.
+    ///
+    /// # Errors
+    /// As [`Target::config`]; or one of them does not answer, or knows no such system.
+    pub async fn reached(&self, program: &str) -> anyhow::Result<Reached> {
+        let config = self.config(program)?;
+        let (admin, registry) = (Admin::new(&config)?, Registry::new(&config)?);
+        let asked = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+            let partitions = admin.partition_counts()?;
+            registry.subjects()?;
+            Ok(partitions)
+        });
+        let partitions = asked.await?.with_context(|| self.origin())?;
+        let first_part = format!("{}.", config.system);
+        if !partitions.keys().any(|topic| topic.starts_with(&first_part)) {
+            bail!(
+                "there is no topic of system {:?} at {}; --system names another one",
+                config.system,
+                config.bootstrap
+            );
         }
-        Ok(Config::load(program, &args)?)
+        Ok(Reached { config, partitions })
     }
 
     /// The projector's address.
@@ -65,6 +98,54 @@ impl Target {
         }
     }
 
+    /// The address of the projector that reads these very brokers.
+    ///
+    /// # Errors
+    /// Nothing says where it is; or brokers are named and it is not, so that it would be another system's.
+    pub fn projector_of_these(&self) -> anyhow::Result<String> {
+        if self.names_a_place() && self.projector.is_none() {
+            bail!("--bootstrap or --registry is given, so the projector must be named too: --projector URL");
+        }
+        self.projector()
+    }
+
+    /// For an error's text: where the addresses come from.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        if self.names_a_place() || self.config.is_some() {
+            "the system does not answer where it was said to be".to_owned()
+        } else {
+            format!("the system in {} does not answer; is its `dacapo up` still running?", self.data.display())
+        }
+    }
+
+    fn names_a_place(&self) -> bool {
+        self.bootstrap.is_some() || self.registry.is_some()
+    }
+
+    fn settings(&self, program: &str, is_incomplete: bool) -> anyhow::Result<Config> {
+        let mut args = Args {
+            config: self.config.clone(),
+            system: self.system.clone(),
+            bootstrap: self.bootstrap.clone(),
+            registry: self.registry.clone(),
+            ..Args::default()
+        };
+        if self.config.is_none() && is_incomplete {
+            // One address from a person and the other from a file would be two systems taken for one.
+            if self.names_a_place() {
+                bail!(
+                    "--bootstrap (KAFKA_BOOTSTRAP_SERVERS) and --registry (SCHEMA_REGISTRY_URL) go together: give both, or neither and --data"
+                );
+            }
+            let endpoints = self.endpoints()?;
+            args.bootstrap = Some(endpoints.kafka);
+            args.registry = Some(endpoints.registry);
+            args.system = args.system.or(endpoints.system);
+        }
+        Ok(Config::load(program, &args)?)
+    }
+
     fn endpoints(&self) -> anyhow::Result<Endpoints> {
         let none = || {
             format!(
@@ -74,4 +155,13 @@ impl Target {
         };
         Endpoints::read(&self.data)?.with_context(none)
     }
+}
+
+/// A system that has answered.
+#[derive(Debug, Clone)]
+pub struct Reached {
+    /// The settings to reach it with.
+    pub config: Config,
+    /// Every topic of its cluster, with its number of partitions.
+    pub partitions: HashMap<String, i32>,
 }

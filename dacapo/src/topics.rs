@@ -10,9 +10,10 @@ use crate::{contract, output, target::Target};
 pub struct CreateArgs {
     #[command(flatten)]
     target: Target,
-    /// Partitions of every topic; the same for all, since a service reads its inputs partition by partition
-    #[arg(long, env = "DACAPO_PARTITIONS", value_name = "N", default_value_t = runtime::config::default::PARTITIONS)]
-    partitions: i32,
+    /// Partitions of every topic; the same for all, since a service reads its inputs partition by partition [default: as many as
+    /// the topics that are there have, else 8]
+    #[arg(long, env = "DACAPO_PARTITIONS", value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1_000))]
+    partitions: Option<i32>,
     /// Replicas of every topic [default: the broker's]
     #[arg(long, env = "DACAPO_REPLICATION", value_name = "N")]
     replication: Option<i32>,
@@ -26,11 +27,11 @@ pub struct CreateArgs {
 /// # Errors
 /// The cluster cannot be reached, or existing topics are not as they must be.
 pub async fn create(args: &CreateArgs) -> anyhow::Result<()> {
-    let mut config = args.target.config("dacapo")?;
-    config.partitions = args.partitions;
+    let mut config = args.target.kafka_alone("dacapo")?;
     config.replication = args.replication;
     let admin = Admin::new(&config)?;
-    let plan = TopicPlan::draw(&admin, &specs(&config.system, config.partitions)).await?;
+    let specs = specs(&admin, &config.system, args.partitions, config.partitions).await?;
+    let plan = TopicPlan::draw(&admin, &specs).await?;
     output::line(plan.to_string().trim_end())?;
     let missing = plan.steps.iter().filter(|(_, step)| *step == Step::Create).count();
     if plan.verify().is_err() {
@@ -48,12 +49,28 @@ pub async fn create(args: &CreateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every topic of the system.
-#[must_use]
-pub fn specs(system: &str, partitions: i32) -> Vec<TopicSpec> {
-    let mut specs = Vec::new();
-    for service in contract::SERVICES {
-        specs.extend(TopicSpec::of_service(system, service, partitions));
+/// Every topic of the system: with `partitions` if a number is asked for, else with as many as its topics have already, else with
+/// `otherwise`.
+///
+/// # Errors
+/// The cluster cannot be reached.
+pub async fn specs(
+    admin: &Admin,
+    system: &str,
+    partitions: Option<i32>,
+    otherwise: i32,
+) -> anyhow::Result<Vec<TopicSpec>> {
+    let of = |partitions| -> Vec<TopicSpec> {
+        contract::SERVICES.iter().flat_map(|service| TopicSpec::of_service(system, service, partitions)).collect()
+    };
+    if let Some(partitions) = partitions {
+        return Ok(of(partitions));
     }
-    specs
+    let asked = admin.clone();
+    let counts = tokio::task::spawn_blocking(move || asked.partition_counts()).await??;
+    let specs = of(otherwise);
+    match specs.iter().find_map(|spec| counts.get(&spec.name)) {
+        Some(partitions) => Ok(of(*partitions)),
+        None => Ok(specs),
+    }
 }

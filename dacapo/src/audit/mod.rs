@@ -29,7 +29,7 @@ pub struct AuditArgs {
 /// # Errors
 /// The topics cannot be read, or something does not add up.
 pub async fn run(args: &AuditArgs) -> anyhow::Result<()> {
-    let config = args.target.config("dacapo-audit")?;
+    let config = args.target.reached("dacapo-audit").await?.config;
     let balance = audit(&config, Duration::from_secs(args.patience)).await?;
     output::line(report::balance(&balance).trim_end())?;
     if balance.is_clean() { Ok(()) } else { bail!("the books of system {} do not balance", config.system) }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use embedded::broker::Fsync;
 use runtime::config::{Args, Config};
 use tracing_subscriber::EnvFilter;
@@ -16,6 +16,8 @@ use crate::{
     target::DEFAULT_DATA,
 };
 
+/// Partitions of new topics where nothing else is said: every service of one process has a task for each.
+const PARTITIONS: i32 = 4;
 /// Milliseconds between two syncs of `--fsync interval`.
 const FSYNC_INTERVAL_MS: u64 = 500;
 
@@ -54,9 +56,9 @@ pub struct UpArgs {
     /// Name of the system: the first part of every topic
     #[arg(long, env = "DACAPO_SYSTEM", value_name = "NAME")]
     pub system: Option<String>,
-    /// Partitions of every topic that is created
-    #[arg(long, env = "DACAPO_PARTITIONS", value_name = "N", default_value_t = 4)]
-    pub partitions: i32,
+    /// Partitions of every topic [default: as many as the topics that are there have, else 4]
+    #[arg(long, env = "DACAPO_PARTITIONS", value_name = "N")]
+    pub partitions: Option<i32>,
     /// Configuration file (TOML)
     #[arg(long, env = "DACAPO_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -95,12 +97,20 @@ impl UpArgs {
     /// Where orders come from.
     ///
     /// # Errors
-    /// The rate or the shares make no sense.
+    /// The rate or the shares make no sense, or there is no such file.
     pub(super) fn source(&self) -> anyhow::Result<Source> {
         if let Some(rate) = self.rate
             && !(rate > 0.0 && rate <= 1_000_000.0)
         {
             bail!("--rate is {rate}; expected more than 0 and at most 1000000 orders a second");
+        }
+        if let Some(file) = self.orders_from.as_ref().filter(|file| file.as_os_str() != "-") {
+            // Told before everything is started, not after.
+            let found =
+                std::fs::metadata(file).with_context(|| format!("cannot read the orders in {}", file.display()))?;
+            if found.is_dir() {
+                bail!("cannot read the orders in {}: it is a folder", file.display());
+            }
         }
         Ok(match (&self.orders_from, self.orders) {
             (Some(file), _) => Source::File(file.clone()),
@@ -134,7 +144,7 @@ impl UpArgs {
             // A stable name: after a crash the same process takes its partitions up at once.
             instance: Some("up".to_owned()),
             data: data.map(|data| data.join("stores")),
-            partitions: Some(self.partitions),
+            partitions: self.partitions.or(self.config.is_none().then_some(PARTITIONS)),
             ..Args::default()
         };
         Ok(Config::load("dacapo", &args)?)

@@ -110,7 +110,7 @@ impl Up {
             }
         };
         let config = args.config(embedded.as_ref(), data)?;
-        system::prepare(&config).await?;
+        system::prepare(&config, args.partitions).await?;
         let outside = OutsideConfig {
             listen: args.listen_outside,
             data_dir: data.map(|data| data.join("outside")),
@@ -135,6 +135,7 @@ impl Up {
 
     fn announce(&self, args: &UpArgs) -> anyhow::Result<()> {
         let endpoints = Endpoints {
+            system: Some(self.config.system.clone()),
             kafka: self.config.bootstrap.clone(),
             registry: self.config.registry_url.clone(),
             projector: self.services.projector().url(),

@@ -49,6 +49,14 @@ impl Source {
             Self::Generated(_, orders) => Some(*orders),
         }
     }
+
+    /// What its orders are counted in.
+    fn unit(&self) -> &'static str {
+        match self {
+            Self::File(_) => "line",
+            Self::None | Self::Generated(..) => "order",
+        }
+    }
 }
 
 /// What became of the orders that were given.
@@ -81,6 +89,7 @@ pub(super) async fn place_all(
     mut stop: watch::Receiver<bool>,
     mut seen: impl FnMut(&Tally),
 ) -> anyhow::Result<Tally> {
+    let unit = source.unit();
     let (lines, mut read) = mpsc::channel(IN_FLIGHT);
     let reading = tokio::task::spawn_blocking(move || read_source(source, &lines));
     let (mut tally, mut under_way) = (Tally::default(), JoinSet::new());
@@ -90,7 +99,7 @@ pub(super) async fn place_all(
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             Some(done) = under_way.join_next() => {
-                count(&mut tally, done?);
+                count(&mut tally, done?, unit);
                 seen(&tally);
             }
             line = pace.next(&mut read), if under_way.len() < IN_FLIGHT => match line {
@@ -98,8 +107,8 @@ pub(super) async fn place_all(
                     under_way.spawn(place(edge.clone(), number, order));
                 }
                 Some(Line { number, order: Err(reason) }) => {
-                    output::note(&format!("line {number}: {reason}"));
-                    tally.not_placed += 1;
+                    count(&mut tally, Answer { number, placed: Err(reason) }, unit);
+                    seen(&tally);
                 }
                 None => break,
             },
@@ -107,7 +116,7 @@ pub(super) async fn place_all(
     }
     drop(read);
     while let Some(done) = under_way.join_next().await {
-        count(&mut tally, done?);
+        count(&mut tally, done?, unit);
         seen(&tally);
     }
     reading.await??;
@@ -137,12 +146,12 @@ async fn place(edge: Edge, number: u64, order: Order) -> Answer {
     }
 }
 
-fn count(tally: &mut Tally, answer: Answer) {
+fn count(tally: &mut Tally, answer: Answer, unit: &str) {
     match answer.placed {
         Ok(placed) if placed.is_new => drop(tally.placed.insert(placed.order_id)),
         Ok(_) => tally.placed_before += 1,
         Err(reason) => {
-            output::note(&format!("order {}: {reason}", answer.number));
+            output::note(&format!("{unit} {} is not placed: {reason}", answer.number));
             tally.not_placed += 1;
         }
     }
@@ -196,6 +205,10 @@ fn read_source(source: Source, lines: &mpsc::Sender<Line>) -> anyhow::Result<()>
             let mut content = Vec::new();
             file.read_to_end(&mut content).with_context(cannot)?;
             let digest = digest(&content);
+            if !file.metadata().with_context(cannot)?.is_file() {
+                // A pipe is read once.
+                return hand_on(Lines::new(content.as_slice(), digest), lines);
+            }
             drop(content);
             file.seek(SeekFrom::Start(0)).with_context(cannot)?;
             hand_on(Lines::new(BufReader::new(file), digest), lines)

@@ -78,15 +78,17 @@ impl Embedded {
     }
 }
 
-/// Registers the schemas and creates the topics that are missing. What exists is never altered.
+/// Registers the schemas and creates the topics that are missing, with `partitions` if a number is asked for. What exists is never
+/// altered.
 ///
 /// # Errors
 /// The broker or the registry cannot be reached, or what exists is not as it must be.
-pub(super) async fn prepare(config: &Config) -> anyhow::Result<()> {
+pub(super) async fn prepare(config: &Config, partitions: Option<i32>) -> anyhow::Result<()> {
     let changes = schemas::plan(config).await?;
     schemas::carry_out(config, changes).await.context("cannot register the schemas")?;
     let admin = Admin::new(config)?;
-    let plan = TopicPlan::draw(&admin, &topics::specs(&config.system, config.partitions)).await?;
+    let specs = topics::specs(&admin, &config.system, partitions, config.partitions).await?;
+    let plan = TopicPlan::draw(&admin, &specs).await?;
     let created = plan.apply(&admin).await.context("cannot create the topics")?;
     tracing::info!(created, "topics are there");
     Ok(())

@@ -91,6 +91,30 @@ impl Place {
         command.output().unwrap()
     }
 
+    /// Another `dacapo` command on this system, not started yet: for one that does not end by itself, or whose output is read.
+    pub(crate) fn command_on_this(&self, args: &[&str]) -> Command {
+        let mut command = self.command();
+        command.args(args).arg("--data").arg(self.data()).args(["--system", &self.system]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// A command that must fail: exit code 1, nothing on standard output. Answers what it says.
+    #[track_caller]
+    pub(crate) fn fails(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "dacapo {args:?}: {}{said}", text(&output.stdout));
+        assert_eq!(text(&output.stdout), "", "dacapo {args:?} prints nothing for programs when it fails");
+        said
+    }
+
+    /// The system's name.
+    pub(crate) fn system(&self) -> &str {
+        &self.system
+    }
+
     /// The same, which must succeed. Answers its standard output.
     #[track_caller]
     pub(crate) fn ok(&self, args: &[&str]) -> String {
@@ -119,11 +143,17 @@ impl Place {
         serde_json::from_slice(&fs::read(self.data().join("endpoints.json")).unwrap()).unwrap()
     }
 
-    fn command(&self) -> Command {
+    /// `dacapo` without anything of the environment that names a system.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dacapo"));
-        for variable in
-            ["KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "DACAPO_DATA", "DACAPO_SYSTEM", "DACAPO_CONFIG"]
-        {
+        for variable in [
+            "KAFKA_BOOTSTRAP_SERVERS",
+            "SCHEMA_REGISTRY_URL",
+            "DACAPO_PROJECTOR",
+            "DACAPO_DATA",
+            "DACAPO_SYSTEM",
+            "DACAPO_CONFIG",
+        ] {
             command.env_remove(variable);
         }
         command.stdin(Stdio::null());
