@@ -97,17 +97,16 @@ struct Up {
 impl Up {
     async fn start(args: &UpArgs, data: Option<&Path>) -> anyhow::Result<Self> {
         let started = Instant::now();
-        let embedded = match args.is_external()? {
-            true => None,
-            false => {
-                let config = EmbeddedConfig {
-                    data,
-                    fsync: args.fsync(),
-                    listen_kafka: args.listen_kafka,
-                    listen_registry: args.listen_registry,
-                };
-                Some(Embedded::start(&config).await?)
-            }
+        let embedded = if args.is_external()? {
+            None
+        } else {
+            let config = EmbeddedConfig {
+                data,
+                fsync: args.fsync(),
+                listen_kafka: args.listen_kafka,
+                listen_registry: args.listen_registry,
+            };
+            Some(Embedded::start(&config).await?)
         };
         let config = args.config(embedded.as_ref(), data)?;
         system::prepare(&config, args.partitions).await?;
@@ -121,10 +120,22 @@ impl Up {
             .with_context(|| format!("the outside world cannot listen on {}", args.listen_outside))?;
         let services = Services::start(&config, args, &outside.url(), data).await?;
         let up = Self { config, embedded, outside, services, stopping: watch::channel(false).0 };
-        up.seed().await?;
-        up.announce(args)?;
-        output::note(&format!("up after {:.1} s", started.elapsed().as_secs_f64()));
-        Ok(up)
+        match up.open(args).await {
+            Ok(()) => {
+                output::note(&format!("up after {:.1} s", started.elapsed().as_secs_f64()));
+                Ok(up)
+            }
+            Err(error) => {
+                up.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// What is done once everything runs: the seed, and telling where everything is.
+    async fn open(&self, args: &UpArgs) -> anyhow::Result<()> {
+        self.seed().await?;
+        self.announce(args)
     }
 
     async fn seed(&self) -> anyhow::Result<()> {

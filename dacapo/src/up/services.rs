@@ -30,34 +30,50 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Starts all of them and waits until each is ready.
+    /// Starts all of them and waits until each is ready. If one cannot start, those that run are stopped again.
     pub(super) async fn start(
         config: &Config,
         args: &UpArgs,
         outside: &str,
         data: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        let free_port = SocketAddr::new(args.listen_http.ip(), 0);
-        let of = |service: &str| Config { listen: Some(free_port), ..config.for_service(service) };
         let temporary = if data.is_none() { Some(tempfile::tempdir()?) } else { None };
         let mail = data.or(temporary.as_ref().map(tempfile::TempDir::path)).map(|data| data.join("mail"));
         let mail = mail.context("mail needs a folder")?;
-        let edge = Edge::start(&of("order-processor"));
-        let mailer = Mailer::into_folder(SENDER, mail)?;
-        let running = BTreeMap::from([
-            ("customers", customers::service(of("customers")).await?),
-            ("catalogue", catalogue::service(of("catalogue")).await?),
-            ("order-processor", order_processor::service(of("order-processor"), edge.clone()).await?),
-            ("warehouse", warehouse::service(of("warehouse"), FloorAndCourier::at(outside, outside)?).await?),
-            ("payment", payment::service(of("payment"), Gateway::at(outside)?).await?),
-            ("loyalty", loyalty::service(of("loyalty")).await?),
-            ("notifications", notifications::service(of("notifications"), mailer).await?),
-        ]);
+        // First of all, because its address is the one that may be taken.
         let listen = Config { listen: Some(args.listen_http), ..config.for_service("projector") };
-        let projector = projector::start(&listen, &Declaration::shipped()?).await?;
-        let services = Self { running, projector, edge, _mail: temporary };
-        services.wait_until_ready().await?;
-        Ok(services)
+        let projector = projector::start(&listen, &Declaration::shipped()?)
+            .await
+            .context("--listen-http chooses where the projector listens")?;
+        let free_port = SocketAddr::new(args.listen_http.ip(), 0);
+        let of = |service: &str| Config { listen: Some(free_port), ..config.for_service(service) };
+        let edge = Edge::start(&of("order-processor"));
+        let mut services = Self { running: BTreeMap::new(), projector, edge, _mail: temporary };
+        let started = match services.start_each(of, outside, &mail).await {
+            Ok(()) => services.wait_until_ready().await,
+            Err(error) => Err(error),
+        };
+        match started {
+            Ok(()) => Ok(services),
+            Err(error) => {
+                services.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_each(&mut self, of: impl Fn(&str) -> Config, outside: &str, mail: &Path) -> anyhow::Result<()> {
+        let mailer = Mailer::into_folder(SENDER, mail)?;
+        let running = &mut self.running;
+        running.insert("customers", customers::service(of("customers")).await?);
+        running.insert("catalogue", catalogue::service(of("catalogue")).await?);
+        running.insert("order-processor", order_processor::service(of("order-processor"), self.edge.clone()).await?);
+        let floor_and_courier = FloorAndCourier::at(outside, outside)?;
+        running.insert("warehouse", warehouse::service(of("warehouse"), floor_and_courier).await?);
+        running.insert("payment", payment::service(of("payment"), Gateway::at(outside)?).await?);
+        running.insert("loyalty", loyalty::service(of("loyalty")).await?);
+        running.insert("notifications", notifications::service(of("notifications"), mailer).await?);
+        Ok(())
     }
 
     async fn wait_until_ready(&self) -> anyhow::Result<()> {
