@@ -79,6 +79,7 @@ impl TailArgs {
 }
 
 async fn tail(args: &TailArgs) -> anyhow::Result<()> {
+    output::end_on_interrupt()?;
     let Reached { config, partitions } = args.target.reached("dacapo-tail").await?;
     let topics = args.topics(&config.system);
     let missing: Vec<&str> = topics.iter().map(String::as_str).filter(|name| !partitions.contains_key(*name)).collect();
@@ -107,7 +108,6 @@ async fn tail(args: &TailArgs) -> anyhow::Result<()> {
                 at_end = true;
             }
             () = std::future::ready(()), if at_end => break,
-            _ = tokio::signal::ctrl_c() => break,
         }
     }
     drop(printed);

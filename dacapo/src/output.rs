@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 /// Writes a line to standard output.
 ///
 /// # Errors
@@ -13,6 +15,20 @@ pub fn line(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => other,
     }
+}
+
+/// From now on Ctrl-C ends the process well, at once: also while a reader of standard output (a pager) does not take what is
+/// written. For commands that only look.
+///
+/// # Errors
+/// Signals cannot be listened for.
+pub fn end_on_interrupt() -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        interrupt.recv().await;
+        std::process::exit(0);
+    });
+    Ok(())
 }
 
 /// Writes a line to standard error: what a person should know and no program reads.

@@ -132,14 +132,12 @@ async fn watch(ask: &Ask) -> anyhow::Result<()> {
     let client = ask.one.client()?;
     let filter = ask.filter();
     let mut since: Option<String> = None;
+    output::end_on_interrupt()?;
     if !ask.one.json {
         output::note("changes from now on; Ctrl-C ends");
     }
     loop {
-        let changes = tokio::select! {
-            changes = client.changes(&filter, since.as_deref(), CHANGES_PATIENCE) => changes?,
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        };
+        let changes = client.changes(&filter, since.as_deref(), CHANGES_PATIENCE).await?;
         for change in &changes.changes {
             let shown = if ask.one.json { serde_json::to_string(change)? } else { shown(change) };
             output::line(&shown)?;

@@ -7,16 +7,10 @@ mod support;
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    net::{Ipv4Addr, SocketAddr},
-    process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, sync_channel},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
+    time::Duration,
 };
 
-use embedded::{
-    broker::{Broker, BrokerConfig},
-    registry::{Level, Registry, RegistryConfig},
-};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -24,7 +18,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
 };
 use serde_json::{Value, json};
-use support::{Ground, Http, PATIENCE, Place, System, ground, wait_until_ended};
+use support::{Ground, Http, PATIENCE, Place, System, endless::Endless, ground, pair::Pair, wait_until_ended};
 
 #[track_caller]
 fn says(said: &str, words: &[&str]) {
@@ -185,50 +179,9 @@ fn it_tails(place: &Place) {
     }
 }
 
-/// A command that goes on until Ctrl-C, and the lines it prints.
-struct Endless {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Endless {
-    fn start(place: &Place, args: &[&str]) -> Self {
-        let mut child = place.command_on_this(args).spawn().unwrap();
-        let (told, lines) = sync_channel(1_000);
-        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let errors = told.clone();
-        std::thread::spawn(move || {
-            BufReader::new(out).lines().map_while(Result::ok).try_for_each(|line| told.send(line))
-        });
-        std::thread::spawn(move || {
-            BufReader::new(err).lines().map_while(Result::ok).try_for_each(|line| errors.send(line))
-        });
-        Self { child, lines }
-    }
-
-    /// Waits for a line with this word.
-    #[track_caller]
-    fn wait_for(&self, word: &str) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left).unwrap_or_else(|_| panic!("{word:?} was not printed"));
-            if line.contains(word) {
-                return;
-            }
-        }
-    }
-
-    /// Sends Ctrl-C: it ends well, soon.
-    #[track_caller]
-    fn interrupt(self) {
-        assert!(Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap().success());
-        assert!(wait_until_ended(self.child, Duration::from_secs(10)), "Ctrl-C must end it with code 0");
-    }
-}
-
 fn it_follows(place: &Place) {
-    let follow = Endless::start(place, &["events", "tail", "--follow", "--type", "CustomerRegistered"]);
+    let follow =
+        Endless::start(&mut place.command_on_this(&["events", "tail", "--follow", "--type", "CustomerRegistered"]));
     follow.wait_for("customer-0001");
     place.ok(&["send", "customers", "RegisterCustomer", "--key", "c-3", &customer("c-3")]);
     follow.wait_for("\"c-3\"");
@@ -286,8 +239,8 @@ fn it_shows_a_saga(place: &Place) {
 
 fn it_counts_and_watches(system: &mut System<'_>, place: &Place) {
     says(&place.ok(&["sagas", "counts"]), &["order-fulfilment", "8", "completed", "ended: short"]);
-    let watch = Endless::start(place, &["sagas", "watch"]);
-    let watch_json = Endless::start(place, &["sagas", "watch", "--json", "--state", "completed"]);
+    let watch = Endless::start(&mut place.command_on_this(&["sagas", "watch"]));
+    let watch_json = Endless::start(&mut place.command_on_this(&["sagas", "watch", "--json", "--state", "completed"]));
     watch.wait_for("Ctrl-C ends");
     // A change before the first question is not told, so orders come until one is.
     let order = r#"{"customer_id":"customer-0001","ship_to":{"street":"1 Quay","city":"Bristol","postcode":"BS1","country":"GB"},
@@ -359,42 +312,6 @@ fn create_topic(bootstrap: &str, name: &str, partitions: i32) {
 fn partitions_of(bootstrap: &str, name: &str) -> usize {
     let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
     client.fetch_metadata(Some(name), Duration::from_secs(10)).unwrap().topics()[0].partitions().len()
-}
-
-/// An embedded broker and registry with nothing in them.
-struct Pair {
-    runtime: tokio::runtime::Runtime,
-    broker: Option<Broker>,
-    registry: Option<Registry>,
-}
-
-impl Pair {
-    fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let broker = Broker::start(BrokerConfig { data_dir: None, listen, ..BrokerConfig::default() }).unwrap();
-        let registry = RegistryConfig { data_dir: None, listen, default_level: Level::Backward, fsync: false };
-        let registry = runtime.block_on(Registry::start(registry)).unwrap();
-        Self { runtime, broker: Some(broker), registry: Some(registry) }
-    }
-
-    fn bootstrap(&self) -> String {
-        self.broker.as_ref().unwrap().bootstrap()
-    }
-
-    fn registry(&self) -> String {
-        self.registry.as_ref().unwrap().url()
-    }
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        let (broker, registry) = (self.broker.take(), self.registry.take());
-        self.runtime.block_on(async {
-            registry.unwrap().stop().await;
-            broker.unwrap().stop().await;
-        });
-    }
 }
 
 #[test]

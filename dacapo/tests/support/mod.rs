@@ -4,6 +4,9 @@
 
 #![expect(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod endless;
+pub(crate) mod pair;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,0 +1,247 @@
+//! The commands that README.md and docs/ show are run as they stand there, one after the other, in a folder that looks like a checkout.
+//!
+//! [`SHOWN`] is the list of them: what is changed for a test (numbers, addresses, ports), what must be printed, and what cannot be run
+//! here and why. A command that is not in it fails the test, and so does an entry that is in no document.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use support::{PATIENCE, endless::Endless, pair::Pair};
+use tempfile::TempDir;
+
+/// What a test does with a command that a document shows.
+#[derive(Clone, Copy)]
+enum Act {
+    /// Runs it to its end, which must be a good one, and looks for these words in what it prints.
+    Run(&'static [&'static str]),
+    /// Runs it, changed so, until it prints this word; it runs on while the commands after it are run, until the next `up`.
+    Stay(&'static str),
+    /// Runs it until it prints this word, and sends Ctrl-C.
+    Interrupt(&'static str),
+    /// Does not run it, for this reason.
+    Skip(&'static str),
+}
+
+use Act::{Interrupt, Run, Skip, Stay};
+
+struct Shown {
+    command: &'static str,
+    /// What stands in the document, and what stands in its place here. Texts in capitals are filled in by [`Checkout::fill`].
+    change: &'static [(&'static str, &'static str)],
+    act: Act,
+}
+
+const fn shown(command: &'static str, change: &'static [(&'static str, &'static str)], act: Act) -> Shown {
+    Shown { command, change, act }
+}
+
+/// The built program in place of one that is built first, and free ports in place of the well-known ones.
+const HERE: &[(&str, &str)] =
+    &[("cargo run --release -- up", "dacapo up FREE_PORTS"), ("dacapo up --", "dacapo up FREE_PORTS --")];
+
+/// Every command that a document shows, in the order of the documents.
+const SHOWN: &[Shown] = &[
+    shown(
+        "cargo run --release -- up --orders 1000 --until-settled --ephemeral",
+        &[("1000", "40")],
+        Run(&["| completed", "40 orders in ", "orders/s", "money: captured", "stock: received", "audit: clean"]),
+    ),
+    shown("cargo test --workspace", &[], Skip("this test is one of them")),
+    shown("cargo run --release -- up --orders 200", &[("200", "20")], Stay("20 orders placed")),
+    shown("dacapo sagas list --state completed", &[], Run(&["order-fulfilment", "completed"])),
+    shown("dacapo sagas show ORDER", &[], Run(&["order-fulfilment", "OrderPlaced"])),
+    shown("dacapo sagas watch", &[], Interrupt("Ctrl-C ends")),
+    shown("dacapo audit", &[], Run(&["audit: clean"])),
+    shown("dacapo replay projection sagas --verify", &[], Run(&["both views are equal"])),
+    shown("dacapo events tail --follow", &[], Interrupt("OrderCompleted")),
+    shown(
+        r#"dacapo send catalogue ChangePrice --key lp-trout '{"sku":"lp-trout","new_price":{"amount_minor":990,"currency":"EUR"}}'"#,
+        &[],
+        Run(&["musiccorp.catalogue.inbox/", "dacapo events tail --correlation lp-trout"]),
+    ),
+    shown(
+        "dacapo schemas register --bootstrap kafka:9092 --registry http://registry:8081",
+        &[("kafka:9092", "OWN_KAFKA"), ("http://registry:8081", "OWN_REGISTRY")],
+        Run(&["would make ", "--apply does it"]),
+    ),
+    shown(
+        "dacapo topics create --bootstrap kafka:9092",
+        &[("kafka:9092", "OWN_KAFKA")],
+        Run(&["would create 21 topics; --apply does it"]),
+    ),
+    shown(
+        "dacapo up --bootstrap kafka:9092 --registry http://registry:8081",
+        &[("kafka:9092", "OWN_KAFKA"), ("http://registry:8081", "OWN_REGISTRY")],
+        Stay("up after "),
+    ),
+    shown(
+        "dacapo up --orders-from docs/examples/orders.ndjson --until-settled --ephemeral",
+        &[],
+        Skip("stories.rs places this file twice"),
+    ),
+    shown("dacapo orders 220 --seed 2026 > orders.ndjson", &[], Run(&[])),
+    shown(
+        "dacapo orders 50 --short 40 | dacapo up --orders-from - --until-settled --ephemeral",
+        &[("50", "20")],
+        Run(&["| short", "20 orders in ", "audit: clean"]),
+    ),
+];
+
+#[test]
+fn what_the_documents_show_is_true() {
+    let checkout = Checkout::new();
+    let (mut staying, mut next) = (None, SHOWN.iter());
+    for (document, command) in commands() {
+        let expected = next.next().map(|shown| shown.command);
+        assert_eq!(Some(command.as_str()), expected, "{document} shows a command that this test does not know there");
+        let shown = &SHOWN[SHOWN.len() - next.len() - 1];
+        let line = checkout.fill(shown);
+        if let Some(before) = staying.take_if(|_| line.contains("dacapo up ")) {
+            Endless::interrupt(before);
+        }
+        match shown.act {
+            Run(words) => checkout.run(&line, words),
+            Stay(word) => {
+                let up = Endless::start(&mut checkout.shell(&line));
+                up.wait_for(word);
+                checkout.wait_until_settled(orders_of(&line));
+                staying = Some(up);
+            }
+            Interrupt(word) => {
+                let endless = Endless::start(&mut checkout.shell(&line));
+                endless.wait_for(word);
+                endless.interrupt();
+            }
+            Skip(reason) => assert!(!reason.is_empty()),
+        }
+    }
+    if let Some(last) = staying {
+        Endless::interrupt(last);
+    }
+    assert_eq!(next.next().map(|shown| shown.command), None, "no document shows this command any more");
+    let (made, kept) = (checkout.read("orders.ndjson"), checkout.read("docs/examples/orders.ndjson"));
+    assert_eq!(made, kept, "docs/orders.md says which command made the example");
+    assert_eq!(kept.lines().count(), 220);
+}
+
+/// Every line of every `sh` block of README.md and docs/, without its comment, and the document it stands in.
+fn commands() -> Vec<(String, String)> {
+    let root = root();
+    let mut documents = support::files(&root.join("docs"), ".md");
+    documents.sort();
+    documents.insert(0, root.join("README.md"));
+    let mut commands = Vec::new();
+    for document in documents {
+        let (name, text) =
+            (document.strip_prefix(&root).unwrap().display().to_string(), fs::read_to_string(&document).unwrap());
+        for block in text.split("```sh\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            let lines =
+                block.lines().map(|line| line.split(" # ").next().unwrap().trim()).filter(|line| !line.is_empty());
+            commands.extend(lines.map(|line| (name.clone(), line.to_owned())));
+        }
+    }
+    assert!(!commands.is_empty());
+    commands
+}
+
+/// How many orders an `up` places.
+fn orders_of(line: &str) -> u64 {
+    line.split_once("--orders ").map_or(0, |(_, rest)| rest.split(' ').next().unwrap().parse().unwrap())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// A folder with the documents and the schemas of the checkout in it, a `dacapo` on the path, and a Kafka of one's own at hand.
+struct Checkout {
+    folder: TempDir,
+    pair: Pair,
+}
+
+impl Checkout {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for part in ["docs", "schemas"] {
+            std::os::unix::fs::symlink(root().join(part), folder.path().join(part)).unwrap();
+        }
+        fs::create_dir(folder.path().join("bin")).unwrap();
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_dacapo"), folder.path().join("bin/dacapo")).unwrap();
+        Self { folder, pair: Pair::start() }
+    }
+
+    /// The command as it is run here.
+    fn fill(&self, shown: &Shown) -> String {
+        let mut line = shown.command.to_owned();
+        for (from, to) in shown.change.iter().chain(HERE) {
+            assert!(HERE.iter().any(|(here, _)| here == from) || line.contains(from), "{from:?} is not in {line:?}");
+            line = line.replace(from, to);
+        }
+        let line = line.replace("OWN_KAFKA", &self.pair.bootstrap()).replace("OWN_REGISTRY", &self.pair.registry());
+        let free = ["kafka", "registry", "http", "outside"].map(|part| format!("--listen-{part} 127.0.0.1:0"));
+        let line = line.replace("FREE_PORTS", &free.join(" "));
+        if line.contains(" ORDER") { line.replace("ORDER", &self.some_order()) } else { line }
+    }
+
+    /// A command in this folder, as a shell reads it.
+    fn shell(&self, line: &str) -> Command {
+        let path = format!("{}:{}", self.folder.path().join("bin").display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new("sh");
+        // One process, so that Ctrl-C reaches it.
+        let line = if line.contains(['|', '>']) { line.to_owned() } else { format!("exec {line}") };
+        command.args(["-c", &line]).current_dir(&self.folder).env("PATH", path);
+        for (name, _) in std::env::vars() {
+            if name.starts_with("DACAPO_") || name.starts_with("KAFKA_") || name.starts_with("SCHEMA_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    #[track_caller]
+    fn output(&self, line: &str) -> String {
+        let Output { status, stdout, stderr } = self.shell(line).output().unwrap();
+        let printed = String::from_utf8([stdout, stderr].concat()).unwrap();
+        assert!(status.success(), "{line}: {status}\n{printed}");
+        printed
+    }
+
+    #[track_caller]
+    fn run(&self, line: &str, words: &[&str]) {
+        let printed = self.output(line);
+        for word in words {
+            assert!(printed.contains(word), "{line} does not print {word:?}:\n{printed}");
+        }
+    }
+
+    fn wait_until_settled(&self, orders: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let counts: Value = serde_json::from_str(&self.output("dacapo sagas counts --json")).unwrap();
+            if counts["sagas"][0]["open"] == 0 && counts["sagas"][0]["total"] == orders {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not settled: {counts}");
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+
+    fn some_order(&self) -> String {
+        let list: Value = serde_json::from_str(&self.output("dacapo sagas list --json --limit 1")).unwrap();
+        list["items"][0]["id"].as_str().unwrap().to_owned()
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.folder.path().join(file)).unwrap()
+    }
+}
