@@ -286,5 +286,8 @@ fn delete_one(call: &Call<'_>, id: &str) -> Result<(), ResponseError> {
     if !inner.state().groups.contains_key(id) && used.is_none() {
         return Err(ResponseError::GroupIdNotFound);
     }
-    inner.append(Entry::GroupDeleted { group: id.to_owned() })
+    inner.append(Entry::GroupDeleted { group: id.to_owned() })?;
+    drop(inner);
+    call.shared().groups.forget(id);
+    Ok(())
 }

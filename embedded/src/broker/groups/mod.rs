@@ -13,7 +13,7 @@ use super::sync::lock;
 use kafka_protocol::ResponseError;
 use machine::{Answer, Committer, Group, Joined, Refused, Synced, Token};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 /// A group and who waits for its answers.
@@ -169,12 +169,23 @@ impl Groups {
             let mut cell = lock(&cell);
             cell.group.tick(now_ms);
             cell.deliver();
-            if cell.group.is_unused() && cell.joins.is_empty() && cell.syncs.is_empty() {
-                lock(&self.generations).insert(id.clone(), cell.group.generation);
-                cell.removed = true;
-                drop(cell);
-                lock(&self.cells).remove(&id);
-            }
+            self.forget_if_unused(&id, cell);
+        }
+    }
+
+    /// Forgets a group that nobody uses at once, so that a deleted group is not there any more when its deletion is answered.
+    pub(crate) fn forget(&self, id: &str) {
+        if let Some(cell) = self.find(id) {
+            self.forget_if_unused(id, lock(&cell));
+        }
+    }
+
+    fn forget_if_unused(&self, id: &str, mut cell: MutexGuard<'_, Cell>) {
+        if cell.group.is_unused() && cell.joins.is_empty() && cell.syncs.is_empty() {
+            lock(&self.generations).insert(id.to_owned(), cell.group.generation);
+            cell.removed = true;
+            drop(cell);
+            lock(&self.cells).remove(id);
         }
     }
 }
