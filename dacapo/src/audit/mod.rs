@@ -22,6 +22,9 @@ pub struct AuditArgs {
     /// Give up if the topics cannot be read within this time
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     patience: u64,
+    /// How many findings to list at most; all are counted
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    findings: usize,
 }
 
 /// Reads everything there is and shows the balance.
@@ -31,7 +34,7 @@ pub struct AuditArgs {
 pub async fn run(args: &AuditArgs) -> anyhow::Result<()> {
     let config = args.target.reached("dacapo-audit").await?.config;
     let balance = audit(&config, Duration::from_secs(args.patience)).await?;
-    output::line(report::balance(&balance).trim_end())?;
+    output::line(report::balance(&balance, args.findings).trim_end())?;
     if balance.is_clean() { Ok(()) } else { bail!("the books of system {} do not balance", config.system) }
 }
 

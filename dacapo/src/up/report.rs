@@ -6,6 +6,9 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::audit::Balance;
 
+/// How many findings the report of a run lists.
+const FINDINGS: usize = 20;
+
 /// What became of the orders of one run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcomes {
@@ -33,14 +36,14 @@ pub fn render(outcomes: &Outcomes, balance: &Balance) -> String {
     };
     add(&outcome_table(outcomes).to_string());
     add(&pace(outcomes));
-    add(&self::balance(balance));
+    add(&self::balance(balance, FINDINGS));
     text
 }
 
-/// The balance as text: money, stock, and what was found.
+/// The balance as text: money, stock, and what was found, of which at most `shown` are listed.
 #[must_use]
-pub fn balance(balance: &Balance) -> String {
-    [money(balance), stock(balance), verdict(balance)].join("\n")
+pub fn balance(balance: &Balance, shown: usize) -> String {
+    [money(balance), stock(balance), verdict(balance, shown)].join("\n")
 }
 
 fn outcome_table(outcomes: &Outcomes) -> Table {
@@ -117,16 +120,16 @@ fn stock(balance: &Balance) -> String {
     )
 }
 
-fn verdict(balance: &Balance) -> String {
-    const SHOWN: usize = 20;
+fn verdict(balance: &Balance, shown: usize) -> String {
     if balance.is_clean() {
         return format!("audit: clean, {} events read", balance.events);
     }
     let all = balance.findings.len() as u64 + balance.unlisted_findings;
     let mut lines = vec![format!("audit: {all} findings in {} events", balance.events)];
-    lines.extend(balance.findings.iter().take(SHOWN).map(|finding| format!("  {}: {}", finding.rule, finding.what)));
-    if all > SHOWN as u64 {
-        lines.push(format!("  and {} more", all - SHOWN as u64));
+    lines.extend(balance.findings.iter().take(shown).map(|finding| format!("  {}: {}", finding.rule, finding.what)));
+    let listed = balance.findings.len().min(shown) as u64;
+    if all > listed {
+        lines.push(format!("  and {} more", all - listed));
     }
     lines.join("\n")
 }
@@ -177,7 +180,7 @@ audit: clean, 77 events read
     fn findings_are_listed_and_the_rest_counted() {
         let finding = |n| Finding { rule: Rule::Money, what: format!("order {n} is off") };
         let balance = Balance { findings: (0..25).map(finding).collect(), unlisted_findings: 3, ..balance() };
-        let verdict = verdict(&balance);
+        let verdict = verdict(&balance, FINDINGS);
         assert!(verdict.starts_with("audit: 28 findings in 77 events\n  money: order 0 is off\n"), "{verdict}");
         assert!(verdict.ends_with("and 8 more"), "{verdict}");
     }

@@ -1,0 +1,351 @@
+//! Records that nobody should ever have written, put by a plain Kafka client onto the topics that running services read: they are laid
+//! aside whole, with the place and the reason, and everything else goes on.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    message::{Header, Headers as _, OwnedHeaders},
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
+};
+use runtime::schemas::{json::json_to_avro, parse};
+use serde_json::{Value, json};
+use support::{Http, Place, System, ground};
+
+/// How a record is to be told from every other.
+const MARK: &str = "x-test";
+const BIG: usize = 900_000;
+
+/// A record that somebody wrote by mistake or by malice.
+struct Bad {
+    name: &'static str,
+    /// The topic, without the system's name.
+    topic: &'static str,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<(&'static str, &'static str)>,
+    /// The services that cannot read it, and the kind of reason that they must give. Empty: it is no letter.
+    letters: Letters,
+}
+
+type Letters = (&'static [&'static str], &'static str);
+
+/// Who reads the order-processor's events.
+const READERS: &[&str] = &["warehouse", "payment", "loyalty", "notifications"];
+
+#[test]
+fn what_cannot_be_read_is_laid_aside_whole_and_the_rest_goes_on() {
+    let place = Place::new(&ground());
+    let mut system = place.start(&[]);
+    let writer = Writer::new(&place);
+    let bad = bad_records(&writer);
+    for record in &bad {
+        writer.write(record);
+    }
+    writer.flush();
+    let written = ["payment.inbox", "order-processor.events"].map(|topic| format!("{}.{topic}", place.system()));
+    let written: Vec<Found> = written.iter().flat_map(|topic| read_all(&place, topic)).collect();
+    for service in READERS {
+        let expected: Vec<&Bad> = bad.iter().filter(|record| record.letters.0.contains(service)).collect();
+        are_laid_aside(&mut system, &place, service, &expected, &written);
+    }
+    foreign_records_are_heard(&mut system, &place);
+    every_service_is_ready(&place);
+    later_orders_settle(&mut system, &place);
+    audit_tells_the_letters(&place);
+    system.stop();
+}
+
+const SERVICES: [&str; 7] =
+    ["customers", "catalogue", "order-processor", "warehouse", "payment", "loyalty", "notifications"];
+
+fn bad_records(writer: &Writer) -> Vec<Bad> {
+    let (answered, answer) =
+        (writer.id_of("payment.GatewayAnswered"), encoded("payment/inbox/GatewayAnswered", |_| ()));
+    let (placed, order) =
+        (writer.id_of("order_processor.OrderPlaced"), encoded("order-processor/events/OrderPlaced", |_| ()));
+    let (reserved, stock) =
+        (writer.id_of("warehouse.StockReserved"), encoded("warehouse/events/StockReserved", |_| ()));
+    let registers = writer.id_of("customers.RegisterCustomer");
+    let customer = |id: &str| encoded("customers/inbox/RegisterCustomer", |fields| fields["customer_id"] = json!(id));
+    let framed = |id: u32, body: &[u8]| Some([&[0][..], &id.to_be_bytes(), body].concat());
+    let key = || Some(b"order-bad".to_vec());
+    let bad = |name, topic, key, value, letters| Bad { name, topic, key, value, headers: Vec::new(), letters };
+    let (inbox, events) = ("payment.inbox", "order-processor.events");
+    let payment = |class| (&["payment"][..], class);
+    let foreign = vec![("ce_source", "urn:somebody-else"), ("content-type", "text/plain"), ("traceparent", "nonsense")];
+    vec![
+        bad("wrong magic byte", inbox, key(), Some(b"\x07{}".to_vec()), payment("framing")),
+        bad("shorter than a frame", inbox, key(), Some(vec![0, 0]), payment("framing")),
+        bad("no value", inbox, key(), None, payment("tombstone")),
+        bad("unknown schema id", inbox, key(), framed(987_654, &answer), payment("schema")),
+        bad("truncated", inbox, key(), framed(answered, &answer[..answer.len() / 2]), payment("body")),
+        bad("big", inbox, key(), framed(answered, &vec![0xff; BIG]), payment("body")),
+        bad("no key", inbox, None, framed(answered, &answer), payment("key")),
+        bad("key that is no text", inbox, Some(vec![0xff, 0xfe]), framed(answered, &answer), payment("key")),
+        bad("wrong magic byte in events", events, key(), Some(b"{\"order\":1}".to_vec()), (READERS, "framing")),
+        bad("no value in events", events, key(), None, (READERS, "tombstone")),
+        // Loyalty does not list OrderPlaced, so it need not be able to read it.
+        bad(
+            "truncated in events",
+            events,
+            key(),
+            framed(placed, &order[..order.len() / 2]),
+            (&["warehouse", "payment"], "body"),
+        ),
+        bad("big in events", events, key(), Some(vec![b'x'; BIG]), (READERS, "framing")),
+        // A fact about an order that never was is a fact: payment remembers it and waits. It is no letter.
+        bad(
+            "event of no order",
+            "warehouse.events",
+            Some(b"order-never".to_vec()),
+            framed(reserved, &stock),
+            (&[], ""),
+        ),
+        // Nor is a command without any of our headers, under a key that is not its entity's, or with somebody else's headers.
+        bad(
+            "no headers",
+            "customers.inbox",
+            Some(b"c-bare".to_vec()),
+            framed(registers, &customer("c-bare")),
+            (&[], ""),
+        ),
+        bad(
+            "wrong key",
+            "customers.inbox",
+            Some(b"some-key".to_vec()),
+            framed(registers, &customer("c-routed")),
+            (&[], ""),
+        ),
+        Bad {
+            headers: vec![("ce_id", "no-uuid")],
+            ..bad("header that makes no sense", inbox, key(), framed(answered, &answer), payment("headers"))
+        },
+        Bad {
+            headers: foreign,
+            ..bad(
+                "foreign",
+                "customers.inbox",
+                Some(b"c-foreign".to_vec()),
+                framed(registers, &customer("c-foreign")),
+                (&[], ""),
+            )
+        },
+    ]
+}
+
+/// The records that are no letters were heard: commands from anybody are decided.
+fn foreign_records_are_heard(system: &mut System<'_>, place: &Place) {
+    for customer in ["c-bare", "c-routed", "c-foreign"] {
+        system.wait_for(&format!("what customers says about {customer}"), || {
+            place.ok(&["events", "tail", "--type", "CustomerRegistered", "--key", customer]).lines().count() == 1
+        });
+    }
+    let order =
+        serde_json::from_str::<Value>(include_str!("../../schemas/warehouse/events/StockReserved/v1.example.json"))
+            .unwrap();
+    let order = order["order_id"].as_str().unwrap();
+    system.wait_for("what payment remembers of an order that never was", || {
+        place.ok(&["events", "tail", "--type", "PaymentAwaited", "--key", order]).lines().count() == 1
+    });
+}
+
+/// The letters of a service are these records, byte for byte, and nothing else.
+fn are_laid_aside(system: &mut System<'_>, place: &Place, service: &str, expected: &[&Bad], written: &[Found]) {
+    let topic = format!("dlq.{}.{service}", place.system());
+    let mut letters = Vec::new();
+    system.wait_for(&format!("{} letters in {topic}", expected.len()), || {
+        letters = read_all(place, &topic);
+        letters.len() >= expected.len()
+    });
+    let found: BTreeSet<&str> = letters.iter().map(|letter| letter.header(MARK)).collect();
+    assert_eq!(found, expected.iter().map(|record| record.name).collect(), "{topic}");
+    assert_eq!(letters.len(), expected.len(), "{topic} has each once");
+    for letter in &letters {
+        let record = expected.iter().find(|record| record.name == letter.header(MARK)).unwrap();
+        let original = written.iter().find(|found| found.header(MARK) == record.name).unwrap();
+        is_whole(place, service, record, letter, original);
+    }
+}
+
+fn is_whole(place: &Place, service: &str, record: &Bad, letter: &Found, original: &Found) {
+    let name = record.name;
+    assert!(letter.key == record.key && letter.value == record.value, "{name} is not what was written");
+    for (header, value) in &record.headers {
+        assert_eq!(letter.header(header), *value, "{name}");
+    }
+    assert_eq!(letter.header("__dlq.errors.topic"), format!("{}.{}", place.system(), record.topic), "{name}");
+    assert_eq!(letter.header("__dlq.errors.partition"), original.partition.to_string(), "{name}");
+    assert_eq!(letter.header("__dlq.errors.offset"), original.offset.to_string(), "{name}");
+    assert_eq!(letter.header("__dlq.errors.group"), format!("{}.{service}", place.system()), "{name}");
+    assert!(!letter.header("__dlq.errors.message").is_empty(), "{name}");
+    assert_eq!(letter.header(&format!("{}.errors.class", place.system())), record.letters.1, "{name} of {service}");
+}
+
+fn every_service_is_ready(place: &Place) {
+    let (http, endpoints) = (Http::new(), place.endpoints());
+    for service in SERVICES {
+        let url = endpoints["services"][service].as_str().unwrap();
+        assert_eq!(http.get(&format!("{url}/readyz")).0, 200, "{service} is ready");
+    }
+}
+
+fn later_orders_settle(system: &mut System<'_>, place: &Place) {
+    let (http, endpoints) = (Http::new(), place.endpoints());
+    let url = format!("{}/orders", endpoints["services"]["order-processor"].as_str().unwrap());
+    let order = json!({ "customer_id": "customer-0003", "payment_method": "card-ok",
+        "ship_to": { "street": "1 Quay", "city": "Bristol", "postcode": "BS1", "country": "GB" },
+        "lines": [{ "sku": "lp-goldberg", "quantity": 1 }] });
+    for number in 0..6 {
+        let (status, answer) = http.post(&url, &format!("later-{number}"), order.to_string());
+        assert_eq!(status, 201, "{answer}");
+    }
+    system.wait_for("the end of the later orders", || {
+        let list = place.ok(&["sagas", "list", "--outcome", "completed", "--json"]);
+        serde_json::from_str::<Value>(&list).unwrap()["items"].as_array().unwrap().len() == 6
+    });
+}
+
+fn audit_tells_the_letters(place: &Place) {
+    let output = place.run(&["audit", "--findings", "200"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stdout).unwrap();
+    for service in READERS {
+        let letters = format!("dlq.{}.{service} partition ", place.system());
+        assert!(
+            said.contains(&letters) && said.contains("a dead letter lies here"),
+            "{letters:?} is missing in\n{said}"
+        );
+    }
+    let events = format!("{}.order-processor.events partition ", place.system());
+    assert!(said.contains(&events), "{events:?}: what cannot be read is told where it lies\n{said}");
+}
+
+/// A plain client that knows no rule.
+struct Writer {
+    system: String,
+    registry: String,
+    producer: ThreadedProducer<Acknowledged>,
+}
+
+struct Acknowledged;
+
+impl rdkafka::ClientContext for Acknowledged {}
+
+impl ProducerContext for Acknowledged {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        assert!(result.is_ok(), "the broker takes it: {result:?}");
+    }
+}
+
+impl Writer {
+    fn new(place: &Place) -> Self {
+        let endpoints = place.endpoints();
+        let text = |name: &str| endpoints[name].as_str().unwrap().to_owned();
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", text("kafka"))
+            .set("message.max.bytes", "1048576")
+            .set("partitioner", "murmur2_random");
+        let producer = config.create_with_context(Acknowledged).unwrap();
+        Self { system: place.system().to_owned(), registry: text("registry"), producer }
+    }
+
+    fn id_of(&self, name: &str) -> u32 {
+        let url = format!("{}/subjects/com.{}.{name}/versions/1", self.registry, self.system);
+        let (status, found) = Http::new().get(&url);
+        assert_eq!(status, 200, "{name}: {found}");
+        u32::try_from(found["id"].as_u64().unwrap()).unwrap()
+    }
+
+    fn write(&self, record: &Bad) {
+        let topic = format!("{}.{}", self.system, record.topic);
+        let mark = OwnedHeaders::new().insert(Header { key: MARK, value: Some(record.name) });
+        let headers = record
+            .headers
+            .iter()
+            .fold(mark, |headers, (key, value)| headers.insert(Header { key, value: Some(*value) }));
+        let mut message = BaseRecord::<[u8], [u8]>::to(&topic).headers(headers);
+        message.key = record.key.as_deref();
+        message.payload = record.value.as_deref();
+        assert!(self.producer.send(message).is_ok(), "{}", record.name);
+    }
+
+    fn flush(&self) {
+        self.producer.flush(Duration::from_secs(30)).unwrap();
+    }
+}
+
+/// A record's example, changed, as Avro.
+fn encoded(path: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let read = |end: &str| {
+        let file = format!("{}/../schemas/{path}/{end}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"))
+    };
+    let mut example = serde_json::from_str(&read("v1.example.json")).unwrap();
+    change(&mut example);
+    json_to_avro(&parse(&read("v1.avsc")).unwrap(), &example).unwrap()
+}
+
+/// A record as it lies on a topic.
+struct Found {
+    partition: i32,
+    offset: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: BTreeMap<String, String>,
+}
+
+impl Found {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+/// Everything that is committed on a topic.
+fn read_all(place: &Place, topic: &str) -> Vec<Found> {
+    let endpoints = place.endpoints();
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", endpoints["kafka"].as_str().unwrap()).set("group.id", "nobody");
+    config.set("enable.partition.eof", "true").set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let patience = Duration::from_secs(20);
+    let metadata = consumer.fetch_metadata(Some(topic), patience).unwrap();
+    let mut assignment = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+    }
+    consumer.assign(&assignment).unwrap();
+    let (mut found, mut ends) = (Vec::new(), 0);
+    while ends < assignment.count() {
+        match consumer.poll(patience).unwrap_or_else(|| panic!("{topic} does not come to its end")) {
+            Ok(message) => found.push(Found {
+                partition: message.partition(),
+                offset: message.offset(),
+                key: message.key().map(<[u8]>::to_vec),
+                value: message.payload().map(<[u8]>::to_vec),
+                headers: message
+                    .headers()
+                    .into_iter()
+                    .flat_map(|headers| headers.iter())
+                    .map(|header| {
+                        (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())
+                    })
+                    .collect(),
+            }),
+            Err(rdkafka::error::KafkaError::PartitionEOF(_)) => ends += 1,
+            Err(error) => panic!("{topic}: {error}"),
+        }
+    }
+    found
+}
