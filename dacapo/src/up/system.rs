@@ -1,6 +1,10 @@
 //! What MusicCorp stands on: a broker and a registry (embedded, or somebody's own), the schemas, the topics.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use embedded::{
@@ -9,10 +13,16 @@ use embedded::{
 };
 use runtime::{
     config::Config,
-    kafka::{Admin, TopicPlan},
+    kafka::{Admin, AdminError, TopicPlan},
+    registry::RegistryError,
 };
 
-use crate::{schemas, topics};
+use crate::{output, schemas, topics};
+
+/// How long a broker and a registry are waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The pause before they are asked again.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Where the embedded broker and registry keep and offer what they have.
 #[derive(Debug, Clone)]
@@ -78,12 +88,35 @@ impl Embedded {
     }
 }
 
-/// Registers the schemas and creates the topics that are missing, with `partitions` if a number is asked for. What exists is never
-/// altered.
+/// Registers the schemas and creates the topics that are missing. What exists is never altered. A broker or a registry that cannot
+/// be reached yet, or is slow to answer, is asked again.
 ///
 /// # Errors
-/// The broker or the registry cannot be reached, or what exists is not as it must be.
+/// What exists is not as it must be, or nobody answered for [`PATIENCE`].
 pub(super) async fn prepare(config: &Config, partitions: Option<i32>) -> anyhow::Result<()> {
+    let (deadline, mut is_told) = (Instant::now() + PATIENCE, false);
+    loop {
+        match attempt(config, partitions).await {
+            Err(error) if is_transient(&error) && Instant::now() < deadline => {
+                if !is_told {
+                    output::note(&format!("waiting: {error:#}"));
+                    is_told = true;
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+fn is_transient(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<AdminError>().is_some_and(AdminError::is_transient)
+            || cause.downcast_ref::<RegistryError>().is_some_and(RegistryError::is_transient)
+    })
+}
+
+async fn attempt(config: &Config, partitions: Option<i32>) -> anyhow::Result<()> {
     let changes = schemas::plan(config).await?;
     schemas::carry_out(config, changes).await.context("cannot register the schemas")?;
     let admin = Admin::new(config)?;

@@ -70,9 +70,19 @@ impl Cluster {
         }
     }
 
+    /// Creates topics. A cluster on a busy machine may take longer than one request lasts, so it is asked again.
     pub async fn create(&self, specs: &[TopicSpec]) {
-        let plan = TopicPlan::draw(&self.admin, specs).await.expect("a plan");
-        plan.apply(&self.admin).await.expect("topics");
+        let deadline = std::time::Instant::now() + 3 * PATIENCE;
+        loop {
+            let done = match TopicPlan::draw(&self.admin, specs).await {
+                Ok(plan) => plan.apply(&self.admin).await.map(|_| ()),
+                Err(error) => Err(error),
+            };
+            match done {
+                Err(error) if error.is_transient() && std::time::Instant::now() < deadline => {}
+                done => return done.expect("topics"),
+            }
+        }
     }
 
     pub fn register(&self, records: &[RecordType]) {
