@@ -94,13 +94,14 @@ impl Embedded {
 /// # Errors
 /// What exists is not as it must be, or nobody answered for [`PATIENCE`].
 pub(super) async fn prepare(config: &Config, partitions: Option<i32>) -> anyhow::Result<()> {
-    let (deadline, mut is_told) = (Instant::now() + PATIENCE, false);
+    let (deadline, mut told) = (Instant::now() + PATIENCE, String::new());
     loop {
         match attempt(config, partitions).await {
             Err(error) if is_transient(&error) && Instant::now() < deadline => {
-                if !is_told {
-                    output::note(&format!("waiting: {error:#}"));
-                    is_told = true;
+                let reason = format!("waiting: {error:#}");
+                if reason != told {
+                    output::note(&reason);
+                    told = reason;
                 }
                 tokio::time::sleep(RETRY).await;
             }

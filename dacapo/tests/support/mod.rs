@@ -79,12 +79,15 @@ impl Place {
 
     /// Starts `dacapo up` and waits until it says where it listens.
     pub(crate) fn start(&self, args: &[&str]) -> System<'_> {
-        let endpoints = self.data().join("endpoints.json");
-        drop(fs::remove_file(&endpoints));
-        let child = self.up(args).spawn().unwrap();
-        let mut system = System { place: self, child: Some(child) };
-        system.wait_for("endpoints.json", || endpoints.exists());
+        let mut system = self.launch(args);
+        system.wait_until_up();
         system
+    }
+
+    /// Starts `dacapo up` and does not wait.
+    pub(crate) fn launch(&self, args: &[&str]) -> System<'_> {
+        drop(fs::remove_file(self.data().join("endpoints.json")));
+        System { place: self, child: Some(self.up(args).spawn().unwrap()) }
     }
 
     /// Another `dacapo` command on this system.
@@ -171,6 +174,13 @@ pub(crate) struct System<'a> {
 }
 
 impl System<'_> {
+    /// Waits until it says where it listens.
+    #[track_caller]
+    pub(crate) fn wait_until_up(&mut self) {
+        let endpoints = self.place.data().join("endpoints.json");
+        self.wait_for("endpoints.json", || endpoints.exists());
+    }
+
     /// Waits for a condition, as long as the process lives.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
@@ -254,6 +264,14 @@ impl Http {
     /// The status and the body of a GET.
     pub(crate) fn get(&self, url: &str) -> (u16, Value) {
         self.send(self.client.get(url))
+    }
+
+    /// The status and the body of a GET that is no JSON.
+    pub(crate) fn get_text(&self, url: &str) -> (u16, String) {
+        self.runtime.block_on(async {
+            let response = self.client.get(url).timeout(Duration::from_secs(60)).send().await.unwrap();
+            (response.status().as_u16(), response.text().await.unwrap())
+        })
     }
 
     /// The status and the body of a POST.
