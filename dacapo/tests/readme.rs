@@ -94,6 +94,22 @@ const SHOWN: &[Shown] = &[
         &[("50", "20")],
         Run(&["| short", "20 orders in ", "audit: clean"]),
     ),
+    shown("cargo build --release -p dacapo", &[], Skip("a long build; the tests have their own")),
+    shown(
+        "/usr/bin/time -v target/release/dacapo up --orders 10000 --until-settled --ephemeral",
+        &[("10000", "20"), ("/usr/bin/time -v target/release/dacapo up", "dacapo up FREE_PORTS")],
+        Run(&["20 orders in ", "orders/s", "audit: clean"]),
+    ),
+    shown(
+        "perf record -F 499 -g -o perf.data target/release/dacapo up --orders 5000 --until-settled --ephemeral",
+        &[],
+        Skip("perf and a release build are not there everywhere"),
+    ),
+    shown(
+        "perf report -i perf.data --no-children -g none --sort comm,dso",
+        &[],
+        Skip("reads what the command before it writes"),
+    ),
 ];
 
 #[test]
