@@ -48,7 +48,9 @@ impl Endless {
     pub(crate) fn interrupt(mut self) {
         let child = self.child.take().unwrap();
         assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-        assert!(wait_until_ended(child, Duration::from_secs(30)), "Ctrl-C must end it with code 0");
+        let ended = wait_until_ended(child, Duration::from_secs(30));
+        let said: Vec<String> = self.lines.try_iter().collect();
+        assert!(ended, "Ctrl-C must end it with code 0; it said\n{}", said.join("\n"));
     }
 }
 
