@@ -1,17 +1,18 @@
 //! The `dacapo` command. What it does stands in the library beside it, so that tests can reach it.
 
-use std::process::ExitCode;
-
 use clap::Parser;
 use dacapo::{cli, output};
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    match cli::run(cli::Cli::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+async fn main() {
+    let code = match cli::run(cli::Cli::parse()).await {
+        Ok(()) => 0,
         Err(error) => {
             output::note(&format!("dacapo: {error:#}"));
-            ExitCode::FAILURE
+            1
         }
-    }
+    };
+    // Not by returning: that would wait for every thread that still talks to a broker, as long as a slow one lets it. What had to
+    // be stopped is stopped by now.
+    std::process::exit(code);
 }

@@ -35,6 +35,8 @@ use system::{Embedded, EmbeddedConfig};
 
 /// How long the last pieces may take to leave the books.
 const BOOKING_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a stop may take. Nothing is lost by going: whatever is not committed was not said.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// How long the audit may read.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(900);
 
@@ -52,7 +54,11 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
         signal = asked_to_stop() => signal.map(|()| output::note("stopping")),
         failure = up.services.failed() => Err(failure),
     };
-    up.stop().await;
+    if tokio::time::timeout(STOP_PATIENCE, up.stop()).await.is_err() {
+        output::note(
+            "not everything stopped in time; what was committed is kept, and the next start goes on from there",
+        );
+    }
     drop(folder);
     outcome
 }
