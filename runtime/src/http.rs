@@ -11,7 +11,7 @@ use std::{
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, Query, Request, State, rejection::BytesRejection},
+    extract::{DefaultBodyLimit, FromRequest, OptionalFromRequest, Query, Request, State, rejection::BytesRejection},
     http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -145,11 +145,25 @@ impl<S: Send + Sync> FromRequest<S> for Json {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unread(&rejection))?;
-        request::parse(&bytes).map(Json).map_err(|fault| {
-            let problem = Problem::new(StatusCode::BAD_REQUEST, "malformed-json", "the body is not JSON");
-            Problem { errors: vec![fault], ..problem }
-        })
+        parsed(&bytes)
     }
+}
+
+/// A request may have no body at all where `Option<Json>` is taken.
+impl<S: Send + Sync> OptionalFromRequest<S> for Json {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unread(&rejection))?;
+        if bytes.is_empty() { Ok(None) } else { parsed(&bytes).map(Some) }
+    }
+}
+
+fn parsed(bytes: &[u8]) -> Result<Json, Problem> {
+    request::parse(bytes).map(Json).map_err(|fault| {
+        let problem = Problem::new(StatusCode::BAD_REQUEST, "malformed-json", "the body is not JSON");
+        Problem { errors: vec![fault], ..problem }
+    })
 }
 
 fn unread(rejection: &BytesRejection) -> Problem {
@@ -323,6 +337,20 @@ mod tests {
         assert!(detail.contains("line 2 column 5"), "{detail}");
         let (status, problem) = post_to(&base, b"{\"a\": \"\xff\"}".to_vec()).await;
         assert_eq!((status, &problem["errors"][0]["detail"]), (400, &"byte 8 is not UTF-8 text".into()));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_may_be_missing_is_json_if_it_is_there() {
+        let echo =
+            post(|body: Option<Json>| async move { body.map_or("none".to_owned(), |Json(body)| body.to_string()) });
+        let (base, _stop, _serving) = served(Router::new().route("/echo", echo)).await;
+        let text = async |body: &'static str| {
+            let sent = reqwest::Client::new().post(format!("{base}/echo")).body(body).send().await.expect("an answer");
+            (sent.status().as_u16(), sent.text().await.expect("a body"))
+        };
+        assert_eq!(text("").await, (200, "none".to_owned()));
+        assert_eq!(text("{\"a\":1}").await, (200, "{\"a\":1}".to_owned()));
+        assert_eq!(text("{").await.0, 400);
     }
 
     #[tokio::test]

@@ -109,6 +109,15 @@ impl<'a> Fields<'a> {
         String::new()
     }
 
+    /// A text as [`Fields::text`] takes it; `None` if it is missing, or null.
+    #[must_use]
+    pub fn optional_text(&self, name: &str, max_chars: usize) -> Option<String> {
+        match self.get(name) {
+            None | Some(Value::Null) => None,
+            Some(_) => Some(self.text(name, max_chars)),
+        }
+    }
+
     /// A whole number in a range.
     #[must_use]
     pub fn whole(&self, name: &str, range: RangeInclusive<i64>) -> i64 {
@@ -249,6 +258,8 @@ mod tests {
         assert_eq!(items, [1, 2]);
         assert!(fields.flag("flag", false));
         assert!(fields.optional_object("missing", &[]).is_none());
+        assert_eq!(fields.optional_text("missing", 9), None);
+        assert_eq!(fields.optional_text("name", 9).as_deref(), Some("x"));
         drop(fields);
         assert_eq!(faults.verdict("kept"), Ok("kept"));
     }
@@ -257,6 +268,8 @@ mod tests {
     fn each_fault_says_what_and_where() {
         let text = |value: Value| faults(&json!({ "name": value }), |f| drop(f.text("name", 3)));
         assert_eq!(text(json!("")), one("/name", "must not be empty"));
+        let optional = faults(&json!({ "name": 5 }), |f| drop(f.optional_text("name", 3)));
+        assert_eq!(optional, one("/name", "must be a text, not a number"));
         assert_eq!(text(json!(" ")), one("/name", "must not be empty"));
         assert_eq!(text(json!("éééé")), one("/name", "must have at most 3 characters, not 4"));
         assert_eq!(text(json!("a\u{7}")), one("/name", "must not have control characters"));

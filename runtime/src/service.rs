@@ -245,13 +245,7 @@ pub async fn start_with<D: Decider, P: Perform<D>>(
     let (live, ready) = (Arc::clone(&shared), Arc::clone(&shared));
     checks.live("decisions", move || live.is_live());
     checks.ready("decisions", move || ready.is_ready());
-    let http = match config.listen {
-        Some(address) => {
-            let server = Server::bind(address).await.map_err(|source| StartError::Http { service: D::NAME, source })?;
-            Some(serve(server, routes.merge(http::operations(checks.clone())), config.timeouts.shutdown / 2))
-        }
-        None => None,
-    };
+    let http = listen(D::NAME, &config, routes, &checks).await?;
     let patience = config.timeouts.shutdown;
     let launch = Launch { config, decider, performer: Arc::new(performer), shared: Arc::clone(&shared) };
     let waiting = match launch.attempt().await {
@@ -265,6 +259,33 @@ pub async fn start_with<D: Decider, P: Perform<D>>(
         }
     });
     Ok(Running { service: D::NAME, shared, checks, http, starting, patience })
+}
+
+/// Starts a service that decides nothing: it keeps views and answers questions. It serves `routes` beside what `checks` say of its
+/// views; it has no topics of its own and no group.
+///
+/// # Errors
+/// [`StartError::Http`].
+pub async fn start_reader(
+    service: &'static str,
+    config: Config,
+    routes: Router,
+    checks: Checks,
+) -> Result<Running, StartError> {
+    let http = listen(service, &config, routes, &checks).await?;
+    let starting = tokio::spawn(std::future::ready(()));
+    Ok(Running { service, shared: Arc::default(), checks, http, starting, patience: config.timeouts.shutdown })
+}
+
+async fn listen(
+    service: &'static str,
+    config: &Config,
+    routes: Router,
+    checks: &Checks,
+) -> Result<Option<Http>, StartError> {
+    let Some(address) = config.listen else { return Ok(None) };
+    let server = Server::bind(address).await.map_err(|source| StartError::Http { service, source })?;
+    Ok(Some(serve(server, routes.merge(http::operations(checks.clone())), config.timeouts.shutdown / 2)))
 }
 
 impl Running {
