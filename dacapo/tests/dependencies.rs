@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Instant;
 
-use payment::effects::Gateway;
+use payment::{Payment, effects::Gateway};
 use runtime::{
     config::Config,
     service::{Running, StartError},
@@ -34,7 +34,7 @@ async fn payment_on(pair: &Pair) -> Result<Running, StartError> {
         listen: Some(([127, 0, 0, 1], 0).into()),
         ..Config::for_tests().for_service("payment")
     };
-    payment::service(config, Gateway::at("http://127.0.0.1:9").unwrap()).await
+    payment::service(config, Payment::default(), Gateway::at("http://127.0.0.1:9").unwrap()).await
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! | heard | first time | again | after CustomerForgotten |
 //! |---|---|---|---|
-//! | CustomerRegistered, OrderPaid, OrderShipped, OrderCancelled | NotificationRequested | – | – |
+//! | CustomerRegistered, OrderPaid, OrderDelayed, OrderShipped, OrderCancelled | NotificationRequested | – | – |
+//! | OrderCancellationRefused, if the customer had asked | NotificationRequested | – | – |
 //! | MailSent | CustomerNotified | – | – |
 //! | MailRefused | NotificationAbandoned | – | – |
 //! | CustomerForgotten | NotificationsStopped | – | – |
@@ -17,7 +18,7 @@ use crate::{
     },
     evolve::State,
     inbox::Command,
-    reads::{self, Input},
+    reads::{self, CancelRequester, Input},
     templates::{self, Mail},
 };
 
@@ -49,10 +50,21 @@ pub fn decide(state: &State, input: &Heard<Input>) -> Decision<Event, Command> {
             let about = About::order(&fact.order_id, &fact.customer_id, &fact.contact);
             tell(state, NotificationKind::OrderPaid, &about, at, || templates::order_paid(fact))
         }
+        Input::OrderDelayed(fact) => {
+            let about = About::order(&fact.order_id, &fact.customer_id, &fact.contact);
+            tell(state, NotificationKind::OrderDelayed, &about, at, || templates::order_delayed(fact))
+        }
         Input::OrderShipped(fact) => {
             let about = About::order(&fact.order_id, &fact.customer_id, &fact.contact);
             tell(state, NotificationKind::OrderShipped, &about, at, || templates::order_shipped(fact))
         }
+        Input::OrderCancellationRefused(fact) if fact.requested_by == CancelRequester::Customer => {
+            let about = About::order(&fact.order_id, &fact.customer_id, &fact.contact);
+            tell(state, NotificationKind::OrderCancellationRefused, &about, at, || {
+                templates::order_cancellation_refused(fact)
+            })
+        }
+        Input::OrderCancellationRefused(_) => None,
         Input::OrderCancelled(fact) => {
             let about = About::order(&fact.order_id, &fact.customer_id, &fact.contact);
             tell(state, NotificationKind::OrderCancelled, &about, at, || templates::order_cancelled(fact))

@@ -6,9 +6,9 @@ runtime::says! {
     /// What notifications says.
     pub enum Event in "../../schemas" {
         events of "notifications" {
-            NotificationRequested = 1,
-            CustomerNotified = 1,
-            NotificationAbandoned = 1,
+            NotificationRequested = 2,
+            CustomerNotified = 2,
+            NotificationAbandoned = 2,
             NotificationsStopped = 1,
         }
     }
@@ -26,6 +26,10 @@ pub enum NotificationKind {
     OrderShipped,
     /// An order will not be fulfilled.
     OrderCancelled,
+    /// The courier does not take a parcel yet.
+    OrderDelayed,
+    /// It was too late to cancel an order.
+    OrderCancellationRefused,
     /// Something that a later version tells of.
     #[serde(other)]
     Unknown,

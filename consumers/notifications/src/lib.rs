@@ -1,6 +1,7 @@
 //! Notifications: owns what customers are told by mail. Key: the order, or the customer.
 //!
-//! - **Hears** customers: CustomerRegistered, CustomerForgotten · order-processor: OrderPaid, OrderShipped, OrderCancelled.
+//! - **Hears** customers: CustomerRegistered, CustomerForgotten · order-processor: OrderPaid, OrderDelayed, OrderShipped,
+//!   OrderCancelled, OrderCancellationRefused.
 //! - **Inbox** MailSent, MailRefused: what became of its mails.
 //! - **Says** NotificationRequested, then CustomerNotified or NotificationAbandoned; NotificationsStopped.
 //! - **Remembers** the mails that are due, and which notifications were answered.

@@ -11,7 +11,7 @@ runtime::hears! {
     /// What notifications hears.
     pub enum Input {
         events of "customers" { CustomerRegistered, CustomerForgotten }
-        events of "order-processor" { OrderPaid, OrderShipped, OrderCancelled }
+        events of "order-processor" { OrderPaid, OrderDelayed, OrderShipped, OrderCancellationRefused, OrderCancelled }
         inbox of "notifications" { MailSent, MailRefused }
     }
 }
@@ -22,7 +22,9 @@ pub fn entity_of(input: &Heard<Input>) -> Cow<'_, str> {
         Input::CustomerRegistered(fact) => &fact.customer_id,
         Input::CustomerForgotten(fact) => &fact.customer_id,
         Input::OrderPaid(fact) => &fact.order_id,
+        Input::OrderDelayed(fact) => &fact.order_id,
         Input::OrderShipped(fact) => &fact.order_id,
+        Input::OrderCancellationRefused(fact) => &fact.order_id,
         Input::OrderCancelled(fact) => &fact.order_id,
         Input::MailSent(_) | Input::MailRefused(_) => &input.key,
     })
@@ -88,6 +90,19 @@ pub struct OrderPaid {
     pub total: Money,
 }
 
+/// The courier has not taken the parcel of an order yet.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OrderDelayed {
+    /// The order.
+    pub order_id: String,
+    /// The customer who ordered.
+    pub customer_id: String,
+    /// How they are addressed.
+    pub contact: Contact,
+    /// What was ordered.
+    pub lines: Vec<OrderLine>,
+}
+
 /// The parcel of an order is with the courier.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct OrderShipped {
@@ -103,6 +118,34 @@ pub struct OrderShipped {
     pub carrier: String,
     /// The parcel's number with that courier.
     pub tracking_number: String,
+}
+
+/// An order goes on although somebody asked for its cancellation.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OrderCancellationRefused {
+    /// The order.
+    pub order_id: String,
+    /// The customer who ordered.
+    pub customer_id: String,
+    /// How they are addressed.
+    pub contact: Contact,
+    /// What was ordered.
+    pub lines: Vec<OrderLine>,
+    /// Who asked.
+    pub requested_by: CancelRequester,
+    /// What made it too late.
+    pub reason: String,
+}
+
+/// Who asked for a cancellation, as far as it decides who is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CancelRequester {
+    /// The customer.
+    Customer,
+    /// Anybody else: the customer knows of no request.
+    #[serde(other)]
+    Unknown,
 }
 
 /// An order will not be fulfilled.

@@ -1,7 +1,8 @@
 //! The mails themselves, one function per kind. Pure text: what comes from events is kept on its line, and nothing is interpreted.
 
 use crate::reads::{
-    CancelReason, Contact, CustomerRegistered, Money, OrderCancelled, OrderLine, OrderPaid, OrderShipped,
+    CancelReason, Contact, CustomerRegistered, Money, OrderCancellationRefused, OrderCancelled, OrderDelayed,
+    OrderLine, OrderPaid, OrderShipped,
 };
 
 /// A mail before it has an address.
@@ -25,11 +26,27 @@ pub fn order_paid(fact: &OrderPaid) -> Mail {
     Mail { subject: "We received your payment".to_owned(), body: letter(&fact.contact, &text, &fact.lines) }
 }
 
+/// The courier has not taken the parcel of an order yet.
+pub fn order_delayed(fact: &OrderDelayed) -> Mail {
+    let text = format!(
+        "the courier has not taken the parcel of your order {} yet. We keep trying; you need not do anything:",
+        line(&fact.order_id)
+    );
+    Mail { subject: "Your records are delayed".to_owned(), body: letter(&fact.contact, &text, &fact.lines) }
+}
+
 /// The parcel of an order is with the courier.
 pub fn order_shipped(fact: &OrderShipped) -> Mail {
     let (carrier, number) = (line(&fact.carrier), line(&fact.tracking_number));
     let text = format!("{carrier} has the parcel of your order {}; its number is {number}:", line(&fact.order_id));
     Mail { subject: "Your records are on their way".to_owned(), body: letter(&fact.contact, &text, &fact.lines) }
+}
+
+/// It was too late to cancel an order.
+pub fn order_cancellation_refused(fact: &OrderCancellationRefused) -> Mail {
+    let (order_id, reason) = (line(&fact.order_id), line(&fact.reason));
+    let text = format!("it was too late to cancel your order {order_id}: {reason}. It comes as you ordered it:");
+    Mail { subject: "Your order could not be cancelled".to_owned(), body: letter(&fact.contact, &text, &fact.lines) }
 }
 
 /// An order will not be fulfilled.

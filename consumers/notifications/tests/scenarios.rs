@@ -9,8 +9,8 @@ use notifications::{
     },
     inbox::{MailRefused, MailSent},
     reads::{
-        self, CancelReason, CustomerForgotten, CustomerRegistered, Input, Money, OrderCancelled, OrderLine, OrderPaid,
-        OrderShipped,
+        self, CancelReason, CancelRequester, CustomerForgotten, CustomerRegistered, Input, Money,
+        OrderCancellationRefused, OrderCancelled, OrderDelayed, OrderLine, OrderPaid, OrderShipped,
     },
 };
 use runtime::{
@@ -80,6 +80,32 @@ fn cancelled(reason: CancelReason) -> Heard<Input> {
     )
 }
 
+fn delayed() -> Heard<Input> {
+    heard(
+        ORDER,
+        OrderDelayed {
+            order_id: ORDER.to_owned(),
+            customer_id: CUSTOMER.to_owned(),
+            contact: contact(),
+            lines: lines(),
+        },
+    )
+}
+
+fn cancellation_refused(requested_by: CancelRequester) -> Heard<Input> {
+    heard(
+        ORDER,
+        OrderCancellationRefused {
+            order_id: ORDER.to_owned(),
+            customer_id: CUSTOMER.to_owned(),
+            contact: contact(),
+            lines: lines(),
+            requested_by,
+            reason: "the parcel is packed".to_owned(),
+        },
+    )
+}
+
 fn requested(kind: NotificationKind, subject: &str, body: &str) -> NotificationRequested {
     let about_order = kind != NotificationKind::Welcome;
     NotificationRequested {
@@ -129,6 +155,27 @@ fn a_registered_customer_is_welcomed() {
     let body = "Hello Inés Calderón,\n\nwelcome to MusicCorp. Please follow the link on your account page to verify this \
                 address.\n\nMusicCorp\n";
     tells(&registered(), &requested(NotificationKind::Welcome, "Welcome to MusicCorp", body));
+}
+
+#[test]
+fn a_delayed_order_is_told_of() {
+    let body = "Hello Inés Calderón,\n\nthe courier has not taken the parcel of your order order-1 yet. We keep trying; you need \
+                not do anything:\n\n  1 x Kind of Blue, Miles Davis\n  2 x Blue, Joni Mitchell\n\nMusicCorp\n";
+    tells(&delayed(), &requested(NotificationKind::OrderDelayed, "Your records are delayed", body));
+}
+
+#[test]
+fn a_customer_who_asked_too_late_is_told_why() {
+    let body = "Hello Inés Calderón,\n\nit was too late to cancel your order order-1: the parcel is packed. It comes as you \
+                ordered it:\n\n  1 x Kind of Blue, Miles Davis\n  2 x Blue, Joni Mitchell\n\nMusicCorp\n";
+    let subject = "Your order could not be cancelled";
+    let expected = requested(NotificationKind::OrderCancellationRefused, subject, body);
+    tells(&cancellation_refused(CancelRequester::Customer), &expected);
+}
+
+#[test]
+fn a_customer_who_asked_for_nothing_is_told_nothing() {
+    nothing_yet().when(&cancellation_refused(CancelRequester::Unknown)).then_nothing();
 }
 
 #[test]

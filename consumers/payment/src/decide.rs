@@ -1,41 +1,49 @@
-//! What payment decides. Pure: it reads its state and its input only.
+//! What payment decides. Pure: it reads its state, its input and its deadline only.
 //!
 //! Exactly one of PaymentDeclined, PaymentVoided and PaymentRefunded ends a cancelled order; the first definite answer of the
 //! gateway stands, and one that is not awaited changes nothing. An order that costs nothing is taken without asking the gateway
 //! (there is nothing to capture) and refunded without asking when cancelled, so that what is taken and what is refunded agree order
 //! by order; a negative amount is declined without asking, for a charge of it would pay the customer.
+//!
+//! A gateway that does not answer a charge in time is not waited for: PaymentAbandoned ends the order, not the payment, which ends
+//! when the gateway has said what became of the charge.
 
 use runtime::{Decision, Heard, TimestampMs};
 
 use crate::{
+    Payment,
     events::{
-        Event, Money, PaymentAwaited, PaymentDeclined, PaymentRefunded, PaymentRequested, PaymentTaken,
-        PaymentVoidRequested, PaymentVoided, RefundRequested,
+        CommandRefused, Event, Money, PaymentAbandoned, PaymentAwaited, PaymentDeclined, PaymentRefunded,
+        PaymentRequested, PaymentTaken, PaymentVoidRequested, PaymentVoided, RefundFailed, RefundRequested,
     },
     evolve::{State, Terms},
-    inbox::{Command, GatewayAnswered, GatewayOutcome},
+    inbox::{Command, GatewayAnswered, GatewayOutcome, RetryRefund},
     reads::{Input, OrderCancelled, OrderPlaced},
 };
 
 /// What stands for a payment and for a refund where nothing was to be paid.
 const NOTHING_TO_PAY: &str = "nothing-to-pay";
+/// Why a payment is abandoned, and what a refund of it gives as its reason.
+const NO_ANSWER: &str = "the gateway gave no definite answer in time";
 
 type Decided = Decision<Event, Command>;
 
 /// Decides what comes of an input.
 #[must_use]
-pub fn decide(state: &State, heard: &Heard<Input>) -> Decided {
+pub fn decide(payment: &Payment, state: &State, heard: &Heard<Input>) -> Decided {
     let at = heard.at_ms;
     match &heard.body {
-        Input::OrderPlaced(placed) => on_placed(state, placed, at),
-        Input::StockReserved(reserved) => on_stock_reserved(state, &reserved.order_id, at),
+        Input::OrderPlaced(placed) => on_placed(payment, state, placed, at),
+        Input::StockReserved(reserved) => on_stock_reserved(payment, state, &reserved.order_id, at),
         Input::OrderCancelled(cancelled) => on_cancelled(state, cancelled, at),
         Input::GatewayAnswered(answer) => on_answer(state, answer, at),
+        Input::TimerFired(timer) => on_timer(state, &heard.key, timer.due_at, at),
+        Input::RetryRefund(command) => retry_refund(state, command, at),
     }
 }
 
 /// The order and its reserved stock are awaited in either order; the first one heard is kept, the second one asks for the money.
-fn on_placed(state: &State, placed: &OrderPlaced, at: TimestampMs) -> Decided {
+fn on_placed(payment: &Payment, state: &State, placed: &OrderPlaced, at: TimestampMs) -> Decided {
     let terms = || Terms {
         customer_id: placed.customer_id.clone(),
         amount: placed.total.clone(),
@@ -50,12 +58,12 @@ fn on_placed(state: &State, placed: &OrderPlaced, at: TimestampMs) -> Decided {
             stock_reserved: false,
             occurred_at: at,
         }),
-        State::AwaitingOrder => ask_for_money(&placed.order_id, terms(), at),
+        State::AwaitingOrder => ask_for_money(payment, &placed.order_id, terms(), at),
         _ => Decided::nothing(),
     }
 }
 
-fn on_stock_reserved(state: &State, order_id: &str, at: TimestampMs) -> Decided {
+fn on_stock_reserved(payment: &Payment, state: &State, order_id: &str, at: TimestampMs) -> Decided {
     match state {
         State::Unheard => Decided::say(PaymentAwaited {
             order_id: order_id.to_owned(),
@@ -65,12 +73,12 @@ fn on_stock_reserved(state: &State, order_id: &str, at: TimestampMs) -> Decided 
             stock_reserved: true,
             occurred_at: at,
         }),
-        State::AwaitingStock(terms) => ask_for_money(order_id, terms.clone(), at),
+        State::AwaitingStock(terms) => ask_for_money(payment, order_id, terms.clone(), at),
         _ => Decided::nothing(),
     }
 }
 
-fn ask_for_money(order_id: &str, terms: Terms, at: TimestampMs) -> Decided {
+fn ask_for_money(payment: &Payment, order_id: &str, terms: Terms, at: TimestampMs) -> Decided {
     let Terms { customer_id, amount, payment_method } = terms;
     match amount.amount_minor {
         ..0 => declined(order_id, &customer_id, &amount, "the amount is negative", at),
@@ -82,7 +90,27 @@ fn ask_for_money(order_id: &str, terms: Terms, at: TimestampMs) -> Decided {
             payment_method,
             request_key: format!("charge-{order_id}"),
             occurred_at: at,
+            answer_by: Some(at.saturating_add(payment.charge_deadline_ms.into())),
         }),
+    }
+}
+
+/// The deadline of a charge. One of a charge that was answered meanwhile is none.
+fn on_timer(state: &State, order_id: &str, due_at: TimestampMs, at: TimestampMs) -> Decided {
+    match state {
+        State::Charging { terms: Terms { customer_id, amount, .. }, request_key, answer_by: Some(by) }
+            if *by == due_at =>
+        {
+            Decided::say(PaymentAbandoned {
+                order_id: order_id.to_owned(),
+                customer_id: customer_id.clone(),
+                amount: amount.clone(),
+                request_key: request_key.clone(),
+                reason: NO_ANSWER.to_owned(),
+                occurred_at: at,
+            })
+        }
+        _ => Decided::nothing(),
     }
 }
 
@@ -91,31 +119,41 @@ fn on_cancelled(state: &State, cancelled: &OrderCancelled, at: TimestampMs) -> D
     let (order_id, reason) = (&cancelled.order_id, &cancelled.detail);
     match state {
         State::Unheard | State::AwaitingStock(_) | State::AwaitingOrder => voided(order_id, reason, at),
-        State::Charging { request_key, .. } => Decided::say(PaymentVoidRequested {
-            order_id: order_id.clone(),
-            request_key: request_key.clone(),
-            reason: reason.clone(),
-            occurred_at: at,
-        }),
+        State::Charging { request_key, .. } | State::Abandoned { request_key, .. } => {
+            Decided::say(PaymentVoidRequested {
+                order_id: order_id.clone(),
+                request_key: request_key.clone(),
+                reason: reason.clone(),
+                occurred_at: at,
+            })
+        }
         State::Taken { amount, payment_id } if amount.amount_minor == 0 => {
             refunded(order_id, payment_id, amount, NOTHING_TO_PAY, at)
         }
-        State::Taken { amount, payment_id } => Decided::say(refund_requested(order_id, payment_id, amount, reason, at)),
-        State::Voiding { .. } | State::Refunding { .. } | State::Declined | State::Voided | State::Refunded => {
-            Decided::nothing()
-        }
+        State::Taken { amount, payment_id } => Decided::say(first_refund(order_id, payment_id, amount, reason, at)),
+        State::Voiding { .. }
+        | State::Refunding { .. }
+        | State::RefundRefused { .. }
+        | State::Declined
+        | State::Voided
+        | State::Refunded => Decided::nothing(),
     }
 }
 
 /// A definite answer about the request that is awaited. One about another request, or incomplete, changes nothing.
 fn on_answer(state: &State, answer: &GatewayAnswered, at: TimestampMs) -> Decided {
     match state {
-        State::Charging { terms, request_key } if *request_key == answer.request_key => on_charged(terms, answer, at),
-        State::Voiding { customer_id, amount, request_key, reason } if *request_key == answer.request_key => {
-            on_void_answered(customer_id, amount, reason, answer, at)
+        State::Charging { terms, request_key, .. } if *request_key == answer.request_key => {
+            on_charged(terms, answer, at)
         }
-        State::Refunding { amount, payment_id, request_key } if *request_key == answer.request_key => {
-            on_refunded(amount, payment_id, answer, at)
+        State::Voiding { customer_id, amount, request_key, reason } if *request_key == answer.request_key => {
+            on_late_answer(customer_id, amount, reason, answer, at)
+        }
+        State::Abandoned { customer_id, amount, request_key } if *request_key == answer.request_key => {
+            on_late_answer(customer_id, amount, NO_ANSWER, answer, at)
+        }
+        State::Refunding { amount, payment_id, request_key, attempt } if *request_key == answer.request_key => {
+            on_refund_answered(amount, payment_id, *attempt, answer, at)
         }
         _ => Decided::nothing(),
     }
@@ -134,8 +172,9 @@ fn on_charged(terms: &Terms, answer: &GatewayAnswered, at: TimestampMs) -> Decid
     }
 }
 
-/// The answer may be the charge's own, which was on its way: what counts is what became of the money.
-fn on_void_answered(
+/// The order is cancelled, or will be. The answer may be the charge's own, which was on its way: what counts is what became of
+/// the money.
+fn on_late_answer(
     customer_id: &str,
     amount: &Money,
     reason: &str,
@@ -145,17 +184,55 @@ fn on_void_answered(
     let order_id = &answer.order_id;
     match (answer.outcome, &answer.payment_id) {
         (GatewayOutcome::Captured, Some(payment_id)) => taken(order_id, customer_id, amount, payment_id, at)
-            .and_say(refund_requested(order_id, payment_id, amount, reason, at)),
+            .and_say(first_refund(order_id, payment_id, amount, reason, at)),
         (GatewayOutcome::Declined, _) => declined(order_id, customer_id, amount, reason_of(answer), at),
         (GatewayOutcome::Voided, _) => voided(order_id, reason, at),
         _ => Decided::nothing(),
     }
 }
 
-fn on_refunded(amount: &Money, payment_id: &str, answer: &GatewayAnswered, at: TimestampMs) -> Decided {
+fn on_refund_answered(
+    amount: &Money,
+    payment_id: &str,
+    attempt: i32,
+    answer: &GatewayAnswered,
+    at: TimestampMs,
+) -> Decided {
     match (answer.outcome, &answer.refund_id) {
         (GatewayOutcome::Refunded, Some(refund_id)) => refunded(&answer.order_id, payment_id, amount, refund_id, at),
+        (GatewayOutcome::Refused, _) => Decided::say(RefundFailed {
+            order_id: answer.order_id.clone(),
+            payment_id: payment_id.to_owned(),
+            amount: amount.clone(),
+            request_key: answer.request_key.clone(),
+            attempt,
+            reason: reason_of(answer).to_owned(),
+            occurred_at: at,
+        }),
         _ => Decided::nothing(),
+    }
+}
+
+/// Asks for a refused refund again, under a key of its own: the refusal of the one before is definite.
+fn retry_refund(state: &State, command: &RetryRefund, at: TimestampMs) -> Decided {
+    let order_id = &command.order_id;
+    let refused = |reason: &str| {
+        Decided::say(CommandRefused {
+            entity_id: order_id.clone(),
+            command: "RetryRefund".to_owned(),
+            reason: reason.to_owned(),
+            occurred_at: at,
+        })
+    };
+    match state {
+        State::RefundRefused { amount, payment_id, attempts } => {
+            let attempt = attempts.saturating_add(1);
+            let first = first_refund(order_id, payment_id, amount, "an operator asked for it again", at);
+            Decided::say(RefundRequested { request_key: format!("refund-{order_id}-{attempt}"), attempt, ..first })
+        }
+        State::Refunding { .. } => refused("the gateway is being asked for the refund"),
+        State::Refunded => refused("the money was paid back"),
+        _ => refused("no refund of this order was refused"),
     }
 }
 
@@ -193,13 +270,7 @@ fn refunded(order_id: &str, payment_id: &str, amount: &Money, refund_id: &str, a
     })
 }
 
-fn refund_requested(
-    order_id: &str,
-    payment_id: &str,
-    amount: &Money,
-    reason: &str,
-    at: TimestampMs,
-) -> RefundRequested {
+fn first_refund(order_id: &str, payment_id: &str, amount: &Money, reason: &str, at: TimestampMs) -> RefundRequested {
     RefundRequested {
         order_id: order_id.to_owned(),
         payment_id: payment_id.to_owned(),
@@ -207,6 +278,7 @@ fn refund_requested(
         request_key: format!("refund-{order_id}"),
         reason: reason.to_owned(),
         occurred_at: at,
+        attempt: 1,
     }
 }
 

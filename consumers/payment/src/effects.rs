@@ -55,13 +55,13 @@ impl runtime::Effect for Effect {
 #[must_use]
 pub fn pending(state: &State) -> Vec<Effect> {
     match state {
-        State::Charging { terms: Terms { amount, payment_method, .. }, request_key } => vec![Effect::Charge {
+        State::Charging { terms: Terms { amount, payment_method, .. }, request_key, .. } => vec![Effect::Charge {
             request_key: request_key.clone(),
             amount: amount.clone(),
             payment_method: payment_method.clone(),
         }],
         State::Voiding { request_key, .. } => vec![Effect::Void { charge_key: request_key.clone() }],
-        State::Refunding { amount, payment_id, request_key } => vec![Effect::Refund {
+        State::Refunding { amount, payment_id, request_key, .. } => vec![Effect::Refund {
             request_key: request_key.clone(),
             payment_id: payment_id.clone(),
             amount: amount.clone(),
@@ -77,6 +77,9 @@ pub struct Settings {
     /// Address of the payment gateway. [default: http://localhost:8090]
     #[arg(long, env = "DACAPO_GATEWAY_URL", value_name = "URL")]
     pub gateway_url: Option<String>,
+    /// How long the gateway may take to answer a charge before the payment is abandoned, in milliseconds. [default: 900000]
+    #[arg(long, env = "DACAPO_CHARGE_DEADLINE_MS", value_name = "MS")]
+    pub charge_deadline_ms: Option<u32>,
 }
 
 /// Where the simulated outside world stands.
@@ -152,6 +155,10 @@ fn answer(order_id: &str, request: GatewayRequest, key: &str, reply: &Reply) -> 
             refund_id = Some(id);
             (GatewayOutcome::Refunded, told)
         }
+        (GatewayRequest::Refund, GatewayReply::Refused { reason: why }) => {
+            reason = Some(why);
+            (GatewayOutcome::Refused, "refused".to_owned())
+        }
         _ => return Err(reply.unexpected()),
     };
     let (order_id, request_key) = (order_id.to_owned(), key.to_owned());
@@ -159,11 +166,11 @@ fn answer(order_id: &str, request: GatewayRequest, key: &str, reply: &Reply) -> 
     Ok(Answer { outcome: told, command: command.into() })
 }
 
-/// 402 says that a charge is declined and nothing else; all that went well is 200.
+/// 402 says that a charge is declined, 409 that a refund is refused, and nothing else; all that went well is 200.
 fn definite(reply: &Reply) -> Result<GatewayReply, Unanswered> {
     let definite = reply.json()?;
     match (reply.status(), &definite) {
-        (200, _) | (402, GatewayReply::Declined { .. }) => Ok(definite),
+        (200, _) | (402, GatewayReply::Declined { .. }) | (409, GatewayReply::Refused { .. }) => Ok(definite),
         _ => Err(reply.unexpected()),
     }
 }
@@ -206,5 +213,9 @@ enum GatewayReply {
     Voided,
     Refunded {
         refund_id: String,
+    },
+    Refused {
+        #[serde(default)]
+        reason: String,
     },
 }

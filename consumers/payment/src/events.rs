@@ -7,8 +7,9 @@ runtime::says! {
     /// What payment says.
     pub enum Event in "../../schemas" {
         events of "payment" {
-            PaymentAwaited = 1, PaymentRequested = 1, PaymentTaken = 1, PaymentDeclined = 1,
-            PaymentVoidRequested = 1, PaymentVoided = 1, RefundRequested = 1, PaymentRefunded = 1,
+            PaymentAwaited = 1, PaymentRequested = 2, PaymentTaken = 1, PaymentDeclined = 1, PaymentAbandoned = 1,
+            PaymentVoidRequested = 1, PaymentVoided = 1, RefundRequested = 2, PaymentRefunded = 1, RefundFailed = 1,
+            CommandRefused = 1,
         }
     }
 }
@@ -54,6 +55,8 @@ pub struct PaymentRequested {
     pub request_key: String,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
+    /// When the payment is abandoned if the gateway has not answered; `None` if it never is.
+    pub answer_by: Option<TimestampMs>,
 }
 
 /// The money was captured. An order that costs nothing is taken without asking the gateway.
@@ -81,6 +84,23 @@ pub struct PaymentDeclined {
     /// The amount, as the order states it.
     pub amount: Money,
     /// Why, as the gateway says it, or this service if it did not ask.
+    pub reason: String,
+    /// When it was decided, in milliseconds since the Unix epoch.
+    pub occurred_at: TimestampMs,
+}
+
+/// The gateway has not answered a charge in time; it is asked for no more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PaymentAbandoned {
+    /// The order.
+    pub order_id: String,
+    /// The customer.
+    pub customer_id: String,
+    /// The amount, as the order states it.
+    pub amount: Money,
+    /// The idempotency key of the charge.
+    pub request_key: String,
+    /// Why, for a person.
     pub reason: String,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
@@ -121,7 +141,33 @@ pub struct RefundRequested {
     pub amount: Money,
     /// The idempotency key of the refund.
     pub request_key: String,
-    /// Why the order was cancelled.
+    /// Why the order was cancelled, or that an operator asked for it again.
+    pub reason: String,
+    /// When it was decided, in milliseconds since the Unix epoch.
+    pub occurred_at: TimestampMs,
+    /// Which time it is asked for, counted from 1. The first version knew one time only.
+    #[serde(default = "first_attempt")]
+    pub attempt: i32,
+}
+
+fn first_attempt() -> i32 {
+    1
+}
+
+/// The gateway refuses to pay back. Each refused key is definite, so the next attempt under another one pays back once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefundFailed {
+    /// The order.
+    pub order_id: String,
+    /// The payment, as the gateway calls it.
+    pub payment_id: String,
+    /// The amount that is owed to the customer.
+    pub amount: Money,
+    /// The idempotency key of the refused refund.
+    pub request_key: String,
+    /// Which time it was asked for, counted from 1.
+    pub attempt: i32,
+    /// Why, as the gateway says it.
     pub reason: String,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
@@ -138,6 +184,19 @@ pub struct PaymentRefunded {
     pub amount: Money,
     /// The refund, as the gateway calls it; `nothing-to-pay` if nothing was.
     pub refund_id: String,
+    /// When it was decided, in milliseconds since the Unix epoch.
+    pub occurred_at: TimestampMs,
+}
+
+/// A command was refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommandRefused {
+    /// The order it was for.
+    pub entity_id: String,
+    /// The command's name.
+    pub command: String,
+    /// Why it was refused.
+    pub reason: String,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
 }

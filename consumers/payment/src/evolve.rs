@@ -2,28 +2,31 @@
 //!
 //! ```text
 //!          OrderPlaced                                        captured
-//! Unheard ────────────▶ AwaitingStock ─┐                ┌──────────────▶ Taken ──OrderCancelled──▶ Refunding
-//!    │    StockReserved                ├─▶ Charging ────┤                  ▲                          │ refunded
-//!    └────────────────▶ AwaitingOrder ─┘       │        └─▶ Declined       │ captured after all       ▼
-//!                                              │ OrderCancelled   ▲        │                       Refunded
-//!                                              ▼                  │        │
-//!                                           Voiding ──declined────┴────────┤
-//!                                              └──────voided──▶ Voided     └─ and RefundRequested with it
+//! Unheard ────────────▶ AwaitingStock ─┐                ┌──────────────▶ Taken ──OrderCancelled──▶ Refunding ◀─RetryRefund─┐
+//!    │    StockReserved                ├─▶ Charging ────┤                  ▲                          │ │ refused           │
+//!    └────────────────▶ AwaitingOrder ─┘     │ │        └─▶ Declined       │ captured after all       │ └─────▶ RefundRefused
+//!                                  too late  │ │ OrderCancelled   ▲        │                          ▼
+//!                             Abandoned ◀────┘ ▼                  │        │                       Refunded
+//!                                └─OrderCan──▶ Voiding ──declined─┴────────┤
+//!                                  celled         └───voided──▶ Voided     └─ and RefundRequested with it
 //!
-//! OrderCancelled in Unheard, AwaitingStock, AwaitingOrder: Voided.
+//! OrderCancelled in Unheard, AwaitingStock, AwaitingOrder: Voided. A late answer in Abandoned: as in Voiding.
 //! ```
 //!
 //! | event | legal in | leads to |
 //! |---|---|---|
 //! | PaymentAwaited | Unheard | AwaitingStock if it carries the order's terms, else AwaitingOrder |
 //! | PaymentRequested | AwaitingStock, AwaitingOrder | Charging |
-//! | PaymentTaken | Charging, Voiding; if nothing is to be paid AwaitingStock, AwaitingOrder | Taken |
-//! | PaymentDeclined | Charging, Voiding; if the amount is negative AwaitingStock, AwaitingOrder | Declined |
-//! | PaymentVoidRequested | Charging | Voiding |
-//! | PaymentVoided | Unheard, AwaitingStock, AwaitingOrder, Voiding | Voided |
-//! | RefundRequested | Taken | Refunding |
+//! | PaymentAbandoned | Charging | Abandoned |
+//! | PaymentTaken | Charging, Abandoned, Voiding; if nothing is to be paid AwaitingStock, AwaitingOrder | Taken |
+//! | PaymentDeclined | Charging, Abandoned, Voiding; if the amount is negative AwaitingStock, AwaitingOrder | Declined |
+//! | PaymentVoidRequested | Charging, Abandoned | Voiding |
+//! | PaymentVoided | Unheard, AwaitingStock, AwaitingOrder, Abandoned, Voiding | Voided |
+//! | RefundRequested | Taken, RefundRefused | Refunding |
+//! | RefundFailed | Refunding | RefundRefused |
 //! | PaymentRefunded | Refunding; Taken if nothing was paid | Refunded |
 
+use runtime::TimestampMs;
 use serde::{Deserialize, Serialize};
 
 use crate::events::{Event, Money, PaymentAwaited};
@@ -42,6 +45,17 @@ pub enum State {
     Charging {
         /// What it is asked.
         terms: Terms,
+        /// The charge's idempotency key.
+        request_key: String,
+        /// When it is abandoned, if ever.
+        answer_by: Option<TimestampMs>,
+    },
+    /// The gateway has not answered in time and is not asked any more; the order will be cancelled.
+    Abandoned {
+        /// Who would pay.
+        customer_id: String,
+        /// What would be paid.
+        amount: Money,
         /// The charge's idempotency key.
         request_key: String,
     },
@@ -71,6 +85,17 @@ pub enum State {
         payment_id: String,
         /// The refund's idempotency key.
         request_key: String,
+        /// Which time it is asked.
+        attempt: i32,
+    },
+    /// The gateway refuses to pay back; an operator is needed.
+    RefundRefused {
+        /// How much.
+        amount: Money,
+        /// The gateway's name for the payment.
+        payment_id: String,
+        /// How many times it was asked.
+        attempts: i32,
     },
     /// Ended: declined.
     Declined,
@@ -103,6 +128,12 @@ pub fn evolve(state: State, event: &Event) -> State {
                 payment_method: e.payment_method.clone(),
             },
             request_key: e.request_key.clone(),
+            answer_by: e.answer_by,
+        },
+        Event::PaymentAbandoned(e) => State::Abandoned {
+            customer_id: e.customer_id.clone(),
+            amount: e.amount.clone(),
+            request_key: e.request_key.clone(),
         },
         Event::PaymentTaken(e) => State::Taken { amount: e.amount.clone(), payment_id: e.payment_id.clone() },
         Event::PaymentVoidRequested(e) => void_requested(state, &e.reason),
@@ -110,10 +141,15 @@ pub fn evolve(state: State, event: &Event) -> State {
             amount: e.amount.clone(),
             payment_id: e.payment_id.clone(),
             request_key: e.request_key.clone(),
+            attempt: e.attempt,
         },
+        Event::RefundFailed(e) => {
+            State::RefundRefused { amount: e.amount.clone(), payment_id: e.payment_id.clone(), attempts: e.attempt }
+        }
         Event::PaymentDeclined(_) => State::Declined,
         Event::PaymentVoided(_) => State::Voided,
         Event::PaymentRefunded(_) => State::Refunded,
+        Event::CommandRefused(_) => state,
     }
 }
 
@@ -130,7 +166,8 @@ fn awaited(event: &PaymentAwaited) -> State {
 
 fn void_requested(state: State, reason: &str) -> State {
     match state {
-        State::Charging { terms: Terms { customer_id, amount, .. }, request_key } => {
+        State::Charging { terms: Terms { customer_id, amount, .. }, request_key, .. }
+        | State::Abandoned { customer_id, amount, request_key } => {
             State::Voiding { customer_id, amount, request_key, reason: reason.to_owned() }
         }
         other => other,

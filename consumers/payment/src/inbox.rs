@@ -1,11 +1,11 @@
-//! What enters payment's own inbox: the gateway's definite answers, which are facts.
+//! What enters payment's own inbox: the gateway's definite answers, which are facts, and what operators ask for.
 
 use serde::{Deserialize, Serialize};
 
 runtime::says! {
-    /// What payment sends to its own inbox.
+    /// What payment sends to its own inbox, and what operators put there.
     pub enum Command in "../../schemas" {
-        inbox of "payment" { GatewayAnswered = 1 }
+        inbox of "payment" { GatewayAnswered = 2, RetryRefund = 1 }
     }
 }
 
@@ -36,6 +36,8 @@ pub enum GatewayOutcome {
     Voided,
     /// The money was paid back.
     Refunded,
+    /// The money will not be paid back under this key.
+    Refused,
     /// An answer that this build does not know.
     #[serde(other)]
     Unknown,
@@ -56,6 +58,13 @@ pub struct GatewayAnswered {
     pub payment_id: Option<String>,
     /// The refund, if refunded.
     pub refund_id: Option<String>,
-    /// Why, if declined.
+    /// Why, if declined or refused.
     pub reason: Option<String>,
+}
+
+/// An operator wants a refused refund to be asked for again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetryRefund {
+    /// The order.
+    pub order_id: String,
 }

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | key | the order |
 //! | hears | order-processor: OrderPlaced, OrderCancelled; warehouse: StockReserved |
-//! | inbox | from the gateway: GatewayAnswered |
-//! | says | PaymentAwaited, PaymentRequested, PaymentTaken, PaymentDeclined, PaymentVoidRequested, PaymentVoided, RefundRequested, PaymentRefunded |
+//! | inbox | from the gateway: GatewayAnswered; its timers; operator: RetryRefund |
+//! | says | PaymentAwaited, PaymentRequested, PaymentTaken, PaymentDeclined, PaymentAbandoned, PaymentVoidRequested, PaymentVoided, RefundRequested, PaymentRefunded, RefundFailed, CommandRefused |
 //! | remembers | where the payment stands and what the next step needs of it; of an ended one only how it ended |
 //! | undoes | on OrderCancelled: what is captured is refunded, what is asked is voided, what is neither ends at once |
 //! | personal data | none but the customer's id and the token of the means of payment, in PaymentAwaited and PaymentRequested |
@@ -23,12 +23,12 @@ pub mod reads;
 use std::borrow::Cow;
 
 use runtime::{
-    Config, Decider, Decision, Heard,
+    Config, Decider, Decision, Heard, TimestampMs,
     service::{self, Running, StartError},
 };
 
 use crate::{
-    effects::{Effect, Gateway},
+    effects::{Effect, Gateway, Settings},
     events::Event,
     evolve::State,
     inbox::Command,
@@ -36,8 +36,25 @@ use crate::{
 };
 
 /// The payment service.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Payment;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Payment {
+    /// How long the gateway may take to answer a charge before the payment is abandoned, in milliseconds.
+    pub charge_deadline_ms: u32,
+}
+
+impl Default for Payment {
+    fn default() -> Self {
+        Self { charge_deadline_ms: 15 * 60 * 1_000 }
+    }
+}
+
+impl Payment {
+    /// The service with the deadline that the settings give.
+    #[must_use]
+    pub fn of(settings: &Settings) -> Self {
+        settings.charge_deadline_ms.map_or_else(Self::default, |charge_deadline_ms| Self { charge_deadline_ms })
+    }
+}
 
 impl Decider for Payment {
     const NAME: &'static str = "payment";
@@ -49,11 +66,11 @@ impl Decider for Payment {
     type Effect = Effect;
 
     fn entity<'a>(&self, input: &'a Heard<Input>) -> Cow<'a, str> {
-        Cow::Borrowed(reads::entity(&input.body))
+        reads::entity(input)
     }
 
     fn decide(&self, state: &State, input: &Heard<Input>) -> Decision<Event, Command> {
-        decide::decide(state, input)
+        decide::decide(self, state, input)
     }
 
     fn evolve(&self, state: State, event: &Event) -> State {
@@ -63,12 +80,19 @@ impl Decider for Payment {
     fn pending(&self, state: &State) -> Vec<Effect> {
         effects::pending(state)
     }
+
+    fn wake_at(&self, state: &State) -> Option<TimestampMs> {
+        match state {
+            State::Charging { answer_by, .. } => *answer_by,
+            _ => None,
+        }
+    }
 }
 
 /// Starts the service.
 ///
 /// # Errors
 /// Something that waiting does not resolve keeps it from starting.
-pub async fn service(config: Config, gateway: Gateway) -> Result<Running, StartError> {
-    service::start(config, Payment, gateway, axum::Router::new()).await
+pub async fn service(config: Config, payment: Payment, gateway: Gateway) -> Result<Running, StartError> {
+    service::start(config, payment, gateway, axum::Router::new()).await
 }

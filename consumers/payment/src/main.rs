@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
-use payment::effects::{Gateway, Settings};
+use payment::{
+    Payment,
+    effects::{Gateway, Settings},
+};
 
 fn main() -> ExitCode {
     runtime::service::run("payment", |config, settings: Settings| async move {
-        Ok(payment::service(config, Gateway::of(&settings)?).await?)
+        Ok(payment::service(config, Payment::of(&settings), Gateway::of(&settings)?).await?)
     })
 }

@@ -1,15 +1,22 @@
 //! What payment hears, each record with only the fields it uses. What becomes of it stands in `decide`.
 
+use std::borrow::Cow;
+
+use runtime::{Heard, TimerFired};
 use serde::Deserialize;
 
-use crate::{events::Money, inbox::GatewayAnswered};
+use crate::{
+    events::Money,
+    inbox::{GatewayAnswered, RetryRefund},
+};
 
 runtime::hears! {
     /// What payment hears.
     pub enum Input {
         events of "order-processor" { OrderPlaced, OrderCancelled }
         events of "warehouse" { StockReserved }
-        inbox of "payment" { GatewayAnswered }
+        inbox of "payment" { GatewayAnswered, RetryRefund }
+        inbox of "runtime" { TimerFired }
     }
 }
 
@@ -42,13 +49,15 @@ pub struct StockReserved {
     pub order_id: String,
 }
 
-/// The order an input is about.
+/// The order an input is about. A timer comes under the key of the order that asked to be woken.
 #[must_use]
-pub fn entity(input: &Input) -> &str {
-    match input {
+pub fn entity(input: &Heard<Input>) -> Cow<'_, str> {
+    Cow::Borrowed(match &input.body {
         Input::OrderPlaced(of) => &of.order_id,
         Input::OrderCancelled(of) => &of.order_id,
         Input::StockReserved(of) => &of.order_id,
         Input::GatewayAnswered(of) => &of.order_id,
-    }
+        Input::RetryRefund(of) => &of.order_id,
+        Input::TimerFired(_) => &input.key,
+    })
 }

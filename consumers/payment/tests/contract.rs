@@ -11,6 +11,11 @@ fn every_version_of_what_is_heard_is_understood() {
 }
 
 #[test]
+fn every_version_of_what_was_said_is_understood() {
+    contract::reads::<Event>(SCHEMAS);
+}
+
+#[test]
 fn every_event_is_written_as_its_schema_has_it() {
     contract::writes::<Event>(SCHEMAS);
 }

@@ -80,6 +80,21 @@ async fn a_refund_is_asked_for_the_payment_and_made() {
 }
 
 #[tokio::test]
+async fn a_refund_may_be_refused() {
+    for status in [409, 200] {
+        let (_, url) = FarEnd::replying(&[(status, r#"{"status":"refused","reason":"the card is closed"}"#)]).await;
+        let expected = GatewayAnswered {
+            request_key: REFUND.to_owned(),
+            outcome: GatewayOutcome::Refused,
+            reason: Some("the card is closed".to_owned()),
+            ..answered(GatewayRequest::Refund)
+        };
+        let expected = Answer { outcome: "refused".to_owned(), command: expected.into() };
+        assert_eq!(perform(&url, refund()).await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_gateway_that_answers_twice_gives_the_same_answer() {
     let (gateway, url) = FarEnd::replying(&[(200, CAPTURED)]).await;
     let (first, second) = (perform(&url, charge()).await.unwrap(), perform(&url, charge()).await.unwrap());
@@ -103,6 +118,7 @@ async fn anything_else_is_no_answer() {
         (402, CAPTURED),
         (402, "payment required"),
         (409, r#"{"status":"refused"}"#),
+        (409, DECLINED),
         (400, DECLINED),
         (500, CAPTURED),
         (502, DECLINED),
@@ -121,7 +137,6 @@ async fn anything_else_is_no_answer() {
         (402, DECLINED),
         (200, r#"{"status":"refunded"}"#),
         (200, r#"{"status":"refunded","refund_id":""}"#),
-        (409, r#"{"status":"refused","reason":"no such payment"}"#),
         (503, REFUNDED),
     ] {
         let (_, url) = FarEnd::replying(&[(status, reply)]).await;

@@ -1,6 +1,7 @@
 //! Random interleavings of every fact, every answer and their repeats, against a model of a gateway that keeps its promises:
-//! one outcome per key, nothing captured after a void. Whatever the order, money is taken at most once, a cancelled order ends
-//! exactly once, and what the gateway kept is what the customer owes.
+//! one outcome per key, nothing captured after a void. It may refuse refunds, and its answers may come after the deadline. The
+//! owner of the order cancels what is abandoned, and an operator asks for a refused refund again. Whatever the order, money is
+//! taken at most once, a cancelled order ends exactly once, and what the gateway kept is what the customer owes.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +10,17 @@ use payment::{
     effects::Effect,
     events::{Event, Money},
     evolve::State,
-    inbox::{GatewayAnswered, GatewayOutcome, GatewayRequest},
+    inbox::{GatewayAnswered, GatewayOutcome, GatewayRequest, RetryRefund},
     reads::{Input, OrderCancelled, OrderPlaced, StockReserved},
 };
 use proptest::prelude::*;
 use runtime::{
-    Decider, Effect as _,
+    Decider, Effect as _, TimerFired,
     testing::{NOW_MS, heard_at},
 };
 
 const ORDER: &str = "order-1";
+const PAYMENT: Payment = Payment { charge_deadline_ms: 1_000 };
 
 /// One step of a schedule. The number chooses among what there is to choose from.
 #[derive(Debug, Clone)]
@@ -49,10 +51,13 @@ proptest! {
     fn money_is_taken_once_and_a_cancelled_order_ends_once(
         schedule in prop::collection::vec(step(), 0..40),
         cancelled: bool,
+        too_late: bool,
         gateway_declines: bool,
+        refusals in 0..3_usize,
         amount_minor in prop_oneof![Just(0_i64), Just(-5), 1..10_000_i64],
     ) {
-        let mut world = World::new(cancelled, gateway_declines, amount_minor);
+        let mut world = World::new(cancelled, too_late, amount_minor);
+        world.gateway = Gateway { declines: gateway_declines, refusals, ..Gateway::default() };
         for step in &schedule {
             world.take(step);
             world.check_at_every_moment()?;
@@ -73,7 +78,7 @@ struct World {
 }
 
 impl World {
-    fn new(cancelled: bool, declines: bool, amount_minor: i64) -> Self {
+    fn new(cancelled: bool, too_late: bool, amount_minor: i64) -> Self {
         let total = Money { amount_minor, currency: "EUR".to_owned() };
         let (order_id, customer_id) = (ORDER.to_owned(), "customer-1".to_owned());
         let payment_method = "card-ok".to_owned();
@@ -84,7 +89,10 @@ impl World {
         if cancelled {
             facts.push(OrderCancelled { order_id, detail: "out of stock".to_owned() }.into());
         }
-        let gateway = Gateway { declines, by_key: BTreeMap::new() };
+        if too_late {
+            facts.push(TimerFired { due_at: NOW_MS + i64::from(PAYMENT.charge_deadline_ms) }.into());
+        }
+        let gateway = Gateway::default();
         Self { state: State::default(), events: vec![], facts, launched: vec![], answers: vec![], gateway }
     }
 
@@ -92,7 +100,7 @@ impl World {
         match step {
             Step::Hear(at) => self.hear(self.facts[at % self.facts.len()].clone()),
             Step::Launch(at) => {
-                let pending = Payment.pending(&self.state);
+                let pending = PAYMENT.pending(&self.state);
                 self.launched.extend(chosen(&pending, *at).cloned());
             }
             Step::Reach(at) => {
@@ -109,11 +117,11 @@ impl World {
 
     /// Everything that is still to come comes, and the gateway answers all that it is asked.
     fn settle(&mut self) {
-        for fact in self.facts.clone() {
-            self.hear(fact);
-        }
-        for _ in 0..4 {
-            for effect in Payment.pending(&self.state) {
+        for _ in 0..8 {
+            for fact in self.facts.clone() {
+                self.hear(fact);
+            }
+            for effect in PAYMENT.pending(&self.state) {
                 let answer = self.gateway.asked(&effect);
                 self.hear(answer.into());
             }
@@ -124,10 +132,18 @@ impl World {
     }
 
     fn hear(&mut self, input: Input) {
-        let decision = Payment.decide(&self.state, &heard_at(NOW_MS, ORDER, input));
+        let decision = PAYMENT.decide(&self.state, &heard_at(NOW_MS, ORDER, input));
         assert!(decision.sends.is_empty(), "payment has one kind of entity, so nobody to send to");
         for event in decision.events {
-            self.state = Payment.evolve(std::mem::take(&mut self.state), &event);
+            self.state = PAYMENT.evolve(std::mem::take(&mut self.state), &event);
+            let order_id = ORDER.to_owned();
+            match &event {
+                Event::PaymentAbandoned(abandoned) => {
+                    self.facts.push(OrderCancelled { order_id, detail: abandoned.reason.clone() }.into());
+                }
+                Event::RefundFailed(_) => self.facts.push(RetryRefund { order_id }.into()),
+                _ => {}
+            }
             self.events.push(event);
         }
     }
@@ -145,15 +161,18 @@ impl World {
     fn check_at_every_moment(&self) -> Result<(), TestCaseError> {
         prop_assert!(self.said(|event| matches!(event, Event::PaymentRequested(_))) <= 1);
         prop_assert!(self.said(|event| matches!(event, Event::PaymentTaken(_))) <= 1, "taken twice: {:?}", self.events);
-        prop_assert!(self.said(|event| matches!(event, Event::RefundRequested(_))) <= 1);
+        prop_assert!(self.said(|event| matches!(event, Event::PaymentAbandoned(_))) <= 1);
+        let refused = self.said(|event| matches!(event, Event::RefundFailed(_)));
+        prop_assert!(self.said(|event| matches!(event, Event::RefundRequested(_))) <= 1 + refused);
         prop_assert!(self.ends() <= 1, "ended twice: {:?}", self.events);
         Ok(())
     }
 
     fn check_in_the_end(&self, cancelled: bool, declines: bool, amount: i64) -> Result<(), TestCaseError> {
-        prop_assert!(Payment.pending(&self.state).is_empty(), "still pending in {:?}", self.state);
+        prop_assert!(PAYMENT.pending(&self.state).is_empty(), "still pending in {:?}", self.state);
         let refused = amount < 0 || (declines && amount > 0);
-        let ended = cancelled || refused;
+        let abandoned = self.said(|event| matches!(event, Event::PaymentAbandoned(_))) > 0;
+        let ended = cancelled || refused || abandoned;
         prop_assert_eq!(self.ends(), usize::from(ended), "{:?}", self.events);
         let owed = if ended { 0 } else { amount };
         prop_assert_eq!(self.gateway.kept(), owed, "the gateway keeps what the customer owes");
@@ -176,8 +195,11 @@ fn chosen<T>(from: &[T], at: usize) -> Option<&T> {
 }
 
 /// A gateway that gives one outcome per key, for ever.
+#[derive(Default)]
 struct Gateway {
     declines: bool,
+    /// How many refunds it refuses before it makes one.
+    refusals: usize,
     by_key: BTreeMap<String, (GatewayOutcome, i64)>,
 }
 
@@ -194,7 +216,13 @@ impl Gateway {
             }
             Effect::Void { charge_key } => (GatewayRequest::Void, charge_key, (GatewayOutcome::Voided, 0)),
             Effect::Refund { request_key, amount, .. } => {
-                (GatewayRequest::Refund, request_key, (GatewayOutcome::Refunded, -amount.amount_minor))
+                let refused = self.by_key.values().filter(|(outcome, _)| *outcome == GatewayOutcome::Refused).count();
+                let outcome = if refused < self.refusals {
+                    (GatewayOutcome::Refused, 0)
+                } else {
+                    (GatewayOutcome::Refunded, -amount.amount_minor)
+                };
+                (GatewayRequest::Refund, request_key, outcome)
             }
         };
         assert!(!effect.key().is_empty());

@@ -9,16 +9,17 @@ use payment::{
     reads::{Input, OrderCancelled, OrderPlaced, StockReserved},
 };
 use runtime::{
-    Decider, Effect as _, Heard,
+    Decider, Decision, Effect as _, Heard, TimerFired,
     testing::{NOW_MS, Scenario, heard, in_every_pairwise_order},
 };
 
 const ORDER: &str = "order-1";
 const CHARGE: &str = "charge-order-1";
 const REFUND: &str = "refund-order-1";
+const DEADLINE: i64 = NOW_MS + 15 * 60 * 1_000;
 
 fn an_order() -> Scenario<Payment> {
-    Scenario::of(Payment)
+    Scenario::of(Payment::default())
 }
 
 // ── asked for ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,6 +142,110 @@ fn an_answer_without_the_name_of_the_payment_leaves_the_question_open() {
     an_order().given(refunding()).when(&hear(nameless)).then_nothing().then_pending([refund()]);
 }
 
+// ── not answered in time ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_charge_that_is_not_answered_in_time_is_abandoned_and_asked_for_no_more() {
+    let waiting = an_order().given(charging());
+    assert_eq!(waiting.wake_at(), Some(DEADLINE));
+    let abandoned = waiting.when(&timer(DEADLINE)).then([abandoned()]).then_pending([]).and();
+    assert_eq!(abandoned.wake_at(), None);
+}
+
+#[test]
+fn a_deadline_counts_from_the_request_and_is_the_service_s() {
+    let hasty = Scenario::of(Payment { charge_deadline_ms: 1_500 });
+    let by = PaymentRequested { answer_by: Some(NOW_MS + 1_500), ..requested() };
+    hasty.given([awaited_with_terms()]).when(&reserved()).then([by]);
+}
+
+#[test]
+fn a_deadline_that_is_not_awaited_changes_nothing() {
+    for story in [vec![], charging(), taken_story(), voiding(), refunding(), and(charging(), declined("no"))] {
+        an_order().given(story).when(&timer(NOW_MS)).then_nothing();
+    }
+    for story in [taken_story(), voiding(), and(charging(), declined("no")), and(charging(), abandoned())] {
+        an_order().given(story).when(&timer(DEADLINE)).then_nothing();
+    }
+    let of_old = PaymentRequested { answer_by: None, ..requested() };
+    let waiting = an_order().given([Event::from(awaited_with_terms()), of_old.into()]);
+    assert_eq!(waiting.wake_at(), None);
+    waiting.when(&timer(DEADLINE)).then_nothing().then_pending([charge()]);
+}
+
+#[test]
+fn an_abandoned_charge_of_a_cancelled_order_is_voided_under_the_same_key() {
+    an_order()
+        .given(and(charging(), abandoned()))
+        .when(&cancelled())
+        .then([void_requested()])
+        .then_pending([void()])
+        .and()
+        .when(&gateway_voided())
+        .then([voided()])
+        .then_pending([]);
+}
+
+#[test]
+fn a_late_answer_to_an_abandoned_charge_is_cleared_up() {
+    let late = || an_order().given(and(charging(), abandoned()));
+    let why = "the gateway gave no definite answer in time".to_owned();
+    late()
+        .when(&captured(GatewayRequest::Charge))
+        .then([Event::from(taken()), RefundRequested { reason: why.clone(), ..refund_requested() }.into()])
+        .then_pending([refund()])
+        .and()
+        .when(&cancelled())
+        .then_nothing();
+    late().when(&gateway_declined(GatewayRequest::Charge)).then([declined("insufficient funds")]).then_pending([]);
+    late().when(&gateway_voided()).then([PaymentVoided { reason: why, ..voided() }]).then_pending([]);
+}
+
+// ── a refund that is refused ────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_refused_refund_waits_for_a_person() {
+    an_order().given(refunding()).when(&refund_refused(REFUND)).then([refund_failed(REFUND, 1)]).then_pending([]);
+}
+
+#[test]
+fn an_operator_asks_for_a_refused_refund_again_under_a_key_of_its_own() {
+    let again = "refund-order-1-2";
+    let asked = RefundRequested {
+        request_key: again.to_owned(),
+        attempt: 2,
+        reason: "an operator asked for it again".to_owned(),
+        ..refund_requested()
+    };
+    let effect = Effect::Refund { request_key: again.to_owned(), payment_id: "pay-1".to_owned(), amount: amount() };
+    let failed = an_order().given(and(refunding(), refund_failed(REFUND, 1)));
+    assert_eq!(Payment::default().decide(failed.state(), &retry_refund()), Decision::say(asked));
+    let retried = failed.given_heard(&retry_refund());
+    assert_eq!(retried.pending(), [effect]);
+    retried.clone().when(&refund_refused(REFUND)).then_nothing();
+    retried.clone().when(&refund_refused(again)).then([refund_failed(again, 2)]);
+    let paid_back = GatewayAnswered { request_key: again.to_owned(), ..refunded_answer() };
+    retried.when(&hear(paid_back)).then([payment_refunded()]).then_pending([]);
+}
+
+#[test]
+fn a_retry_of_what_was_not_refused_is_refused() {
+    let refused = |story: Vec<Event>, reason: &str| {
+        let expected = CommandRefused {
+            entity_id: order(),
+            command: "RetryRefund".to_owned(),
+            reason: reason.to_owned(),
+            occurred_at: NOW_MS,
+        };
+        an_order().given(story).when(&retry_refund()).then([expected]);
+    };
+    for story in [vec![], charging(), taken_story(), voiding(), and(charging(), abandoned())] {
+        refused(story, "no refund of this order was refused");
+    }
+    refused(refunding(), "the gateway is being asked for the refund");
+    refused(and(refunding(), payment_refunded()), "the money was paid back");
+}
+
 // ── cancelled ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
@@ -233,6 +338,12 @@ fn facts_end_alike_in_every_order() {
         (after.state().clone(), after.pending())
     };
     in_every_pairwise_order(&an_order(), &[placed(6497), reserved(), cancelled()], settled);
+    // The gateway never got the charge, whoever is first: the cancel, or the deadline.
+    in_every_pairwise_order(&an_order().given(charging()), &[timer(DEADLINE), cancelled()], settled);
+    let late = [timer(DEADLINE), cancelled(), captured(GatewayRequest::Charge)];
+    in_every_pairwise_order(&an_order().given(charging()), &late, |scenario| {
+        scenario.clone().given_heard(&refunded()).state().clone()
+    });
 }
 
 #[test]
@@ -244,8 +355,8 @@ fn a_charge_and_its_void_are_told_apart() {
 
 #[test]
 fn everything_heard_is_about_the_order_it_names() {
-    for input in [placed(1), reserved(), cancelled(), refunded()] {
-        assert_eq!(Payment.entity(&input), ORDER);
+    for input in [placed(1), reserved(), cancelled(), refunded(), retry_refund(), timer(1)] {
+        assert_eq!(Payment::default().entity(&input), ORDER);
     }
 }
 
@@ -306,13 +417,34 @@ fn gateway_voided() -> Heard<Input> {
     hear(GatewayAnswered { outcome: GatewayOutcome::Voided, ..answer(GatewayRequest::Void) })
 }
 
-fn refunded() -> Heard<Input> {
-    hear(GatewayAnswered {
+fn refunded_answer() -> GatewayAnswered {
+    GatewayAnswered {
         request_key: REFUND.to_owned(),
         outcome: GatewayOutcome::Refunded,
         refund_id: Some("ref-1".to_owned()),
         ..answer(GatewayRequest::Refund)
+    }
+}
+
+fn refunded() -> Heard<Input> {
+    hear(refunded_answer())
+}
+
+fn refund_refused(request_key: &str) -> Heard<Input> {
+    hear(GatewayAnswered {
+        request_key: request_key.to_owned(),
+        outcome: GatewayOutcome::Refused,
+        reason: Some("the card is closed".to_owned()),
+        ..answer(GatewayRequest::Refund)
     })
+}
+
+fn retry_refund() -> Heard<Input> {
+    hear(RetryRefund { order_id: order() })
+}
+
+fn timer(due_at: i64) -> Heard<Input> {
+    hear(TimerFired { due_at })
 }
 
 fn charge() -> Effect {
@@ -356,6 +488,30 @@ fn requested() -> PaymentRequested {
         amount: amount(),
         payment_method: "card-ok".to_owned(),
         request_key: CHARGE.to_owned(),
+        occurred_at: NOW_MS,
+        answer_by: Some(DEADLINE),
+    }
+}
+
+fn abandoned() -> PaymentAbandoned {
+    PaymentAbandoned {
+        order_id: order(),
+        customer_id: "customer-1".to_owned(),
+        amount: amount(),
+        request_key: CHARGE.to_owned(),
+        reason: "the gateway gave no definite answer in time".to_owned(),
+        occurred_at: NOW_MS,
+    }
+}
+
+fn refund_failed(request_key: &str, attempt: i32) -> RefundFailed {
+    RefundFailed {
+        order_id: order(),
+        payment_id: "pay-1".to_owned(),
+        amount: amount(),
+        request_key: request_key.to_owned(),
+        attempt,
+        reason: "the card is closed".to_owned(),
         occurred_at: NOW_MS,
     }
 }
@@ -401,6 +557,7 @@ fn refund_requested() -> RefundRequested {
         request_key: REFUND.to_owned(),
         reason: "out of stock".to_owned(),
         occurred_at: NOW_MS,
+        attempt: 1,
     }
 }
 

@@ -1,22 +1,25 @@
-//! What the warehouse decides: which of its two kinds of entity an input is for. Pure: it reads its state and its input only.
+//! What the warehouse decides: which of its two kinds of entity an input is for. Pure: it reads its state, its input and how
+//! patient it is with the courier.
 //!
 //! Facts are never refused and may come in any order; an order or item that cannot use one yet says an event that keeps it, one
-//! that can no longer use it says nothing. `ReceiveGoods` is the only command from outside, so the only one that is refused.
+//! that can no longer use it says nothing. `ReceiveGoods` and `RetryDispatch` are the only commands from outside, so the only ones that are refused.
 
+mod cancellation;
+mod dispatch;
 mod fulfilment;
 mod release;
 mod stock_item;
 
 use runtime::{Decision, Heard};
 
-use crate::{events::Event, evolve::State, inbox::Command, reads::Input};
+use crate::{Warehouse, events::Event, evolve::State, inbox::Command, reads::Input};
 
 /// What comes of one input.
 pub(crate) type Decided = Decision<Event, Command>;
 
 /// Decides what comes of an input.
 #[must_use]
-pub fn decide(state: &State, heard: &Heard<Input>) -> Decided {
+pub fn decide(warehouse: &Warehouse, state: &State, heard: &Heard<Input>) -> Decided {
     let at = heard.at_ms;
     let order = state.fulfilment.as_deref();
     let item = state.item.as_deref();
@@ -24,8 +27,11 @@ pub fn decide(state: &State, heard: &Heard<Input>) -> Decided {
         Input::OrderPlaced(placed) => fulfilment::on_placed(order, placed, at),
         Input::HoldResult(result) => fulfilment::on_hold_result(order, result, at),
         Input::OrderPaid(paid) => fulfilment::on_paid(order, paid, at),
-        Input::PickResult(result) => fulfilment::on_pick_result(order, result, at),
-        Input::CourierAnswer(answer) => fulfilment::on_courier_answer(order, answer, at),
+        Input::PickResult(result) => fulfilment::on_pick_result(warehouse, order, result, at),
+        Input::CourierAnswer(answer) => dispatch::on_courier_answer(warehouse, order, answer, at),
+        Input::TimerFired(timer) => dispatch::on_timer(warehouse, order, timer.due_at, at),
+        Input::RetryDispatch(command) => dispatch::retry(warehouse, order, command, at),
+        Input::OrderCancellationRequested(asked) => cancellation::on_requested(order, asked, at),
         Input::OrderCancelled(cancelled) => release::on_cancelled(order, &cancelled.order_id, at),
         Input::FreeResult(result) => release::on_freed(order, result, at),
         Input::WriteOffResult(result) => release::on_written_off(order, result, at),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Warehouse,
     events::{Address, ItemLine},
-    evolve::{Phase, State},
+    evolve::{Attempt, Phase, State},
     inbox::{Command, CourierAnswer, CourierOutcome, PickOutcome, PickResult},
 };
 
@@ -32,14 +32,34 @@ pub enum Effect {
         parcel_id: String,
         /// Where it goes.
         ship_to: Address,
+        /// Which attempt; each is a request of its own.
+        attempt: i32,
     },
+    /// To the courier: see to it that an attempt never takes the parcel, or tell what became of it.
+    Withdraw {
+        /// The order.
+        order_id: String,
+        /// The parcel.
+        parcel_id: String,
+        /// Which attempt.
+        attempt: i32,
+    },
+}
+
+/// The idempotency key of an attempt to dispatch.
+fn dispatch_key(order_id: &str, attempt: i32) -> String {
+    match attempt {
+        1 => format!("dispatch-{order_id}"),
+        _ => format!("dispatch-{order_id}-{attempt}"),
+    }
 }
 
 impl runtime::Effect for Effect {
     fn key(&self) -> String {
         match self {
             Self::Pick { order_id, .. } => format!("pick-{order_id}"),
-            Self::Dispatch { order_id, .. } => format!("dispatch-{order_id}"),
+            Self::Dispatch { order_id, attempt, .. } => dispatch_key(order_id, *attempt),
+            Self::Withdraw { order_id, attempt, .. } => format!("withdrawal-of-{}", dispatch_key(order_id, *attempt)),
         }
     }
 }
@@ -51,8 +71,16 @@ pub fn pending(state: &State) -> Vec<Effect> {
     let order_id = order.order_id.clone();
     match (&order.phase, &order.ship_to) {
         (Phase::Picking, _) => vec![Effect::Pick { order_id, lines: order.item_lines() }],
-        (Phase::Packaged { parcel_id }, Some(ship_to)) => {
-            vec![Effect::Dispatch { order_id, parcel_id: parcel_id.clone(), ship_to: ship_to.clone() }]
+        (Phase::Packaged { parcel_id, dispatch }, Some(ship_to)) => {
+            let (parcel_id, attempt) = (parcel_id.clone(), dispatch.number);
+            match dispatch.attempt {
+                // The parcel of a cancelled order is called back.
+                Attempt::Asked { .. } if !order.is_cancelled() => {
+                    vec![Effect::Dispatch { order_id, parcel_id, ship_to: ship_to.clone(), attempt }]
+                }
+                Attempt::Asked { .. } | Attempt::Withdrawing => vec![Effect::Withdraw { order_id, parcel_id, attempt }],
+                Attempt::Pausing { .. } | Attempt::Abandoned => Vec::new(),
+            }
         }
         _ => Vec::new(),
     }
@@ -68,6 +96,15 @@ pub struct Settings {
     /// Address of the courier. [default: http://localhost:8090]
     #[arg(long, env = "DACAPO_COURIER_URL", value_name = "URL")]
     pub courier_url: Option<String>,
+    /// How long the courier may take to answer an attempt before it is withdrawn, in milliseconds. [default: 300000]
+    #[arg(long, env = "DACAPO_COURIER_DEADLINE_MS", value_name = "MS")]
+    pub courier_deadline_ms: Option<u32>,
+    /// How long after a failed attempt to dispatch the next one comes, in milliseconds; doubled each time. [default: 60000]
+    #[arg(long, env = "DACAPO_DISPATCH_PAUSE_MS", value_name = "MS")]
+    pub dispatch_pause_ms: Option<u32>,
+    /// How many attempts to dispatch are made before an operator is needed. [default: 5]
+    #[arg(long, env = "DACAPO_DISPATCH_ATTEMPTS", value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub dispatch_attempts: Option<u8>,
 }
 
 /// Where the simulated outside world stands.
@@ -123,25 +160,6 @@ impl FloorAndCourier {
             }),
         }
     }
-
-    async fn dispatch(&self, key: &str, request: &ParcelRequest<'_>) -> Result<Answer<Command>, Unanswered> {
-        let reply = self.courier.ask("parcels", key, request).await?;
-        let CourierReply { carrier, tracking_number } = ok(&reply)?;
-        if carrier.is_empty() || tracking_number.is_empty() {
-            return Err(reply.unexpected());
-        }
-        Ok(Answer {
-            outcome: format!("dispatched {carrier} {tracking_number}"),
-            command: CourierAnswer {
-                order_id: request.order_id.to_owned(),
-                outcome: CourierOutcome::Dispatched,
-                parcel_id: Some(request.parcel_id.to_owned()),
-                carrier: Some(carrier),
-                tracking_number: Some(tracking_number),
-            }
-            .into(),
-        })
-    }
 }
 
 impl Perform<Warehouse> for FloorAndCourier {
@@ -149,11 +167,52 @@ impl Perform<Warehouse> for FloorAndCourier {
         let key = runtime::Effect::key(&due.effect);
         match &due.effect {
             Effect::Pick { order_id, lines } => self.pick(&key, order_id, lines).await,
-            Effect::Dispatch { order_id, parcel_id, ship_to } => {
-                self.dispatch(&key, &ParcelRequest { parcel_id, order_id, ship_to }).await
+            Effect::Dispatch { order_id, parcel_id, ship_to, attempt } => {
+                let reply = self.courier.ask("parcels", &key, &ParcelRequest { parcel_id, order_id, ship_to }).await?;
+                courier_answer(&reply, order_id, parcel_id, *attempt)
+            }
+            Effect::Withdraw { order_id, parcel_id, attempt } => {
+                let key = dispatch_key(order_id, *attempt);
+                let reply = self.courier.ask("withdrawals", &key, &WithdrawalRequest { parcel_id, order_id }).await?;
+                courier_answer(&reply, order_id, parcel_id, *attempt)
             }
         }
     }
+}
+
+/// The courier's definite answer, the same whether the parcel was to be taken or the attempt withdrawn: what counts is what became
+/// of the parcel.
+fn courier_answer(reply: &Reply, order_id: &str, parcel_id: &str, attempt: i32) -> Result<Answer<Command>, Unanswered> {
+    let mut answer = CourierAnswer {
+        order_id: order_id.to_owned(),
+        outcome: CourierOutcome::Unknown,
+        parcel_id: Some(parcel_id.to_owned()),
+        carrier: None,
+        tracking_number: None,
+        attempt,
+        reason: None,
+    };
+    let CourierReply { status, carrier, tracking_number, reason } = reply.json()?;
+    let outcome = match (reply.status(), status.as_deref(), carrier, tracking_number) {
+        (200, None | Some("taken"), Some(carrier), Some(number)) if !carrier.is_empty() && !number.is_empty() => {
+            let told = format!("dispatched {carrier} {number}");
+            answer.outcome = CourierOutcome::Dispatched;
+            answer.carrier = Some(carrier);
+            answer.tracking_number = Some(number);
+            told
+        }
+        (200, Some("withdrawn"), ..) => {
+            answer.outcome = CourierOutcome::Withdrawn;
+            "withdrawn".to_owned()
+        }
+        (409, Some("refused"), ..) => {
+            answer.outcome = CourierOutcome::Refused;
+            answer.reason = reason;
+            "refused".to_owned()
+        }
+        _ => return Err(reply.unexpected()),
+    };
+    Ok(Answer { outcome, command: answer.into() })
 }
 
 /// What the floor is asked.
@@ -185,11 +244,20 @@ struct ParcelRequest<'a> {
     ship_to: &'a Address,
 }
 
+/// What the courier is asked to forget: the attempt of the same idempotency key.
+#[derive(Serialize)]
+struct WithdrawalRequest<'a> {
+    parcel_id: &'a str,
+    order_id: &'a str,
+}
+
 /// What the courier may answer.
 #[derive(Deserialize)]
 struct CourierReply {
-    carrier: String,
-    tracking_number: String,
+    status: Option<String>,
+    carrier: Option<String>,
+    tracking_number: Option<String>,
+    reason: Option<String>,
 }
 
 fn ok<T: serde::de::DeserializeOwned>(reply: &Reply) -> Result<T, Unanswered> {

@@ -9,8 +9,9 @@ runtime::says! {
     pub enum Event in "../../schemas" {
         events of "warehouse" {
             ReservationStarted = 1, LineHeld = 1, StockReserved = 1, StockShort = 1, PaymentNoted = 1, PickingStarted = 1,
-            OrderPackaged = 1, PackagingFailed = 1, OrderDispatched = 1, ReleaseStarted = 1, LineReleased = 1,
-            StockReleased = 1,
+            OrderPackaged = 2, PackagingFailed = 1, DispatchDelayed = 1, DispatchRequested = 1, DispatchAbandoned = 1,
+            OrderDispatched = 1, CancellationAccepted = 1, CancellationRefused = 1,
+            ReleaseStarted = 1, LineReleased = 1, StockReleased = 1,
             GoodsReceived = 1, ItemHeld = 1, ItemShort = 1, ItemFreed = 1, ItemShipped = 1, StockWrittenOff = 1,
             CommandRefused = 1,
         }
@@ -122,6 +123,8 @@ pub struct OrderPackaged {
     pub lines: Vec<ItemLine>,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
+    /// When the first attempt to dispatch it is withdrawn if the courier has not answered; `None` if it never is.
+    pub answer_by: Option<TimestampMs>,
 }
 
 /// Items that the books show as held were not on the shelf when the order was picked.
@@ -137,6 +140,53 @@ pub struct PackagingFailed {
     pub occurred_at: TimestampMs,
 }
 
+/// The courier did not take a parcel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DispatchDelayed {
+    /// The order.
+    pub order_id: String,
+    /// The parcel.
+    pub parcel_id: String,
+    /// Which attempt.
+    pub attempt: i32,
+    /// Why, for a person.
+    pub reason: String,
+    /// When the courier is asked again; `None` while the attempt is being withdrawn.
+    pub next_attempt_at: Option<TimestampMs>,
+    /// When it was decided, in milliseconds since the Unix epoch.
+    pub occurred_at: TimestampMs,
+}
+
+/// The courier is asked to take a parcel once more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DispatchRequested {
+    /// The order.
+    pub order_id: String,
+    /// The parcel.
+    pub parcel_id: String,
+    /// Which attempt.
+    pub attempt: i32,
+    /// When the attempt is withdrawn if the courier has not answered; `None` if it never is.
+    pub answer_by: Option<TimestampMs>,
+    /// When it was decided, in milliseconds since the Unix epoch.
+    pub occurred_at: TimestampMs,
+}
+
+/// The courier has definitely not taken a parcel in any attempt; an operator is needed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DispatchAbandoned {
+    /// The order.
+    pub order_id: String,
+    /// The parcel.
+    pub parcel_id: String,
+    /// The last attempt.
+    pub attempt: i32,
+    /// Why it failed, for a person.
+    pub reason: String,
+    /// When it was decided, in milliseconds since the Unix epoch.
+    pub occurred_at: TimestampMs,
+}
+
 /// The courier took the parcel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OrderDispatched {
@@ -148,6 +198,30 @@ pub struct OrderDispatched {
     pub carrier: String,
     /// The carrier's number for following it.
     pub tracking_number: String,
+    /// When it was decided, in milliseconds since the Unix epoch.
+    pub occurred_at: TimestampMs,
+}
+
+/// An order that was not packed will not be. What is held for it is given back once it is cancelled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CancellationAccepted {
+    /// The order.
+    pub order_id: String,
+    /// The number of the request.
+    pub request: i32,
+    /// When it was decided, in milliseconds since the Unix epoch.
+    pub occurred_at: TimestampMs,
+}
+
+/// An order is too far on to be cancelled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CancellationRefused {
+    /// The order.
+    pub order_id: String,
+    /// The number of the request.
+    pub request: i32,
+    /// What makes it too late, for a person.
+    pub reason: String,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
 }

@@ -3,7 +3,7 @@
 mod fulfilment;
 mod stock_item;
 
-pub use fulfilment::{Fulfilment, Line, LineStock, Phase, Release};
+pub use fulfilment::{Attempt, Dispatch, Fulfilment, Line, LineStock, Phase, Release};
 use serde::{Deserialize, Serialize};
 pub use stock_item::StockItem;
 
@@ -29,9 +29,14 @@ pub fn evolve(mut state: State, event: &Event) -> State {
         Event::StockShort(e) => state.order(&e.order_id).stock_short(&e.sku),
         Event::PaymentNoted(e) => state.order(&e.order_id).paid_early = true,
         Event::PickingStarted(e) => state.order(&e.order_id).phase = Phase::Picking,
-        Event::OrderPackaged(e) => state.order(&e.order_id).order_packaged(&e.parcel_id),
+        Event::OrderPackaged(e) => state.order(&e.order_id).order_packaged(e),
         Event::PackagingFailed(e) => state.order(&e.order_id).packaging_failed(e),
+        Event::DispatchDelayed(e) => state.order(&e.order_id).dispatch_delayed(e.next_attempt_at),
+        Event::DispatchRequested(e) => state.order(&e.order_id).dispatch_requested(e),
+        Event::DispatchAbandoned(e) => state.order(&e.order_id).dispatch_abandoned(),
         Event::OrderDispatched(e) => state.order(&e.order_id).order_dispatched(),
+        Event::CancellationAccepted(e) => state.order(&e.order_id).cancellation_accepted(e.request),
+        Event::CancellationRefused(e) => state.order(&e.order_id).answered_request = e.request,
         Event::ReleaseStarted(e) => state.order(&e.order_id).release_started(),
         Event::LineReleased(e) => state.order(&e.order_id).line_released(e),
         Event::StockReleased(e) => state.order(&e.order_id).stock_released(),

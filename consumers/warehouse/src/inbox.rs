@@ -1,5 +1,5 @@
-//! What enters the warehouse's own inbox: deliveries from outside, the talk between orders and items, and the answers of the
-//! picking floor and the courier. Commands may be refused, answers are facts.
+//! What enters the warehouse's own inbox: deliveries from outside, the talk between orders and items, the answers of the picking
+//! floor and the courier, and what operators ask for. Commands may be refused, answers are facts.
 //!
 //! | an order sends | the item answers |
 //! |---|---|
@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::events::ItemLine;
 
 runtime::says! {
-    /// What the warehouse sends to its own inbox. Deliveries are sent by whoever receives goods.
+    /// What the warehouse sends to its own inbox. Deliveries are sent by whoever receives goods, RetryDispatch by operators.
     pub enum Command in "../../schemas" {
         inbox of "warehouse" {
             ReceiveGoods = 1, HoldItem = 1, FreeItem = 1, ShipItem = 1, WriteOffItem = 1,
-            HoldResult = 1, FreeResult = 1, WriteOffResult = 1, PickResult = 1, CourierAnswer = 1,
+            HoldResult = 1, FreeResult = 1, WriteOffResult = 1, PickResult = 1, CourierAnswer = 2, RetryDispatch = 1,
         }
     }
 }
@@ -41,6 +41,10 @@ pub enum PickOutcome {
 pub enum CourierOutcome {
     /// The courier took the parcel.
     Dispatched,
+    /// The courier does not take the parcel in this attempt.
+    Refused,
+    /// The attempt was withdrawn: the courier has not taken the parcel in it and never will.
+    Withdrawn,
     /// An outcome that this build does not know.
     #[serde(other)]
     Unknown,
@@ -170,4 +174,20 @@ pub struct CourierAnswer {
     pub carrier: Option<String>,
     /// The carrier's number for following it.
     pub tracking_number: Option<String>,
+    /// Which attempt it is about. The first version knew one attempt only.
+    #[serde(default = "first_attempt")]
+    pub attempt: i32,
+    /// Why, if refused.
+    pub reason: Option<String>,
+}
+
+fn first_attempt() -> i32 {
+    1
+}
+
+/// An operator wants an abandoned dispatch to be tried again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetryDispatch {
+    /// The order.
+    pub order_id: String,
 }

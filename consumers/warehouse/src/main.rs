@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
-use warehouse::effects::{FloorAndCourier, Settings};
+use warehouse::{
+    Warehouse,
+    effects::{FloorAndCourier, Settings},
+};
 
 fn main() -> ExitCode {
     runtime::service::run("warehouse", |config, settings: Settings| async move {
-        Ok(warehouse::service(config, FloorAndCourier::of(&settings)?).await?)
+        Ok(warehouse::service(config, Warehouse::of(&settings), FloorAndCourier::of(&settings)?).await?)
     })
 }

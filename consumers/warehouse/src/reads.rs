@@ -1,24 +1,28 @@
 //! What the warehouse hears, each record with only the fields it uses, and which entity each is about. What becomes of it
 //! stands in `decide`.
 
+use std::borrow::Cow;
+
+use runtime::{Heard, TimerFired};
 use serde::Deserialize;
 
 use crate::{
     events::Address,
     inbox::{
-        CourierAnswer, FreeItem, FreeResult, HoldItem, HoldResult, PickResult, ReceiveGoods, ShipItem, WriteOffItem,
-        WriteOffResult,
+        CourierAnswer, FreeItem, FreeResult, HoldItem, HoldResult, PickResult, ReceiveGoods, RetryDispatch, ShipItem,
+        WriteOffItem, WriteOffResult,
     },
 };
 
 runtime::hears! {
     /// What the warehouse hears.
     pub enum Input {
-        events of "order-processor" { OrderPlaced, OrderPaid, OrderCancelled }
+        events of "order-processor" { OrderPlaced, OrderPaid, OrderCancellationRequested, OrderCancelled }
         inbox of "warehouse" {
             ReceiveGoods, HoldItem, FreeItem, ShipItem, WriteOffItem,
-            HoldResult, FreeResult, WriteOffResult, PickResult, CourierAnswer,
+            HoldResult, FreeResult, WriteOffResult, PickResult, CourierAnswer, RetryDispatch,
         }
+        inbox of "runtime" { TimerFired }
     }
 }
 
@@ -49,6 +53,15 @@ pub struct OrderPaid {
     pub order_id: String,
 }
 
+/// Somebody wants an order cancelled.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct OrderCancellationRequested {
+    /// The order.
+    pub order_id: String,
+    /// The number of the request.
+    pub request: i32,
+}
+
 /// An accepted order will not be fulfilled.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct OrderCancelled {
@@ -56,10 +69,11 @@ pub struct OrderCancelled {
     pub order_id: String,
 }
 
-/// The entity an input is about: an item for what is asked of items, else an order.
+/// The entity an input is about: an item for what is asked of items, else an order. A timer comes under the key of the order that
+/// asked to be woken.
 #[must_use]
-pub fn entity(input: &Input) -> &str {
-    match input {
+pub fn entity(input: &Heard<Input>) -> Cow<'_, str> {
+    Cow::Borrowed(match &input.body {
         Input::ReceiveGoods(of) => &of.sku,
         Input::HoldItem(of) => &of.sku,
         Input::FreeItem(of) => &of.sku,
@@ -67,11 +81,14 @@ pub fn entity(input: &Input) -> &str {
         Input::WriteOffItem(of) => &of.sku,
         Input::OrderPlaced(of) => &of.order_id,
         Input::OrderPaid(of) => &of.order_id,
+        Input::OrderCancellationRequested(of) => &of.order_id,
         Input::OrderCancelled(of) => &of.order_id,
         Input::HoldResult(of) => &of.order_id,
         Input::FreeResult(of) => &of.order_id,
         Input::WriteOffResult(of) => &of.order_id,
         Input::PickResult(of) => &of.order_id,
         Input::CourierAnswer(of) => &of.order_id,
-    }
+        Input::RetryDispatch(of) => &of.order_id,
+        Input::TimerFired(_) => &input.key,
+    })
 }

@@ -65,6 +65,8 @@ async fn the_courier_is_asked_with_the_address_and_names_the_carrier() {
         parcel_id: Some("parcel-1".to_owned()),
         carrier: Some("Northwind Parcels".to_owned()),
         tracking_number: Some("NW1".to_owned()),
+        attempt: 1,
+        reason: None,
     };
     assert_eq!(answer.command, expected.into());
     let ship_to = json!({ "street": "Lindenstraße 14", "city": "Leipzig", "postcode": "04105", "country": "DE" });
@@ -74,6 +76,39 @@ async fn the_courier_is_asked_with_the_address_and_names_the_carrier() {
         body: json!({ "parcel_id": "parcel-1", "order_id": ORDER, "ship_to": ship_to }),
     };
     assert_eq!(courier.asked(), [asked]);
+}
+
+#[tokio::test]
+async fn a_withdrawal_is_asked_under_the_key_of_its_attempt_and_tells_what_became_of_the_parcel() {
+    let taken = r#"{"status":"taken","carrier":"Northwind Parcels","tracking_number":"NW1"}"#;
+    let refused = r#"{"status":"refused","reason":"no van has room"}"#;
+    let replies = [(200, r#"{"status":"withdrawn"}"#), (409, refused), (200, taken)];
+    let (courier, url) = FarEnd::replying(&replies).await;
+    let withdrawn = perform(&url, withdraw()).await.unwrap();
+    assert_eq!(withdrawn.command, courier_said(CourierOutcome::Withdrawn, None).into());
+    let refused = perform(&url, withdraw()).await.unwrap();
+    assert_eq!(refused.command, courier_said(CourierOutcome::Refused, Some("no van has room")).into());
+    let taken = perform(&url, withdraw()).await.unwrap();
+    let expected = CourierAnswer {
+        carrier: Some("Northwind Parcels".to_owned()),
+        tracking_number: Some("NW1".to_owned()),
+        ..courier_said(CourierOutcome::Dispatched, None)
+    };
+    assert_eq!(taken.command, expected.into());
+    let asked = Asked {
+        path: "/withdrawals".to_owned(),
+        key: "dispatch-order-1-2".to_owned(),
+        body: json!({ "parcel_id": "parcel-1", "order_id": ORDER }),
+    };
+    assert_eq!(courier.asked(), vec![asked; 3]);
+}
+
+#[tokio::test]
+async fn a_courier_may_refuse() {
+    let (_, url) = FarEnd::replying(&[(409, r#"{"status":"refused","reason":"no van has room"}"#)]).await;
+    let answer = perform(&url, dispatch()).await.unwrap();
+    let expected = CourierAnswer { attempt: 1, ..courier_said(CourierOutcome::Refused, Some("no van has room")) };
+    assert_eq!((answer.outcome.as_str(), answer.command), ("refused", expected.into()));
 }
 
 #[tokio::test]
@@ -112,6 +147,9 @@ async fn anything_else_is_no_answer() {
         (200, r#"{"carrier":"","tracking_number":"NW1"}"#),
         (200, r#"{"carrier":"Northwind Parcels","tracking_number":""}"#),
         (400, r#"{"status":"invalid"}"#),
+        (409, r#"{"status":"taken","carrier":"Northwind Parcels","tracking_number":"NW1"}"#),
+        (200, r#"{"status":"refused","carrier":"Northwind Parcels","tracking_number":"NW1"}"#),
+        (409, r#"{"reason":"no van has room"}"#),
         (503, r#"{"carrier":"Northwind Parcels","tracking_number":"NW1"}"#),
     ] {
         let (_, url) = FarEnd::replying(&[(status, reply)]).await;
@@ -151,7 +189,23 @@ fn pick() -> Effect {
 fn dispatch() -> Effect {
     let [street, city, postcode, country] = ["Lindenstraße 14", "Leipzig", "04105", "DE"].map(str::to_owned);
     let ship_to = Address { street, city, postcode, country };
-    Effect::Dispatch { order_id: ORDER.to_owned(), parcel_id: "parcel-1".to_owned(), ship_to }
+    Effect::Dispatch { order_id: ORDER.to_owned(), parcel_id: "parcel-1".to_owned(), ship_to, attempt: 1 }
+}
+
+fn withdraw() -> Effect {
+    Effect::Withdraw { order_id: ORDER.to_owned(), parcel_id: "parcel-1".to_owned(), attempt: 2 }
+}
+
+fn courier_said(outcome: CourierOutcome, reason: Option<&str>) -> CourierAnswer {
+    CourierAnswer {
+        order_id: ORDER.to_owned(),
+        outcome,
+        parcel_id: Some("parcel-1".to_owned()),
+        carrier: None,
+        tracking_number: None,
+        attempt: 2,
+        reason: reason.map(str::to_owned),
+    }
 }
 
 fn result(outcome: PickOutcome) -> PickResult {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 use runtime::{
-    Decider,
+    Decider, TimerFired,
     testing::{NOW_MS, heard_at},
 };
 use warehouse::{
@@ -19,17 +19,23 @@ use warehouse::{
     effects::Effect,
     events::{Address, Event, ItemLine},
     evolve::State,
-    inbox::{Command, CourierAnswer, CourierOutcome, PickOutcome, PickResult, ReceiveGoods},
-    reads::{self, Input, OrderCancelled, OrderLine, OrderPaid, OrderPlaced},
+    inbox::{Command, CourierAnswer, CourierOutcome, PickOutcome, PickResult, ReceiveGoods, RetryDispatch},
+    reads::{self, Input, OrderCancellationRequested, OrderCancelled, OrderLine, OrderPaid, OrderPlaced},
 };
 
 const SKUS: [&str; 3] = ["sku-a", "sku-b", "sku-c"];
+/// Gives up after two attempts.
+const WAREHOUSE: Warehouse = Warehouse { courier_deadline_ms: 1_000, dispatch_pause_ms: 500, dispatch_attempts: 2 };
 
 #[derive(Debug, Clone)]
 struct Order {
     lines: Vec<(usize, i32)>,
     paid: bool,
     cancelled: bool,
+    /// Somebody asks for its cancellation; it is cancelled if the warehouse agrees.
+    asked_to_cancel: bool,
+    /// How many attempts to dispatch it the courier refuses.
+    refusals: i32,
     /// What the floor will not find, by sku; it may say more than the order holds.
     missing: Vec<(usize, i32)>,
 }
@@ -45,17 +51,23 @@ enum Step {
     Repeat(usize),
     /// The outside world is asked what is pending; it may be asked twice.
     Ask(usize),
+    /// An order is woken.
+    Wake(usize),
 }
 
 fn order() -> impl Strategy<Value = Order> {
     let lines = prop::collection::vec((0..SKUS.len(), 1..4_i32), 0..4);
     let missing = prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec((0..SKUS.len(), 1..3_i32), 1..3)];
-    (lines, any::<bool>(), any::<bool>(), missing).prop_map(|(lines, paid, cancelled, missing)| Order {
-        lines,
-        paid,
-        cancelled,
-        missing,
-    })
+    (lines, any::<bool>(), any::<bool>(), any::<bool>(), 0..6_i32, missing).prop_map(
+        |(lines, paid, cancelled, asked_to_cancel, refusals, missing)| Order {
+            lines,
+            paid,
+            cancelled,
+            asked_to_cancel,
+            refusals,
+            missing,
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -65,6 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => at().prop_map(Step::Arrive),
         2 => at().prop_map(Step::Repeat),
         2 => at().prop_map(Step::Ask),
+        1 => at().prop_map(Step::Wake),
     ]
 }
 
@@ -100,6 +113,8 @@ struct World {
     /// Messages on their way, in order for each sender and receiver.
     on_the_way: BTreeMap<(String, String), VecDeque<Input>>,
     heard: Vec<Input>,
+    /// What the courier answered to each attempt of an order: one answer for ever.
+    courier: BTreeMap<(String, i32), CourierOutcome>,
 }
 
 impl World {
@@ -117,6 +132,10 @@ impl World {
             world.outstanding.push(placed.into());
             if order.paid {
                 world.outstanding.push(OrderPaid { order_id: order_id.clone() }.into());
+            }
+            if order.asked_to_cancel {
+                let asked = OrderCancellationRequested { order_id: order_id.clone(), request: 1 };
+                world.outstanding.push(asked.into());
             }
             if order.cancelled {
                 world.outstanding.push(OrderCancelled { order_id }.into());
@@ -140,25 +159,46 @@ impl World {
                 self.hear(again);
             }
             Step::Ask(at) => self.ask(at),
+            Step::Wake(at) => self.wake(at),
             _ => {}
         }
     }
 
     /// Everything that is still to come comes, until nothing is on its way and nothing pending.
     fn settle(&mut self) {
-        for fact in std::mem::take(&mut self.outstanding) {
-            self.hear(fact);
-        }
         while self.is_busy() {
+            for fact in std::mem::take(&mut self.outstanding) {
+                self.hear(fact);
+            }
             while let Some(way) = self.on_the_way.keys().next().cloned() {
                 self.arrive(&way);
+            }
+            if self.pending().is_empty() {
+                self.wake(0);
             }
             self.ask(0);
         }
     }
 
+    fn pending(&self) -> Vec<Effect> {
+        self.states.values().flat_map(|state| WAREHOUSE.pending(state)).collect()
+    }
+
+    /// Wakes one of those who want to be woken.
+    fn wake(&mut self, at: usize) {
+        let wishes = self.states.iter().filter_map(|(key, state)| Some((key.clone(), WAREHOUSE.wake_at(state)?)));
+        let wishes: Vec<(String, i64)> = wishes.collect();
+        let Some((key, due_at)) = at.checked_rem(wishes.len()).map(|at| wishes[at].clone()) else { return };
+        self.hear_as(&key, TimerFired { due_at }.into());
+    }
+
     fn is_busy(&self) -> bool {
-        !self.on_the_way.is_empty() || self.states.values().any(|state| !Warehouse.pending(state).is_empty())
+        !self.outstanding.is_empty()
+            || !self.on_the_way.is_empty()
+            || self
+                .states
+                .values()
+                .any(|state| !WAREHOUSE.pending(state).is_empty() || WAREHOUSE.wake_at(state).is_some())
     }
 
     fn arrive(&mut self, way: &(String, String)) {
@@ -174,26 +214,38 @@ impl World {
         if !matches!(input, Input::ShipItem(_) | Input::WriteOffItem(_)) {
             self.heard.push(input.clone());
         }
-        let key = reads::entity(&input).to_owned();
-        let state = self.states.entry(key.clone()).or_default();
-        let decision = Warehouse.decide(state, &heard_at(NOW_MS, &key, input));
+        let key = entity(&input);
+        self.hear_as(&key, input);
+    }
+
+    fn hear_as(&mut self, key: &str, input: Input) {
+        let state = self.states.entry(key.to_owned()).or_default();
+        let decision = WAREHOUSE.decide(state, &heard_at(NOW_MS, key, input));
         for event in decision.events {
-            *state = Warehouse.evolve(std::mem::take(state), &event);
+            *state = WAREHOUSE.evolve(std::mem::take(state), &event);
+            // The owner of the order keeps its word: what the warehouse agreed to cancel is cancelled.
+            if let Event::CancellationAccepted(accepted) = &event {
+                self.outstanding.push(OrderCancelled { order_id: accepted.order_id.clone() }.into());
+            }
+            // And an operator has another try.
+            if let Event::DispatchAbandoned(abandoned) = &event {
+                self.outstanding.push(RetryDispatch { order_id: abandoned.order_id.clone() }.into());
+            }
             self.events.push(event);
         }
         for send in decision.sends {
-            self.send(key.clone(), send.key, send.command);
+            self.send(key.to_owned(), send.key, send.command);
         }
     }
 
     fn send(&mut self, from: String, to: String, command: Command) {
         let input = into_input(command);
-        assert_eq!(reads::entity(&input), to, "a command goes to the entity it is about");
+        assert_eq!(entity(&input), to, "a command goes to the entity it is about");
         self.on_the_way.entry((from, to)).or_default().push_back(input);
     }
 
     fn ask(&mut self, at: usize) {
-        let pending: Vec<Effect> = self.states.values().flat_map(|state| Warehouse.pending(state)).collect();
+        let pending = self.pending();
         let Some(effect) = at.checked_rem(pending.len()).map(|at| pending[at].clone()) else { return };
         match effect {
             Effect::Pick { order_id, .. } => {
@@ -201,18 +253,30 @@ impl World {
                 let result = pick_result(&order_id, missing);
                 self.send("floor".to_owned(), order_id, result.into());
             }
-            Effect::Dispatch { order_id, parcel_id, ship_to } => {
+            Effect::Dispatch { order_id, parcel_id, ship_to, attempt } => {
                 assert_eq!(ship_to, address());
-                let answer = CourierAnswer {
-                    order_id: order_id.clone(),
-                    outcome: CourierOutcome::Dispatched,
-                    parcel_id: Some(parcel_id),
-                    carrier: Some("Northwind Parcels".to_owned()),
-                    tracking_number: Some("NW1".to_owned()),
-                };
-                self.send("courier".to_owned(), order_id, answer.into());
+                let refused = attempt <= self.orders[order_number(&order_id)].refusals;
+                let outcome = if refused { CourierOutcome::Refused } else { CourierOutcome::Dispatched };
+                self.courier_answers(order_id, parcel_id, attempt, outcome);
+            }
+            Effect::Withdraw { order_id, parcel_id, attempt } => {
+                self.courier_answers(order_id, parcel_id, attempt, CourierOutcome::Withdrawn);
             }
         }
+    }
+
+    fn courier_answers(&mut self, order_id: String, parcel_id: String, attempt: i32, outcome: CourierOutcome) {
+        let outcome = *self.courier.entry((order_id.clone(), attempt)).or_insert(outcome);
+        let answer = CourierAnswer {
+            order_id: order_id.clone(),
+            outcome,
+            parcel_id: Some(parcel_id),
+            carrier: Some("Northwind Parcels".to_owned()),
+            tracking_number: Some("NW1".to_owned()),
+            attempt,
+            reason: None,
+        };
+        self.send("courier".to_owned(), order_id, answer.into());
     }
 
     fn check_at_every_moment(&self) -> Result<(), TestCaseError> {
@@ -232,6 +296,8 @@ impl World {
                 "OrderPackaged",
                 "PackagingFailed",
                 "OrderDispatched",
+                "CancellationAccepted",
+                "CancellationRefused",
                 "ReleaseStarted",
                 "StockReleased",
             ] {
@@ -256,16 +322,26 @@ impl World {
             _ => None,
         });
         let wanted: i64 = order.lines.iter().map(|&(_, quantity)| i64::from(quantity)).sum();
-        prop_assert_eq!(has("StockReleased"), order.cancelled, "{:?}", said);
+        let agreed = has("CancellationAccepted");
+        prop_assert!(!(agreed && has("CancellationRefused")), "two answers: {said:?}");
+        prop_assert!(!(agreed && has("OrderDispatched")), "sent and cancelled: {said:?}");
+        if order.asked_to_cancel && !order.cancelled {
+            prop_assert!(agreed || has("CancellationRefused"), "no answer: {said:?}");
+        }
+        let cancelled = order.cancelled || agreed;
+        prop_assert_eq!(has("StockReleased"), cancelled, "{:?}", said);
         prop_assert_eq!(shipped, if has("OrderDispatched") { wanted } else { 0 }, "{:?}", said);
-        prop_assert!(has("StockReserved") || has("StockShort") || order.cancelled, "neither held nor short: {said:?}");
-        if order.cancelled || has("OrderDispatched") {
+        let taken =
+            self.courier.iter().filter(|((of, _), outcome)| of == order_id && **outcome == CourierOutcome::Dispatched);
+        prop_assert_eq!(taken.count(), usize::from(has("OrderDispatched")), "what the courier has: {:?}", said);
+        prop_assert!(has("StockReserved") || has("StockShort") || cancelled, "neither held nor short: {said:?}");
+        if cancelled || has("OrderDispatched") {
             prop_assert_eq!(still_held, 0, "left held: {:?}", said);
         }
-        if order.paid && !order.cancelled && has("StockReserved") {
+        if order.paid && !cancelled && has("StockReserved") {
             prop_assert!(has("OrderDispatched") || has("PackagingFailed"), "stands still: {said:?}");
         }
-        if has("StockReserved") && !order.cancelled && !has("OrderDispatched") {
+        if has("StockReserved") && !cancelled && !has("OrderDispatched") {
             prop_assert_eq!(still_held, wanted, "all or nothing: {:?}", said);
         }
         Ok(())
@@ -287,6 +363,8 @@ impl World {
             Event::OrderPackaged(e) => e.order_id == order_id,
             Event::PackagingFailed(e) => e.order_id == order_id,
             Event::OrderDispatched(e) => e.order_id == order_id,
+            Event::CancellationAccepted(e) => e.order_id == order_id,
+            Event::CancellationRefused(e) => e.order_id == order_id,
             Event::ReleaseStarted(e) => e.order_id == order_id,
             Event::StockReleased(e) => e.order_id == order_id,
             _ => false,
@@ -318,7 +396,12 @@ fn into_input(command: Command) -> Input {
         Command::WriteOffResult(body) => body.into(),
         Command::PickResult(body) => body.into(),
         Command::CourierAnswer(body) => body.into(),
+        Command::RetryDispatch(body) => body.into(),
     }
+}
+
+fn entity(input: &Input) -> String {
+    reads::entity(&heard_at(NOW_MS, "", input.clone())).into_owned()
 }
 
 fn order_id(number: usize) -> String {

@@ -7,8 +7,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use embedded::broker::Fsync;
+use payment::Payment;
 use runtime::config::{Args, Config};
 use tracing_subscriber::EnvFilter;
+use warehouse::Warehouse;
 
 use super::{placing::Source, system::Embedded};
 use crate::{
@@ -80,6 +82,43 @@ pub struct UpArgs {
     pub fsync: FsyncPolicy,
     #[command(flatten)]
     pub faults: FaultArgs,
+    #[command(flatten)]
+    pub deadlines: DeadlineArgs,
+}
+
+/// How patient the services are with the outside world.
+#[derive(Debug, clap::Args)]
+pub struct DeadlineArgs {
+    /// How long the gateway may take to answer a charge before the payment is abandoned, in milliseconds [default: 900000]
+    #[arg(long, value_name = "MS")]
+    charge_deadline_ms: Option<u32>,
+    /// How long the courier may take to answer an attempt before it is withdrawn, in milliseconds [default: 300000]
+    #[arg(long, value_name = "MS")]
+    courier_deadline_ms: Option<u32>,
+    /// How long after a failed attempt to dispatch the next one comes, in milliseconds; doubled each time [default: 60000]
+    #[arg(long, value_name = "MS")]
+    dispatch_pause_ms: Option<u32>,
+    /// How many attempts to dispatch are made before an operator is needed [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    dispatch_attempts: Option<u8>,
+}
+
+impl DeadlineArgs {
+    pub(super) fn payment(&self) -> Payment {
+        let Self { charge_deadline_ms, .. } = *self;
+        Payment::of(&payment::effects::Settings { charge_deadline_ms, ..Default::default() })
+    }
+
+    pub(super) fn warehouse(&self) -> Warehouse {
+        let Self { courier_deadline_ms, dispatch_pause_ms, dispatch_attempts, .. } = *self;
+        let settings = warehouse::effects::Settings {
+            courier_deadline_ms,
+            dispatch_pause_ms,
+            dispatch_attempts,
+            ..Default::default()
+        };
+        Warehouse::of(&settings)
+    }
 }
 
 /// When the embedded broker syncs to disk.

@@ -49,7 +49,7 @@ impl Services {
         let of = |service: &str| Config { listen: Some(free_port), ..config.for_service(service) };
         let edge = Edge::start(&of("order-processor"));
         let mut services = Self { running: BTreeMap::new(), projector, edge, _mail: temporary };
-        let started = match services.start_each(of, outside, &mail).await {
+        let started = match services.start_each(of, args, outside, &mail).await {
             Ok(()) => services.wait_until_ready().await,
             Err(error) => Err(error),
         };
@@ -62,15 +62,22 @@ impl Services {
         }
     }
 
-    async fn start_each(&mut self, of: impl Fn(&str) -> Config, outside: &str, mail: &Path) -> anyhow::Result<()> {
+    async fn start_each(
+        &mut self,
+        of: impl Fn(&str) -> Config,
+        args: &UpArgs,
+        outside: &str,
+        mail: &Path,
+    ) -> anyhow::Result<()> {
         let mailer = Mailer::into_folder(SENDER, mail)?;
         let running = &mut self.running;
         running.insert("customers", customers::service(of("customers")).await?);
         running.insert("catalogue", catalogue::service(of("catalogue")).await?);
         running.insert("order-processor", order_processor::service(of("order-processor"), self.edge.clone()).await?);
         let floor_and_courier = FloorAndCourier::at(outside, outside)?;
-        running.insert("warehouse", warehouse::service(of("warehouse"), floor_and_courier).await?);
-        running.insert("payment", payment::service(of("payment"), Gateway::at(outside)?).await?);
+        let (warehouse, payment) = (args.deadlines.warehouse(), args.deadlines.payment());
+        running.insert("warehouse", warehouse::service(of("warehouse"), warehouse, floor_and_courier).await?);
+        running.insert("payment", payment::service(of("payment"), payment, Gateway::at(outside)?).await?);
         running.insert("loyalty", loyalty::service(of("loyalty")).await?);
         running.insert("notifications", notifications::service(of("notifications"), mailer).await?);
         Ok(())

@@ -1,4 +1,5 @@
-//! How an order gets in, without HTTP: a request is looked up, made into a command, and answered by the event that came of it.
+//! How an order gets in, and is called off, without HTTP: a request is looked up, made into a command, and answered by the event
+//! that came of it.
 //!
 //! Decides nothing. The look-ups travel in the command; a request that was answered before is recognised by its key and digest.
 
@@ -11,7 +12,7 @@ use runtime::{
     Config,
     codec::Readers,
     edge::{self, ConnectError, EdgeError, Submission, Submitted, connect, entity_of_key},
-    envelope::derived_id,
+    envelope::{Position, derived_id},
     message::{Channel, topic},
     projection::{Topics, View, ViewError},
     publisher::Publisher,
@@ -23,9 +24,10 @@ use uuid::Uuid;
 use crate::{
     OrderProcessor,
     events::{Event, Money, RejectReason},
+    inbox::CancelOrder,
     lookups::Lookups,
     request::{OrderRequest, key_fault},
-    standing::{Standing, Standings},
+    standing::{self, Stage, Standing, Standings},
 };
 
 /// How often somebody who waits for the edge to open looks again.
@@ -64,9 +66,22 @@ pub struct Placed {
     pub is_new: bool,
 }
 
-/// An order that did not get in.
+/// What a customer who wants an order cancelled is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cancellation {
+    /// The warehouse is asked; its answer changes where the order stands.
+    Requested,
+    /// The order is cancelled already.
+    Cancelled,
+    /// It is too late, and why.
+    Refused(String),
+    /// It stands in the inbox; the answer was not seen in time, and will come.
+    Pending,
+}
+
+/// A request that was not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
+pub enum RequestError {
     /// The request is not what it should be.
     #[error("{}", .0.iter().map(|fault| format!("{} {}", fault.pointer, fault.detail)).collect::<Vec<_>>().join("; "))]
     Faulty(Vec<Fault>),
@@ -79,6 +94,9 @@ pub enum PlaceError {
     /// The command was refused.
     #[error("the order was refused: {0}")]
     Refused(String),
+    /// There is no order of that id.
+    #[error("there is no order of that id")]
+    Unknown,
     /// The edge is not open yet, or not caught up.
     #[error("the edge cannot take orders yet: {0}")]
     NotOpen(String),
@@ -87,7 +105,7 @@ pub enum PlaceError {
     NotTaken(#[source] EdgeError),
 }
 
-impl PlaceError {
+impl RequestError {
     /// True if the same request may succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -99,6 +117,8 @@ impl PlaceError {
 #[derive(Debug, Clone)]
 enum Summary {
     Answered { request_digest: String, answer: Answer },
+    CancelRequested,
+    CancelRefused { reason: String },
     Refused { reason: String },
 }
 
@@ -161,8 +181,8 @@ impl Edge {
     /// Waits until it takes orders.
     ///
     /// # Errors
-    /// [`PlaceError::NotOpen`]: it took longer than `patience`.
-    pub async fn wait_until_ready(&self, patience: Duration) -> Result<(), PlaceError> {
+    /// [`RequestError::NotOpen`]: it took longer than `patience`.
+    pub async fn wait_until_ready(&self, patience: Duration) -> Result<(), RequestError> {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
             match self.opened() {
@@ -188,35 +208,34 @@ impl Edge {
     /// Where an order stands; `None` if nobody answered it yet. An order whose answer was given is always found.
     ///
     /// # Errors
-    /// [`PlaceError::NotOpen`].
-    pub async fn standing(&self, order_id: &str) -> Result<Option<Standing>, PlaceError> {
+    /// [`RequestError::NotOpen`].
+    pub async fn standing(&self, order_id: &str) -> Result<Option<Standing>, RequestError> {
         let open = self.opened()?;
         let look = || open.standings.read(|standings| standings.get(order_id).cloned());
         if let Some(standing) = look() {
             return Ok(Some(standing));
         }
         let Some(answered) = open.answers.first_answer(order_id) else { return Ok(None) };
-        let waited = open.standings.wait_for(&answered.position, FOLLOW).await;
-        waited.map_err(|error| PlaceError::NotOpen(runtime::telemetry::chain(&error)))?;
+        open.follow(&answered.position).await?;
         Ok(look())
     }
 
     /// Places an order under an idempotency key. The same key and body again get what was answered before.
     ///
     /// # Errors
-    /// [`PlaceError`].
-    pub async fn place(&self, key: &str, body: &Value) -> Result<Placed, PlaceError> {
-        let request = OrderRequest::read(body).map_err(PlaceError::Faulty)?;
+    /// [`RequestError`].
+    pub async fn place(&self, key: &str, body: &Value) -> Result<Placed, RequestError> {
+        let request = OrderRequest::read(body).map_err(RequestError::Faulty)?;
         self.place_request(Some(key), &request).await
     }
 
     /// Places an order that was read already; without a key it is an order of its own.
     ///
     /// # Errors
-    /// [`PlaceError`].
-    pub async fn place_request(&self, key: Option<&str>, request: &OrderRequest) -> Result<Placed, PlaceError> {
+    /// [`RequestError`].
+    pub async fn place_request(&self, key: Option<&str>, request: &OrderRequest) -> Result<Placed, RequestError> {
         if let Some(fault) = key.and_then(key_fault) {
-            return Err(PlaceError::Key(fault));
+            return Err(RequestError::Key(fault));
         }
         let open = self.opened()?;
         let order_id = key.map_or_else(Uuid::now_v7, |key| entity_of_key(&self.system, "order-processor", key));
@@ -229,23 +248,59 @@ impl Edge {
         let command_id = derived_id(&["place", &order_id.to_string(), &digest]);
         let submission = Submission::new(order_id.to_string(), command).with_id(command_id);
         let placed = |answer| Placed { order_id: order_id.to_string(), answer, is_new: true };
-        match open.answers.submit(submission).await.map_err(PlaceError::NotTaken)? {
+        match open.answers.submit(submission).await.map_err(RequestError::NotTaken)? {
             Submitted::Answered(answered) => match answered.summary {
                 Summary::Answered { answer, .. } => Ok(placed(answer)),
                 // Another request may have been first by a hair.
                 Summary::Refused { reason } => match open.known(order_id, &digest)? {
                     Some(known) => Ok(known),
-                    None => Err(PlaceError::Refused(reason)),
+                    None => Err(RequestError::Refused(reason)),
                 },
+                // These answer no request to place an order.
+                Summary::CancelRequested | Summary::CancelRefused { .. } => Ok(placed(Answer::Pending)),
             },
             Submitted::Pending { .. } => Ok(placed(Answer::Pending)),
         }
     }
 
-    fn opened(&self) -> Result<&Open, PlaceError> {
+    /// Asks for an order to be cancelled. The same key again gets what was answered before; without a key, and after a refusal,
+    /// it is asked anew.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn cancel(&self, order_id: &str, key: Option<&str>, reason: &str) -> Result<Cancellation, RequestError> {
+        if let Some(fault) = key.and_then(key_fault) {
+            return Err(RequestError::Key(fault));
+        }
+        let open = self.opened()?;
+        let standing = self.standing(order_id).await?;
+        if let Some(answer) = standing.as_ref().and_then(answered_already) {
+            return Ok(answer);
+        }
+        let command = CancelOrder { order_id: order_id.to_owned(), reason: reason.to_owned() };
+        let command_id = key.map_or_else(Uuid::now_v7, |key| derived_id(&["cancel", order_id, key]));
+        let submission = Submission::new(order_id, command).with_id(command_id);
+        match open.answers.submit(submission).await.map_err(RequestError::NotTaken)? {
+            Submitted::Answered(answered) => {
+                // Who asks next where the order stands, or asks again, finds this answer.
+                open.follow(&answered.position).await?;
+                match answered.summary {
+                    Summary::CancelRequested => Ok(Cancellation::Requested),
+                    Summary::CancelRefused { reason } => Ok(Cancellation::Refused(reason)),
+                    Summary::Refused { .. } if standing.is_none() => Err(RequestError::Unknown),
+                    Summary::Refused { reason } => Ok(Cancellation::Refused(reason)),
+                    // This answers no request to cancel an order.
+                    Summary::Answered { .. } => Ok(Cancellation::Pending),
+                }
+            }
+            Submitted::Pending { .. } => Ok(Cancellation::Pending),
+        }
+    }
+
+    fn opened(&self) -> Result<&Open, RequestError> {
         let Some(open) = self.open.get() else {
             let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            return Err(PlaceError::NotOpen(trouble.unwrap_or_else(|| "it is connecting".to_owned())));
+            return Err(RequestError::NotOpen(trouble.unwrap_or_else(|| "it is connecting".to_owned())));
         };
         for (what, health) in [
             ("its answers", open.answers.health()),
@@ -253,10 +308,10 @@ impl Edge {
             ("where orders stand", open.standings.health()),
         ] {
             if let Some(reason) = health.failed {
-                return Err(PlaceError::NotOpen(format!("{what} cannot be read: {reason}")));
+                return Err(RequestError::NotOpen(format!("{what} cannot be read: {reason}")));
             }
             if !health.caught_up {
-                return Err(PlaceError::NotOpen(format!("{what} are still being read")));
+                return Err(RequestError::NotOpen(format!("{what} are still being read")));
             }
         }
         Ok(open)
@@ -275,16 +330,31 @@ impl Open {
         })
     }
 
+    /// Waits until an event is seen in where orders stand.
+    async fn follow(&self, position: &Position) -> Result<(), RequestError> {
+        let waited = self.standings.wait_for(position, FOLLOW).await;
+        waited.map_err(|error| RequestError::NotOpen(runtime::telemetry::chain(&error)))
+    }
+
     /// What an order was answered before, if it was.
-    fn known(&self, order_id: Uuid, digest: &str) -> Result<Option<Placed>, PlaceError> {
+    fn known(&self, order_id: Uuid, digest: &str) -> Result<Option<Placed>, RequestError> {
         let order_id = order_id.to_string();
         match self.answers.first_answer(&order_id).map(|answered| answered.summary) {
             Some(Summary::Answered { request_digest, answer }) if request_digest == digest => {
                 Ok(Some(Placed { order_id, answer, is_new: false }))
             }
-            Some(Summary::Answered { .. }) => Err(PlaceError::KeyReused),
-            Some(Summary::Refused { .. }) | None => Ok(None),
+            Some(Summary::Answered { .. }) => Err(RequestError::KeyReused),
+            Some(Summary::Refused { .. } | Summary::CancelRequested | Summary::CancelRefused { .. }) | None => Ok(None),
         }
+    }
+}
+
+/// What an order that was asked for before, or ended, answers without a command.
+fn answered_already(standing: &Standing) -> Option<Cancellation> {
+    match (&standing.stage, &standing.cancellation) {
+        (Stage::Cancelled { .. }, _) => Some(Cancellation::Cancelled),
+        (_, Some(standing::Cancellation::Requested)) => Some(Cancellation::Requested),
+        _ => None,
     }
 }
 
@@ -298,6 +368,8 @@ fn summarise(event: &Event) -> Option<Summary> {
             request_digest: rejected.request_digest.clone(),
             answer: Answer::Rejected { reason: rejected.reason, detail: rejected.detail.clone() },
         }),
+        Event::OrderCancellationRequested(_) => Some(Summary::CancelRequested),
+        Event::OrderCancellationRefused(refused) => Some(Summary::CancelRefused { reason: refused.reason.clone() }),
         Event::CommandRefused(refused) => Some(Summary::Refused { reason: refused.reason.clone() }),
         _ => None,
     }

@@ -15,6 +15,10 @@ runtime::says! {
             OrderShipped = 1,
             OrderCompleted = 1,
             OrderCancelled = 1,
+            OrderDelayed = 1,
+            OrderNeedsAttention = 1,
+            OrderCancellationRequested = 1,
+            OrderCancellationRefused = 1,
             OrderFactNoted = 1,
             CommandRefused = 1,
         }
@@ -240,6 +244,102 @@ pub struct OrderCancelled {
     pub reason: CancelReason,
     /// What stopped it, for a person.
     pub detail: String,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// The courier has not taken the parcel of an order yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderDelayed {
+    /// The order.
+    pub order_id: String,
+    /// The customer who ordered.
+    pub customer_id: String,
+    /// How the customer is addressed about this order.
+    pub contact: Contact,
+    /// What was ordered.
+    pub lines: Vec<OrderLine>,
+    /// Why, for a person.
+    pub reason: String,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// What only a person can put right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AttentionNeed {
+    /// The courier takes the parcel in no attempt.
+    DispatchAbandoned,
+    /// The gateway does not pay back.
+    RefundFailed,
+    /// A need that a later version knows.
+    #[serde(other)]
+    Unknown,
+}
+
+/// An order cannot go on without a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderNeedsAttention {
+    /// The order.
+    pub order_id: String,
+    /// What is to be put right.
+    pub need: AttentionNeed,
+    /// The attempt that failed last, as its owner counts.
+    pub attempt: i32,
+    /// What happened, for a person.
+    pub detail: String,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// Who asks for a cancellation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CancelRequester {
+    /// The customer who ordered.
+    Customer,
+    /// An operator.
+    Operator,
+    /// Somebody whom a later version knows.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Somebody asked for an order to be cancelled; the warehouse answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderCancellationRequested {
+    /// The order.
+    pub order_id: String,
+    /// The customer who ordered.
+    pub customer_id: String,
+    /// The number of the request, counted from 1 per order.
+    pub request: i32,
+    /// Who asked.
+    pub requested_by: CancelRequester,
+    /// Why; perhaps empty.
+    pub reason: String,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// An order goes on although somebody asked for its cancellation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderCancellationRefused {
+    /// The order.
+    pub order_id: String,
+    /// The customer who ordered.
+    pub customer_id: String,
+    /// How the customer is addressed about this order.
+    pub contact: Contact,
+    /// What was ordered.
+    pub lines: Vec<OrderLine>,
+    /// The number of the request; 0 if the parcel was gone when it came.
+    pub request: i32,
+    /// Who asked.
+    pub requested_by: CancelRequester,
+    /// Why it came too late, for a person.
+    pub reason: String,
     /// When it was decided.
     pub occurred_at: i64,
 }

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::events::{Address, Contact, Event, Money, NotedFact, OrderFactNoted, OrderLine, OrderPlaced};
+use crate::events::{
+    Address, AttentionNeed, CancelRequester, Contact, Event, Money, NotedFact, OrderCancellationRequested,
+    OrderFactNoted, OrderLine, OrderNeedsAttention, OrderPlaced,
+};
 
 /// Where an order stands.
 ///
@@ -65,6 +68,34 @@ pub struct State {
     pub order: Option<Order>,
     /// Facts that came early.
     pub noted: Noted,
+    /// How many times the warehouse was asked to cancel it.
+    pub cancel_requests: i32,
+    /// The request that the warehouse has not answered yet.
+    pub cancel_request: Option<CancelRequest>,
+    /// What was said of what held it up.
+    pub trouble: Trouble,
+}
+
+/// What was said of what held an order up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// The customer knows that the parcel is late.
+    pub delay_told: bool,
+    /// The last dispatch attempt that a person was called for.
+    pub dispatch_attempt: i32,
+    /// The last refund attempt that a person was called for.
+    pub refund_attempt: i32,
+}
+
+/// A request to cancel an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelRequest {
+    /// Its number, counted from 1 per order.
+    pub number: i32,
+    /// Who asked.
+    pub requested_by: CancelRequester,
+    /// Why.
+    pub reason: String,
 }
 
 /// What an open order's events tell in full.
@@ -110,7 +141,22 @@ impl State {
     }
 
     fn ended(self, status: Status) -> Self {
-        Self { status, order: None, noted: Noted::default(), ..self }
+        Self { status, order: None, noted: Noted::default(), cancel_request: None, ..self }
+    }
+
+    fn cancel_requested(self, event: &OrderCancellationRequested) -> Self {
+        let open =
+            CancelRequest { number: event.request, requested_by: event.requested_by, reason: event.reason.clone() };
+        Self { cancel_requests: event.request, cancel_request: Some(open), ..self }
+    }
+
+    fn needing_attention(mut self, event: &OrderNeedsAttention) -> Self {
+        match event.need {
+            AttentionNeed::DispatchAbandoned => self.trouble.dispatch_attempt = event.attempt,
+            AttentionNeed::RefundFailed => self.trouble.refund_attempt = event.attempt,
+            AttentionNeed::Unknown => {}
+        }
+        self
     }
 
     fn noting(mut self, event: &OrderFactNoted) -> Self {
@@ -149,7 +195,7 @@ pub fn evolve(state: State, event: &Event) -> State {
             status: Status::Placed,
             request_digest: placed.request_digest.clone(),
             order: Some(Order::from(placed)),
-            noted: state.noted,
+            ..state
         },
         Event::OrderRejected(rejected) => {
             State { request_digest: rejected.request_digest.clone(), ..state.ended(Status::Rejected) }
@@ -159,6 +205,10 @@ pub fn evolve(state: State, event: &Event) -> State {
         Event::OrderShipped(_) => state.moved(Status::Shipped),
         Event::OrderCompleted(_) => state.ended(Status::Completed),
         Event::OrderCancelled(_) => state.ended(Status::Cancelled),
+        Event::OrderDelayed(_) => State { trouble: Trouble { delay_told: true, ..state.trouble }, ..state },
+        Event::OrderNeedsAttention(needed) => state.needing_attention(needed),
+        Event::OrderCancellationRequested(requested) => state.cancel_requested(requested),
+        Event::OrderCancellationRefused(_) => State { cancel_request: None, ..state },
         Event::OrderFactNoted(noted) => state.noting(noted),
         Event::CommandRefused(_) => state,
     }

@@ -1,4 +1,4 @@
-//! The order-processor over HTTP: `POST /orders`, `GET /orders/{id}`.
+//! The order-processor over HTTP: `POST /orders`, `GET /orders/{id}`, `POST /orders/{id}/cancel`.
 //!
 //! | answer | when |
 //! |---|---|
@@ -7,6 +7,16 @@
 //! | 400 | the body is no JSON, or the Idempotency-Key is none |
 //! | 422 | a field is faulty, the order was rejected, or the key was used for another request |
 //! | 503, Retry-After | it cannot be taken now; the same request may be sent again |
+//!
+//! A cancellation is answered by the warehouse later; until then, and after it, `GET /orders/{id}` tells how that stands:
+//!
+//! | answer | when |
+//! |---|---|
+//! | 200 | the order is cancelled already |
+//! | 202, Location | the warehouse was asked, or the request was taken and its answer was not seen in time |
+//! | 404 | there is no such order |
+//! | 409 | the order has gone too far, or was rejected |
+//! | 400, 422, 503 | as above |
 
 use axum::{
     Router,
@@ -20,20 +30,47 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    edge::{Answer, Edge, PlaceError, Placed},
-    request::OrderRequest,
+    edge::{Answer, Cancellation, Edge, Placed, RequestError},
+    request::{OrderRequest, cancellation_reason},
     standing::Standing,
 };
 
 /// The routes.
 pub(crate) fn routes(edge: Edge) -> Router {
-    Router::new().route("/orders", post(place)).route("/orders/{order_id}", get(show)).with_state(edge)
+    Router::new()
+        .route("/orders", post(place))
+        .route("/orders/{order_id}", get(show))
+        .route("/orders/{order_id}/cancel", post(cancel))
+        .with_state(edge)
 }
 
 async fn place(State(edge): State<Edge>, headers: HeaderMap, Json(body): Json) -> Result<Response, Problem> {
     let key = idempotency_key(&headers).map_err(bad_key)?;
     let request = OrderRequest::read(&body).map_err(Problem::of_faults)?;
     Ok(answer(edge.place_request(key, &request).await?))
+}
+
+async fn cancel(
+    State(edge): State<Edge>,
+    Path(order_id): Path<String>,
+    headers: HeaderMap,
+    body: Option<Json>,
+) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers).map_err(bad_key)?;
+    let reason = cancellation_reason(body.as_ref().map(|Json(body)| body)).map_err(Problem::of_faults)?;
+    let location = format!("/orders/{order_id}");
+    let (status, standing) = match edge.cancel(&order_id, key, &reason).await? {
+        Cancellation::Requested => (StatusCode::ACCEPTED, "cancellation-requested"),
+        Cancellation::Pending => (StatusCode::ACCEPTED, "pending"),
+        Cancellation::Cancelled => (StatusCode::OK, "cancelled"),
+        Cancellation::Refused(reason) => {
+            let title = "the order can no longer be cancelled";
+            let problem = Problem::new(StatusCode::CONFLICT, "cancellation-refused", title);
+            return Err(problem.detail(reason).instance(location));
+        }
+    };
+    let body = json!({ "order_id": order_id, "status": standing });
+    Ok((status, [(header::LOCATION, location)], axum::Json(body)).into_response())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
@@ -64,22 +101,23 @@ fn answer(placed: Placed) -> Response {
     (status, [(header::LOCATION, location)], axum::Json(body)).into_response()
 }
 
-impl From<PlaceError> for Problem {
-    fn from(error: PlaceError) -> Self {
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Self {
         match error {
-            PlaceError::Faulty(faults) => Problem::of_faults(faults),
-            PlaceError::Key(detail) => bad_key(&detail),
-            PlaceError::KeyReused => Problem::new(
+            RequestError::Faulty(faults) => Problem::of_faults(faults),
+            RequestError::Key(detail) => bad_key(&detail),
+            RequestError::KeyReused => Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency-key-reused",
                 "the Idempotency-Key was used for another request",
             )
             .detail(error.to_string()),
-            PlaceError::Refused(reason) => {
+            RequestError::Refused(reason) => {
                 Problem::new(StatusCode::CONFLICT, "refused", "the order was refused").detail(reason)
             }
-            PlaceError::NotOpen(reason) => Problem::unavailable(reason),
-            PlaceError::NotTaken(error) => error.into(),
+            RequestError::Unknown => Problem::not_found("order of that id"),
+            RequestError::NotOpen(reason) => Problem::unavailable(reason),
+            RequestError::NotTaken(error) => error.into(),
         }
     }
 }

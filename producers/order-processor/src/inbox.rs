@@ -7,7 +7,7 @@ use crate::events::{Address, Contact, Money};
 runtime::says! {
     /// What the edge and operators ask of an order.
     pub enum Command in "../../schemas" {
-        inbox of "order-processor" { PlaceOrder = 1 }
+        inbox of "order-processor" { PlaceOrder = 1, CancelOrder = 1, GiveUpOrder = 1 }
     }
 }
 
@@ -28,6 +28,24 @@ pub struct PlaceOrder {
     pub payment_method: String,
     /// Tells a repeated request from another one.
     pub request_digest: String,
+}
+
+/// A customer wants an order cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelOrder {
+    /// The order.
+    pub order_id: String,
+    /// Why; perhaps empty.
+    pub reason: String,
+}
+
+/// An operator wants an order cancelled that cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GiveUpOrder {
+    /// The order.
+    pub order_id: String,
+    /// Why; perhaps empty.
+    pub reason: String,
 }
 
 /// What is known about a customer when a request comes in.

@@ -1,11 +1,13 @@
 //! The order-processor: owns orders, from the request to one of three ends. Key: the order.
 //!
-//! - **Hears** warehouse: StockShort, PickingStarted, PackagingFailed, OrderDispatched · payment: PaymentTaken, PaymentDeclined ·
+//! - **Hears** warehouse: StockShort, PickingStarted, PackagingFailed, OrderDispatched, DispatchDelayed, DispatchAbandoned,
+//!   CancellationAccepted, CancellationRefused · payment: PaymentTaken, PaymentDeclined, PaymentAbandoned, RefundFailed ·
 //!   loyalty: PointsAwarded. Its edge looks customers and albums up in their owners' events.
-//! - **Inbox** PlaceOrder.
-//! - **Says** OrderPlaced, OrderRejected, OrderPaid, OrderPicking, OrderShipped, OrderCompleted, OrderCancelled,
-//!   OrderFactNoted, CommandRefused.
-//! - **Remembers** of an open order its status, customer, lines and total, and facts that came early; of an ended one its status.
+//! - **Inbox** PlaceOrder, CancelOrder; operator: GiveUpOrder.
+//! - **Says** OrderPlaced, OrderRejected, OrderPaid, OrderPicking, OrderDelayed, OrderShipped, OrderCompleted,
+//!   OrderNeedsAttention, OrderCancellationRequested, OrderCancellationRefused, OrderCancelled, OrderFactNoted, CommandRefused.
+//! - **Remembers** of an open order its status, customer, lines and total, facts that came early, and a request to cancel it that
+//!   is not answered yet; of an ended one its status; of both which failed attempts a person was called for.
 //! - **Undoes** nothing of its own: OrderCancelled is the one event on which every other service undoes what it did.
 //! - **Personal data** name, mail address and postal address, in its events, in PlaceOrder and in the state of open orders. A
 //!   forgotten customer's open orders finish first; their events stay, new orders are rejected.

@@ -5,14 +5,17 @@ use std::borrow::Cow;
 use runtime::Heard;
 use serde::Deserialize;
 
-use crate::inbox::PlaceOrder;
+use crate::inbox::{CancelOrder, GiveUpOrder, PlaceOrder};
 
 runtime::hears! {
     /// What the order-processor hears.
     pub enum Input {
-        inbox of "order-processor" { PlaceOrder }
-        events of "warehouse" { StockShort, PickingStarted, PackagingFailed, OrderDispatched }
-        events of "payment" { PaymentTaken, PaymentDeclined }
+        inbox of "order-processor" { PlaceOrder, CancelOrder, GiveUpOrder }
+        events of "warehouse" {
+            StockShort, PickingStarted, PackagingFailed, OrderDispatched, CancellationAccepted, CancellationRefused,
+            DispatchDelayed, DispatchAbandoned,
+        }
+        events of "payment" { PaymentTaken, PaymentDeclined, PaymentAbandoned, RefundFailed }
         events of "loyalty" { PointsAwarded }
     }
 }
@@ -22,12 +25,20 @@ runtime::hears! {
 pub fn order_of(input: &Heard<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
         Input::PlaceOrder(command) => &command.order_id,
+        Input::CancelOrder(command) => &command.order_id,
+        Input::GiveUpOrder(command) => &command.order_id,
         Input::StockShort(fact) => &fact.order_id,
         Input::PickingStarted(fact) => &fact.order_id,
         Input::PackagingFailed(fact) => &fact.order_id,
         Input::OrderDispatched(fact) => &fact.order_id,
+        Input::CancellationAccepted(fact) => &fact.order_id,
+        Input::CancellationRefused(fact) => &fact.order_id,
+        Input::DispatchDelayed(fact) => &fact.order_id,
+        Input::DispatchAbandoned(fact) => &fact.order_id,
         Input::PaymentTaken(fact) => &fact.order_id,
         Input::PaymentDeclined(fact) => &fact.order_id,
+        Input::PaymentAbandoned(fact) => &fact.order_id,
+        Input::RefundFailed(fact) => &fact.order_id,
         Input::PointsAwarded(fact) => &fact.order_id,
     })
 }
@@ -72,6 +83,46 @@ pub struct OrderDispatched {
     pub tracking_number: String,
 }
 
+/// The warehouse does nothing more for the order.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct CancellationAccepted {
+    /// The order.
+    pub order_id: String,
+    /// The request that is answered.
+    pub request: i32,
+}
+
+/// The warehouse has gone too far to turn back.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct CancellationRefused {
+    /// The order.
+    pub order_id: String,
+    /// The request that is answered.
+    pub request: i32,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+/// The courier has not taken the parcel yet.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct DispatchDelayed {
+    /// The order.
+    pub order_id: String,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+/// The courier took the parcel in no attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct DispatchAbandoned {
+    /// The order.
+    pub order_id: String,
+    /// The last attempt.
+    pub attempt: i32,
+    /// Why it failed, for a person.
+    pub reason: String,
+}
+
 /// The money was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct PaymentTaken {
@@ -87,6 +138,26 @@ pub struct PaymentDeclined {
     /// The order.
     pub order_id: String,
     /// The gateway's reason.
+    pub reason: String,
+}
+
+/// The gateway did not answer in time.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PaymentAbandoned {
+    /// The order.
+    pub order_id: String,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+/// The gateway refused to pay back.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RefundFailed {
+    /// The order.
+    pub order_id: String,
+    /// Which time it was asked.
+    pub attempt: i32,
+    /// Why, as the gateway says it.
     pub reason: String,
 }
 

@@ -16,6 +16,8 @@ use crate::{
 const MAX_ID_CHARS: usize = 128;
 /// The most characters of one field of an address.
 const MAX_ADDRESS_CHARS: usize = 200;
+/// The most characters of a reason for a cancellation.
+const MAX_REASON_CHARS: usize = 500;
 /// The longest idempotency key.
 pub const MAX_KEY_BYTES: usize = 200;
 
@@ -77,6 +79,17 @@ impl OrderRequest {
         let canonical = serde_json::to_vec(self).expect("texts, numbers and lists always make JSON");
         Uuid::new_v5(&DIGESTS, &canonical).to_string()
     }
+}
+
+/// Why a customer wants an order cancelled, as the body of `POST /orders/{id}/cancel` has it; no body is no reason.
+///
+/// # Errors
+/// Everything that is wrong with it, each with its place.
+pub fn cancellation_reason(body: Option<&Value>) -> Result<String, Vec<Fault>> {
+    let Some(body) = body else { return Ok(String::new()) };
+    let faults = Faults::default();
+    let reason = faults.object(body, &["reason"]).optional_text("reason", MAX_REASON_CHARS);
+    faults.verdict(reason.unwrap_or_default())
 }
 
 /// What is wrong with an idempotency key, if anything.
@@ -201,6 +214,16 @@ mod tests {
         let spaced = serde_json::to_string_pretty(&good()).unwrap();
         assert_eq!(digest(&compact), digest(&spaced));
         assert_ne!(digest(&compact), digest(&compact.replace("\"quantity\":2", "\"quantity\":3")));
+    }
+
+    #[test]
+    fn a_cancellation_may_give_a_reason() {
+        assert_eq!(cancellation_reason(None), Ok(String::new()));
+        assert_eq!(cancellation_reason(Some(&json!({}))), Ok(String::new()));
+        assert_eq!(cancellation_reason(Some(&json!({ "reason": "too late" }))), Ok("too late".to_owned()));
+        for bad in [json!([]), json!({ "reason": 1 }), json!({ "reason": "x".repeat(501) }), json!({ "why": "" })] {
+            assert!(cancellation_reason(Some(&bad)).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -16,7 +16,8 @@ runtime::hears! {
     /// The own events, as far as the edge needs them.
     pub enum Told {
         events of "order-processor" {
-            OrderPlaced, OrderRejected, OrderPaid, OrderPicking, OrderShipped, OrderCompleted, OrderCancelled
+            OrderPlaced, OrderRejected, OrderPaid, OrderPicking, OrderShipped, OrderCompleted, OrderCancelled,
+            OrderDelayed, OrderCancellationRequested, OrderCancellationRefused,
         }
     }
 }
@@ -53,6 +54,12 @@ told! {
     OrderCompleted { points_awarded: i64 }
     /// The bad end.
     OrderCancelled { reason: CancelReason, detail: String }
+    /// The courier has not taken the parcel yet.
+    OrderDelayed { reason: String }
+    /// Somebody wants it cancelled.
+    OrderCancellationRequested {}
+    /// It goes on all the same.
+    OrderCancellationRefused { reason: String }
 }
 
 /// Where one order stands.
@@ -66,6 +73,12 @@ pub struct Standing {
     /// How far it got, with what there is to say about that.
     #[serde(flatten)]
     pub stage: Stage,
+    /// Why its parcel is late, until the courier has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delayed: Option<String>,
+    /// The last request to cancel it, if it goes on in spite of one or until one is answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancellation: Option<Cancellation>,
     /// When it was answered, in milliseconds since the epoch.
     pub placed_at: i64,
     /// When it last changed.
@@ -73,6 +86,19 @@ pub struct Standing {
     /// Tells a repeated request from another one.
     #[serde(skip)]
     pub request_digest: String,
+}
+
+/// How a request to cancel an order stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum Cancellation {
+    /// The warehouse has not answered yet.
+    Requested,
+    /// It came too late.
+    Refused {
+        /// Why, for a person.
+        reason: String,
+    },
 }
 
 /// How far an order got.
@@ -173,6 +199,17 @@ impl Standings {
             Told::OrderCancelled(told) => {
                 let stage = Stage::Cancelled { reason: told.reason, detail: told.detail };
                 self.moved(&told.order_id, stage, told.occurred_at);
+                self.cancellation(&told.order_id, None, told.occurred_at);
+            }
+            Told::OrderDelayed(told) => {
+                self.change(&told.order_id, told.occurred_at, |standing| standing.delayed = Some(told.reason));
+            }
+            Told::OrderCancellationRequested(told) => {
+                self.cancellation(&told.order_id, Some(Cancellation::Requested), told.occurred_at);
+            }
+            Told::OrderCancellationRefused(told) => {
+                let refused = Cancellation::Refused { reason: told.reason };
+                self.cancellation(&told.order_id, Some(refused), told.occurred_at);
             }
         }
     }
@@ -186,13 +223,34 @@ impl Standings {
         request_digest: String,
         at: i64,
     ) {
-        let standing = Standing { customer_id, total, stage, placed_at: at, changed_at: at, request_digest };
+        let standing = Standing {
+            customer_id,
+            total,
+            stage,
+            delayed: None,
+            cancellation: None,
+            placed_at: at,
+            changed_at: at,
+            request_digest,
+        };
         self.orders.insert(order_id, standing);
     }
 
     fn moved(&mut self, order_id: &str, stage: Stage, at: i64) {
-        if let Some(standing) = self.orders.get_mut(order_id) {
+        let is_late = matches!(stage, Stage::Placed | Stage::Paid | Stage::Picking);
+        self.change(order_id, at, |standing| {
             standing.stage = stage;
+            standing.delayed.take_if(|_| !is_late);
+        });
+    }
+
+    fn cancellation(&mut self, order_id: &str, cancellation: Option<Cancellation>, at: i64) {
+        self.change(order_id, at, |standing| standing.cancellation = cancellation);
+    }
+
+    fn change(&mut self, order_id: &str, at: i64, change: impl FnOnce(&mut Standing)) {
+        if let Some(standing) = self.orders.get_mut(order_id) {
+            change(standing);
             standing.changed_at = at;
         }
     }
@@ -276,6 +334,22 @@ mod tests {
             "changed_at": 1,
         });
         assert_eq!(shown([rejected.into()]), expected);
+    }
+
+    #[test]
+    fn a_request_to_cancel_is_shown_until_the_order_is_cancelled() {
+        let order_id = || ORDER.to_owned();
+        let requested = Told::from(OrderCancellationRequested { order_id: order_id(), occurred_at: 2 });
+        let reason = "the parcel is packed".to_owned();
+        let refused = OrderCancellationRefused { order_id: order_id(), reason, occurred_at: 3 };
+        let (reason, detail) = (CancelReason::CustomerRequest, "the customer asked".to_owned());
+        let cancelled = OrderCancelled { order_id: order_id(), reason, detail, occurred_at: 4 };
+        let cancellation = |events: Vec<Told>| shown([placed()].into_iter().chain(events))["cancellation"].take();
+        assert_eq!(cancellation(vec![]), json!(null));
+        assert_eq!(cancellation(vec![requested.clone()]), json!({ "status": "requested" }));
+        let expected = json!({ "status": "refused", "reason": "the parcel is packed" });
+        assert_eq!(cancellation(vec![requested.clone(), refused.into()]), expected);
+        assert_eq!(cancellation(vec![requested, cancelled.into()]), json!(null));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use cluster::{Cluster, PATIENCE};
 use order_processor::{
-    edge::{Answer, Edge, PlaceError},
+    edge::{Answer, Edge, RequestError},
     events::{Contact, Event, Money},
     inbox::Command,
 };
@@ -210,11 +210,39 @@ async fn an_order_is_placed_without_http_and_a_repeat_is_not_new() {
     let again = shop.edge.place("line-1", &order()).await.unwrap();
     assert_eq!((again.is_new, again.order_id), (false, first.order_id));
     let other = with(|body| body["payment_method"] = json!("card-declined"));
-    assert!(matches!(shop.edge.place("line-1", &other).await, Err(PlaceError::KeyReused)));
+    assert!(matches!(shop.edge.place("line-1", &other).await, Err(RequestError::KeyReused)));
     let order = order();
     let (left, right) = tokio::join!(shop.edge.place("line-2", &order), shop.edge.place("line-2", &order));
     assert_eq!(left.unwrap().order_id, right.unwrap().order_id);
     assert!(shop.edge.knows_album("LP-3") && shop.edge.knows_customer("customer-1"));
     assert!(!shop.edge.knows_album("LP-9") && !shop.edge.knows_customer("nobody"));
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_asked_to_be_cancelled_once_and_one_that_never_was_is_not_found() {
+    let shop = Shop::open().await;
+    let placed = shop.post(&order()).send().await.unwrap();
+    let location = placed.headers()["location"].to_str().unwrap().to_owned();
+    let cancel = |path: &str, key: &str, body: Option<Value>| {
+        let request = shop.client.post(format!("{}{path}/cancel", shop.base)).header("idempotency-key", key);
+        body.into_iter().fold(request, |request, body| request.body(body.to_string())).send()
+    };
+    for (key, body) in [("c-1", Some(json!({ "reason": "bought twice" }))), ("c-1", None), ("c-2", Some(json!({})))] {
+        let asked = cancel(&location, key, body).await.unwrap();
+        assert_eq!((asked.status().as_u16(), asked.headers()["location"].to_str().unwrap()), (202, location.as_str()));
+        assert_eq!(asked.json::<Value>().await.unwrap()["status"], "cancellation-requested");
+    }
+    let standing: Value = shop.get(&location).await.json().await.unwrap();
+    assert_eq!((&standing["status"], &standing["cancellation"]), (&json!("placed"), &json!({ "status": "requested" })));
+    let (status, unknown) = problem(cancel("/orders/nobodys", "c-3", None).await.unwrap()).await;
+    assert_eq!((status, &unknown["type"]), (404, &json!("/problems/not-found")), "{unknown}");
+    let rejected = shop.post(&with(|body| body["customer_id"] = json!("nobody"))).send().await.unwrap();
+    let rejected = problem(rejected).await.1["instance"].as_str().unwrap().to_owned();
+    let (status, refused) = problem(cancel(&rejected, "c-4", None).await.unwrap()).await;
+    assert_eq!((status, &refused["type"]), (409, &json!("/problems/cancellation-refused")), "{refused}");
+    assert_eq!(refused["detail"], "the order was rejected");
+    let (status, faulty) = problem(cancel(&location, "c-5", Some(json!({ "why": 1 }))).await.unwrap()).await;
+    assert_eq!((status, &faulty["errors"][0]["pointer"]), (422, &json!("/why")), "{faulty}");
     shop.close().await;
 }

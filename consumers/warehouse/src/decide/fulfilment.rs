@@ -1,5 +1,5 @@
 //! What an order's story makes of what it hears: hold its lines one after another in sku order, have them picked once they are
-//! all held and paid, hand the parcel over. How a cancelled order gives its stock back stands in `release`.
+//! all held and paid. How the parcel is handed over stands in `dispatch`, how a cancelled order gives its stock back in `release`.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,23 @@ use runtime::TimestampMs;
 
 use super::{
     Decided,
-    release::{self, give_back_held, stock_released},
+    release::{self, give_back_held},
 };
 use crate::{
+    Warehouse,
     events::{
-        ItemLine, LineHeld, OrderDispatched, OrderPackaged, PackagingFailed, PaymentNoted, PickingStarted,
-        ReservationStarted, StockReserved, StockShort,
+        ItemLine, LineHeld, OrderPackaged, PackagingFailed, PaymentNoted, PickingStarted, ReservationStarted,
+        StockReserved, StockShort,
     },
     evolve::{Fulfilment, LineStock, Phase},
-    inbox::{CourierAnswer, CourierOutcome, FreeItem, HoldItem, HoldResult, PickOutcome, PickResult, ShipItem},
+    inbox::{FreeItem, HoldItem, HoldResult, PickOutcome, PickResult},
     reads::{OrderLine, OrderPaid, OrderPlaced},
 };
 
 /// A placed order's first item is asked for; each further one when the one before is held. So two orders that want the same
 /// items ask for them in the same order.
 pub(super) fn on_placed(order: Option<&Fulfilment>, placed: &OrderPlaced, at: TimestampMs) -> Decided {
-    if order.is_some_and(|order| order.phase != Phase::Unplaced || order.is_cancelled()) {
+    if order.is_some_and(|order| order.phase != Phase::Unplaced || order.is_called_off()) {
         return Decided::nothing();
     }
     let lines = one_line_per_sku(&placed.lines);
@@ -70,6 +71,9 @@ fn on_held(order: &Fulfilment, result: &HoldResult, at: TimestampMs) -> Decided 
         let free = FreeItem { sku: result.sku.clone(), order_id: order.order_id.clone(), quantity: result.quantity };
         return held.and_send(result.sku.clone(), free);
     }
+    if order.is_called_off() {
+        return held;
+    }
     match order.lines.iter().find(|line| line.stock == LineStock::Wanted) {
         Some(next) => and_hold(held, &order.order_id, &next.to_item_line()),
         None => and_reserved(held, &order.order_id, order.item_lines(), order.paid_early, at),
@@ -92,7 +96,7 @@ pub(super) fn on_paid(order: Option<&Fulfilment>, paid: &OrderPaid, at: Timestam
     let noted = PaymentNoted { order_id: paid.order_id.clone(), occurred_at: at };
     let Some(order) = order else { return Decided::say(noted) };
     match order.phase {
-        _ if order.is_cancelled() => Decided::nothing(),
+        _ if order.is_called_off() => Decided::nothing(),
         Phase::Reserved => Decided::say(picking_started(&order.order_id, order.item_lines(), at)),
         Phase::Unplaced | Phase::Reserving if !order.paid_early => Decided::say(noted),
         _ => Decided::nothing(),
@@ -100,7 +104,12 @@ pub(super) fn on_paid(order: Option<&Fulfilment>, paid: &OrderPaid, at: Timestam
 }
 
 /// The picking floor's answer. If the order was cancelled while the floor was at work, its items go back at once.
-pub(super) fn on_pick_result(order: Option<&Fulfilment>, result: &PickResult, at: TimestampMs) -> Decided {
+pub(super) fn on_pick_result(
+    warehouse: &Warehouse,
+    order: Option<&Fulfilment>,
+    result: &PickResult,
+    at: TimestampMs,
+) -> Decided {
     let Some(order) = order.filter(|order| order.phase == Phase::Picking) else { return Decided::nothing() };
     match (result.outcome, &result.parcel_id) {
         (PickOutcome::Packaged, Some(parcel_id)) => {
@@ -109,6 +118,7 @@ pub(super) fn on_pick_result(order: Option<&Fulfilment>, result: &PickResult, at
                 parcel_id: parcel_id.clone(),
                 lines: order.item_lines(),
                 occurred_at: at,
+                answer_by: Some(warehouse.courier_answers_by(at)),
             });
             if_cancelled_give_back(order, packaged, &[], "", at)
         }
@@ -139,29 +149,6 @@ fn if_cancelled_give_back(
     } else {
         decided
     }
-}
-
-/// The courier's answer: the goods have left, whatever became of the order meanwhile.
-pub(super) fn on_courier_answer(order: Option<&Fulfilment>, answer: &CourierAnswer, at: TimestampMs) -> Decided {
-    let Some(order) = order else { return Decided::nothing() };
-    let (Phase::Packaged { parcel_id }, CourierOutcome::Dispatched) = (&order.phase, answer.outcome) else {
-        return Decided::nothing();
-    };
-    let (Some(carrier), Some(tracking_number)) = (&answer.carrier, &answer.tracking_number) else {
-        return Decided::nothing();
-    };
-    let dispatched = Decided::say(OrderDispatched {
-        order_id: order.order_id.clone(),
-        parcel_id: parcel_id.clone(),
-        carrier: carrier.clone(),
-        tracking_number: tracking_number.clone(),
-        occurred_at: at,
-    });
-    let shipped = order.held_lines().fold(dispatched, |decided, line| {
-        let ship = ShipItem { sku: line.sku.clone(), order_id: order.order_id.clone(), quantity: line.quantity };
-        decided.and_send(line.sku.clone(), ship)
-    });
-    if order.is_cancelled() { shipped.and_say(stock_released(&order.order_id, &[], at)) } else { shipped }
 }
 
 fn and_hold(decided: Decided, order_id: &str, line: &ItemLine) -> Decided {

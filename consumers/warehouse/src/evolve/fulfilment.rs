@@ -7,27 +7,36 @@
 //!                 ▼                                   ▼    ╲
 //!               Short                       PackagingFailed ▶ Unpacking
 //!
-//! beside it, from any phase:   No ──OrderCancelled──▶ Started ──nothing asked is unanswered──▶ Done
+//! beside it:   No ──a cancellation is accepted──▶ Promised ──OrderCancelled──▶ Started ──nothing asked is unanswered──▶ Done
+//!              └──OrderCancelled, from any phase──────────────────────────────▲
 //! ```
 //!
 //! | event | legal in phase | leads to |
 //! |---|---|---|
 //! | ReservationStarted | Unplaced | Reserving; the first line asked |
-//! | LineHeld | Reserving, Short | the line held and the next one asked; once cancelled: the line being released |
+//! | LineHeld | Reserving, Short | the line held and the next one asked; once called off: no next one; once cancelled: the line being released |
 //! | StockShort | Reserving | Short |
 //! | StockReserved | Reserving | Reserved |
 //! | PaymentNoted | Unplaced, Reserving | the same, paid |
 //! | PickingStarted | Reserved | Picking |
-//! | OrderPackaged | Picking | Packaged; once cancelled: Unpacking, its lines being released |
+//! | OrderPackaged | Picking | Packaged; once called off: Unpacking; once cancelled: its lines being released |
 //! | PackagingFailed | Picking | PackagingFailed; once cancelled: its lines being released |
+//! | DispatchDelayed | Packaged, the courier being asked | the attempt pausing, or being withdrawn |
+//! | DispatchRequested | Packaged, the attempt pausing or abandoned | the courier being asked |
+//! | DispatchAbandoned | Packaged, the courier being asked | the attempt abandoned; once cancelled: Unpacking, its lines being released |
 //! | OrderDispatched | Packaged | Dispatched |
-//! | ReleaseStarted | any, once | held lines are being released, except while the floor or the courier is at work |
+//! | CancellationAccepted | any before Packaged; Packaged and abandoned | the same, called off |
+//! | CancellationRefused | Packaged, Dispatched | the same |
+//! | ReleaseStarted | any, once | held lines are being released, except while the floor or the courier is at work; Packaged: Unpacking |
 //! | LineReleased | any, after ReleaseStarted | the line released |
 //! | StockReleased | any, after ReleaseStarted, once | Done |
 
+use runtime::TimestampMs;
 use serde::{Deserialize, Serialize};
 
-use crate::events::{Address, ItemLine, LineReleased, PackagingFailed, ReservationStarted};
+use crate::events::{
+    Address, DispatchRequested, ItemLine, LineReleased, OrderPackaged, PackagingFailed, ReservationStarted,
+};
 
 /// What is remembered of one order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +47,8 @@ pub struct Fulfilment {
     pub phase: Phase,
     /// Whether it was cancelled, and how far its stock is given back.
     pub release: Release,
+    /// The number of the last request to cancel it that was answered.
+    pub answered_request: i32,
     /// It was paid before its stock was reserved.
     pub paid_early: bool,
     /// What it needs, in sku order, one line per sku; empty before it is placed and after it ended.
@@ -69,13 +80,55 @@ pub enum Phase {
     },
     /// Packed after it was cancelled: its items go back to the shelf.
     Unpacking,
-    /// Packed; the courier is asked.
+    /// Packed; the courier is to take it.
     Packaged {
         /// The parcel.
         parcel_id: String,
+        /// How that goes.
+        dispatch: Dispatch,
     },
     /// On its way.
     Dispatched,
+}
+
+/// How it goes to get the courier to take a parcel.
+///
+/// ```text
+///            no answer in time
+///    Asked ──────────────────▶ Withdrawing
+///    ▲  ▲ │ a definite no           │ a definite no
+///    │  │ ▼                         │
+///    │  └─Pausing ◀─────────────────┤ attempts are left
+///    │ RetryDispatch                ▼
+///    └──────────────────────── Abandoned
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dispatch {
+    /// Which attempt, counted from 1 per order.
+    pub number: i32,
+    /// The first attempt since the order was packed, or since an operator had it tried again.
+    pub first_of_round: i32,
+    /// How it stands.
+    pub attempt: Attempt,
+}
+
+/// How an attempt to get a parcel taken stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Attempt {
+    /// The courier is asked.
+    Asked {
+        /// When it is withdrawn, if ever.
+        answer_by: Option<TimestampMs>,
+    },
+    /// The courier has not answered in time and is asked to forget it.
+    Withdrawing,
+    /// It failed; the next one waits.
+    Pausing {
+        /// Until when.
+        until: TimestampMs,
+    },
+    /// It failed, and no other one follows by itself.
+    Abandoned,
 }
 
 /// How far a cancelled order's stock is given back.
@@ -84,6 +137,8 @@ pub enum Release {
     /// Not cancelled.
     #[default]
     No,
+    /// Its cancellation was accepted: nothing more is done for it, and what is held stays held until it is cancelled.
+    Promised,
     /// Cancelled; something is still held or unanswered.
     Started,
     /// Nothing is held any more.
@@ -130,6 +185,7 @@ impl Fulfilment {
             order_id: order_id.to_owned(),
             phase: Phase::Unplaced,
             release: Release::No,
+            answered_request: 0,
             paid_early: false,
             lines: Vec::new(),
             ship_to: None,
@@ -139,13 +195,37 @@ impl Fulfilment {
     /// True if it was cancelled, however far its stock is given back.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
+        matches!(self.release, Release::Started | Release::Done)
+    }
+
+    /// True if nothing more is to be held, picked or packed for it: it is cancelled, or will be.
+    #[must_use]
+    pub fn is_called_off(&self) -> bool {
         self.release != Release::No
     }
 
-    /// True while the picking floor or the courier has the goods in hand: nothing can be put back before they answer.
+    /// True while the picking floor or the courier has the goods in hand, or may have: nothing can be put back before they answer.
     #[must_use]
     pub fn is_in_hand(&self) -> bool {
-        matches!(self.phase, Phase::Picking | Phase::Packaged { .. })
+        match &self.phase {
+            Phase::Picking => true,
+            Phase::Packaged { dispatch, .. } => {
+                matches!(dispatch.attempt, Attempt::Asked { .. } | Attempt::Withdrawing)
+            }
+            _ => false,
+        }
+    }
+
+    /// When its dispatch goes on by itself: an attempt that is not answered is withdrawn, one that failed is followed by the next.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<TimestampMs> {
+        let Phase::Packaged { dispatch, .. } = &self.phase else { return None };
+        match dispatch.attempt {
+            // A cancelled order's attempt is being withdrawn already.
+            Attempt::Asked { answer_by } => answer_by.filter(|_| !self.is_cancelled()),
+            Attempt::Pausing { until } => Some(until),
+            Attempt::Withdrawing | Attempt::Abandoned => None,
+        }
     }
 
     /// True if nothing is held and nothing asked is unanswered.
@@ -180,11 +260,13 @@ impl Fulfilment {
     }
 
     pub(super) fn line_held(&mut self, sku: &str) {
-        if self.is_cancelled() {
-            self.set_stock(sku, LineStock::Releasing);
-        } else {
-            self.set_stock(sku, LineStock::Held);
-            self.ask_next();
+        match self.release {
+            Release::No => {
+                self.set_stock(sku, LineStock::Held);
+                self.ask_next();
+            }
+            Release::Promised => self.set_stock(sku, LineStock::Held),
+            Release::Started | Release::Done => self.set_stock(sku, LineStock::Releasing),
         }
     }
 
@@ -193,13 +275,23 @@ impl Fulfilment {
         self.set_stock(sku, LineStock::Short);
     }
 
-    pub(super) fn order_packaged(&mut self, parcel_id: &str) {
-        if self.is_cancelled() {
-            self.phase = Phase::Unpacking;
-            self.release_held();
-        } else {
-            self.phase = Phase::Packaged { parcel_id: parcel_id.to_owned() };
+    pub(super) fn order_packaged(&mut self, event: &OrderPackaged) {
+        if !self.is_called_off() {
+            let attempt = Attempt::Asked { answer_by: event.answer_by };
+            let dispatch = Dispatch { number: 1, first_of_round: 1, attempt };
+            self.phase = Phase::Packaged { parcel_id: event.parcel_id.clone(), dispatch };
+            return;
         }
+        self.phase = Phase::Unpacking;
+        if self.is_cancelled() {
+            self.release_held();
+        }
+    }
+
+    /// The parcel did not leave: what is in it goes back to the shelf.
+    fn unpack(&mut self) {
+        self.phase = Phase::Unpacking;
+        self.release_held();
     }
 
     pub(super) fn packaging_failed(&mut self, event: &PackagingFailed) {
@@ -209,14 +301,49 @@ impl Fulfilment {
         }
     }
 
+    pub(super) fn dispatch_delayed(&mut self, next_attempt_at: Option<TimestampMs>) {
+        if let Phase::Packaged { dispatch, .. } = &mut self.phase {
+            dispatch.attempt = next_attempt_at.map_or(Attempt::Withdrawing, |until| Attempt::Pausing { until });
+        }
+    }
+
+    pub(super) fn dispatch_requested(&mut self, event: &DispatchRequested) {
+        if let Phase::Packaged { dispatch, .. } = &mut self.phase {
+            if dispatch.attempt == Attempt::Abandoned {
+                dispatch.first_of_round = event.attempt;
+            }
+            dispatch.number = event.attempt;
+            dispatch.attempt = Attempt::Asked { answer_by: event.answer_by };
+        }
+    }
+
+    pub(super) fn dispatch_abandoned(&mut self) {
+        if let Phase::Packaged { dispatch, .. } = &mut self.phase {
+            dispatch.attempt = Attempt::Abandoned;
+        }
+        if self.is_cancelled() {
+            self.unpack();
+        }
+    }
+
     pub(super) fn order_dispatched(&mut self) {
         self.phase = Phase::Dispatched;
         self.forget_details();
     }
 
+    pub(super) fn cancellation_accepted(&mut self, request: i32) {
+        self.answered_request = request;
+        self.release = Release::Promised;
+    }
+
     pub(super) fn release_started(&mut self) {
         self.release = Release::Started;
-        if !self.is_in_hand() {
+        if self.is_in_hand() {
+            return;
+        }
+        if matches!(self.phase, Phase::Packaged { .. }) {
+            self.unpack();
+        } else {
             self.release_held();
         }
     }

@@ -3,7 +3,7 @@
 #![expect(unreachable_pub, reason = "a module of the test beside it")]
 
 use runtime::{
-    Heard,
+    Heard, TimerFired,
     testing::{self, NOW_MS},
 };
 use warehouse::{
@@ -15,6 +15,8 @@ use warehouse::{
 
 pub const ORDER: &str = "order-1";
 pub const SKU: &str = "a";
+/// When an attempt that is made at the instant of these tests is withdrawn.
+pub const ANSWER_BY: i64 = NOW_MS + 5 * 60 * 1_000;
 
 pub fn heard(body: impl Into<Input>) -> Heard<Input> {
     testing::heard(ORDER, body)
@@ -57,6 +59,10 @@ pub fn cancelled() -> Heard<Input> {
     heard(reads::OrderCancelled { order_id: order() })
 }
 
+pub fn cancel_requested(request: i32) -> Heard<Input> {
+    heard(reads::OrderCancellationRequested { order_id: order(), request })
+}
+
 pub fn held(sku: &str, quantity: i32) -> Heard<Input> {
     heard(hold_result(sku, quantity, true, 100))
 }
@@ -84,6 +90,27 @@ pub fn missing(lines: &[(&str, i32)]) -> Heard<Input> {
 
 pub fn courier_took_it() -> Heard<Input> {
     heard(courier_answer())
+}
+
+pub fn courier_refused(attempt: i32) -> Heard<Input> {
+    let reason = Some("no van has room".to_owned());
+    heard(CourierAnswer { outcome: CourierOutcome::Refused, reason, ..courier_said_no(attempt) })
+}
+
+pub fn courier_withdrew(attempt: i32) -> Heard<Input> {
+    heard(CourierAnswer { outcome: CourierOutcome::Withdrawn, ..courier_said_no(attempt) })
+}
+
+fn courier_said_no(attempt: i32) -> CourierAnswer {
+    CourierAnswer { attempt, carrier: None, tracking_number: None, ..courier_answer() }
+}
+
+pub fn timer(due_at: i64) -> Heard<Input> {
+    heard(TimerFired { due_at })
+}
+
+pub fn retry_dispatch() -> Heard<Input> {
+    heard(RetryDispatch { order_id: order() })
 }
 
 pub fn receive(delivery_id: &str, quantity: i32) -> Heard<Input> {
@@ -131,6 +158,8 @@ pub fn courier_answer() -> CourierAnswer {
         parcel_id: Some("parcel-1".to_owned()),
         carrier: Some("Northwind Parcels".to_owned()),
         tracking_number: Some("NW1".to_owned()),
+        attempt: 1,
+        reason: None,
     }
 }
 
@@ -139,7 +168,15 @@ pub fn pick(lines: &[(&str, i32)]) -> Effect {
 }
 
 pub fn dispatch(parcel_id: &str) -> Effect {
-    Effect::Dispatch { order_id: order(), parcel_id: parcel_id.to_owned(), ship_to: address() }
+    Effect::Dispatch { order_id: order(), parcel_id: parcel_id.to_owned(), ship_to: address(), attempt: 1 }
+}
+
+pub fn dispatch_again(attempt: i32) -> Effect {
+    Effect::Dispatch { order_id: order(), parcel_id: "parcel-1".to_owned(), ship_to: address(), attempt }
+}
+
+pub fn withdraw(attempt: i32) -> Effect {
+    Effect::Withdraw { order_id: order(), parcel_id: "parcel-1".to_owned(), attempt }
 }
 
 // What is said of an order.
@@ -169,7 +206,44 @@ pub fn picking_started(lines: &[(&str, i32)]) -> PickingStarted {
 }
 
 pub fn order_packaged(parcel_id: &str, lines: &[(&str, i32)]) -> OrderPackaged {
-    OrderPackaged { order_id: order(), parcel_id: parcel_id.to_owned(), lines: items(lines), occurred_at: NOW_MS }
+    OrderPackaged {
+        order_id: order(),
+        parcel_id: parcel_id.to_owned(),
+        lines: items(lines),
+        occurred_at: NOW_MS,
+        answer_by: Some(ANSWER_BY),
+    }
+}
+
+pub fn dispatch_delayed(attempt: i32, reason: &str, next_attempt_at: Option<i64>) -> DispatchDelayed {
+    DispatchDelayed {
+        order_id: order(),
+        parcel_id: "parcel-1".to_owned(),
+        attempt,
+        reason: reason.to_owned(),
+        next_attempt_at,
+        occurred_at: NOW_MS,
+    }
+}
+
+pub fn dispatch_requested(attempt: i32) -> DispatchRequested {
+    DispatchRequested {
+        order_id: order(),
+        parcel_id: "parcel-1".to_owned(),
+        attempt,
+        answer_by: Some(ANSWER_BY),
+        occurred_at: NOW_MS,
+    }
+}
+
+pub fn dispatch_abandoned(attempt: i32, reason: &str) -> DispatchAbandoned {
+    DispatchAbandoned {
+        order_id: order(),
+        parcel_id: "parcel-1".to_owned(),
+        attempt,
+        reason: reason.to_owned(),
+        occurred_at: NOW_MS,
+    }
 }
 
 pub fn packaging_failed(missing: &[(&str, i32)]) -> PackagingFailed {
@@ -184,6 +258,14 @@ pub fn order_dispatched(parcel_id: &str) -> OrderDispatched {
         tracking_number: "NW1".to_owned(),
         occurred_at: NOW_MS,
     }
+}
+
+pub fn accepted(request: i32) -> CancellationAccepted {
+    CancellationAccepted { order_id: order(), request, occurred_at: NOW_MS }
+}
+
+pub fn too_late(request: i32, reason: &str) -> CancellationRefused {
+    CancellationRefused { order_id: order(), request, reason: reason.to_owned(), occurred_at: NOW_MS }
 }
 
 pub fn release_started(lines: &[(&str, i32)]) -> ReleaseStarted {
@@ -217,6 +299,11 @@ pub fn picking_story() -> Vec<Event> {
 /// The same, packed.
 pub fn packaged_story() -> Vec<Event> {
     and(picking_story(), order_packaged("parcel-1", &[("a", 1), ("b", 2)]))
+}
+
+/// The same, refused by the courier in the only attempt.
+pub fn abandoned_story() -> Vec<Event> {
+    and(packaged_story(), dispatch_abandoned(1, "no van has room"))
 }
 
 /// The same, on its way.
@@ -259,6 +346,10 @@ pub fn stock_written_off(quantity: i32) -> StockWrittenOff {
         reason: "not there".to_owned(),
         occurred_at: NOW_MS,
     }
+}
+
+pub fn retry_refused(reason: &str) -> CommandRefused {
+    CommandRefused { entity_id: order(), command: "RetryDispatch".to_owned(), ..refused(reason) }
 }
 
 pub fn refused(reason: &str) -> CommandRefused {

@@ -1,0 +1,168 @@
+//! How the courier is got to take a parcel. An attempt that the courier refuses is followed by the next one after a pause, each
+//! twice as long as the one before; one that is not answered in time is withdrawn first, and only a confirmed withdrawal counts as
+//! a no. So a dispatch is abandoned only when the courier has definitely not taken the parcel in any attempt, and a parcel is never
+//! both given up and sent.
+
+use runtime::TimestampMs;
+
+use super::{
+    Decided,
+    release::{self, give_back_held, stock_released},
+};
+use crate::{
+    Warehouse,
+    events::{CommandRefused, DispatchAbandoned, DispatchDelayed, DispatchRequested, OrderDispatched},
+    evolve::{Attempt, Dispatch, Fulfilment, Phase},
+    inbox::{CourierAnswer, CourierOutcome, RetryDispatch, ShipItem},
+};
+
+/// The courier's definite answer to the present attempt, whether it was asked to take the parcel or to forget it. One about an
+/// earlier attempt changes nothing: its no was definite.
+pub(super) fn on_courier_answer(
+    warehouse: &Warehouse,
+    order: Option<&Fulfilment>,
+    answer: &CourierAnswer,
+    at: TimestampMs,
+) -> Decided {
+    let Some((order, parcel_id, dispatch)) = order.and_then(packed) else { return Decided::nothing() };
+    if dispatch.number != answer.attempt || !order.is_in_hand() {
+        return Decided::nothing();
+    }
+    match answer.outcome {
+        CourierOutcome::Dispatched => dispatched(order, parcel_id, answer, at),
+        CourierOutcome::Refused => {
+            let reason = answer.reason.as_deref().unwrap_or("the courier refuses and gives no reason");
+            not_taken(warehouse, order, parcel_id, dispatch, reason, at)
+        }
+        CourierOutcome::Withdrawn => {
+            not_taken(warehouse, order, parcel_id, dispatch, "the courier did not answer in time", at)
+        }
+        CourierOutcome::Unknown => Decided::nothing(),
+    }
+}
+
+/// The goods have left, whatever became of the order meanwhile.
+fn dispatched(order: &Fulfilment, parcel_id: &str, answer: &CourierAnswer, at: TimestampMs) -> Decided {
+    let (Some(carrier), Some(tracking_number)) = (&answer.carrier, &answer.tracking_number) else {
+        return Decided::nothing();
+    };
+    let dispatched = Decided::say(OrderDispatched {
+        order_id: order.order_id.clone(),
+        parcel_id: parcel_id.to_owned(),
+        carrier: carrier.clone(),
+        tracking_number: tracking_number.clone(),
+        occurred_at: at,
+    });
+    let shipped = order.held_lines().fold(dispatched, |decided, line| {
+        let ship = ShipItem { sku: line.sku.clone(), order_id: order.order_id.clone(), quantity: line.quantity };
+        decided.and_send(line.sku.clone(), ship)
+    });
+    if order.is_cancelled() { shipped.and_say(stock_released(&order.order_id, &[], at)) } else { shipped }
+}
+
+/// A definite no: the next attempt after a pause, or none. A cancelled order's parcel is unpacked.
+fn not_taken(
+    warehouse: &Warehouse,
+    order: &Fulfilment,
+    parcel_id: &str,
+    dispatch: Dispatch,
+    reason: &str,
+    at: TimestampMs,
+) -> Decided {
+    let (order_id, parcel_id) = (order.order_id.clone(), parcel_id.to_owned());
+    let (attempt, reason) = (dispatch.number, reason.to_owned());
+    let failed_in_round = attempt.saturating_sub(dispatch.first_of_round).saturating_add(1);
+    if !order.is_cancelled() && failed_in_round < warehouse.dispatch_attempts.into() {
+        let next_attempt_at = Some(at.saturating_add(warehouse.pause_ms(failed_in_round)));
+        return Decided::say(DispatchDelayed {
+            order_id,
+            parcel_id,
+            attempt,
+            reason,
+            next_attempt_at,
+            occurred_at: at,
+        });
+    }
+    let abandoned = Decided::say(DispatchAbandoned { order_id, parcel_id, attempt, reason, occurred_at: at });
+    if order.is_cancelled() {
+        release::and_released_if_settled(order, give_back_held(order, abandoned, &[], ""), at)
+    } else {
+        abandoned
+    }
+}
+
+/// An attempt's time is up, or its pause is over. A timer that is no longer awaited changes nothing.
+pub(super) fn on_timer(
+    warehouse: &Warehouse,
+    order: Option<&Fulfilment>,
+    due_at: TimestampMs,
+    at: TimestampMs,
+) -> Decided {
+    let awaited = |order: &&Fulfilment| order.wake_at() == Some(due_at);
+    let Some((order, parcel_id, dispatch)) = order.filter(awaited).and_then(packed) else { return Decided::nothing() };
+    match dispatch.attempt {
+        Attempt::Asked { .. } => Decided::say(DispatchDelayed {
+            order_id: order.order_id.clone(),
+            parcel_id: parcel_id.to_owned(),
+            attempt: dispatch.number,
+            reason: "the courier has not answered in time".to_owned(),
+            next_attempt_at: None,
+            occurred_at: at,
+        }),
+        Attempt::Pausing { .. } => Decided::say(next_attempt(warehouse, order, parcel_id, dispatch, at)),
+        Attempt::Withdrawing | Attempt::Abandoned => Decided::nothing(),
+    }
+}
+
+/// An operator has an abandoned dispatch tried again.
+pub(super) fn retry(
+    warehouse: &Warehouse,
+    order: Option<&Fulfilment>,
+    command: &RetryDispatch,
+    at: TimestampMs,
+) -> Decided {
+    let refused = |reason: &str| {
+        Decided::say(CommandRefused {
+            entity_id: command.order_id.clone(),
+            command: "RetryDispatch".to_owned(),
+            reason: reason.to_owned(),
+            occurred_at: at,
+        })
+    };
+    match order.map(|order| (order, packed(order))) {
+        Some((order, _)) if order.is_called_off() => refused("the order is cancelled"),
+        Some((_, Some((order, parcel_id, dispatch)))) => match dispatch.attempt {
+            Attempt::Abandoned => Decided::say(next_attempt(warehouse, order, parcel_id, dispatch, at)),
+            Attempt::Pausing { .. } => refused("the dispatch is not abandoned: its next attempt is waiting"),
+            Attempt::Asked { .. } | Attempt::Withdrawing => {
+                refused("the dispatch is not abandoned: the courier is being asked")
+            }
+        },
+        Some((order, None)) if order.phase == Phase::Dispatched => refused("the parcel is on its way"),
+        Some((_, None)) => refused("the order is not packed"),
+        None => refused("no order of this id is known here"),
+    }
+}
+
+fn packed(order: &Fulfilment) -> Option<(&Fulfilment, &str, Dispatch)> {
+    match &order.phase {
+        Phase::Packaged { parcel_id, dispatch } => Some((order, parcel_id, *dispatch)),
+        _ => None,
+    }
+}
+
+fn next_attempt(
+    warehouse: &Warehouse,
+    order: &Fulfilment,
+    parcel_id: &str,
+    dispatch: Dispatch,
+    at: TimestampMs,
+) -> DispatchRequested {
+    DispatchRequested {
+        order_id: order.order_id.clone(),
+        parcel_id: parcel_id.to_owned(),
+        attempt: dispatch.number.saturating_add(1),
+        answer_by: Some(warehouse.courier_answers_by(at)),
+        occurred_at: at,
+    }
+}
