@@ -67,19 +67,39 @@ pub struct FaultArgs {
     /// Share of requests to the outside world that fail, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
     pub outside_failures: f64,
+    /// Share of charges that the payment gateway never answers, in percent; half of them are captured all the same
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    pub silent_charges: f64,
+    /// Share of payments whose first refund the gateway refuses, in percent: each needs an operator's `RetryRefund`
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    pub refused_refunds: f64,
+    /// Share of dispatch attempts that the courier refuses, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    pub refused_parcels: f64,
 }
 
 impl FaultArgs {
     /// The faults these flags ask for.
     ///
     /// # Errors
-    /// The share is no percentage.
+    /// A share is no percentage.
     pub fn faults(&self, seed: u64) -> anyhow::Result<Faults> {
         let share = self.outside_failures;
         if !(0.0..=95.0).contains(&share) {
             anyhow::bail!("--outside-failures is {share}; expected 0 to 95 percent, so that an answer comes at last");
         }
-        Ok(Faults::new(Duration::from_millis(self.outside_latency_ms), share / 100.0, seed))
+        let part = |flag: &str, percent: f64| {
+            if (0.0..=100.0).contains(&percent) {
+                Ok(percent / 100.0)
+            } else {
+                anyhow::bail!("--{flag} is {percent}; expected 0 to 100 percent")
+            }
+        };
+        let mut faults = Faults::new(Duration::from_millis(self.outside_latency_ms), share / 100.0, seed);
+        faults.silent_charges = part("silent-charges", self.silent_charges)?;
+        faults.refused_refunds = part("refused-refunds", self.refused_refunds)?;
+        faults.refused_parcels = part("refused-parcels", self.refused_parcels)?;
+        Ok(faults)
     }
 }
 
@@ -113,6 +133,12 @@ pub struct MixArgs {
     /// Share of orders that are refused at the door, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = Mix::default().refused)]
     pub refused: f64,
+    /// Share of orders whose customer asks for a cancellation as soon as they are placed, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = Mix::default().cancelled)]
+    pub cancelled: f64,
+    /// Share of orders whose parcel the courier refuses once, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = Mix::default().delayed)]
+    pub delayed: f64,
 }
 
 impl MixArgs {
@@ -121,8 +147,8 @@ impl MixArgs {
     /// # Errors
     /// The shares are none.
     pub fn generator(&self) -> anyhow::Result<Generator> {
-        let Self { seed, declined, short, lost, refused } = *self;
-        Ok(Generator::new(seed, Mix { declined, short, lost, refused }.checked()?))
+        let Self { seed, declined, short, lost, refused, cancelled, delayed } = *self;
+        Ok(Generator::new(seed, Mix { declined, short, lost, refused, cancelled, delayed }.checked()?))
     }
 }
 
@@ -171,6 +197,9 @@ fn orders(args: &OrdersArgs) -> anyhow::Result<()> {
         let mut line = order.body;
         if let Some(fields) = line.as_object_mut() {
             fields.insert("key".to_owned(), order.key.into());
+            if order.cancel {
+                fields.insert("cancel".to_owned(), true.into());
+            }
         }
         output::line(&line.to_string())?;
     }

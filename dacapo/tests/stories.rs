@@ -148,6 +148,170 @@ fn rejected(name: &'static str, body: Value) -> Story {
     Story { name, body, status: 422, state: "rejected", outcome: "rejected", said: &["OrderRejected"], unsaid }
 }
 
+/// A parcel to this postcode: the simulated courier decides by it.
+fn to(postcode: &str, mut order: Value) -> Value {
+    order["ship_to"]["postcode"] = json!(postcode);
+    order
+}
+
+/// Orders that the gateway, the courier, the customer or an operator keep from their usual way.
+fn troubles() -> Vec<Story> {
+    let one = || json!([{ "sku": "lp-goldberg", "quantity": 1 }]);
+    let ghost = json!([{ "sku": "ghost-gastein", "quantity": 1 }]);
+    let story =
+        |name, body, (state, outcome), said, unsaid| Story { name, body, status: 201, state, outcome, said, unsaid };
+    let undone_by = |outcome| ("compensated", outcome);
+    vec![
+        // Before its stock is held, or while it is: whoever comes first, nobody has been charged.
+        story(
+            "called off at once",
+            order(one(), "card-silent"),
+            undone_by("called-off"),
+            &["OrderCancellationRequested", "CancellationAccepted", "OrderCancelled", "PaymentVoided", "StockReleased"],
+            &["PaymentTaken", "PickingStarted", "CancellationRefused"],
+        ),
+        story(
+            "called off while it is charged",
+            order(one(), "card-silent"),
+            undone_by("called-off"),
+            &[
+                "StockReserved",
+                "PaymentRequested",
+                "CancellationAccepted",
+                "OrderCancelled",
+                "PaymentVoidRequested",
+                "PaymentVoided",
+                "ItemFreed",
+                "StockReleased",
+                "CustomerNotified",
+            ],
+            &["PaymentTaken", "PaymentAbandoned", "CancellationRefused"],
+        ),
+        story(
+            "asked too late, then given up",
+            to("SILENT", order(one(), "card-ok")),
+            undone_by("given-up"),
+            &[
+                "CancellationRefused",
+                "OrderCancellationRefused",
+                "OrderDelayed",
+                "DispatchAbandoned",
+                "OrderNeedsAttention",
+                "CancellationAccepted",
+                "PaymentRefunded",
+                "ItemFreed",
+                "StockReleased",
+            ],
+            &["OrderDispatched", "OrderShipped"],
+        ),
+        story(
+            "retried dispatch",
+            to("REFUSED 3", order(two_albums(), "card-ok")),
+            ("completed", "completed"),
+            &[
+                "DispatchDelayed",
+                "OrderDelayed",
+                "DispatchAbandoned",
+                "OrderNeedsAttention",
+                "DispatchRequested",
+                "OrderDispatched",
+                "OrderCompleted",
+            ],
+            &["OrderCancelled", "StockReleased"],
+        ),
+        story(
+            "silent gateway",
+            order(one(), "card-silent"),
+            undone_by("unanswered"),
+            &["PaymentAbandoned", "OrderCancelled", "PaymentVoidRequested", "PaymentVoided", "StockReleased"],
+            &["PaymentTaken", "PaymentRefunded"],
+        ),
+        story(
+            "captured too late",
+            order(one(), "card-late"),
+            undone_by("unanswered"),
+            &["PaymentAbandoned", "OrderCancelled", "PaymentTaken", "RefundRequested", "PaymentRefunded"],
+            &["PaymentVoided", "OrderPaid", "PickingStarted"],
+        ),
+        story(
+            "refund refused",
+            order(ghost, "card-closed"),
+            undone_by("lost"),
+            &["PackagingFailed", "RefundFailed", "OrderNeedsAttention", "PaymentRefunded", "StockWrittenOff"],
+            &["OrderShipped"],
+        ),
+        story("slow gateway", order(one(), "card-slow"), ("completed", "completed"), &["OrderCompleted"], &[]),
+    ]
+}
+
+/// Long enough that a busy machine gets a customer's request in before it, short enough to wait for it.
+const DEADLINE_MS: &str = "8000";
+
+#[test]
+fn what_goes_wrong_outside_comes_to_its_end_with_the_help_of_people() {
+    let ground = ground();
+    let place = Place::new(&ground);
+    let mut system = place.start(
+        &[
+            &["--charge-deadline-ms", DEADLINE_MS, "--courier-deadline-ms", DEADLINE_MS][..],
+            &["--dispatch-pause-ms", "200", "--dispatch-attempts", "2"],
+        ]
+        .concat(),
+    );
+    let http = Http::new();
+    let orders = format!("{}/orders", place.endpoints()["services"]["order-processor"].as_str().unwrap());
+    let mut ids = std::collections::BTreeMap::new();
+    for story in troubles() {
+        let (status, answer) = http.post(&orders, story.name, story.body.to_string());
+        assert_eq!(status, 201, "{}: {answer}", story.name);
+        let id = answer["order_id"].as_str().unwrap().to_owned();
+        if story.name.starts_with("called off") {
+            if story.name.ends_with("charged") {
+                said(&mut system, &place, &id, "PaymentRequested");
+            }
+            let (status, answer) = http.post(&format!("{orders}/{id}/cancel"), &id, r#"{"reason":"bought twice"}"#);
+            assert_eq!((status, &answer["status"]), (202, &json!("cancellation-requested")), "{answer}");
+        }
+        ids.insert(story.name, id);
+    }
+    let late = &ids["asked too late, then given up"];
+    said(&mut system, &place, late, "OrderPackaged");
+    let (status, answer) = http.post(&format!("{orders}/{late}/cancel"), "c-2", "");
+    assert_eq!(status, 202, "{answer}");
+    system.wait_for("the refusal", || {
+        http.get(&format!("{orders}/{late}")).1["cancellation"]["reason"] == json!("the parcel is packed")
+    });
+    for (story, service, command, body) in [
+        ("refund refused", "payment", "RetryRefund", json!({})),
+        ("retried dispatch", "warehouse", "RetryDispatch", json!({})),
+        (
+            "asked too late, then given up",
+            "order-processor",
+            "GiveUpOrder",
+            json!({ "reason": "no courier goes there" }),
+        ),
+    ] {
+        let id = &ids[story];
+        let saga = format!("{}/api/v1/sagas/{id}", place.endpoints()["projector"].as_str().unwrap());
+        system.wait_for(&format!("{story} to need a person"), || http.get(&saga).1["state"] == json!("failed"));
+        let mut fields = body;
+        fields["order_id"] = json!(id);
+        place.ok(&["send", service, command, "--key", id, &fields.to_string()]);
+    }
+    for story in troubles() {
+        check(&mut system, &place, &http, &story, &ids[story.name]);
+    }
+    let (status, refused) = http.post(&format!("{orders}/{}/cancel", ids["slow gateway"]), "c-3", "");
+    assert_eq!((status, &refused["detail"]), (409, &json!("the order is completed")), "{refused}");
+    let (status, again) = http.post(&format!("{orders}/{}/cancel", ids["called off at once"]), "c-4", "");
+    assert_eq!((status, &again["status"]), (200, &json!("cancelled")), "{again}");
+    assert_eq!(http.post(&format!("{orders}/no-such-order/cancel"), "c-5", "").0, 404);
+    place.ok(&["audit"]);
+    let verified = place.ok(&["replay", "projection", "sagas", "--verify"]);
+    assert!(verified.contains("both views are equal"), "{verified}");
+    system.stop();
+}
+
 #[test]
 fn every_order_comes_to_its_end() {
     let ground = ground();
@@ -177,6 +341,13 @@ fn every_order_comes_to_its_end() {
     // Two for the completed order, one for each cancelled one after payment was asked for or not, two for the lost one.
     assert!(mails >= 2 + 1 + 1 + 2, "{mails} mails were written");
     system.stop();
+}
+
+/// Waits until an event of an order was said.
+fn said(system: &mut System<'_>, place: &Place, id: &str, event: &str) {
+    system.wait_for(&format!("{event} of order {id}"), || {
+        place.ok(&["events", "tail", "--type", event, "--key", id]).lines().count() == 1
+    });
 }
 
 fn check(system: &mut System<'_>, place: &Place, http: &Http, story: &Story, id: &str) {

@@ -105,7 +105,12 @@ fn parse(bytes: &[u8], default_key: impl FnOnce() -> String) -> Result<Order, St
         Some(Value::String(key)) if !key.is_empty() && key.len() <= 200 => key,
         Some(other) => return Err(format!("`key` must be a text of 1 to 200 bytes, not {other}")),
     };
-    Ok(Order { key, body })
+    let cancel = match fields.remove("cancel") {
+        None => false,
+        Some(Value::Bool(cancel)) => cancel,
+        Some(other) => return Err(format!("`cancel` must be true or false, not {other}")),
+    };
+    Ok(Order { key, body, cancel })
 }
 
 #[cfg(test)]
@@ -119,17 +124,21 @@ mod tests {
 
     #[test]
     fn a_key_is_the_lines_own_or_the_files_digest_and_the_lines_number() {
-        let orders: Vec<Order> =
-            lines(b"{\"key\":\"k\",\"a\":1}\n\n{\"a\":2}").into_iter().map(|line| line.order.unwrap()).collect();
-        assert_eq!(orders[0], Order { key: "k".to_owned(), body: serde_json::json!({ "a": 1 }) });
-        assert_eq!(orders[1].key, "digest:3");
+        let orders: Vec<Order> = lines(b"{\"key\":\"k\",\"a\":1}\n\n{\"a\":2,\"cancel\":true}")
+            .into_iter()
+            .map(|line| line.order.unwrap())
+            .collect();
+        let body = serde_json::json!({ "a": 1 });
+        assert_eq!(orders[0], Order { key: "k".to_owned(), body, cancel: false });
+        assert_eq!((orders[1].key.as_str(), orders[1].cancel), ("digest:3", true));
+        assert_eq!(orders[1].body, serde_json::json!({ "a": 2 }));
     }
 
     #[test]
     fn a_bad_line_says_what_and_where_and_the_others_go_on() {
-        let read = lines(b"{\"a\":\n[1]\n{\"key\":7}\n\"\xff\"\n{\"a\":1}\n");
+        let read = lines(b"{\"a\":\n[1]\n{\"key\":7}\n\"\xff\"\n{\"a\":1}\n{\"cancel\":1}\n");
         let said: Vec<(u64, bool)> = read.iter().map(|line| (line.number, line.order.is_ok())).collect();
-        assert_eq!(said, [(1, false), (2, false), (3, false), (4, false), (5, true)]);
+        assert_eq!(said, [(1, false), (2, false), (3, false), (4, false), (5, true), (6, false)]);
         assert!(read[0].order.as_ref().unwrap_err().contains("EOF while parsing"));
         assert!(read[3].order.as_ref().unwrap_err().contains("byte 2 is not UTF-8"));
     }

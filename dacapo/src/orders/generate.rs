@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use super::Order;
 use crate::seed::{self, Shelf};
 
+/// The postcode whose parcels the simulated courier refuses once.
+const REFUSED_ONCE: &str = "REFUSED 1";
+
 /// Shares of the ends, in percent; what is left over completes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mix {
@@ -16,25 +19,26 @@ pub struct Mix {
     pub lost: f64,
     /// The order names a customer, a sku or a price that is not there.
     pub refused: f64,
+    /// The customer asks for a cancellation as soon as it is placed.
+    pub cancelled: f64,
+    /// The courier refuses the first attempt.
+    pub delayed: f64,
 }
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { declined: 8.0, short: 6.0, lost: 4.0, refused: 2.0 }
+        Self { declined: 8.0, short: 6.0, lost: 4.0, refused: 2.0, cancelled: 0.0, delayed: 0.0 }
     }
 }
 
 /// Shares that are none.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error(
-    "the shares must be 0 or more and at most 100 percent together; declined {declined}, short {short}, lost {lost} and refused {refused} are not"
+    "the shares must be 0 or more and at most 100 percent together; declined {}, short {}, lost {}, refused {}, cancelled {} and \
+     delayed {} are not",
+    .0.declined, .0.short, .0.lost, .0.refused, .0.cancelled, .0.delayed
 )]
-pub struct MixError {
-    declined: f64,
-    short: f64,
-    lost: f64,
-    refused: f64,
-}
+pub struct MixError(Mix);
 
 impl Mix {
     /// The mix, if it is one.
@@ -42,13 +46,21 @@ impl Mix {
     /// # Errors
     /// A share is negative or not a number, or they are more than 100 percent together.
     pub fn checked(self) -> Result<Self, MixError> {
-        let Self { declined, short, lost, refused } = self;
-        let each_is_a_share = [declined, short, lost, refused].iter().all(|share| *share >= 0.0);
-        if each_is_a_share && declined + short + lost + refused <= 100.0 {
-            Ok(self)
-        } else {
-            Err(MixError { declined, short, lost, refused })
-        }
+        let shares = self.shares().map(|(_, share)| share);
+        let each_is_a_share = shares.iter().all(|share| *share >= 0.0);
+        if each_is_a_share && shares.iter().sum::<f64>() <= 100.0 { Ok(self) } else { Err(MixError(self)) }
+    }
+
+    fn shares(self) -> [(Aim, f64); 6] {
+        let Self { declined, short, lost, refused, cancelled, delayed } = self;
+        [
+            (Aim::Declined, declined),
+            (Aim::Short, short),
+            (Aim::Lost, lost),
+            (Aim::Refused, refused),
+            (Aim::Cancelled, cancelled),
+            (Aim::Delayed, delayed),
+        ]
     }
 }
 
@@ -66,6 +78,8 @@ enum Aim {
     Short,
     Lost,
     Refused,
+    Cancelled,
+    Delayed,
 }
 
 impl Generator {
@@ -91,23 +105,25 @@ impl Generator {
                 1 => lines.push(line("lp-no-such-album", 1)),
                 _ => lines.push(line(seed::draw_sku(Shelf::NotSold, draws.next()), 1)),
             },
-            Aim::Completed | Aim::Declined => {}
+            Aim::Completed | Aim::Declined | Aim::Cancelled | Aim::Delayed => {}
+        }
+        let mut ship_to = seed::address(customer);
+        if aim == Aim::Delayed {
+            ship_to["postcode"] = REFUSED_ONCE.into();
         }
         let body = json!({
             "customer_id": customer_id,
-            "ship_to": seed::address(customer),
+            "ship_to": ship_to,
             "lines": lines,
             "payment_method": if aim == Aim::Declined { "card-declined" } else { "card-ok" },
         });
-        Order { key: format!("generated-{}-{index}", self.seed), body }
+        Order { key: format!("generated-{}-{index}", self.seed), body, cancel: aim == Aim::Cancelled }
     }
 
     fn aim(&self, draws: &mut Draws) -> Aim {
-        let Mix { declined, short, lost, refused } = self.mix;
         #[expect(clippy::cast_precision_loss, reason = "a number below 1,000,000 is exact")]
         let mut drawn = draws.below(1_000_000) as f64 / 10_000.0;
-        for (aim, share) in [(Aim::Declined, declined), (Aim::Short, short), (Aim::Lost, lost), (Aim::Refused, refused)]
-        {
+        for (aim, share) in self.mix.shares() {
             if drawn < share {
                 return aim;
             }
@@ -178,10 +194,26 @@ mod tests {
     }
 
     #[test]
+    fn orders_are_cancelled_and_delayed_only_if_asked_for_and_the_others_stay_as_they_were() {
+        let orders = |mix| (0..2_000).map(|index| Generator::new(7, mix).order(index)).collect::<Vec<_>>();
+        let usual = orders(Mix::default());
+        assert!(usual.iter().all(|order| !order.cancel && !order.body.to_string().contains(REFUSED_ONCE)));
+        let troubled = orders(Mix { cancelled: 5.0, delayed: 10.0, ..Mix::default() });
+        let cancelled = troubled.iter().filter(|order| order.cancel).count();
+        let delayed = troubled.iter().filter(|order| order.body.to_string().contains(REFUSED_ONCE)).count();
+        assert!((60..140).contains(&cancelled) && (150..250).contains(&delayed), "{cancelled} {delayed}");
+        let same = usual.iter().zip(&troubled).filter(|(usual, troubled)| usual == troubled).count();
+        assert_eq!(same, 2_000 - cancelled - delayed);
+    }
+
+    #[test]
     fn shares_that_are_none_are_refused() {
-        assert!(Mix { declined: 60.0, short: 41.0, lost: 0.0, refused: 0.0 }.checked().is_err());
+        let only = |mix: Mix| Mix { short: 0.0, lost: 0.0, refused: 0.0, ..mix };
+        assert!(Mix { short: 41.0, ..only(Mix { declined: 60.0, ..Mix::default() }) }.checked().is_err());
         assert!(Mix { declined: -1.0, ..Mix::default() }.checked().is_err());
         assert!(Mix { declined: f64::NAN, ..Mix::default() }.checked().is_err());
-        assert!(Mix { declined: 100.0, short: 0.0, lost: 0.0, refused: 0.0 }.checked().is_ok());
+        assert!(only(Mix { declined: 100.0, ..Mix::default() }).checked().is_ok());
+        let error = Mix { delayed: 90.0, ..Mix::default() }.checked().unwrap_err().to_string();
+        assert!(error.contains("refused 2, cancelled 0 and delayed 90 are not"), "{error}");
     }
 }

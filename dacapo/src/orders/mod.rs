@@ -17,4 +17,6 @@ pub struct Order {
     pub key: String,
     /// What `POST /orders` takes as its body.
     pub body: Value,
+    /// Ask for its cancellation as soon as it is placed.
+    pub cancel: bool,
 }

@@ -1,6 +1,10 @@
-//! The courier: it takes parcels and gives tracking numbers, the same number for the same key.
+//! The courier: it takes a parcel, refuses it, or confirms that it never took it, once per idempotency key.
+//!
+//! What is refused is a rule, so that a test can ask for it: the postcode `REFUSED n` has the first `n` attempts at a parcel
+//! refused, and `SILENT` gets no answer until the attempt is withdrawn. A withdrawal before the parcel arrives keeps it out for
+//! ever; one after it tells what had happened.
 
-use std::sync::Arc;
+use std::{collections::HashMap, io, path::Path, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -9,14 +13,20 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{
+    answers::{Answers, Memory},
     faults::{Fate, Faults, unavailable},
     idempotency_key,
 };
+
+/// Parcels to a postcode that starts with this are refused as often as the number behind it says.
+const REFUSED_PREFIX: &str = "REFUSED ";
+/// Parcels to this postcode get no answer.
+const SILENT_POSTCODE: &str = "SILENT";
 
 #[derive(Debug, Deserialize)]
 struct ParcelRequest {
@@ -30,27 +40,166 @@ struct ShipTo {
     country: String,
 }
 
-/// The courier's call.
-pub(super) fn routes(faults: Arc<Faults>) -> Router {
-    Router::new().route("/parcels", post(parcels)).with_state(faults)
+impl ParcelRequest {
+    fn is_complete(&self) -> bool {
+        !self.parcel_id.is_empty() && !self.ship_to.postcode.is_empty() && !self.ship_to.country.is_empty()
+    }
+
+    fn refusals(&self) -> usize {
+        self.ship_to.postcode.strip_prefix(REFUSED_PREFIX).and_then(|times| times.parse().ok()).unwrap_or(0)
+    }
 }
 
-async fn parcels(
-    State(faults): State<Arc<Faults>>,
-    headers: HeaderMap,
-    Json(request): Json<ParcelRequest>,
-) -> Response {
-    let key = match idempotency_key(&headers) {
-        Ok(key) => key,
-        Err(refusal) => return *refusal,
-    };
-    if request.parcel_id.is_empty() || request.ship_to.postcode.is_empty() || request.ship_to.country.is_empty() {
+/// What became of one attempt, as it stands in the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "snake_case")]
+pub(super) enum Entry {
+    Taken { key: String, tracking_number: String },
+    Refused { key: String, parcel_id: String, reason: String },
+    Withdrawn { key: String },
+}
+
+/// How often each parcel was refused.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(HashMap<String, usize>);
+
+impl Memory for Refusals {
+    type Entry = Entry;
+
+    fn key(entry: &Entry) -> &str {
+        match entry {
+            Entry::Taken { key, .. } | Entry::Refused { key, .. } | Entry::Withdrawn { key } => key,
+        }
+    }
+
+    fn enter(&mut self, entry: &Entry) {
+        if let Entry::Refused { parcel_id, .. } = entry {
+            *self.0.entry(parcel_id.clone()).or_default() += 1;
+        }
+    }
+}
+
+/// The courier's memory.
+#[derive(Debug)]
+pub(super) struct Courier(Answers<Refusals>);
+
+impl Courier {
+    /// Opens the book and brings back what its journal holds.
+    pub(super) fn open(folder: Option<&Path>) -> io::Result<Self> {
+        Ok(Self(Answers::open(folder, "courier-book.ndjson")?))
+    }
+
+    fn take(&self, key: &str, request: &ParcelRequest, refuse: bool) -> io::Result<Entry> {
+        self.0.once(key, |refusals| {
+            let before = refusals.0.get(&request.parcel_id).copied().unwrap_or_default();
+            let key = key.to_owned();
+            if refuse || before < request.refusals() {
+                let parcel_id = request.parcel_id.clone();
+                return Entry::Refused { key, parcel_id, reason: "no van has room for it today".to_owned() };
+            }
+            let number = Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes()).simple().to_string().to_uppercase();
+            Entry::Taken { key, tracking_number: format!("PH{}", &number[..14]) }
+        })
+    }
+
+    fn withdraw(&self, key: &str) -> io::Result<Entry> {
+        self.0.once(key, |_| Entry::Withdrawn { key: key.to_owned() })
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Shared {
+    courier: Arc<Courier>,
+    faults: Arc<Faults>,
+}
+
+/// The courier's calls.
+pub(super) fn routes(courier: Arc<Courier>, faults: Arc<Faults>) -> Router {
+    Router::new()
+        .route("/parcels", post(parcels))
+        .route("/withdrawals", post(withdrawals))
+        .with_state(Shared { courier, faults })
+}
+
+async fn parcels(State(shared): State<Shared>, headers: HeaderMap, Json(request): Json<ParcelRequest>) -> Response {
+    if !request.is_complete() {
         let reason = "a parcel needs an id, a postcode and a country";
         return (StatusCode::BAD_REQUEST, Json(json!({ "status": "invalid", "reason": reason }))).into_response();
     }
-    if faults.befall(&key).await != Fate::Answered {
+    if request.ship_to.postcode == SILENT_POSTCODE {
         return unavailable();
     }
-    let number = Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes()).simple().to_string().to_uppercase();
-    Json(json!({ "carrier": "Post Haste", "tracking_number": format!("PH{}", &number[..14]) })).into_response()
+    let refuse = |key: &str| shared.faults.falls_on(shared.faults.refused_parcels, "parcel", key);
+    shared.answer(&headers, |courier, key| courier.take(key, &request, refuse(key))).await
+}
+
+async fn withdrawals(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    shared.answer(&headers, Courier::withdraw).await
+}
+
+impl Shared {
+    async fn answer(&self, headers: &HeaderMap, act: impl FnOnce(&Courier, &str) -> io::Result<Entry>) -> Response {
+        let key = match idempotency_key(headers) {
+            Ok(key) => key,
+            Err(refusal) => return *refusal,
+        };
+        let fate = self.faults.befall(&key).await;
+        if fate == Fate::FailsBefore {
+            return unavailable();
+        }
+        match act(&self.courier, &key) {
+            Ok(_) if fate == Fate::FailsAfter => unavailable(),
+            Ok(entry) => told(&entry),
+            Err(error) => {
+                tracing::error!(error = %error, "the courier cannot write its journal");
+                unavailable()
+            }
+        }
+    }
+}
+
+fn told(entry: &Entry) -> Response {
+    let (status, body) = match entry {
+        Entry::Taken { tracking_number, .. } => {
+            (StatusCode::OK, json!({ "status": "taken", "carrier": "Post Haste", "tracking_number": tracking_number }))
+        }
+        Entry::Refused { reason, .. } => (StatusCode::CONFLICT, json!({ "status": "refused", "reason": reason })),
+        Entry::Withdrawn { .. } => (StatusCode::OK, json!({ "status": "withdrawn" })),
+    };
+    (status, Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parcel(postcode: &str) -> ParcelRequest {
+        let ship_to = ShipTo { postcode: postcode.to_owned(), country: "DE".to_owned() };
+        ParcelRequest { parcel_id: "parcel-1".to_owned(), ship_to }
+    }
+
+    #[test]
+    fn the_first_attempts_are_refused_also_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |courier: &Courier, key| {
+            matches!(courier.take(key, &parcel("REFUSED 2"), false).unwrap(), Entry::Refused { .. })
+        };
+        let first = Courier::open(Some(folder.path())).unwrap();
+        assert!(refused(&first, "one") && refused(&first, "one"), "one key is one answer");
+        drop(first);
+        let second = Courier::open(Some(folder.path())).unwrap();
+        assert!(refused(&second, "one") && refused(&second, "two"));
+        assert!(!refused(&second, "three"));
+    }
+
+    #[test]
+    fn a_withdrawal_keeps_the_parcel_out_or_tells_that_it_was_taken() {
+        let courier = Courier::open(None).unwrap();
+        let withdrawn = Entry::Withdrawn { key: "early".to_owned() };
+        assert_eq!(courier.withdraw("early").unwrap(), withdrawn);
+        assert_eq!(courier.take("early", &parcel("04105"), false).unwrap(), withdrawn);
+        let taken = courier.take("late", &parcel("04105"), false).unwrap();
+        assert!(matches!(taken, Entry::Taken { .. }));
+        assert_eq!(courier.withdraw("late").unwrap(), taken);
+    }
 }

@@ -18,6 +18,12 @@ pub struct Faults {
     /// Share of requests (0 to 1) that fail: half of them before anything was done, half after (the answer is lost, and the
     /// repeated request is answered with what was done the first time).
     pub failure_share: f64,
+    /// Share of charges (0 to 1) that the gateway never answers: half of them are captured all the same.
+    pub silent_charges: f64,
+    /// Share of payments (0 to 1) whose first refund the gateway refuses.
+    pub refused_refunds: f64,
+    /// Share of dispatch attempts (0 to 1) that the courier refuses.
+    pub refused_parcels: f64,
     /// Draws the mishaps.
     pub seed: u64,
     attempts: Mutex<BTreeMap<String, u32>>,
@@ -41,7 +47,12 @@ impl Faults {
     /// Faults with a given latency, share of failures and seed.
     #[must_use]
     pub fn new(latency: Duration, failure_share: f64, seed: u64) -> Self {
-        Self { latency, failure_share, seed, attempts: Mutex::default() }
+        Self { latency, failure_share, seed, ..Self::default() }
+    }
+
+    /// Whether what befalls a share of requests befalls the one under this key: always, or never.
+    pub(super) fn falls_on(&self, share: f64, what: &str, key: &str) -> bool {
+        share > 0.0 && unit(self.hash(what.bytes().chain(key.bytes()))) < share
     }
 
     /// Waits as long as this request takes, and says what befalls it.
@@ -70,8 +81,12 @@ impl Faults {
             *attempt += 1;
             *attempt
         };
+        self.hash(key.bytes().chain(attempt.to_le_bytes()))
+    }
+
+    fn hash(&self, bytes: impl Iterator<Item = u8>) -> u64 {
         let mut hash = self.seed ^ 0x9e37_79b9_7f4a_7c15;
-        for byte in key.bytes().chain(attempt.to_le_bytes()) {
+        for byte in bytes {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
             hash ^= hash >> 29;
         }
@@ -111,5 +126,15 @@ mod tests {
         assert!(drawn.contains(&Fate::FailsBefore) && drawn.contains(&Fate::FailsAfter));
         assert_eq!(fates(7).await, drawn);
         assert_ne!(fates(8).await, drawn);
+    }
+
+    #[test]
+    fn what_befalls_a_share_of_keys_befalls_each_of_them_always() {
+        let faults = Faults::new(Duration::ZERO, 0.0, 7);
+        let hit = |key: u32| faults.falls_on(0.25, "refund", &format!("pay-{key}"));
+        let hits = (0..2_000).filter(|key| hit(*key)).count();
+        assert!((400..600).contains(&hits), "a quarter of 2,000 should be hit, {hits} were");
+        assert!((0..2_000).all(|key| hit(key) == hit(key)));
+        assert!((0..2_000).all(|key| !faults.falls_on(0.0, "refund", &key.to_string())));
     }
 }

@@ -3,6 +3,7 @@
 //! They stand for systems nobody here owns, so they know no topic and no event: they see requests with an idempotency key and
 //! answer them, slowly or wrongly when asked to. What they promised is kept in a journal, so a restart forgets no charge.
 
+mod answers;
 mod courier;
 mod faults;
 mod floor;
@@ -44,11 +45,12 @@ impl Outside {
     /// The address is taken, or the journal cannot be read.
     pub async fn start(config: OutsideConfig) -> io::Result<Self> {
         let gateway = gateway::Gateway::open(config.data_dir.as_deref())?;
+        let courier = courier::Courier::open(config.data_dir.as_deref())?;
         let faults = Arc::new(config.faults);
         let app = Router::new()
             .merge(gateway::routes(Arc::new(gateway), Arc::clone(&faults)))
             .merge(floor::routes(Arc::clone(&faults)))
-            .merge(courier::routes(faults));
+            .merge(courier::routes(Arc::new(courier), faults));
         let listener = TcpListener::bind(config.listen).await?;
         let addr = listener.local_addr()?;
         let (stop, mut stopped) = watch::channel(false);

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::Context;
-use order_processor::edge::{Edge, Placed};
+use order_processor::{
+    edge::{self, Edge, Placed, RequestError},
+    request::MAX_KEY_BYTES,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -130,19 +133,37 @@ struct Answer {
 }
 
 async fn place(edge: Edge, number: u64, order: Order) -> Answer {
+    let mut placed = asked(number, || edge.place(&order.key, &order.body)).await;
+    if let Ok(new) = &placed
+        && order.cancel
+        && new.answer != edge::Answer::Pending
+    {
+        // Too late is an answer as well: the order then completes.
+        let key = format!("cancel-{}", order.key);
+        let key = if key.len() > MAX_KEY_BYTES { None } else { Some(key.as_str()) };
+        if let Err(reason) = asked(number, || edge.cancel(&new.order_id, key, "")).await {
+            placed = Err(format!("its cancellation was not asked for: {reason}"));
+        }
+    }
+    Answer { number, placed }
+}
+
+/// Asks the edge until it takes the request, or patience ends.
+async fn asked<T, Asking>(number: u64, ask: impl Fn() -> Asking) -> Result<T, String>
+where
+    Asking: Future<Output = Result<T, RequestError>>,
+{
     let (deadline, mut pause) = (Instant::now() + PATIENCE, FIRST_PAUSE);
     loop {
-        let placed = match edge.place(&order.key, &order.body).await {
-            Ok(placed) => Ok(placed),
+        match ask().await {
+            Ok(answer) => return Ok(answer),
             Err(error) if error.is_transient() && Instant::now() < deadline => {
                 tracing::debug!(number, %error, "order is tried again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(2));
-                continue;
             }
-            Err(error) => Err(error.to_string()),
-        };
-        return Answer { number, placed };
+            Err(error) => return Err(error.to_string()),
+        }
     }
 }
 
