@@ -4,7 +4,7 @@
 //! their own order, which one partition guarantees.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
 };
 
@@ -121,11 +121,21 @@ struct Order {
     completed: Option<Money>,
     completions: u8,
     cancelled: u8,
+    /// Requests to cancel it that the warehouse was asked about, by number.
+    requests: BTreeSet<i32>,
+    /// What the customer or operator was told.
+    refusals_told: BTreeSet<i32>,
+    /// What the warehouse answered; of several answers to one request the number stands in both.
+    accepted: BTreeSet<i32>,
+    refused: BTreeSet<i32>,
+    charges: Vec<Money>,
+    abandoned: u8,
     taken: Vec<Money>,
     refunded: Vec<Money>,
     declined: u8,
     voided: u8,
     dispatched: u8,
+    dispatches_abandoned: u32,
     released: u8,
     rewarded: u8,
     held: i64,
@@ -221,6 +231,13 @@ impl Books {
                 order.completions += 1;
             }
             Fact::OrderCancelled(fact) => self.order(fact.order_id).cancelled += 1,
+            Fact::OrderCancellationRequested(fact) => drop(self.order(fact.order_id).requests.insert(fact.request)),
+            Fact::OrderCancellationRefused(fact) => drop(self.order(fact.order_id).refusals_told.insert(fact.request)),
+            Fact::CancellationAccepted(fact) => drop(self.order(fact.order_id).accepted.insert(fact.request)),
+            Fact::CancellationRefused(fact) => drop(self.order(fact.order_id).refused.insert(fact.request)),
+            Fact::PaymentRequested(fact) => self.order(fact.order_id).charges.push(fact.amount),
+            Fact::PaymentAbandoned(fact) => self.order(fact.order_id).abandoned += 1,
+            Fact::DispatchAbandoned(fact) => self.order(fact.order_id).dispatches_abandoned += 1,
             Fact::PaymentTaken(fact) => self.order(fact.order_id).taken.push(fact.amount),
             Fact::PaymentDeclined(fact) => self.order(fact.order_id).declined += 1,
             Fact::PaymentVoided(fact) => self.order(fact.order_id).voided += 1,
@@ -370,10 +387,19 @@ impl Order {
                 End::Open("was cancelled and its stock is not released".to_owned())
             }
             (false, true, false) if self.payment_ends() == 0 => {
-                End::Open("was cancelled and its payment is not ended".to_owned())
+                End::Open("was cancelled and its payment is neither declined, voided nor refunded".to_owned())
             }
             (false, true, false) => End::Cancelled,
             (false, false, true) => End::Rejected,
+            (false, false, false) if !self.accepted.is_empty() => {
+                End::Open("is in no end, although its cancellation was accepted".to_owned())
+            }
+            (false, false, false) if self.abandoned > 0 => {
+                End::Open("is in no end, although its payment was abandoned".to_owned())
+            }
+            (false, false, false) if self.dispatches_abandoned > 0 && self.dispatched == 0 => {
+                End::Open("is in no end: its dispatch was abandoned, and an operator has to decide".to_owned())
+            }
             (false, false, false) => End::Open("is in no end".to_owned()),
             _ => End::Several,
         }
@@ -394,6 +420,13 @@ impl Order {
         check(self.taken.len() == 1, Rule::Money, "was completed without exactly one capture");
         check(self.completed == self.placed, Rule::Money, "was completed with another total than it was placed with");
         check(self.payment_ends() == 0, Rule::Money, "was completed, and its payment undone");
+        check(self.abandoned == 0, Rule::Money, "was completed, and its payment abandoned");
+        check(self.accepted.is_empty(), Rule::OneEnd, "was completed, and its cancellation accepted");
+        check(
+            self.requests.is_subset(&self.refusals_told),
+            Rule::OneEnd,
+            "was completed, and a request to cancel it was never answered",
+        );
         check(self.dispatched == 1, Rule::OneEnd, "was completed without exactly one dispatch");
         check(self.rewarded == 1, Rule::OneEnd, "was completed without being rewarded exactly once");
         check(self.held == 0, Rule::Stock, "was completed and still holds stock");
@@ -445,6 +478,15 @@ impl Order {
         }
         if self.taken.len() > 1 {
             faults.push((Rule::Money, format!("was captured {} times", self.taken.len())));
+        }
+        if self.charges.len() > 1 {
+            faults.push((Rule::Money, format!("was charged {} times", self.charges.len())));
+        }
+        if self.accepted.intersection(&self.refused).next().is_some() {
+            faults.push((Rule::OneEnd, "had a request to cancel it both accepted and refused".to_owned()));
+        }
+        if !self.accepted.is_subset(&self.requests) || !self.refused.is_subset(&self.requests) {
+            faults.push((Rule::OneEnd, "had a cancellation answered that nobody asked for".to_owned()));
         }
         faults
     }

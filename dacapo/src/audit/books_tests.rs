@@ -44,6 +44,46 @@ fn lost(id: &str) -> Vec<Fact> {
     ]
 }
 
+/// An order of one `blue` that was called off while the gateway was silent.
+fn called_off(id: &str) -> Vec<Fact> {
+    let order_id = || order_id(id);
+    vec![
+        OrderPlaced { order_id: order_id(), total: eur(700) }.into(),
+        ItemHeld { sku: "blue".to_owned(), order_id: order_id(), quantity: 1 }.into(),
+        PaymentRequested { order_id: order_id(), amount: eur(700) }.into(),
+        OrderCancellationRequested { order_id: order_id(), request: 1 }.into(),
+        CancellationAccepted { order_id: order_id(), request: 1 }.into(),
+        OrderCancelled { order_id: order_id() }.into(),
+        ItemFreed { sku: "blue".to_owned(), order_id: order_id(), quantity: 1 }.into(),
+        StockReleased { order_id: order_id() }.into(),
+        PaymentVoided { order_id: order_id() }.into(),
+    ]
+}
+
+/// An order whose gateway answered too late: captured, and refunded.
+fn unanswered(id: &str) -> Vec<Fact> {
+    let order_id = || order_id(id);
+    vec![
+        OrderPlaced { order_id: order_id(), total: eur(300) }.into(),
+        PaymentRequested { order_id: order_id(), amount: eur(300) }.into(),
+        PaymentAbandoned { order_id: order_id() }.into(),
+        OrderCancelled { order_id: order_id() }.into(),
+        StockReleased { order_id: order_id() }.into(),
+        PaymentTaken { order_id: order_id(), amount: eur(300) }.into(),
+        PaymentRefunded { order_id: order_id(), amount: eur(300) }.into(),
+    ]
+}
+
+/// A completed order that somebody wanted cancelled when the parcel was packed.
+fn asked_too_late(id: &str) -> Vec<Fact> {
+    let asked: Vec<Fact> = vec![
+        OrderCancellationRequested { order_id: order_id(id), request: 1 }.into(),
+        CancellationRefused { order_id: order_id(id), request: 1 }.into(),
+        OrderCancellationRefused { order_id: order_id(id), request: 1 }.into(),
+    ];
+    [completed(id), asked].concat()
+}
+
 fn goods(quantity: i32) -> Fact {
     GoodsReceived { sku: "blue".to_owned(), quantity }.into()
 }
@@ -115,6 +155,71 @@ fn a_double_capture_is_found() {
 fn a_second_end_is_found() {
     let cancelled = Fact::from(OrderCancelled { order_id: order_id("a") });
     finds(&balance(story().into_iter().chain([cancelled])), Rule::OneEnd, "order a has more than one end");
+}
+
+#[test]
+fn the_ends_of_cancelled_and_abandoned_orders_balance() {
+    let facts = [vec![goods(10)], called_off("d"), unanswered("e"), asked_too_late("f")].concat();
+    let balance = balance(facts);
+    assert_eq!(balance.findings, []);
+    assert_eq!(balance.ends, Ends { completed: 1, cancelled: 2, rejected: 0, open: 0 });
+    assert_eq!((balance.captured_minor["EUR"], balance.refunded_minor["EUR"]), (1300, 300));
+}
+
+#[test]
+fn a_cancelled_order_that_loses_an_event_that_undoes_it_is_found() {
+    let lost = |facts: Vec<Fact>, is_lost: fn(&Fact) -> bool, rule, words: &str| {
+        let facts = facts.into_iter().filter(|fact| !is_lost(fact));
+        finds(&balance([goods(10)].into_iter().chain(facts)), rule, words);
+    };
+    let one_end = Rule::OneEnd;
+    lost(
+        called_off("d"),
+        |fact| matches!(fact, Fact::PaymentVoided(_)),
+        one_end,
+        "neither declined, voided nor refunded",
+    );
+    lost(called_off("d"), |fact| matches!(fact, Fact::StockReleased(_)), one_end, "its stock is not released");
+    lost(
+        called_off("d"),
+        |fact| matches!(fact, Fact::OrderCancelled(_)),
+        one_end,
+        "although its cancellation was accepted",
+    );
+    lost(called_off("d"), |fact| matches!(fact, Fact::ItemFreed(_)), Rule::Stock, "still holds stock");
+    lost(called_off("d"), |fact| matches!(fact, Fact::OrderCancellationRequested(_)), one_end, "that nobody asked for");
+    lost(
+        unanswered("e"),
+        |fact| matches!(fact, Fact::OrderCancelled(_)),
+        one_end,
+        "although its payment was abandoned",
+    );
+    lost(unanswered("e"), |fact| matches!(fact, Fact::PaymentTaken(_)), Rule::Money, "captures and refunds differ");
+    let told = |fact: &Fact| matches!(fact, Fact::OrderCancellationRefused(_));
+    lost(asked_too_late("f"), told, one_end, "a request to cancel it was never answered");
+}
+
+#[test]
+fn a_payment_that_ends_a_cancelled_order_in_two_ways_is_found() {
+    let voided = Fact::from(PaymentVoided { order_id: order_id("e") });
+    let balance = balance(unanswered("e").into_iter().chain([voided]));
+    finds(&balance, Rule::Money, "order e was cancelled and its payment ended more than once");
+}
+
+#[test]
+fn an_order_that_was_sent_in_spite_of_an_accepted_cancellation_is_found() {
+    let mut facts = [vec![goods(10)], completed("a")].concat();
+    facts.push(OrderCancellationRequested { order_id: order_id("a"), request: 1 }.into());
+    facts.push(CancellationAccepted { order_id: order_id("a"), request: 1 }.into());
+    finds(&balance(facts.clone()), Rule::OneEnd, "order a was completed, and its cancellation accepted");
+    facts.push(CancellationRefused { order_id: order_id("a"), request: 1 }.into());
+    finds(&balance(facts), Rule::OneEnd, "both accepted and refused");
+}
+
+#[test]
+fn a_charge_under_two_keys_is_found() {
+    let again = Fact::from(PaymentRequested { order_id: order_id("d"), amount: eur(700) });
+    finds(&balance(called_off("d").into_iter().chain([again])), Rule::Money, "order d was charged 2 times");
 }
 
 #[test]

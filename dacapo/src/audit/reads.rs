@@ -15,13 +15,20 @@ facts! {
     OrderPlaced { order_id: String, total: Money }
     OrderRejected { order_id: String }
     OrderCompleted { order_id: String, total: Money }
+    OrderCancellationRequested { order_id: String, request: i32 }
+    OrderCancellationRefused { order_id: String, request: i32 }
     OrderCancelled { order_id: String }
 
+    PaymentRequested { order_id: String, amount: Money }
     PaymentTaken { order_id: String, amount: Money }
     PaymentDeclined { order_id: String }
+    PaymentAbandoned { order_id: String }
     PaymentVoided { order_id: String }
     PaymentRefunded { order_id: String, amount: Money }
 
+    CancellationAccepted { order_id: String, request: i32 }
+    CancellationRefused { order_id: String, request: i32 }
+    DispatchAbandoned { order_id: String }
     OrderDispatched { order_id: String }
     StockReleased { order_id: String }
     GoodsReceived { sku: String, quantity: i32 }
@@ -37,10 +44,14 @@ facts! {
 runtime::hears! {
     /// The facts that are added up.
     pub(crate) enum Fact {
-        events of "order-processor" { OrderPlaced, OrderRejected, OrderCompleted, OrderCancelled }
-        events of "payment" { PaymentTaken, PaymentDeclined, PaymentVoided, PaymentRefunded }
+        events of "order-processor" {
+            OrderPlaced, OrderRejected, OrderCompleted, OrderCancellationRequested, OrderCancellationRefused, OrderCancelled,
+        }
+        events of "payment" {
+            PaymentRequested, PaymentTaken, PaymentDeclined, PaymentAbandoned, PaymentVoided, PaymentRefunded,
+        }
         events of "warehouse" {
-            OrderDispatched, StockReleased, GoodsReceived, ItemHeld, ItemShort, ItemFreed, ItemShipped, StockWrittenOff,
+            CancellationAccepted, CancellationRefused, DispatchAbandoned, OrderDispatched, StockReleased, GoodsReceived, ItemHeld, ItemShort, ItemFreed, ItemShipped, StockWrittenOff,
         }
         events of "loyalty" { PointsAwarded }
     }
