@@ -1,4 +1,4 @@
-//! Waits until every saga has come to its end, and says what became of each.
+//! Waits until every order has come to its end, and says what became of each.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,12 +20,17 @@ use super::{
 /// How often the counts are looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How many sagas there are, and how many of them are on their way.
+/// The saga whose end is waited for. Customers verify their addresses when they like.
+const ORDERS: &str = "order-fulfilment";
+
+/// How many orders there are, and how many of them are on their way.
 #[must_use]
 pub(super) fn standing(projector: &Running) -> (u64, u64) {
-    let counts = projector.counts();
-    let sum = |part: fn(&SagaCounts) -> u64| counts.iter().map(part).sum();
-    (sum(|counts| counts.total), sum(|counts| counts.open))
+    of_orders(projector).map_or((0, 0), |counts| (counts.total, counts.open))
+}
+
+fn of_orders(projector: &Running) -> Option<SagaCounts> {
+    projector.counts().into_iter().find(|counts| counts.saga == ORDERS)
 }
 
 /// Waits until the projector has seen `sagas` sagas and none is open.
@@ -62,7 +67,7 @@ pub(super) async fn wait(
 }
 
 fn stuck(projector: &Running, sagas: u64, total: u64, open: u64, patience: Duration) -> String {
-    let waiting = projector.counts().into_iter().flat_map(|counts| counts.waiting);
+    let waiting = of_orders(projector).into_iter().flat_map(|counts| counts.waiting);
     let waiting: Vec<String> =
         waiting.filter(|(_, count)| *count > 0).map(|(step, count)| format!("{count} for {step}")).collect();
     let unseen = sagas.saturating_sub(total);
@@ -88,9 +93,10 @@ pub(super) struct Ended {
 /// # Errors
 /// The projector refuses the question.
 pub(super) fn ended(projector: &Running, run: &BTreeSet<String>) -> anyhow::Result<Ended> {
+    let orders = Filter { saga: Some(ORDERS.to_owned()), ..Filter::default() };
     let (mut ended, mut before) = (Ended::default(), None);
     loop {
-        let page = projector.board().view().list(&Filter::default(), before, LIMIT_MAX)?;
+        let page = projector.board().view().list(&orders, before, LIMIT_MAX)?;
         for saga in &page.items {
             count(&mut ended, saga, run.contains(&saga.id));
         }

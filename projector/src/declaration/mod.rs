@@ -224,8 +224,10 @@ impl Declaration {
 }
 
 /// What ships: the file's name and its text.
-const SHIPPED: &[(&str, &str)] =
-    &[("order-fulfilment.toml", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sagas/order-fulfilment.toml")))];
+const SHIPPED: &[(&str, &str)] = &[
+    ("order-fulfilment.toml", include_str!("../../sagas/order-fulfilment.toml")),
+    ("customer-onboarding.toml", include_str!("../../sagas/customer-onboarding.toml")),
+];
 
 /// Several declarations have different names and read the same event's saga id from the same place.
 ///
