@@ -80,6 +80,7 @@ impl Services {
         running.insert("payment", payment::service(of("payment"), payment, Gateway::at(outside)?).await?);
         running.insert("loyalty", loyalty::service(of("loyalty")).await?);
         running.insert("notifications", notifications::service(of("notifications"), mailer).await?);
+        running.insert(recommendations::NAME, recommendations::service(of(recommendations::NAME)).await?);
         Ok(())
     }
 

@@ -1,0 +1,36 @@
+//! What recommendations hears: its own reader types for others' events, each with only the fields it uses.
+
+use serde::Deserialize;
+
+runtime::hears! {
+    /// What was bought together is folded from these.
+    pub enum Input {
+        events of "order-processor" { OrderPlaced }
+        events of "catalogue" { AlbumListed }
+    }
+}
+
+/// An order was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OrderPlaced {
+    /// What was ordered.
+    pub lines: Vec<OrderLine>,
+}
+
+/// One album of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OrderLine {
+    /// Its stock keeping unit.
+    pub sku: String,
+}
+
+/// An album entered the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct AlbumListed {
+    /// Its stock keeping unit.
+    pub sku: String,
+    /// Its title.
+    pub title: String,
+    /// Its artist.
+    pub artist: String,
+}
