@@ -5,20 +5,17 @@
 
 mod support;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use rdkafka::{
-    ClientConfig, Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer as _},
-    message::{Header, Headers as _, OwnedHeaders},
-    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, Producer as _, ThreadedProducer},
 };
-use runtime::schemas::{json::json_to_avro, parse};
 use serde_json::{Value, json};
-use support::{Http, Place, System, ground};
+use support::{
+    Http, Place, System, ground,
+    records::{self, Acknowledged, Found, encoded, read_all},
+};
 
 /// How a record is to be told from every other.
 const MARK: &str = "x-test";
@@ -52,7 +49,7 @@ fn what_cannot_be_read_is_laid_aside_whole_and_the_rest_goes_on() {
     }
     writer.flush();
     let written = ["payment.inbox", "order-processor.events"].map(|topic| format!("{}.{topic}", place.system()));
-    let written: Vec<Found> = written.iter().flat_map(|topic| read_all(&place, topic)).collect();
+    let written: Vec<Found> = written.iter().flat_map(|topic| read_all(&kafka_of(&place), topic)).collect();
     for service in READERS {
         let expected: Vec<&Bad> = bad.iter().filter(|record| record.letters.0.contains(service)).collect();
         are_laid_aside(&mut system, &place, service, &expected, &written);
@@ -147,7 +144,7 @@ fn foreign_records(writer: &Writer) -> Vec<Bad> {
 }
 
 fn framed(id: u32, body: &[u8]) -> Option<Vec<u8>> {
-    Some([&[0][..], &id.to_be_bytes(), body].concat())
+    Some(records::framed(id, body))
 }
 
 fn bad(name: &'static str, topic: &'static str, key: Option<Vec<u8>>, value: Option<Vec<u8>>, letters: Letters) -> Bad {
@@ -175,7 +172,7 @@ fn are_laid_aside(system: &mut System<'_>, place: &Place, service: &str, expecte
     let topic = format!("dlq.{}.{service}", place.system());
     let mut letters = Vec::new();
     system.wait_for(&format!("{} letters in {topic}", expected.len()), || {
-        letters = read_all(place, &topic);
+        letters = read_all(&kafka_of(place), &topic);
         letters.len() >= expected.len()
     });
     let found: BTreeSet<&str> = letters.iter().map(|letter| letter.header(MARK)).collect();
@@ -241,6 +238,10 @@ fn audit_tells_the_letters(place: &Place) {
     assert!(said.contains(&events), "{events:?}: what cannot be read is told where it lies\n{said}");
 }
 
+fn kafka_of(place: &Place) -> String {
+    place.endpoints()["kafka"].as_str().unwrap().to_owned()
+}
+
 /// A plain client that knows no rule.
 struct Writer {
     system: String,
@@ -248,36 +249,16 @@ struct Writer {
     producer: ThreadedProducer<Acknowledged>,
 }
 
-struct Acknowledged;
-
-impl rdkafka::ClientContext for Acknowledged {}
-
-impl ProducerContext for Acknowledged {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        assert!(result.is_ok(), "the broker takes it: {result:?}");
-    }
-}
-
 impl Writer {
     fn new(place: &Place) -> Self {
         let endpoints = place.endpoints();
         let text = |name: &str| endpoints[name].as_str().unwrap().to_owned();
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", text("kafka"))
-            .set("message.max.bytes", "1048576")
-            .set("partitioner", "murmur2_random");
-        let producer = config.create_with_context(Acknowledged).unwrap();
+        let producer = records::producer(&text("kafka"));
         Self { system: place.system().to_owned(), registry: text("registry"), producer }
     }
 
     fn id_of(&self, name: &str) -> u32 {
-        let url = format!("{}/subjects/com.{}.{name}/versions/1", self.registry, self.system);
-        let (status, found) = Http::new().get(&url);
-        assert_eq!(status, 200, "{name}: {found}");
-        u32::try_from(found["id"].as_u64().unwrap()).unwrap()
+        records::schema_id(&self.registry, &format!("com.{}.{name}", self.system))
     }
 
     fn write(&self, record: &Bad) {
@@ -296,68 +277,4 @@ impl Writer {
     fn flush(&self) {
         self.producer.flush(Duration::from_secs(30)).unwrap();
     }
-}
-
-/// A record's example, changed, as Avro.
-fn encoded(path: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
-    let read = |end: &str| {
-        let file = format!("{}/../schemas/{path}/{end}", env!("CARGO_MANIFEST_DIR"));
-        std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"))
-    };
-    let mut example = serde_json::from_str(&read("v1.example.json")).unwrap();
-    change(&mut example);
-    json_to_avro(&parse(&read("v1.avsc")).unwrap(), &example).unwrap()
-}
-
-/// A record as it lies on a topic.
-struct Found {
-    partition: i32,
-    offset: i64,
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-    headers: BTreeMap<String, String>,
-}
-
-impl Found {
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", String::as_str)
-    }
-}
-
-/// Everything that is committed on a topic.
-fn read_all(place: &Place, topic: &str) -> Vec<Found> {
-    let endpoints = place.endpoints();
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", endpoints["kafka"].as_str().unwrap()).set("group.id", "nobody");
-    config.set("enable.partition.eof", "true").set("enable.auto.commit", "false");
-    let consumer: BaseConsumer = config.create().unwrap();
-    let patience = Duration::from_secs(20);
-    let metadata = consumer.fetch_metadata(Some(topic), patience).unwrap();
-    let mut assignment = TopicPartitionList::new();
-    for partition in metadata.topics()[0].partitions() {
-        assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
-    }
-    consumer.assign(&assignment).unwrap();
-    let (mut found, mut ends) = (Vec::new(), 0);
-    while ends < assignment.count() {
-        match consumer.poll(patience).unwrap_or_else(|| panic!("{topic} does not come to its end")) {
-            Ok(message) => found.push(Found {
-                partition: message.partition(),
-                offset: message.offset(),
-                key: message.key().map(<[u8]>::to_vec),
-                value: message.payload().map(<[u8]>::to_vec),
-                headers: message
-                    .headers()
-                    .into_iter()
-                    .flat_map(|headers| headers.iter())
-                    .map(|header| {
-                        (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())
-                    })
-                    .collect(),
-            }),
-            Err(rdkafka::error::KafkaError::PartitionEOF(_)) => ends += 1,
-            Err(error) => panic!("{topic}: {error}"),
-        }
-    }
-    found
 }

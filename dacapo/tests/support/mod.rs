@@ -6,6 +6,7 @@
 
 pub(crate) mod endless;
 pub(crate) mod pair;
+pub(crate) mod records;
 
 use std::{
     fs,
