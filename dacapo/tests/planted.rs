@@ -40,14 +40,14 @@ fn the_audit_finds_every_planted_defect() {
         .collect();
     let plant = Planting { place: &place, registry: original.registry() };
     assert_eq!(plant.audited(&said), (Some(0), String::new()), "the copy without a change is clean");
-    plant.finds(lost(&said, "OrderCompleted"), &["one end: order ", "is in no end"]);
-    plant.finds(lost(&said, "StockReserved"), &["sequence: musiccorp.warehouse.events", "is due"]);
-    plant.finds(lost(&said, "PaymentTaken"), &["money: order ", "without exactly one capture"]);
-    plant.finds(captured_twice(&said), &["money: order ", "was captured 2 times", "captured minus refunded is"]);
-    plant.finds(ended_twice(&said, &plant), &["one end: order ", "has more than one end"]);
-    plant.finds(numbered_wrongly(&said), &["sequence: musiccorp.payment.events"]);
-    plant.finds(shipped_from_nowhere(&said, &plant), &["stock: order nobody let go of 3 lp-trout more than it held"]);
-    plant.finds(paid_back_and_voided(&said, &plant), &["money: order ", "its payment ended more than once"]);
+    plant.finds(&lost(&said, "OrderCompleted"), &["one end: order ", "is in no end"]);
+    plant.finds(&lost(&said, "StockReserved"), &["sequence: musiccorp.warehouse.events", "is due"]);
+    plant.finds(&lost(&said, "PaymentTaken"), &["money: order ", "without exactly one capture"]);
+    plant.finds(&captured_twice(&said), &["money: order ", "was captured 2 times", "captured minus refunded is"]);
+    plant.finds(&ended_twice(&said, &plant), &["one end: order ", "has more than one end"]);
+    plant.finds(&numbered_wrongly(&said), &["sequence: musiccorp.payment.events"]);
+    plant.finds(&shipped_from_nowhere(&said, &plant), &["stock: order nobody let go of 3 lp-trout more than it held"]);
+    plant.finds(&paid_back_and_voided(&said, &plant), &["money: order ", "its payment ended more than once"]);
 }
 
 struct Planting<'a> {
@@ -57,8 +57,8 @@ struct Planting<'a> {
 
 impl Planting<'_> {
     #[track_caller]
-    fn finds(&self, said: Said, words: &[&str]) {
-        let (code, findings) = self.audited(&said);
+    fn finds(&self, said: &Said, words: &[&str]) {
+        let (code, findings) = self.audited(said);
         assert_eq!(code, Some(1), "nothing was found where {words:?} should be");
         for word in words {
             assert!(findings.contains(word), "no finding says {word:?}:\n{findings}");

@@ -145,7 +145,7 @@ impl<S: Send + Sync> FromRequest<S> for Json {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unread(&rejection))?;
-        parsed(&bytes)
+        request::parse(&bytes).map(Json).map_err(malformed)
     }
 }
 
@@ -155,15 +155,13 @@ impl<S: Send + Sync> OptionalFromRequest<S> for Json {
 
     async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unread(&rejection))?;
-        if bytes.is_empty() { Ok(None) } else { parsed(&bytes).map(Some) }
+        if bytes.is_empty() { Ok(None) } else { request::parse(&bytes).map(Json).map(Some).map_err(malformed) }
     }
 }
 
-fn parsed(bytes: &[u8]) -> Result<Json, Problem> {
-    request::parse(bytes).map(Json).map_err(|fault| {
-        let problem = Problem::new(StatusCode::BAD_REQUEST, "malformed-json", "the body is not JSON");
-        Problem { errors: vec![fault], ..problem }
-    })
+fn malformed(fault: Fault) -> Problem {
+    let problem = Problem::new(StatusCode::BAD_REQUEST, "malformed-json", "the body is not JSON");
+    Problem { errors: vec![fault], ..problem }
 }
 
 fn unread(rejection: &BytesRejection) -> Problem {

@@ -292,7 +292,10 @@ fn a_filter_that_names_nothing_says_what_was_probably_meant() {
     assert_eq!(wrong("stat", "running"), "\"stat\" is not a filter; did you mean \"state\"?");
     assert_eq!(wrong("state", "runing"), "\"runing\" is no state here; did you mean \"running\"?");
     assert_eq!(wrong("step", "pakage"), "\"pakage\" is no step here; did you mean \"package\"?");
-    assert_eq!(wrong("saga", "returns-xyzw"), "\"returns-xyzw\" is no saga here: order-fulfilment");
+    assert_eq!(
+        wrong("saga", "returns-xyzw"),
+        "\"returns-xyzw\" is no saga here: order-fulfilment, customer-onboarding"
+    );
 }
 
 #[test]

@@ -19,7 +19,7 @@ use runtime::{
 use crate::support::{COMPLETED, DECLINED, LOST, Log, SHORT, Said, header};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const SERVICES: [&str; 5] = ["order-processor", "warehouse", "payment", "loyalty", "notifications"];
+const SERVICES: [&str; 6] = ["customers", "order-processor", "warehouse", "payment", "loyalty", "notifications"];
 
 /// A cluster, and a system of its own on it.
 struct Cluster {
