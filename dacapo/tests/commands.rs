@@ -190,7 +190,8 @@ fn it_follows(place: &Place) {
 
 fn it_lists_sagas(place: &Place) {
     let list = |args: &[&str]| -> Value {
-        serde_json::from_str(&place.ok(&[&["sagas", "list", "--json"], args].concat())).unwrap()
+        let orders = ["sagas", "list", "--json", "--saga", "order-fulfilment"];
+        serde_json::from_str(&place.ok(&[&orders[..], args].concat())).unwrap()
     };
     let all = list(&[]);
     let items = all["items"].as_array().unwrap();
@@ -212,7 +213,7 @@ fn it_lists_sagas(place: &Place) {
         cursor = Some(next.to_owned());
     }
     assert_eq!(seen, items.iter().map(|saga| saga["id"].clone()).collect::<Vec<_>>());
-    let text = place.ok(&["sagas", "list", "--limit", "3"]);
+    let text = place.ok(&["sagas", "list", "--saga", "order-fulfilment", "--limit", "3"]);
     says(&text, &["STATE", "there are more", "next: --cursor ", seen[0].as_str().unwrap()]);
     says(&place.ok(&["sagas", "list", "--flag", "stuck"]), &["no saga fits"]);
     says(&place.fails(&["sagas", "list", "--state", "complet"]), &["\"complet\"", "did you mean \"completed\""]);

@@ -16,7 +16,13 @@ fn killed_at_random_moments_nothing_is_lost() {
     let place = Place::new(&ground);
     let seed = std::process::id();
     let orders = (200 + 100 * kills).to_string();
-    let args = ["--orders", &orders, "--seed", "11", "--outside-latency-ms", "2", "--outside-failures", "5"];
+    let args = [
+        &["--orders", &orders, "--seed", "11", "--outside-latency-ms", "2", "--outside-failures", "5"][..],
+        // Every way out: called off in a race, refused by the courier once, answered by the gateway too late or never.
+        &["--cancelled", "10", "--delayed", "10", "--silent-charges", "5"],
+        &["--charge-deadline-ms", "3000", "--courier-deadline-ms", "3000", "--dispatch-pause-ms", "100"],
+    ]
+    .concat();
     for kill in 0..kills {
         let system = place.start(&args);
         let after = moment(seed, kill);

@@ -253,7 +253,8 @@ impl Checkout {
     }
 
     fn some_order(&self) -> String {
-        let list: Value = serde_json::from_str(&self.output("dacapo sagas list --json --limit 1")).unwrap();
+        let list: Value =
+            serde_json::from_str(&self.output("dacapo sagas list --saga order-fulfilment --json --limit 1")).unwrap();
         list["items"][0]["id"].as_str().unwrap().to_owned()
     }
 

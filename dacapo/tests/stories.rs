@@ -361,6 +361,8 @@ fn every_order_comes_to_its_end() {
     place.ok(&["audit"]);
     let verified = place.ok(&["replay", "projection", "sagas", "--verify"]);
     assert!(verified.contains("both views are equal"), "{verified}");
+    bought_together(&mut system, &place, &http);
+    a_customer_comes_on_board_and_leaves(&mut system, &place, &http);
     let mails = files(&place.data().join("mail"), ".eml").len();
     // Two for the completed order, one for each cancelled one after payment was asked for or not, two for the lost one.
     assert!(mails >= 2 + 1 + 1 + 2, "{mails} mails were written");
@@ -397,6 +399,91 @@ fn check(system: &mut System<'_>, place: &Place, http: &Http, story: &Story, id:
     for event in story.unsaid {
         assert!(!text.contains(event), "{}: {event} was said\n{text}", story.name);
     }
+}
+
+/// Recommendations have heard of the orders with two albums.
+fn bought_together(system: &mut System<'_>, place: &Place, http: &Http) {
+    let endpoints = place.endpoints();
+    let url = format!(
+        "{}/albums/lp-goldberg/bought-together?limit=5",
+        endpoints["services"]["recommendations"].as_str().unwrap()
+    );
+    let mut reply = Value::Null;
+    system.wait_for("what was bought together", || {
+        reply = http.get(&url).1;
+        reply["orders"] == json!(3)
+    });
+    let together: Vec<(&str, u64)> = reply["together"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|other| (other["sku"].as_str().unwrap(), other["orders"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(together, [("lp-trout", 2), ("rare-thamos", 1)], "{reply:#}");
+    assert!(reply["title"].is_string() && reply["together"][0]["artist"].is_string(), "{reply:#}");
+    assert_eq!(http.get(&url.replace("lp-goldberg", "lp-nothing")).0, 404);
+}
+
+/// The second saga: registered, account opened, welcomed, verified; and forgotten.
+fn a_customer_comes_on_board_and_leaves(system: &mut System<'_>, place: &Place, http: &Http) {
+    let endpoints = place.endpoints();
+    let customers = format!("{}/customers", endpoints["services"]["customers"].as_str().unwrap());
+    let body = json!({ "name": "Ada Byron", "email": "ada@example.org", "marketing_consent": false });
+    let (status, answer) = http.post(&customers, "ada", body.to_string());
+    assert_eq!(status, 201, "{answer}");
+    let id = answer["customer_id"].as_str().unwrap().to_owned();
+    let url = format!("{}/api/v1/sagas/{id}", endpoints["projector"].as_str().unwrap());
+    let stands = |saga: &Value, state: &str, step: Option<&str>| {
+        let is_onboarding = saga["saga"] == json!("customer-onboarding");
+        is_onboarding && saga["state"] == json!(state) && saga["waiting"][0]["step"].as_str() == step
+    };
+    let mut wait_for = |state: &str, step: Option<&str>| {
+        let mut saga = Value::Null;
+        system.wait_for(&format!("{state} {step:?} of customer {id}"), || {
+            saga = http.get(&url).1;
+            stands(&saga, state, step)
+        });
+        saga
+    };
+    wait_for("running", Some("verify"));
+    let (status, answer) = http.post(&format!("{customers}/{id}/verification"), "v-1", "");
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(wait_for("completed", None)["outcome"], json!("onboarded"));
+    let (status, answer) = http.delete(&format!("{customers}/{id}"));
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(wait_for("compensated", None)["outcome"], json!("forgotten"));
+}
+
+#[test]
+fn a_deadline_that_passes_while_everything_is_down_takes_effect_once_it_is_up_again() {
+    let ground = ground();
+    let place = Place::new(&ground);
+    let flags = ["--charge-deadline-ms", "2000"];
+    let mut system = place.start(&flags);
+    let http = Http::new();
+    let orders = format!("{}/orders", place.endpoints()["services"]["order-processor"].as_str().unwrap());
+    let (status, answer) = http.post(&orders, "silent", order(one(), "card-silent").to_string());
+    assert_eq!(status, 201, "{answer}");
+    let id = answer["order_id"].as_str().unwrap().to_owned();
+    said(&mut system, &place, &id, "PaymentRequested");
+    system.kill();
+    let passed = std::time::Instant::now() + std::time::Duration::from_secs(3);
+    while std::time::Instant::now() < passed {
+        std::thread::park_timeout(passed.saturating_duration_since(std::time::Instant::now()));
+    }
+    let mut system = place.start(&flags);
+    said(&mut system, &place, &id, "PaymentAbandoned");
+    let story = story(
+        "abandoned after a kill",
+        json!({}),
+        undone_by("unanswered"),
+        &["PaymentAbandoned", "OrderCancelled", "PaymentVoidRequested", "PaymentVoided", "StockReleased"],
+        &["PaymentTaken"],
+    );
+    check(&mut system, &place, &http, &story, &id);
+    said(&mut system, &place, &id, "PaymentAbandoned");
+    place.ok(&["audit"]);
+    system.stop();
 }
 
 #[test]

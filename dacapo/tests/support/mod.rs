@@ -281,6 +281,11 @@ impl Http {
         self.send(request.header("idempotency-key", idempotency_key).body(body))
     }
 
+    /// The status and the body of a DELETE.
+    pub(crate) fn delete(&self, url: &str) -> (u16, Value) {
+        self.send(self.client.delete(url))
+    }
+
     fn send(&self, request: reqwest::RequestBuilder) -> (u16, Value) {
         self.runtime.block_on(async {
             let response = request.timeout(Duration::from_secs(60)).send().await.unwrap();
