@@ -4,8 +4,8 @@
 //! by a UUID.
 
 use std::{
-    fs, io,
-    path::{Path, PathBuf},
+    io,
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     Notifications,
     evolve::State,
+    folder::Folder,
     inbox::{Command, MailRefused, MailSent},
 };
 
@@ -108,7 +109,7 @@ pub struct Mailer {
 
 #[derive(Debug, Clone)]
 enum Way {
-    Folder(PathBuf),
+    Folder(Folder),
     Server(AsyncSmtpTransport<Tokio1Executor>),
 }
 
@@ -159,9 +160,10 @@ impl Mailer {
     /// # Errors
     /// The sender is no mail address, or the folder cannot be made.
     pub fn into_folder(sender: &str, folder: impl Into<PathBuf>) -> Result<Self, MailerError> {
+        let from = mailbox(sender)?;
         let folder = folder.into();
-        match fs::create_dir_all(&folder) {
-            Ok(()) => Ok(Self { from: mailbox(sender)?, way: Way::Folder(folder) }),
+        match Folder::open(&folder) {
+            Ok(folder) => Ok(Self { from, way: Way::Folder(folder) }),
             Err(source) => Err(MailerError::Folder { folder, source }),
         }
     }
@@ -207,15 +209,10 @@ impl Mailer {
             Err(reason) => return Ok(Outcome::Refused(reason)),
         };
         match &self.way {
-            Way::Folder(folder) => {
-                let (folder, name) = (folder.clone(), mail.file_stem());
-                let written = tokio::task::spawn_blocking(move || write_file(&folder, name, &message.formatted()));
-                match written.await {
-                    Ok(Ok(())) => Ok(Outcome::Sent),
-                    Ok(Err(error)) => Err(Unanswered::new(format!("cannot write a mail into the folder: {error}"))),
-                    Err(error) => Err(Unanswered::new(format!("writing a mail was stopped: {error}"))),
-                }
-            }
+            Way::Folder(folder) => match folder.write(mail.file_stem(), message.formatted()).await {
+                Ok(()) => Ok(Outcome::Sent),
+                Err(error) => Err(Unanswered::new(format!("cannot write a mail into the folder: {error}"))),
+            },
             Way::Server(server) => match server.send(message).await {
                 Ok(_) => Ok(Outcome::Sent),
                 Err(error) if is_final(&error) => Ok(Outcome::Refused(error.to_string())),
@@ -252,14 +249,6 @@ fn mailbox(sender: &str) -> Result<Mailbox, MailerError> {
 
 fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
-}
-
-/// Whole or not at all: a reader of the folder never sees half a mail. Not synced to disk: after a power failure a mail may be
-/// missing although its event says it was handed over, which is a fair price for a folder that stands in for a mail server.
-fn write_file(folder: &Path, name: Uuid, mail: &[u8]) -> io::Result<()> {
-    let unfinished = folder.join(format!(".{name}.part"));
-    fs::write(&unfinished, mail)?;
-    fs::rename(&unfinished, folder.join(format!("{name}.eml")))
 }
 
 /// True if the server will never take this mail: it does not know the mailbox, or will not have the content. Other refusals (of

@@ -23,6 +23,7 @@ pub mod decide;
 pub mod effects;
 pub mod events;
 pub mod evolve;
+mod folder;
 pub mod inbox;
 pub mod reads;
 pub mod templates;
