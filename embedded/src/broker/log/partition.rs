@@ -146,7 +146,9 @@ impl Partition {
         Ok(Appended { append_time_ms: stamp, ..log.appended(header.base_offset) })
     }
 
-    /// Appends the marker that ends a producer's transaction here, unless nothing of it was ever announced here.
+    /// Appends the marker that ends a producer's transaction here, unless nothing of it was ever announced here. Readers are not
+    /// woken: [`Self::wake_readers`] does it once every partition of the transaction has its marker, so that one fetch answers
+    /// all of it.
     pub(crate) fn end_txn(
         &self,
         producer_id: i64,
@@ -164,6 +166,11 @@ impl Partition {
         header.base_offset = log.next_offset;
         log.write(&header, &bytes, Some(marker), now_ms).map_err(|error| self.storage_error(&error))?;
         Ok(log.segments.last().map(|segment| Arc::clone(segment.file())))
+    }
+
+    /// Tells every reader that waits here to look again.
+    pub(crate) fn wake_readers(&self) {
+        lock(&self.log).wake(|_| true);
     }
 
     /// Announces a transaction, so that its records are accepted.
@@ -346,8 +353,10 @@ impl Log {
         self.producers.observe(header, marker);
         self.next_offset = header.last_offset() + 1;
         self.unsynced = true;
-        let stable_moved = self.last_stable() != stable_before;
-        self.wake(|waiting| stable_moved || !waiting.committed_only);
+        if marker.is_none() {
+            let stable_moved = self.last_stable() != stable_before;
+            self.wake(|waiting| stable_moved || !waiting.committed_only);
+        }
         Ok(())
     }
 

@@ -175,6 +175,9 @@ fn complete_in(
             Err(error) => failed = Some(error),
         }
     }
+    for partition in places.iter().filter_map(|(topic, index)| topics.partition(topic, *index)) {
+        partition.wake_readers();
+    }
     let mut inner = coordinator.lock();
     inner.completing.remove(id);
     match failed {
