@@ -40,9 +40,12 @@ use crate::{
 /// A batch ends at this many inputs or bytes.
 const BATCH_INPUTS: usize = 1_000;
 const BATCH_BYTES: usize = 2_000_000;
-/// After a batch of this many inputs the next one is gathered for a moment: under load larger transactions cost less.
-const GATHER_FROM: usize = 64;
-const GATHER_FOR: Duration = Duration::from_millis(5);
+/// Under load larger transactions cost less, so the next batch is gathered for a while that grows with the last one. At a low rate
+/// a batch has a few inputs and nothing waits; at a rate at which transactions would eat the machine, batches grow until the
+/// longest wait is reached.
+const GATHER_FROM: usize = 16;
+const GATHER_PER_INPUT: Duration = Duration::from_micros(50);
+const GATHER_AT_MOST: Duration = Duration::from_millis(50);
 /// Positions alone, without anything to say, are committed at leisure.
 const POSITIONS_EVERY: Duration = Duration::from_millis(200);
 /// Offsets of topics that are assigned but not subscribed expire, so all are committed again now and then.
@@ -222,11 +225,12 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         Ok(())
     }
 
-    /// Takes what is there: at once when idle, for a moment longer under load.
+    /// Takes what is there: at once when idle, after a while of gathering under load.
     fn gather(&mut self) -> Result<(), LifeEnd> {
         let consumer = Arc::clone(&self.consumer);
+        // Not polled meanwhile: a poll would wake this thread for every answer to a fetch.
+        std::thread::park_timeout(gather_for(self.last_batch));
         let mut polled = consumer.poll(self.patience());
-        let gather_until = Instant::now() + if self.last_batch >= GATHER_FROM { GATHER_FOR } else { Duration::ZERO };
         let mut taken = 0;
         while let Some(event) = polled {
             match event {
@@ -245,16 +249,8 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                 break;
             }
             polled = consumer.poll(Duration::ZERO);
-            if polled.is_none() && taken > 0 {
-                let left = gather_until.saturating_duration_since(Instant::now());
-                if left >= Duration::from_millis(1) {
-                    polled = consumer.poll(left);
-                }
-            }
         }
-        if taken > 0 {
-            self.last_batch = taken;
-        }
+        self.last_batch = taken;
         Ok(())
     }
 
@@ -356,7 +352,9 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         let (begun, inputs, outputs) = (Instant::now(), batch.inputs(), batch.outputs().len());
         match commit::commit(&self.producer, self.machine.contract(), batch, group, patience) {
             Ok(told) => {
-                count_batch(&self.setup.names.group, inputs, outputs, begun.elapsed());
+                let took = begun.elapsed();
+                tracing::debug!(service = D::NAME, inputs, outputs, ?took, "batch committed");
+                count_batch(&self.setup.names.group, inputs, outputs, took);
                 self.machine.committed(&told.own_ends, clock::now_ms());
                 self.suspects.fenced = 0;
                 if std::mem::take(&mut self.unreachable) {
@@ -492,14 +490,21 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         if self.machine.in_flight() == 0 {
             return Ok(());
         }
-        self.answers.poll(Duration::ZERO);
-        let now_ms = clock::now_ms();
-        for report in self.answers.context().take() {
-            match report.end {
-                End::Answered => self.machine.effect_answered(report.partition, &report.key, now_ms),
-                End::Unanswered(retry_after) => {
-                    let jitter = self.setup.jitter.next();
-                    self.machine.effect_unanswered(report.partition, &report.key, retry_after, now_ms, jitter);
+        loop {
+            // One poll takes one report of deliveries, so it goes on until there is none.
+            self.answers.poll(Duration::ZERO);
+            let reports = self.answers.context().take();
+            if reports.is_empty() {
+                break;
+            }
+            let now_ms = clock::now_ms();
+            for report in reports {
+                match report.end {
+                    End::Answered => self.machine.effect_answered(report.partition, &report.key, now_ms),
+                    End::Unanswered(retry_after) => {
+                        let jitter = self.setup.jitter.next();
+                        self.machine.effect_unanswered(report.partition, &report.key, retry_after, now_ms, jitter);
+                    }
                 }
             }
         }
@@ -585,6 +590,15 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         let_go_in(self.producer, patience);
         let_go_in(self.answers, patience);
     }
+}
+
+/// How long the next batch is gathered after one of so many inputs. After a full one there is more already.
+fn gather_for(last_batch: usize) -> Duration {
+    if !(GATHER_FROM..BATCH_INPUTS).contains(&last_batch) {
+        return Duration::ZERO;
+    }
+    let inputs = u32::try_from(last_batch).unwrap_or(u32::MAX);
+    GATHER_PER_INPUT.saturating_mul(inputs).min(GATHER_AT_MOST)
 }
 
 /// Once per batch: what came in, what went out, and how long the transaction took.
