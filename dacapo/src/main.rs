@@ -3,6 +3,11 @@
 use clap::Parser;
 use dacapo::{cli, output};
 
+/// Small allocations by many threads are a fifth of what `up` does with the C library's allocator. Overrides it for the Kafka
+/// client's C code as well.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() {
     let code = match cli::run(cli::Cli::parse()).await {
