@@ -200,6 +200,24 @@ fn called_off() -> Vec<Story> {
             ],
             &["PaymentTaken", "PaymentAbandoned", "CancellationRefused"],
         ),
+        // So many pieces take the floor seconds.
+        story(
+            "called off while it is picked",
+            order(json!([{ "sku": "lp-trout", "quantity": 120 }]), "card-ok"),
+            undone_by("called-off"),
+            &[
+                "OrderPaid",
+                "PickingStarted",
+                "CancellationAccepted",
+                "OrderCancelled",
+                "OrderPackaged",
+                "ItemFreed",
+                "StockReleased",
+                "RefundRequested",
+                "PaymentRefunded",
+            ],
+            &["CancellationRefused", "OrderDispatched", "PaymentVoided", "ItemShipped"],
+        ),
     ]
 }
 
@@ -290,8 +308,10 @@ fn what_goes_wrong_outside_comes_to_its_end_with_the_help_of_people() {
         assert_eq!(status, 201, "{}: {answer}", story.name);
         let id = answer["order_id"].as_str().unwrap().to_owned();
         if story.name.starts_with("called off") {
-            if story.name.ends_with("charged") {
-                said(&mut system, &place, &id, "PaymentRequested");
+            match story.name.rsplit(' ').next() {
+                Some("charged") => said(&mut system, &place, &id, "PaymentRequested"),
+                Some("picked") => said(&mut system, &place, &id, "PickingStarted"),
+                _ => {}
             }
             let (status, answer) = http.post(&format!("{orders}/{id}/cancel"), &id, r#"{"reason":"bought twice"}"#);
             assert_eq!((status, &answer["status"]), (202, &json!("cancellation-requested")), "{answer}");

@@ -1,9 +1,10 @@
 //! The picking floor: it takes an order's items from the shelves and packages them.
 //!
 //! What is missing is a rule, so that a test can ask for it: an item whose sku starts with `ghost-` stands in the books and never
-//! on the shelf. The answer depends on the request alone, so the same request gets the same answer for ever.
+//! on the shelf. So is what takes long: an order of a hundred pieces or more takes three seconds to pick. The answer depends on the
+//! request alone, so the same request gets the same answer for ever.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -23,6 +24,8 @@ use super::{
 
 /// Skus that start with this are never found on the shelf.
 pub(crate) const GHOST_PREFIX: &str = "ghost-";
+/// So many pieces take so long to pick.
+const LARGE_ORDER: (i64, Duration) = (100, Duration::from_secs(3));
 
 #[derive(Debug, Deserialize)]
 struct PickRequest {
@@ -48,6 +51,10 @@ async fn picks(State(faults): State<Arc<Faults>>, headers: HeaderMap, Json(reque
     };
     if faults.befall(&key).await != Fate::Answered {
         return unavailable();
+    }
+    let pieces: i64 = request.lines.iter().map(|line| i64::from(line.quantity)).sum();
+    if pieces >= LARGE_ORDER.0 {
+        tokio::time::sleep(LARGE_ORDER.1).await;
     }
     let missing: Vec<&PickLine> = request.lines.iter().filter(|line| line.sku.starts_with(GHOST_PREFIX)).collect();
     if missing.is_empty() {
