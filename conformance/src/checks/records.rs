@@ -27,6 +27,8 @@ pub(super) const CHECKS: &[Check] = &[
     check("weaker acknowledgements are served", weaker_acks),
     check("a record of 900,000 bytes is accepted", large),
     check("a record over the topic's limit is refused as too large, and the next one is not", too_large),
+    check("a record stamped more than an hour ahead is refused for its timestamp, compressed or not", from_the_future),
+    check("how far a timestamp may be off is the topic's to say, before and after", timestamp_bounds),
     check("a reader that waits at the end is woken by a record", woken),
     check("an empty partition ends at once", empty),
 ];
@@ -174,6 +176,47 @@ fn too_large(cx: &Context) -> Verdict {
     );
     write(&self::producer(cx, &[])?, &topic, 0, [&[7; 5_000]])?;
     ensure_eq!(read(cx, &topic, 0, UNCOMMITTED)?.len(), 1, "records");
+    Ok(String::new())
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
+fn now_ms() -> Result<i64, Failure> {
+    Timestamp::now().to_millis().doing("the time of this machine")
+}
+
+/// What became of records with these timestamps, sent in one batch.
+fn stamped(cx: &Context, topic: &str, codec: &str, stamps: &[i64]) -> Result<Vec<Result<(), KafkaError>>, Failure> {
+    let producer = producer(cx, &[("compression.codec", codec), ("linger.ms", "50")])?;
+    for at in stamps {
+        let put = Put { partition: Some(0), value: Some(&[b'v'; 500]), timestamp: Some(*at), ..Put::default() };
+        send(&producer, topic, &put)?;
+    }
+    Ok(settle(&producer)?.into_iter().map(|report| report.map(|_| ())).collect())
+}
+
+const REFUSED: Result<(), KafkaError> = Err(KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTimestamp));
+
+fn from_the_future(cx: &Context) -> Verdict {
+    let topic = cx.topic("future", 1)?;
+    let now = now_ms()?;
+    for codec in ["none", "lz4"] {
+        // One of the records of a batch is enough to refuse all of it, wherever it lies.
+        for stamps in [[now, now + 2 * HOUR_MS, now], [now + 2 * HOUR_MS, now, now]] {
+            ensure_eq!(stamped(cx, &topic, codec, &stamps)?, vec![REFUSED; 3], "two hours ahead, {codec}");
+        }
+        ensure_eq!(stamped(cx, &topic, codec, &[now + HOUR_MS / 2])?, vec![Ok(())], "half an hour ahead, {codec}");
+    }
+    ensure_eq!(read(cx, &topic, 0, COMMITTED)?.len(), 2, "records");
+    Ok(String::new())
+}
+
+fn timestamp_bounds(cx: &Context) -> Verdict {
+    let bounds = [("message.timestamp.after.max.ms", "86400000"), ("message.timestamp.before.max.ms", "3600000")];
+    let topic = cx.topic_with("bounds", 1, &bounds)?;
+    let now = now_ms()?;
+    ensure_eq!(stamped(cx, &topic, "none", &[now + 2 * HOUR_MS])?, vec![Ok(())], "two hours ahead, a day allowed");
+    ensure_eq!(stamped(cx, &topic, "none", &[now - 2 * HOUR_MS])?, vec![REFUSED], "two hours ago, one allowed");
     Ok(String::new())
 }
 

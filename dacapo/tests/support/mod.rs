@@ -11,7 +11,7 @@ pub(crate) mod records;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -233,21 +233,25 @@ impl Drop for System<'_> {
     }
 }
 
-/// Waits for a process that ends by itself. Answers whether it ended well.
-#[track_caller]
-pub(crate) fn wait_until_ended(mut child: Child, patience: Duration) -> bool {
+/// Waits for a process that ends by itself. Answers how it ended; one that does not in time is killed, and that is no answer.
+pub(crate) fn ended(mut child: Child, patience: Duration) -> Option<ExitStatus> {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
-            return status.success();
+            return Some(status);
         }
         if Instant::now() >= deadline {
             child.kill().unwrap();
             child.wait().unwrap();
-            return false;
+            return None;
         }
         std::thread::park_timeout(Duration::from_millis(20));
     }
+}
+
+/// Waits for a process that ends by itself. Answers whether it ended well.
+pub(crate) fn wait_until_ended(child: Child, patience: Duration) -> bool {
+    ended(child, patience).is_some_and(|status| status.success())
 }
 
 /// A blocking client for the system's HTTP sides.

@@ -67,7 +67,8 @@ pub(crate) struct Log {
     offsets: std::collections::BTreeMap<String, i64>,
 }
 
-pub(crate) const START_MS: i64 = 1_800_000_000_000;
+/// In the past, as brokers ask of records: one from the future is refused.
+pub(crate) const START_MS: i64 = 1_700_000_000_000;
 
 impl Log {
     /// Says an event about an order. `event` is `service/Record` or `service/Record:value`, the value being its kind or reason.

@@ -16,6 +16,7 @@ const COMPRESSION_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
+const NO_TIMESTAMP: i64 = -1;
 
 /// The end a transaction marker announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +138,19 @@ pub(crate) fn check_produced(bytes: &[u8]) -> Result<BatchHeader, ResponseError>
         Ok(header)
     } else {
         Err(ResponseError::InvalidRecord)
+    }
+}
+
+/// Whether a timestamp of the batch lies outside of `earliest..=latest`. Records without one are not judged.
+///
+/// Of a compressed batch the header is believed, which holds the first record's and the largest: no codec is needed.
+pub(crate) fn has_timestamp_outside(batch: &[u8], header: &BatchHeader, earliest: i64, latest: i64) -> bool {
+    let outside = |at: i64| at != NO_TIMESTAMP && !(earliest..=latest).contains(&at);
+    match Records::new(batch) {
+        Some(mut records) => {
+            records.any(|record| outside(header.base_timestamp.saturating_add(record.timestamp_delta)))
+        }
+        None => outside(header.base_timestamp) || outside(header.max_timestamp),
     }
 }
 

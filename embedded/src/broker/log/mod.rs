@@ -27,5 +27,8 @@ pub(crate) struct LogSettings {
     pub compact: bool,
     /// Records carry the time of their arrival, not their producer's.
     pub stamp_on_arrival: bool,
+    /// How far a producer's timestamp may lie behind and ahead of the broker's clock.
+    pub timestamp_before_max_ms: i64,
+    pub timestamp_after_max_ms: i64,
     pub producer_idle_ms: i64,
 }

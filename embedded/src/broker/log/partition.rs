@@ -131,6 +131,7 @@ impl Partition {
         if bytes.len() > log.settings.max_message_bytes {
             return Err(ResponseError::MessageTooLarge);
         }
+        log.check_timestamps(&header, bytes, now_ms)?;
         if let Verdict::Duplicate { base_offset } = log.producers.judge(&header)? {
             return Ok(log.appended(base_offset));
         }
@@ -332,6 +333,17 @@ impl Partition {
 impl Log {
     fn check_usable(&self) -> Result<(), ResponseError> {
         if self.deleted { Err(ResponseError::UnknownTopicOrPartition) } else { Ok(()) }
+    }
+
+    /// A producer's clock may be wrong, and retention and look-ups by time rest on it.
+    fn check_timestamps(&self, header: &BatchHeader, bytes: &[u8], now_ms: i64) -> Result<(), ResponseError> {
+        let LogSettings { timestamp_before_max_ms: before, timestamp_after_max_ms: after, .. } = self.settings;
+        let (earliest, latest) = (now_ms.saturating_sub(before), now_ms.saturating_add(after));
+        let judged = !self.settings.stamp_on_arrival;
+        if judged && batch::has_timestamp_outside(bytes, header, earliest, latest) {
+            return Err(ResponseError::InvalidTimestamp);
+        }
+        Ok(())
     }
 
     fn appended(&self, base_offset: i64) -> Appended {

@@ -61,8 +61,20 @@ pub(crate) const SETTINGS: &[Setting] = &[
     number("index.interval.bytes", "4096", Kind::Int, 0, "the index lives in memory"),
     number("max.compaction.lag.ms", "9223372036854775807", Kind::Long, 1, "not used: compaction keeps everything"),
     number("max.message.bytes", "1048588", Kind::Int, 0, "largest record batch"),
-    number("message.timestamp.after.max.ms", "9223372036854775807", Kind::Long, 0, "timestamps are not judged"),
-    number("message.timestamp.before.max.ms", "9223372036854775807", Kind::Long, 0, "timestamps are not judged"),
+    number(
+        "message.timestamp.after.max.ms",
+        "3600000",
+        Kind::Long,
+        0,
+        "how far ahead of the broker's clock a producer's timestamp may be",
+    ),
+    number(
+        "message.timestamp.before.max.ms",
+        "9223372036854775807",
+        Kind::Long,
+        0,
+        "how far behind the broker's clock a producer's timestamp may be",
+    ),
     choice(
         "message.timestamp.type",
         "CreateTime",
@@ -137,6 +149,8 @@ pub(crate) fn log_settings(configs: &Configs) -> LogSettings {
         delete: policy.contains("delete"),
         compact: policy.contains("compact"),
         stamp_on_arrival: text("message.timestamp.type") == "LogAppendTime",
+        timestamp_before_max_ms: number("message.timestamp.before.max.ms"),
+        timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
         producer_idle_ms: 24 * 60 * 60 * 1000,
     }
 }
