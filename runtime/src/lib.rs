@@ -22,6 +22,7 @@ pub mod request;
 pub mod schemas;
 pub mod service;
 pub mod store;
+pub mod table;
 pub mod telemetry;
 pub mod testing;
 mod tolerant;

@@ -11,13 +11,33 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::codec::{CodecError, RecordReader, RecordWriter};
 
-/// The topic kind a record travels on: a service has one of each.
+/// The topic kind a record travels on: a service has one of events and one of inbox, what only folds may have one of state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Channel {
     /// `musiccorp.<owner>.events`: written by its owner only, kept for ever.
     Events,
     /// `musiccorp.<owner>.inbox`: read by its owner only.
     Inbox,
+    /// `musiccorp.<owner>.state`: the latest of each key, written by its owner only, compacted.
+    State,
+}
+
+impl Channel {
+    /// Its name, in topics and in the folders of schemas.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Inbox => "inbox",
+            Self::State => "state",
+        }
+    }
+
+    /// The channel of this name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        [Self::Events, Self::Inbox, Self::State].into_iter().find(|channel| channel.name() == name)
+    }
 }
 
 /// One Avro record type in the contract: who owns it, where it travels, and what it is called.
@@ -49,14 +69,10 @@ impl RecordType {
     }
 }
 
-/// The topic of a service: `<system>.<service>.<events|inbox>`.
+/// The topic of a service: `<system>.<service>.<events|inbox|state>`.
 #[must_use]
 pub fn topic(system: &str, service: &str, channel: Channel) -> String {
-    let channel = match channel {
-        Channel::Events => "events",
-        Channel::Inbox => "inbox",
-    };
-    format!("{system}.{service}.{channel}")
+    format!("{system}.{service}.{}", channel.name())
 }
 
 /// An enum with one newtype variant per record type. Implemented by [`says!`](crate::says) and [`hears!`](crate::hears), not by hand.
@@ -112,7 +128,7 @@ impl Written for NoCommand {}
 
 /// Declares the records a service writes, each with the version of the schema its struct was written for.
 ///
-/// The schema text is compiled in from `<folder>/<owner>/<events|inbox>/<Record>/v<version>.avsc`, the folder seen from the
+/// The schema text is compiled in from `<folder>/<owner>/<channel>/<Record>/v<version>.avsc`, the folder seen from the
 /// crate's own `Cargo.toml`.
 ///
 /// ```ignore
@@ -219,6 +235,9 @@ macro_rules! __channel {
     };
     (inbox) => {
         $crate::message::Channel::Inbox
+    };
+    (state) => {
+        $crate::message::Channel::State
     };
 }
 

@@ -401,8 +401,9 @@ impl Publisher {
         let Some((owner, channel)) = owner_of(&config.system, name) else { return Ok(()) };
         let is_own = *authority == Authority::Service && owner == config.service;
         match (channel, authority) {
-            (Channel::Events, _) if is_own => Ok(()),
+            (Channel::Events | Channel::State, _) if is_own => Ok(()),
             (Channel::Events, _) => refused("an events topic is written by its owner only"),
+            (Channel::State, _) => refused("a state topic is written by its owner only"),
             (Channel::Inbox, Authority::Operator) => Ok(()),
             (Channel::Inbox, Authority::Service) if is_own => Ok(()),
             (Channel::Inbox, Authority::Service) => refused("a service writes to no inbox but its own"),
@@ -413,11 +414,7 @@ impl Publisher {
 /// The service that owns a topic in a system, by the topic's name.
 fn owner_of<'a>(system: &str, topic: &'a str) -> Option<(&'a str, Channel)> {
     let (owner, channel) = topic.strip_prefix(system)?.strip_prefix('.')?.rsplit_once('.')?;
-    match channel {
-        "events" => Some((owner, Channel::Events)),
-        "inbox" => Some((owner, Channel::Inbox)),
-        _ => None,
-    }
+    Some((owner, Channel::of_name(channel)?))
 }
 
 fn problem_of(record: &Ready) -> Option<String> {
@@ -605,7 +602,7 @@ mod tests {
         for ours in ["musiccorp.payment.events", "musiccorp.payment.inbox", "partner.events", "acme.payment.events"] {
             assert!(service.check(&[ready(ours, "k")]).is_ok(), "{ours}");
         }
-        for theirs in ["musiccorp.warehouse.events", "musiccorp.warehouse.inbox"] {
+        for theirs in ["musiccorp.warehouse.events", "musiccorp.warehouse.inbox", "musiccorp.projector.state"] {
             assert!(matches!(service.check(&[ready(theirs, "k")]), Err(PublishError::NotOurs { .. })), "{theirs}");
         }
     }
@@ -615,6 +612,7 @@ mod tests {
         let operator = publisher(Authority::Operator);
         assert!(operator.check(&[ready("musiccorp.warehouse.inbox", "k")]).is_ok());
         assert!(operator.check(&[ready("musiccorp.payment.events", "k")]).is_err());
+        assert!(operator.check(&[ready("musiccorp.projector.state", "k")]).is_err());
     }
 
     #[test]

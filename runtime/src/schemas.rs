@@ -1,6 +1,6 @@
 //! The contract as data: the folder `schemas/`, or the same compiled into a program.
 //!
-//! `<owner>/<events|inbox>/<Record>/v<N>.avsc` is version N of a record, `v<N>.example.json` beside it is one such record as a
+//! `<owner>/<events|inbox|state>/<Record>/v<N>.avsc` is version N of a record, `v<N>.example.json` beside it is one such record as a
 //! person would write it. This module knows the form; [`mod@lint`] knows the rules, [`mod@plan`] what a registry still lacks, [`json`] how
 //! people read and write bodies. None of them knows any one record.
 
@@ -123,7 +123,7 @@ impl Record {
     /// Its folder, seen from the contract's root.
     #[must_use]
     pub fn folder(&self) -> String {
-        format!("{}/{}/{}", self.owner, folder_of(self.channel), self.name)
+        format!("{}/{}/{}", self.owner, self.channel.name(), self.name)
     }
 }
 
@@ -179,7 +179,7 @@ impl Contract {
         let mut texts: BTreeMap<(&str, &str, &str), Vec<&str>> = BTreeMap::new();
         for record in records {
             if let Some(text) = record.schema {
-                let versions = texts.entry((record.owner, folder_of(record.channel), record.name)).or_default();
+                let versions = texts.entry((record.owner, record.channel.name(), record.name)).or_default();
                 if !versions.contains(&text) {
                     versions.push(text);
                 }
@@ -210,13 +210,6 @@ impl Contract {
     #[must_use]
     pub fn find_full_name(&self, full_name: &str, system: &str) -> Option<&Record> {
         self.records.iter().find(|record| record.full_name(system) == full_name)
-    }
-}
-
-fn folder_of(channel: Channel) -> &'static str {
-    match channel {
-        Channel::Events => "events",
-        Channel::Inbox => "inbox",
     }
 }
 
@@ -268,7 +261,7 @@ impl Files {
         let Some(place) = parse_place(path) else {
             return self.fault(
                 path,
-                "has no place here; files are <owner>/<events|inbox>/<Record>/v<N>.avsc and v<N>.example.json",
+                "has no place here; files are <owner>/<events|inbox|state>/<Record>/v<N>.avsc and v<N>.example.json",
             );
         };
         let version = self.records.entry(place.record).or_default().entry(place.version).or_default();
@@ -320,11 +313,7 @@ struct FilePlace {
 
 fn parse_place(path: &str) -> Option<FilePlace> {
     let [owner, channel, name, file] = path.split('/').collect::<Vec<_>>().try_into().ok()?;
-    let channel = match channel {
-        "events" => Channel::Events,
-        "inbox" => Channel::Inbox,
-        _ => return None,
-    };
+    let channel = Channel::of_name(channel)?;
     let number = file.strip_prefix('v')?;
     let (number, is_example) = match number.strip_suffix(".avsc") {
         Some(number) => (number, false),

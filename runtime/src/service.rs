@@ -19,7 +19,7 @@ pub use main::{NoSettings, run};
 use crate::{
     codec::{Readers, SchemaSource, WriterError, Writers},
     config::Config,
-    core::{Contract, ContractError, ContractNames, written_by},
+    core::{Contract, ContractError, ContractNames, Limits, written_by},
     decider::{Decider, Perform},
     health::{Checks, Question},
     http::{self, Server, ServerError},
@@ -418,8 +418,9 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         let partitions = self.check_topics().await?;
         let group = client::group(&self.config.system, service);
         let names = ContractNames { system: &self.config.system, group: &group, build: &build(), partitions };
-        let contract =
+        let mut contract =
             Contract::of::<D>(names, readers, writers).map_err(|source| StartError::Contract { service, source })?;
+        contract.limits = self.ask_limits(&contract).await?;
         self.start_workers(&contract).await
     }
 
@@ -449,6 +450,22 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         let plan = TopicPlan::draw(&admin, &own).await.map_err(topics)?;
         plan.verify().map_err(topics)?;
         Ok(partitions)
+    }
+
+    /// Asks what the topics take, and says so if a letter may not be as large as what it is about.
+    async fn ask_limits(&self, contract: &Contract) -> Result<Limits, StartError> {
+        let service = D::NAME;
+        let topics = |source| StartError::Topics { service, source };
+        let admin = Admin::new(&self.config).map_err(topics)?;
+        let (limits, largest_input) = admin.limits(contract).await.map_err(topics)?;
+        if limits.dead_letters <= largest_input {
+            let topic = &contract.dead_letter_topic;
+            tracing::warn!(
+                service, %topic, limits.dead_letters, largest_input,
+                "records near the limit of their topic would be laid aside without their bodies; hint: raise max.message.bytes"
+            );
+        }
+        Ok(limits)
     }
 
     async fn start_workers(&self, contract: &Contract) -> Result<(), StartError> {
@@ -493,7 +510,7 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
 fn topics_of<D: Decider>(system: &str) -> Vec<String> {
     use crate::message::Message;
     let own = [topic(system, D::NAME, Channel::Inbox), topic(system, D::NAME, Channel::Events)];
-    let heard = D::Input::RECORDS.iter().filter(|record| record.channel == Channel::Events);
+    let heard = D::Input::RECORDS.iter().filter(|record| record.channel != Channel::Inbox);
     let others: std::collections::BTreeSet<String> = heard.map(|record| record.topic(system)).collect();
     own.into_iter().chain(others).collect()
 }

@@ -20,6 +20,8 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use commit::{CommitError, TransactionalProducer, deliver};
+pub(crate) use member::{Change, Member, Teller, let_go};
 pub use status::{Status, Trouble, WorkerState};
 
 use crate::{

@@ -14,8 +14,8 @@ use runtime::{
     Message, TimerFired, Written,
     codec::{Readers, SchemaRef, SchemaSource, Writers},
     core::{
-        Alarm, Contract, ContractNames, Machine, OutHeaders, Outcome, Record, Recovery, RuntimeRecord, SavedTask,
-        Target, partition_of, written_by,
+        Alarm, Contract, ContractNames, Limits, Machine, OutHeaders, Outcome, Record, Recovery, RuntimeRecord,
+        SavedTask, Target, partition_of, written_by,
     },
     envelope::{Envelope, Position, derived_id},
     registry::{Registered, RegistryError},
@@ -99,6 +99,7 @@ struct World {
     probe: Probe,
     machine: Machine<Probe>,
     said: u64,
+    limits: Limits,
 }
 
 fn contract(table: &Arc<Table>) -> Contract {
@@ -114,14 +115,17 @@ impl World {
         let table = Arc::new(Table::default());
         let probe = Probe::default();
         let machine = Machine::new(probe.clone(), contract(&table));
-        let mut world = Self { table, log: BTreeMap::new(), probe, machine, said: 0 };
+        let limits = Limits::default();
+        let mut world = Self { table, log: BTreeMap::new(), probe, machine, said: 0, limits };
         world.recover_all(&[]);
         world
     }
 
     /// What a process does at its start: folds the own log of every partition, then decides.
     fn recover_all(&mut self, committed: &[Option<i64>]) {
-        let mut machine = Machine::new(self.probe.clone(), contract(&self.table));
+        let mut limited = contract(&self.table);
+        limited.limits = self.limits;
+        let mut machine = Machine::new(self.probe.clone(), limited);
         for partition in 0..PARTITIONS {
             let task = self.recovered(partition).unwrap();
             let contract = contract(&self.table);
@@ -407,6 +411,90 @@ fn what_cannot_be_read_is_laid_aside_with_its_bytes_and_its_place() {
         assert!(letter.text("__dlq.errors.message").is_some_and(|message| !message.is_empty()));
     }
     assert_eq!(world.state("order-1").total, 2, "what stood before and behind them is decided");
+}
+
+#[test]
+fn a_letter_that_its_topic_does_not_take_whole_keeps_what_anybody_reads() {
+    let mut world = World::new();
+    world.limits.dead_letters = 100_000;
+    world.recover_all(&[]);
+    let partition = partition_of(b"order-1", PARTITIONS);
+    let header = |name: &str, value: Vec<u8>| (name.to_owned(), Some(value));
+    let small = || header("ce_correlationid", b"saga-1".to_vec());
+    let stored = |key: &[u8], value: usize, headers| Stored {
+        timestamp_ms: NOW,
+        key: Some(key.to_vec()),
+        value: Some(vec![9; value]),
+        headers,
+    };
+    let cases = [
+        (None, stored(b"order-1", 90_000, vec![small()])),
+        (Some("value"), stored(b"order-1", 100_000, vec![small()])),
+        (Some("value,headers"), stored(b"order-1", 1, vec![header("huge", vec![b'x'; 100_000]), small()])),
+        (
+            Some("value,headers"),
+            stored(b"order-1", 1, [vec![small()], vec![header("many", vec![b'x'; 900]); 200]].concat()),
+        ),
+        (Some("value,key"), stored(&vec![b'k'; 100_000], 1, vec![small()])),
+    ];
+    for (_, stored) in &cases {
+        world.append(SOURCE, partition, stored.clone());
+    }
+    world.settle();
+    let letters = world.all_on(DEAD);
+    assert_eq!(letters.len(), cases.len());
+    for (offset, ((omitted, stored), (_, _, letter))) in (0..).zip(cases.iter().zip(&letters)) {
+        let left_out = |part: &str| omitted.is_some_and(|omitted| omitted.contains(part));
+        assert_eq!(letter.text("musiccorp.errors.omitted").as_deref(), *omitted);
+        assert_eq!(letter.value.is_none(), left_out("value"));
+        assert_eq!(letter.key.is_none(), left_out("key"), "{:?}", letter.key.as_ref().map(Vec::len));
+        let of_the_record = letter.headers.len() - 8 - usize::from(omitted.is_some());
+        assert_eq!(of_the_record < stored.headers.len(), left_out("headers"));
+        assert_eq!(letter.text("ce_correlationid").as_deref(), Some("saga-1"));
+        assert_eq!(letter.text("musiccorp.errors.class").as_deref(), Some("framing"));
+        assert_eq!(letter.text("__dlq.errors.offset"), Some(i32::to_string(&offset)), "where the rest lies");
+        let bytes: usize =
+            letter.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        assert!(bytes + letter.value.as_ref().map_or(0, Vec::len) < 100_000);
+    }
+}
+
+#[test]
+fn a_record_too_large_to_be_passed_on_is_laid_aside() {
+    let mut world = World::new();
+    world.limits.inbox = 10_000;
+    world.recover_all(&[]);
+    let elsewhere = (0..)
+        .map(|n| format!("order-{n}"))
+        .find(|key| partition_of(key.as_bytes(), PARTITIONS) != partition_of(b"order-1", PARTITIONS));
+    let elsewhere = elsewhere.unwrap();
+    world.ping("order-1", &elsewhere, &"x".repeat(10_000), 1);
+    world.ping("order-1", &elsewhere, "count", 1);
+    world.settle();
+    let letters = world.all_on(DEAD);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].2.text("musiccorp.errors.class").as_deref(), Some("size"));
+    assert!(letters[0].2.value.as_ref().is_some_and(|value| value.len() > 10_000), "it is whole");
+    assert_eq!(world.state(&elsewhere).total, 1, "what stood behind it is decided");
+}
+
+#[test]
+fn a_decision_that_no_topic_takes_holds_its_partition_and_says_so() {
+    let mut world = World::new();
+    (world.limits.events, world.limits.inbox) = (10_000, 10_000);
+    world.recover_all(&[]);
+    let at = world.ping("order-1", "order-1", "ask", 1);
+    assert_eq!(world.hear(SOURCE, at), Outcome::Done);
+    let long = format!("order-1{}", "x".repeat(5_000));
+    let key = (0..).map(|n| format!("{long}{n}")).find(|key| partition_of(key.as_bytes(), PARTITIONS) == at.0).unwrap();
+    let at = world.ping("order-1", &key, "ask", 2);
+    let Outcome::Failed(failure) = world.hear(SOURCE, at) else { panic!("an event of 10,000 bytes is said") };
+    assert!(
+        failure.reason.contains("an event cannot be said: it has up to 15") && !failure.broken,
+        "{}",
+        failure.reason
+    );
+    assert!(failure.reason.contains("raise max.message.bytes"), "{}", failure.reason);
 }
 
 #[test]

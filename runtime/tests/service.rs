@@ -20,6 +20,8 @@ use cluster::{Cluster, PATIENCE};
 use probe::{Command, Count, Event, Pinged, Probe, Replied, Request, Source};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::{Header, Headers, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer},
@@ -34,6 +36,7 @@ use runtime::{
     publisher::{Authority, Outgoing, Publisher},
     service::{Running, start},
 };
+use uuid::Uuid;
 
 /// Answers what it is asked, and keeps a list; or keeps silent while told to.
 #[derive(Clone, Default)]
@@ -371,6 +374,90 @@ async fn what_cannot_be_read_becomes_a_dead_letter_and_the_rest_goes_on() {
         assert_eq!(letter.headers[..original.headers.len()], original.headers);
         assert_eq!(letter.header("__dlq.errors.topic"), Some(source.clone()));
     }
+}
+
+/// A record that makes a batch of exactly this size: a topic takes it to the byte.
+fn filling(batch: usize, key: &str, header: (&str, &str)) -> Vec<u8> {
+    let varint = |number: usize| (1..).find(|bytes| number << 1 < 1 << (7 * bytes)).unwrap();
+    let text = |text: &str| varint(text.len()) + text.len();
+    let record = |value: usize| 3 + text(key) + varint(value) + value + 1 + text(header.0) + text(header.1);
+    let size = |value: usize| 61 + varint(record(value)) + record(value);
+    let value = (0..=batch).rev().find(|value| size(*value) <= batch).unwrap();
+    assert_eq!(size(value), batch);
+    vec![b'x'; value]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_as_large_as_its_topic_takes_becomes_a_whole_letter() {
+    let mut stage = Stage::set().await;
+    let bootstrap = stage.cluster.config.bootstrap.clone();
+    stage.raw =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).set("message.max.bytes", "2000000").create().unwrap();
+    let running = stage.start().await;
+    let key = (0..).map(|n| format!("order-{n}")).find(|key| partition_of(key.as_bytes(), 2) == 0).unwrap();
+    let elsewhere = (0..).map(|n| format!("order-{n}")).find(|key| partition_of(key.as_bytes(), 2) == 1).unwrap();
+    let (source, inbox) =
+        (stage.topic("source", runtime::Channel::Events), stage.topic("probe", runtime::Channel::Inbox));
+    let largest = filling(1_048_588, &key, ("foreign", "header"));
+    for topic in [&source, &inbox] {
+        stage.put(topic, 0, Some(key.as_bytes()), Some(&largest), &[("foreign", "header")]);
+        assert_eq!(stage.read(topic).len(), 1, "{topic} takes it");
+        stage.put(topic, 0, Some(key.as_bytes()), Some(&[&largest[..], b"x"].concat()), &[("foreign", "header")]);
+        assert_eq!(stage.read(topic).len(), 1, "{topic} takes no byte more");
+    }
+    // One that can be read and belongs elsewhere: with what is added to it on the way, the inbox does not take it.
+    let long = "y".repeat(200_000);
+    stage.ping(&key, &elsewhere, &long, 1).await;
+    let readable = stage.read(&source).pop().unwrap().value.unwrap();
+    let padding = "z".repeat(1_048_400 - readable.len());
+    stage.put(&source, 0, Some(key.as_bytes()), Some(&readable), &[("padding", &padding)]);
+    stage.ping(&key, &key, "count", 10).await;
+    stage.until_counted(10).await;
+    assert!(running.stop().await);
+    let letters = stage.dead_letters();
+    let class = format!("{}.errors.class", stage.cluster.config.system);
+    let classes: Vec<String> = letters.iter().map(|letter| letter.header(&class).unwrap()).collect();
+    assert_eq!(sorted(classes), ["framing", "framing", "size"]);
+    for letter in letters {
+        let is_largest = letter.header(&class).unwrap() == "framing";
+        assert!(letter.value.as_ref() == Some(if is_largest { &largest } else { &readable }), "it is whole");
+        assert_eq!(letter.headers[0].0, if is_largest { "foreign" } else { "padding" });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_letter_that_an_operator_leaves_no_room_for_is_laid_aside_in_part() {
+    let stage = Stage::set().await;
+    let running = stage.start().await;
+    let letters = format!("dlq.{}.probe", stage.cluster.config.system);
+    let change = AlterConfig::new(ResourceSpecifier::Topic(&letters)).set("max.message.bytes", "100000");
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &stage.cluster.config.bootstrap).create().unwrap();
+    admin.alter_configs([&change], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+    let key = (0..).map(|n| format!("order-{n}")).find(|key| partition_of(key.as_bytes(), 2) == 0).unwrap();
+    let source = stage.topic("source", runtime::Channel::Events);
+    // Nothing that compresses: brokers count what they store.
+    let noise: Vec<u8> =
+        (0..31_250).flat_map(|n| *Uuid::new_v5(&Uuid::NAMESPACE_OID, &[n as u8, (n >> 8) as u8]).as_bytes()).collect();
+    let noise = [&[9], &noise[..]].concat();
+    stage.put(&source, 0, Some(key.as_bytes()), Some(&noise), &[("foreign", "header")]);
+    stage.ping(&key, &key, "count", 10).await;
+    // It was started with room for the letter, so it must find out, and starts again.
+    stage.until_counted(10).await;
+    assert!(running.stop().await);
+    let letter = stage.dead_letters().pop().unwrap();
+    assert_eq!((letter.key.as_deref(), letter.value.map(|value| value.len())), (Some(key.as_bytes()), None));
+    let header = |name: &str| {
+        letter
+            .headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+    };
+    assert_eq!(header("foreign").as_deref(), Some("header"));
+    assert_eq!(header("__dlq.errors.offset").as_deref(), Some("0"), "where the body lies");
+    let message = header("__dlq.errors.message").unwrap();
+    assert!(message.contains("without its value") && message.contains("this topic takes 100000"), "{message}");
 }
 
 fn sorted(mut texts: Vec<String>) -> Vec<String> {

@@ -29,7 +29,7 @@ impl ProducerContext for Acknowledged {
 /// A producer without idempotence or transactions.
 pub(crate) fn producer(bootstrap: &str) -> ThreadedProducer<Acknowledged> {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", bootstrap).set("message.max.bytes", "1048576").set("partitioner", "murmur2_random");
+    config.set("bootstrap.servers", bootstrap).set("message.max.bytes", "2000000").set("partitioner", "murmur2_random");
     config.create_with_context(Acknowledged).unwrap()
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     codec::{CodecError, DecodeError, Decoded, ReadSchema, Readers, SCHEMA_ID_HEADER, SchemaRef, Writers, unframe},
-    core::Record,
+    core::{Limits, Record},
     decider::{Decider, TimerFired},
     envelope,
     message::{Channel, Message, RecordType, Written, topic},
@@ -98,6 +98,8 @@ pub struct Contract {
     pub dead_letter_topic: Arc<str>,
     /// The prefix of the headers of dead letters that Kafka has no name for.
     pub system: Arc<str>,
+    /// What its topics take: the usual, until a driver tells.
+    pub limits: Limits,
     heard: BTreeMap<String, &'static str>,
     said: BTreeMap<String, &'static str>,
     timer: bool,
@@ -129,7 +131,7 @@ impl Contract {
         let mut others = BTreeSet::new();
         for record in D::Input::RECORDS {
             match record.channel {
-                Channel::Events => {
+                Channel::Events | Channel::State => {
                     others.insert(record.topic(system));
                 }
                 Channel::Inbox if record.owner == D::NAME || record.owner == RUNTIME => {}
@@ -153,6 +155,7 @@ impl Contract {
             events_topic: topic(system, D::NAME, Channel::Events).into(),
             dead_letter_topic: format!("dlq.{group}").into(),
             system: system.into(),
+            limits: Limits::default(),
             heard: names(D::Input::RECORDS),
             said: names(D::Event::RECORDS),
             timer: hears_timers::<D>(),

@@ -17,12 +17,12 @@ use crate::{
         contract::{Defect, Read},
         effects::Effects,
         entity::{Entity, MalformedCheckpoint, Said},
-        partition_of,
+        limits, partition_of,
         recovery::panic_text,
         timers::Timers,
     },
     decider::{Decider, Heard, TimerFired, TimestampMs},
-    envelope::{Envelope, Position, caused_id, derived_id, header},
+    envelope::{Envelope, MAX_VALUE_BYTES, Position, caused_id, derived_id, header},
 };
 
 /// What came of an input.
@@ -218,8 +218,8 @@ impl<D: Decider> Task<D> {
         } else if envelope.origin_position.is_some() && *record.topic == *scene.contract.inputs[0] {
             let message = format!("forwarded for entity {entity} of partition {owner}, but lies on another");
             lay_aside(scene, record, &Defect { class: "routing", message });
-        } else {
-            forward(scene, record, envelope, heard, (&entity, owner));
+        } else if let Err(defect) = forward(scene, record, envelope, heard, (&entity, owner)) {
+            lay_aside(scene, record, &defect);
         }
         Ok(())
     }
@@ -393,8 +393,11 @@ fn say<D: Decider>(
         let envelope = follow(contract, cause, full_name, index, time_ms).about(key);
         let envelope = Envelope { sequence, ..envelope };
         said.push(Said { cause: cause.heard.id, id: envelope.id, digest });
+        let headers = OutHeaders::Envelope(Box::new(envelope));
+        fits(key.len() + value.len(), &headers, contract.limits.events)
+            .map_err(|why| failed(cause.record, "an event cannot be said", &why, false))?;
         let bytes = (Some(scene.batch.put(key.as_bytes())), Some(value));
-        scene.batch.append(Target::Events, Some(partition), time_ms, OutHeaders::Envelope(Box::new(envelope)), bytes);
+        scene.batch.append(Target::Events, Some(partition), time_ms, headers, bytes);
     }
     Ok(said)
 }
@@ -415,12 +418,27 @@ fn send<D: Decider>(
             .put_with(|out| contract.write(&send.command, out))
             .map_err(|e| failed(cause.record, "a command cannot be written", &e.to_string(), false))?;
         let envelope = follow(contract, cause, full_name, index, time_ms).about(&*send.key);
-        let envelope = Envelope { origin_position: None, ..envelope };
+        let headers = OutHeaders::Envelope(Box::new(Envelope { origin_position: None, ..envelope }));
+        fits(send.key.len() + value.len(), &headers, contract.limits.inbox)
+            .map_err(|why| failed(cause.record, "a command cannot be sent", &why, false))?;
         let bytes = (Some(scene.batch.put(send.key.as_bytes())), Some(value));
         let partition = Some(partition_of(send.key.as_bytes(), contract.partitions));
-        scene.batch.append(Target::Inbox, partition, time_ms, OutHeaders::Envelope(Box::new(envelope)), bytes);
+        scene.batch.append(Target::Inbox, partition, time_ms, headers, bytes);
     }
     Ok(())
+}
+
+/// Whether the topic takes a record of a decision. A broker would refuse it for ever, so the place must show before it is asked.
+fn fits(bytes: usize, headers: &OutHeaders, most: usize) -> Result<(), String> {
+    // Its subject is the key, the rest of an envelope is far below this: most records need no closer look.
+    const ENVELOPE_BYTES: usize = 32 << 10;
+    if 2 * bytes + ENVELOPE_BYTES <= most {
+        return Ok(());
+    }
+    match limits::size(bytes, headers) {
+        size if size <= most => Ok(()),
+        size => Err(format!("it has up to {size} bytes, and its topic takes {most}; hint: raise max.message.bytes")),
+    }
 }
 
 /// Passes a record on to the partition of the own inbox that owns its entity: body and headers as they are, id, cause and
@@ -431,7 +449,7 @@ fn forward<D: Decider>(
     envelope: &Envelope,
     heard: &Heard<D::Input>,
     (entity, owner): (&str, i32),
-) {
+) -> Result<(), Defect> {
     let mut headers = verbatim(record);
     let mut ensure = |name: &str, value: &str| {
         let last = headers.iter().rev().find(|(known, _)| known == name);
@@ -445,34 +463,73 @@ fn forward<D: Decider>(
     if envelope.origin_position.is_none() {
         ensure(header::ORIGIN_POSITION, &record.position().to_string());
     }
+    let headers = OutHeaders::Verbatim(headers);
+    let size = limits::size(entity.len() + record.value.map_or(0, <[u8]>::len), &headers);
+    let most = scene.contract.limits.inbox;
+    if size > most {
+        let message = format!("passed on to partition {owner} it has up to {size} bytes, and the inbox takes {most}");
+        return Err(Defect { class: "size", message });
+    }
     let key = scene.batch.put(entity.as_bytes());
     let value = record.value.map(|value| scene.batch.put(value));
-    let headers = OutHeaders::Verbatim(headers);
     scene.batch.append(Target::Inbox, Some(owner), record.timestamp_ms, headers, (Some(key), value));
+    Ok(())
 }
 
-/// Lays a record aside that can never work: its bytes and headers as they are, with the place and the reason beside them.
+/// Lays a record aside that can never work: its bytes and headers as they are, with the place and the reason beside them. One
+/// that the topic does not take whole is laid aside without its body, and says so: its place tells where the body lies.
 fn lay_aside<D>(scene: &mut Scene<'_, D>, record: &Record<'_>, defect: &Defect) {
-    let contract = scene.contract;
-    let mut headers = verbatim(record);
-    let mut add = |name: String, value: String| headers.push((name, Some(value.into_bytes())));
-    add("__dlq.errors.topic".to_owned(), record.topic.to_owned());
-    add("__dlq.errors.partition".to_owned(), record.partition.to_string());
-    add("__dlq.errors.offset".to_owned(), record.offset.to_string());
-    add("__dlq.errors.group".to_owned(), contract.group.to_string());
-    add("__dlq.errors.delivery.count".to_owned(), "1".to_owned());
-    add("__dlq.errors.message".to_owned(), crate::envelope::printable(&defect.message, 400).into_owned());
-    add(format!("{}.errors.class", contract.system), defect.class.to_owned());
-    add(format!("{}.errors.time", contract.system), crate::clock::rfc3339(scene.now_ms));
-    let key = record.key.map(|key| scene.batch.put(key));
-    let value = record.value.map(|value| scene.batch.put(value));
-    tracing::warn!(
-        place = %record.position(),
-        class = defect.class,
-        reason = %defect.message,
-        "record laid aside as a dead letter"
-    );
-    scene.batch.append(Target::DeadLetters, None, record.timestamp_ms, OutHeaders::Verbatim(headers), (key, value));
+    let Scene { contract, now_ms, .. } = *scene;
+    let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+    let mut reason = crate::envelope::printable(&defect.message, 400).into_owned();
+    let (mut key, mut value) = (record.key, record.value);
+    let whole = OutHeaders::Verbatim([verbatim(record), verdict(contract, record, defect, now_ms, &reason)].concat());
+    let (size, most) = (limits::size(bytes(key) + bytes(value), &whole), contract.limits.dead_letters);
+    let headers = if size <= most {
+        whole
+    } else {
+        let mut kept = verbatim(record);
+        let mut omitted = vec!["value"];
+        value = None;
+        if !limits::cut_headers(&mut kept) {
+            omitted.push("headers");
+        }
+        if bytes(key) > MAX_VALUE_BYTES {
+            omitted.push("key");
+            key = None;
+        }
+        let omitted = omitted.join(",");
+        reason = format!("{reason} (without its {omitted}: it has up to {size} bytes, and this topic takes {most})");
+        kept.extend(verdict(contract, record, defect, now_ms, &reason));
+        kept.push((format!("{}.errors.omitted", contract.system), Some(omitted.into_bytes())));
+        OutHeaders::Verbatim(kept)
+    };
+    tracing::warn!(place = %record.position(), class = defect.class, %reason, "record laid aside as a dead letter");
+    let (key, value) = (key.map(|key| scene.batch.put(key)), value.map(|value| scene.batch.put(value)));
+    scene.batch.append(Target::DeadLetters, None, record.timestamp_ms, headers, (key, value));
+}
+
+/// What a dead letter says beside what the record said: where it lay and why it is one.
+fn verdict(
+    contract: &Contract,
+    record: &Record<'_>,
+    defect: &Defect,
+    now_ms: TimestampMs,
+    reason: &str,
+) -> Vec<(String, Option<Vec<u8>>)> {
+    let kafka = |name: &str, value: &str| (format!("__dlq.errors.{name}"), Some(value.as_bytes().to_vec()));
+    let ours =
+        |name: &str, value: &str| (format!("{}.errors.{name}", contract.system), Some(value.as_bytes().to_vec()));
+    vec![
+        kafka("topic", record.topic),
+        kafka("partition", &record.partition.to_string()),
+        kafka("offset", &record.offset.to_string()),
+        kafka("group", &contract.group),
+        kafka("delivery.count", "1"),
+        kafka("message", reason),
+        ours("class", defect.class),
+        ours("time", &crate::clock::rfc3339(now_ms)),
+    ]
 }
 
 fn verbatim(record: &Record<'_>) -> Vec<(String, Option<Vec<u8>>)> {

@@ -14,8 +14,12 @@ use rdkafka::{
 use super::client::{self, ClientLog};
 use crate::{
     config::Config,
+    core::{Contract, Limits, TOPIC_BYTES},
     message::{self, Channel},
 };
+
+/// The setting that says how large a batch of records may be.
+const MAX_BYTES: &str = "max.message.bytes";
 
 /// What a topic is for, which decides how it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,18 +41,24 @@ impl TopicKind {
         const CREATE_TIME: (&str, &str) = ("message.timestamp.type", "CreateTime");
         const FOR_EVER: [(&str, &str); 2] = [("retention.ms", "-1"), ("retention.bytes", "-1")];
         match self {
-            Self::Events | Self::DeadLetters => &[("cleanup.policy", "delete"), FOR_EVER[0], FOR_EVER[1], CREATE_TIME],
+            Self::Events => &[("cleanup.policy", "delete"), FOR_EVER[0], FOR_EVER[1], CREATE_TIME],
+            // A letter is larger than the record that it is about, and must be taken all the same.
+            Self::DeadLetters => {
+                &[("cleanup.policy", "delete"), FOR_EVER[0], FOR_EVER[1], CREATE_TIME, (MAX_BYTES, "8388608")]
+            }
             // An input is decided within seconds, but a service may be away for a long week-end, and then some.
             Self::Inbox => &[("cleanup.policy", "delete"), ("retention.ms", "2592000000"), FOR_EVER[1], CREATE_TIME],
             Self::Compacted => &[("cleanup.policy", "compact"), CREATE_TIME],
         }
     }
 
-    /// Which of the settings an existing topic must have. Retention of an inbox is the operator's.
+    /// Which of the settings an existing topic must have. Retention of an inbox is the operator's, and so is how large letters may
+    /// be: what does not fit is laid aside in part.
     fn is_required(self, setting: &str) -> bool {
         match self {
             Self::Inbox => !setting.starts_with("retention."),
-            Self::Events | Self::DeadLetters | Self::Compacted => true,
+            Self::DeadLetters => setting != MAX_BYTES,
+            Self::Events | Self::Compacted => true,
         }
     }
 }
@@ -197,6 +207,26 @@ impl Admin {
             }
         }
         Ok(settings)
+    }
+
+    /// What the topics that a service writes to take, and the largest batch that lies on what it reads.
+    ///
+    /// # Errors
+    /// The cluster cannot be asked.
+    pub(crate) async fn limits(&self, contract: &Contract) -> Result<(Limits, usize), AdminError> {
+        let written = [&contract.events_topic, &contract.dead_letter_topic];
+        let topics: Vec<&str> = contract.inputs.iter().chain(written).map(|topic| &**topic).collect();
+        let settings = self.settings_of(&topics).await?;
+        let most = |topic: &str| {
+            let told = settings.get(topic).and_then(|settings| settings.get(MAX_BYTES));
+            told.and_then(|bytes| bytes.parse().ok()).unwrap_or(TOPIC_BYTES)
+        };
+        let limits = Limits {
+            events: most(&contract.events_topic),
+            inbox: most(&contract.inputs[0]),
+            dead_letters: most(&contract.dead_letter_topic),
+        };
+        Ok((limits, contract.inputs.iter().map(|input| most(input)).max().unwrap_or(0)))
     }
 
     async fn create(&self, specs: &[&TopicSpec]) -> Result<(), AdminError> {
@@ -402,6 +432,13 @@ mod tests {
     fn an_inbox_may_be_cut_but_not_compacted() {
         assert!(plan(TopicKind::Inbox, 8, &[("retention.ms", "60000"), ("cleanup.policy", "delete")]).is_done());
         assert!(!plan(TopicKind::Inbox, 8, &[("cleanup.policy", "compact")]).is_done());
+    }
+
+    #[test]
+    fn dead_letters_may_be_larger_than_what_they_are_about() {
+        let settings = TopicKind::DeadLetters.settings();
+        assert!(settings.contains(&(MAX_BYTES, crate::core::DEAD_LETTER_BYTES.to_string().as_str())));
+        assert!(plan(TopicKind::DeadLetters, 8, &[(MAX_BYTES, "1048588")]).is_done(), "an operator may say less");
     }
 
     #[test]

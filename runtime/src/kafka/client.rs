@@ -88,6 +88,9 @@ pub fn group_member(config: &Config, names: &WorkerNames) -> ClientConfig {
     finish(client, config)
 }
 
+/// The largest record that a worker hands to its producer: half of what the producer holds at a time.
+const LARGEST_BYTES: &str = "33554432";
+
 /// A worker's producer: events, commands and input offsets in one transaction.
 #[must_use]
 pub fn transactional_producer(config: &Config, names: &WorkerNames) -> ClientConfig {
@@ -99,11 +102,28 @@ pub fn transactional_producer(config: &Config, names: &WorkerNames) -> ClientCon
         .set("transaction.timeout.ms", &transaction_ms)
         // librdkafka refuses more than the transaction's own timeout.
         .set("message.timeout.ms", &transaction_ms)
+        // What is passed on or laid aside may be as large as what others wrote. Topics have their own limits, and the worker
+        // keeps to those; this one must not come before them.
+        .set("message.max.bytes", LARGEST_BYTES)
         // After each commit the coordinator is busy for a moment and librdkafka sleeps this long before it asks again: 2 ms
         // gives hundreds of transactions a second, the default of 100 ms gives twelve.
         .set("retry.backoff.ms", "2")
         .set("retry.backoff.max.ms", "250");
     finish(client, config)
+}
+
+/// The largest record that a producer with this setup takes, in bytes.
+#[must_use]
+pub fn largest_record(producer: &ClientConfig) -> usize {
+    producer.get("message.max.bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(usize::MAX)
+}
+
+/// Keeps batches of several records within what a topic takes. A single record is not held to it.
+pub fn bound_batches(producer: &mut ClientConfig, most: usize) {
+    let batch = producer.get("batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(usize::MAX);
+    if most < batch {
+        producer.set("batch.size", most.max(1).to_string());
+    }
 }
 
 /// A producer outside transactions: commands from an edge, answers of effects, events from outside.
@@ -372,6 +392,17 @@ mod tests {
         let client = idempotent_producer(&config, "x");
         assert_eq!(client.get("compression.type"), Some("none"));
         assert_eq!(client.get("client.rack"), Some("r1"));
+    }
+
+    #[test]
+    fn batches_are_bounded_by_what_topics_take_and_never_grow() {
+        let config = Config::for_tests();
+        let mut client = transactional_producer(&config, &names(&config));
+        assert_eq!(largest_record(&client), 32 << 20);
+        bound_batches(&mut client, 8 << 20);
+        assert_eq!(client.get("batch.size"), Some("1000000"));
+        bound_batches(&mut client, 100_000);
+        assert_eq!(client.get("batch.size"), Some("100000"));
     }
 
     #[test]

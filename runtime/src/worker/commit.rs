@@ -11,41 +11,53 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::member::{Teller, Told};
+use super::member::{Teller, Told, Undelivered};
 use crate::core::{Batch, Contract, OutHeaders, Output, Target};
 
-pub(super) type TransactionalProducer = BaseProducer<Teller, NoCustomPartitioner>;
+pub(crate) type TransactionalProducer = BaseProducer<Teller, NoCustomPartitioner>;
 
 /// The shortest pause between two looks for deliveries. librdkafka's own flush would poll in slices of 100 ms.
 const SLICE: Duration = Duration::from_micros(100);
 
 /// A transaction that did not commit for certain.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CommitError {
+pub(crate) enum CommitError {
     #[error("cannot {step}")]
     Kafka { step: &'static str, source: Box<KafkaError> },
-    #[error("{0}")]
-    Delivery(String),
+    #[error("a record for {} was not appended: {}", .0.topic, .0.error)]
+    Delivery(Undelivered),
     #[error("the records of a transaction were not acknowledged within {0:?}")]
     TooLate(Duration),
 }
 
 impl CommitError {
-    fn kafka(step: &'static str) -> impl Fn(KafkaError) -> Self {
+    pub(crate) fn kafka(step: &'static str) -> impl Fn(KafkaError) -> Self {
         move |source| Self::Kafka { step, source: Box::new(source) }
     }
 
     /// True if another producer has this one's transactional id.
     pub(super) fn is_fenced(&self) -> bool {
-        let Self::Kafka { source, .. } = self else { return false };
-        let code = match source.as_ref() {
-            KafkaError::Transaction(error) => Some(error.code()),
-            other => other.rdkafka_error_code(),
-        };
+        let Self::Kafka { .. } = self else { return false };
         matches!(
-            code,
+            self.code(),
             Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
         )
+    }
+
+    /// True if a topic takes less than it did when it was last asked.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
+    }
+
+    fn code(&self) -> Option<RDKafkaErrorCode> {
+        match self {
+            Self::Kafka { source, .. } => match source.as_ref() {
+                KafkaError::Transaction(error) => Some(error.code()),
+                other => other.rdkafka_error_code(),
+            },
+            Self::Delivery(undelivered) => undelivered.error.rdkafka_error_code(),
+            Self::TooLate(_) => None,
+        }
     }
 }
 
@@ -127,7 +139,11 @@ fn offsets_of(contract: &Contract, batch: &Batch) -> Result<TopicPartitionList, 
 
 /// Waits until every record is acknowledged. One poll takes one report of deliveries, so it looks again at once while there are
 /// reports, and pauses only when there are none; the longer it has waited, the longer.
-fn deliver(producer: &TransactionalProducer, deadline: Instant, patience: Duration) -> Result<(), CommitError> {
+pub(crate) fn deliver(
+    producer: &TransactionalProducer,
+    deadline: Instant,
+    patience: Duration,
+) -> Result<(), CommitError> {
     let since = Instant::now();
     let mut left = producer.in_flight_count();
     while left > 0 {

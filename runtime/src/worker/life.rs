@@ -29,10 +29,10 @@ use super::{
 };
 use crate::{
     clock,
-    core::{Failure, Machine, Outcome, panic_text},
+    core::{Failure, Limits, Machine, Outcome, panic_text},
     decider::{Decider, Perform},
     envelope::Position,
-    kafka::{ClientLog, client},
+    kafka::{Admin, ClientLog, client},
     store::Change as StoreChange,
     telemetry::metric,
 };
@@ -93,6 +93,8 @@ pub(super) struct Suspects {
     /// Records over which a state was lost, and how often.
     records: BTreeMap<Position, u32>,
     fenced: u32,
+    /// What the topics take, once it has turned out to be other than at the start.
+    limits: Option<Limits>,
 }
 
 struct Hold {
@@ -147,9 +149,13 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
     fn begin(setup: &'s Arc<Setup<D, P>>, suspects: &'s mut Suspects) -> Result<Self, LifeEnd> {
         let (config, names) = (&setup.config, &setup.names);
         let log = |purpose: &str| ClientLog::new(format!("{}.{purpose}", names.client_id));
-        let producer: TransactionalProducer = client::transactional_producer(config, names)
-            // The records of a batch are handed over at once; there is nothing to wait for.
-            .set("linger.ms", "0")
+        let mut producer = client::transactional_producer(config, names);
+        // The records of a batch are handed over at once; there is nothing to wait for.
+        producer.set("linger.ms", "0");
+        let mut contract = setup.contract.clone();
+        contract.limits = suspects.limits.unwrap_or(contract.limits).within(client::largest_record(&producer));
+        client::bound_batches(&mut producer, contract.limits.least());
+        let producer: TransactionalProducer = producer
             .create_with_context(Teller::new(log("decisions"), &setup.contract.events_topic))
             .map_err(kafka("set up the producer of decisions"))?;
         if let Err(source) = producer.init_transactions(config.timeouts.transaction + config.timeouts.request) {
@@ -170,7 +176,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         consumer.subscribe(&[&setup.contract.inputs[0]]).map_err(kafka("subscribe to the inbox"))?;
         let now = Instant::now();
         Ok(Self {
-            machine: Machine::new(setup.decider.clone(), setup.contract.clone()),
+            machine: Machine::new(setup.decider.clone(), contract),
             setup,
             suspects,
             consumer: Arc::new(consumer),
@@ -366,7 +372,20 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         }
     }
 
+    /// A topic takes less than it did: the next life keeps to what it takes now.
+    fn ask_limits(&mut self) {
+        let asked = Admin::new(&self.setup.config)
+            .and_then(|admin| self.setup.runtime.block_on(admin.limits(&self.setup.contract)));
+        match asked {
+            Ok((limits, _)) => self.suspects.limits = Some(limits),
+            Err(error) => tracing::warn!(service = D::NAME, %error, "what the topics take is not known"),
+        }
+    }
+
     fn not_committed(&mut self, error: CommitError) -> LifeEnd {
+        if error.is_too_large() {
+            self.ask_limits();
+        }
         if error.is_fenced() {
             self.suspects.fenced += 1;
             if self.setup.names.group_instance_id.is_some() && self.suspects.fenced >= FENCED_LIVES {

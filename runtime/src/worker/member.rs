@@ -25,13 +25,13 @@ use crate::kafka::ClientLog;
 
 /// What the group tells a member.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Assigned(Vec<i32>),
     Revoked(Vec<i32>),
 }
 
 /// The context of a worker's consumer.
-pub(super) struct Member {
+pub(crate) struct Member {
     log: ClientLog,
     changes: Mutex<VecDeque<Change>>,
     leaving: AtomicBool,
@@ -39,26 +39,26 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(log: ClientLog) -> Self {
+    pub(crate) fn new(log: ClientLog) -> Self {
         let (leaving, fenced) = (AtomicBool::new(false), AtomicBool::new(false));
         Self { log, changes: Mutex::default(), leaving, fenced }
     }
 
-    pub(super) fn next_change(&self) -> Option<Change> {
+    pub(crate) fn next_change(&self) -> Option<Change> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    pub(super) fn has_change(&self) -> bool {
+    pub(crate) fn has_change(&self) -> bool {
         !self.changes.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// From now on partitions are given back at once: nobody decides any more.
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
     }
 
     /// True if another process has taken this member's name.
-    pub(super) fn is_fenced(&self) -> bool {
+    pub(crate) fn is_fenced(&self) -> bool {
         self.fenced.load(Ordering::Acquire)
     }
 }
@@ -106,7 +106,7 @@ impl ConsumerContext for Member {
 }
 
 /// The context of a worker's transactional producer.
-pub(super) struct Teller {
+pub(crate) struct Teller {
     log: ClientLog,
     events_topic: String,
     told: Mutex<Told>,
@@ -114,19 +114,26 @@ pub(super) struct Teller {
 
 /// What the deliveries of a transaction told.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// The end of what was appended to each partition of the own log.
-    pub(super) own_ends: BTreeMap<i32, i64>,
+    pub(crate) own_ends: BTreeMap<i32, i64>,
     /// The first delivery that failed.
-    pub(super) failure: Option<String>,
+    pub(crate) failure: Option<Undelivered>,
+}
+
+/// A record that was not appended.
+#[derive(Debug)]
+pub(crate) struct Undelivered {
+    pub(crate) topic: String,
+    pub(crate) error: KafkaError,
 }
 
 impl Teller {
-    pub(super) fn new(log: ClientLog, events_topic: &str) -> Self {
+    pub(crate) fn new(log: ClientLog, events_topic: &str) -> Self {
         Self { log, events_topic: events_topic.to_owned(), told: Mutex::default() }
     }
 
-    pub(super) fn take(&self) -> Told {
+    pub(crate) fn take(&self) -> Told {
         std::mem::take(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -154,7 +161,7 @@ impl ProducerContext<NoCustomPartitioner> for Teller {
             Ok(_) => {}
             Err((error, message)) => {
                 if told.failure.is_none() {
-                    told.failure = Some(format!("a record for {} was not appended: {error}", message.topic()));
+                    told.failure = Some(Undelivered { topic: message.topic().to_owned(), error: error.clone() });
                 }
             }
         }
@@ -163,7 +170,7 @@ impl ProducerContext<NoCustomPartitioner> for Teller {
 
 /// Lets a client go on a thread of its own: closing one waits for brokers, and may wait for ever. Answers whether it was gone
 /// within `patience`; if not, it is left behind.
-pub(super) fn let_go<T: Send + 'static>(client: T, patience: Duration) -> bool {
+pub(crate) fn let_go<T: Send + 'static>(client: T, patience: Duration) -> bool {
     let (gone, wait) = mpsc::sync_channel(1);
     let spawned = std::thread::Builder::new().name("closing".to_owned()).spawn(move || {
         drop(client);
