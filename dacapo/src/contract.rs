@@ -6,7 +6,7 @@ use runtime::message::{Message, RecordType};
 pub const SERVICES: [&str; 7] =
     ["customers", "catalogue", "order-processor", "warehouse", "payment", "loyalty", "notifications"];
 
-/// Every record that a service writes, with the schema compiled into it.
+/// Every record that a service or the projector writes, with the schema compiled into it.
 #[must_use]
 pub fn records() -> Vec<RecordType> {
     let groups: [&[RecordType]; 15] = [
@@ -24,7 +24,7 @@ pub fn records() -> Vec<RecordType> {
         notifications::events::Event::RECORDS,
         notifications::inbox::Command::RECORDS,
         runtime::core::RuntimeRecord::RECORDS,
-        &[],
+        projector::status::Said::RECORDS,
     ];
     groups.concat()
 }

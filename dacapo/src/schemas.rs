@@ -28,7 +28,7 @@ pub enum SchemasCommand {
     },
     /// Check a folder of schemas against the rules of the contract, without a registry
     Check {
-        /// The folder: `<owner>/<events|inbox>/<Record>/v<N>.avsc`
+        /// The folder: `<owner>/<events|inbox|state>/<Record>/v<N>.avsc`
         #[arg(value_name = "DIR", default_value = "schemas")]
         folder: PathBuf,
     },

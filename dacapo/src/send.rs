@@ -136,6 +136,9 @@ fn refuse_owned(system: &str, name: &str) -> anyhow::Result<()> {
             bail!("{name} takes commands: `dacapo send {service} COMMAND` puts one in");
         }
     }
+    if name == topic(system, projector::status::OWNER, Channel::State) {
+        bail!("an operator may not write to {name}: it is what the projector makes of the events");
+    }
     Ok(())
 }
 

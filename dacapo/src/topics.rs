@@ -61,7 +61,8 @@ pub async fn specs(
     otherwise: i32,
 ) -> anyhow::Result<Vec<TopicSpec>> {
     let of = |partitions| -> Vec<TopicSpec> {
-        contract::SERVICES.iter().flat_map(|service| TopicSpec::of_service(system, service, partitions)).collect()
+        let services = contract::SERVICES.iter().flat_map(|service| TopicSpec::of_service(system, service, partitions));
+        services.chain([projector::status::topic(system, partitions)]).collect()
     };
     if let Some(partitions) = partitions {
         return Ok(of(partitions));

@@ -76,7 +76,7 @@ const SHOWN: &[Shown] = &[
     shown(
         "dacapo topics create --bootstrap kafka:9092",
         &[("kafka:9092", "OWN_KAFKA")],
-        Run(&["would create 21 topics; --apply does it"]),
+        Run(&["would create 22 topics; --apply does it"]),
     ),
     shown(
         "dacapo up --bootstrap kafka:9092 --registry http://registry:8081",

@@ -95,6 +95,11 @@ impl Index {
         self.classes.get(class.trailing_zeros() as usize).map_or(0, BTreeSet::len)
     }
 
+    /// Every saga that changed after a revision, the earliest change first.
+    pub(crate) fn after(&self, revision: u64) -> impl Iterator<Item = (u64, InstanceNo)> {
+        self.classes[0].range((revision + 1, 0)..).copied()
+    }
+
     /// The ordered sets of several classes.
     pub(crate) fn sets(&self, classes: ClassSet) -> impl Iterator<Item = &BTreeSet<(u64, InstanceNo)>> {
         self.classes.iter().enumerate().filter(move |(number, _)| classes & (1 << number) != 0).map(|(_, set)| set)

@@ -20,6 +20,7 @@ pub mod record;
 pub mod render;
 mod standing;
 mod start;
+pub mod status;
 mod story;
 pub mod verification;
 pub mod view;

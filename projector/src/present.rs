@@ -25,12 +25,12 @@ pub(crate) struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    fn facts(&self) -> Facts<'a> {
+    pub(crate) fn facts(&self) -> Facts<'a> {
         Facts::read(self.declaration, self.number, self.rows, self.names)
     }
 
     /// The saga as lists show it.
-    fn saga(&self, facts: &Facts<'_>, standing: &Standing, flags: u8) -> api::Saga {
+    pub(crate) fn saga(&self, facts: &Facts<'_>, standing: &Standing, flags: u8) -> api::Saga {
         let steps = self.nodes().filter(|(_, node)| node.kind == NodeKind::Step);
         let done = steps.clone().filter(|(_, node)| facts.done_at(node).is_some()).count();
         let waiting = self.waiting(facts, standing);

@@ -12,6 +12,7 @@ use runtime::{
     kafka::admin::{Admin, AdminError},
     projection::{ReplayError, ViewError},
     registry::{Registry, RegistryError},
+    table::Table,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
@@ -22,6 +23,7 @@ use crate::{
     declaration::{Declaration, DeclarationError},
     http,
     reading::{Readings, fold_to},
+    status::{self, Statuses},
     verification::{FreezeError, Frozen, Verdict, compare},
     view::View,
 };
@@ -52,6 +54,9 @@ pub enum StartError {
     /// The readers cannot be made.
     #[error("the projector cannot set up its readers")]
     Readers(#[source] ViewError),
+    /// There is no thread to write statuses on.
+    #[error("the projector cannot start to write statuses")]
+    Statuses(#[source] std::io::Error),
 }
 
 /// A projector that runs. Dropping it ends it without waiting; [`Running::stop`] waits.
@@ -62,6 +67,7 @@ pub struct Running {
     ending: watch::Sender<bool>,
     server: JoinHandle<std::io::Result<()>>,
     reading: JoinHandle<()>,
+    statuses: Table,
     patience: Duration,
 }
 
@@ -81,12 +87,14 @@ pub async fn start(config: &Config, declarations: &[Declaration]) -> Result<Runn
     let mut impatient = config.clone();
     impatient.timeouts.request = impatient.timeouts.request.min(CLUSTER_PATIENCE);
     let admin = Admin::new(&impatient).map_err(StartError::Admin)?;
+    let statuses = Table::start(&config.for_service(status::OWNER), registry.clone(), Statuses(board.clone()))
+        .map_err(StartError::Statuses)?;
     let readings = Readings::start(config, registry, admin, board.clone()).map_err(StartError::Readers)?;
     let (ending, ended) = watch::channel(false);
     let server = tokio::spawn(http::serve(listener, board.clone(), ended.clone()));
     let reading = tokio::spawn(readings.run(ended));
     tracing::info!(%address, sagas = declarations.len(), "projector started");
-    Ok(Running { board, address, ending, server, reading, patience: config.timeouts.shutdown })
+    Ok(Running { board, address, ending, server, reading, statuses, patience: config.timeouts.shutdown })
 }
 
 impl Running {
@@ -114,6 +122,12 @@ impl Running {
         self.board.view().counts()
     }
 
+    /// The statuses that this instance writes to the state topic.
+    #[must_use]
+    pub fn statuses(&self) -> &Table {
+        &self.statuses
+    }
+
     /// Why it does not go on, if one of its parts has ended by itself.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
@@ -126,10 +140,12 @@ impl Running {
     /// Ends reading and serving, within the shutdown deadline.
     pub async fn stop(self) {
         self.ending.send_replace(true);
-        let both = async { tokio::join!(self.server, self.reading) };
-        match tokio::time::timeout(self.patience, both).await {
-            Ok((Ok(Ok(())), Ok(()))) => tracing::info!("projector stopped"),
-            Ok((server, reading)) => tracing::error!(?server, ?reading, "projector did not end well"),
+        let all = async { tokio::join!(self.server, self.reading, self.statuses.stop(self.patience)) };
+        match tokio::time::timeout(self.patience, all).await {
+            Ok((Ok(Ok(())), Ok(()), true)) => tracing::info!("projector stopped"),
+            Ok((server, reading, statuses)) => {
+                tracing::error!(?server, ?reading, statuses, "projector did not end well");
+            }
             Err(_) => tracing::warn!(patience = ?self.patience, "projector did not end in time"),
         }
     }

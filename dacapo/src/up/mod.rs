@@ -17,7 +17,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use runtime::config::Config;
-use tokio::sync::watch;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
 
 use crate::{
     audit::{self, Balance},
@@ -48,10 +51,20 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     args.init_log();
     let source = args.source()?;
     let folder = Folder::of(&args)?;
-    let up = Up::start(&args, folder.data()).await?;
+    let mut signals = Signals::listen()?;
+    let up = tokio::select! {
+        up = Up::start(&args, folder.data()) => up?,
+        () = signals.asked_to_stop() => {
+            output::note("stopping before everything was up");
+            return Ok(());
+        }
+    };
     let outcome = tokio::select! {
         outcome = up.work(&args, source) => outcome,
-        signal = asked_to_stop() => signal.map(|()| output::note("stopping")),
+        () = signals.asked_to_stop() => {
+            output::note("stopping");
+            Ok(())
+        }
         failure = up.services.failed() => Err(failure),
     };
     if tokio::time::timeout(STOP_PATIENCE, up.stop()).await.is_err() {
@@ -240,11 +253,22 @@ impl Up {
     }
 }
 
-async fn asked_to_stop() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for Ctrl-C"),
-        _ = terminate.recv() => Ok(()),
+/// Ctrl-C and SIGTERM, listened for from the first moment on: a signal that nobody listens for ends the process on the spot.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn asked_to_stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }

@@ -1,19 +1,26 @@
 //! The projector on a broker and a registry: the embedded pair, or those that `DACAPO_TEST_KAFKA` and `DACAPO_TEST_REGISTRY` name.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use embedded::{
     broker::{Broker, BrokerConfig},
     registry::RegistryConfig,
 };
-use projector::{Declaration, Running, client::Client, query::Filter};
+use projector::{
+    Declaration, Running,
+    client::Client,
+    query::Filter,
+    status::{self, SagaState, SagaStatus},
+};
 use runtime::{
-    Config,
-    codec::Writers,
+    Config, Message as _,
+    codec::{Readers, Writers},
     envelope::Envelope,
     kafka::{Admin, TopicKind, TopicPlan, TopicSpec},
+    projection::{self, LogRecord, Projection, Topics},
     publisher::{Authority, Publisher, Ready},
     registry::Registry,
+    schemas::{Contract, plan},
 };
 
 use crate::support::{COMPLETED, DECLINED, LOST, Log, SHORT, Said, header};
@@ -65,6 +72,24 @@ impl Cluster {
             .map(|service| TopicSpec::new(format!("{}.{service}.events", self.config.system), 2, TopicKind::Events))
             .collect();
         self.create(&specs).await;
+    }
+
+    /// The topic of statuses, and their schema: without them a projector writes none.
+    async fn create_statuses(&self) {
+        self.create(&[status::topic(&self.config.system, 2)]).await;
+        let contract = Contract::from_records(status::Said::RECORDS).expect("a contract");
+        let changes = plan::plan(&self.registry, &contract, &self.config.system).expect("a plan");
+        plan::apply(&self.registry, &changes).expect("registered");
+    }
+
+    /// Everything that was ever written to the topic of statuses, by key.
+    async fn statuses(&self) -> Written {
+        let topics = Topics::decoded([status::topic(&self.config.system, 2).name]);
+        let readers = Readers::new(Arc::new(self.registry.clone()));
+        let view = projection::View::start(&self.config, "statuses", readers, topics, Written::default());
+        let view = view.expect("a view");
+        view.wait_until_caught_up(PATIENCE).await.expect("read to the end");
+        view.read(Clone::clone)
     }
 
     async fn create(&self, specs: &[TopicSpec]) {
@@ -135,6 +160,31 @@ impl Cluster {
         value.extend(said.key.bytes());
         value.push(zigzag(word));
         value
+    }
+}
+
+/// The statuses of each key in the order in which they were written: the id, who wrote it, and what it says.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Written(BTreeMap<String, Vec<(uuid::Uuid, SagaStatus)>>);
+
+impl Projection for Written {
+    fn apply(&mut self, record: &LogRecord<'_>) {
+        let envelope = record.envelope().expect("an envelope");
+        let status: SagaStatus = record.read().expect("a status");
+        assert_eq!(record.key_text(), Some(envelope.subject.as_str()));
+        assert_eq!(envelope.correlation_id, status.saga_id);
+        self.0.entry(envelope.subject).or_default().push((envelope.id, status));
+    }
+}
+
+impl Written {
+    fn latest(&self) -> BTreeMap<&str, &SagaStatus> {
+        self.0.iter().map(|(key, all)| (key.as_str(), &all.last().expect("one").1)).collect()
+    }
+
+    /// No key has the same status twice in a row: nothing was written that was there already.
+    fn has_no_repeats(&self) -> bool {
+        self.0.values().all(|all| all.windows(2).all(|pair| pair[0].0 != pair[1].0))
     }
 }
 
@@ -240,4 +290,99 @@ async fn dead_letters_that_come_later_are_taken_in_and_a_restart_shows_the_same(
     assert!(second.agrees(), "{second}");
     assert_eq!((second.digest, second.sagas), (verdict.digest, verdict.sagas), "both starts show the same");
     again.stop().await;
+}
+
+fn int(count: u32) -> i32 {
+    count.try_into().expect("small")
+}
+
+/// How far the statuses are: sagas that are there, and settled ones among them.
+fn settled(written: &Written) -> (usize, usize) {
+    let latest = written.latest();
+    (latest.len(), latest.values().filter(|status| status.settled).count())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statuses_are_written_once_and_a_restart_writes_what_differs() {
+    let cluster = Cluster::start().await;
+    cluster.create_topics().await;
+    cluster.create_statuses().await;
+    cluster.publish(&stories().said).await;
+    let (running, client) = started(&cluster).await;
+    let written = wait_for(|| cluster.statuses(), |written| settled(written) == (41, 40)).await;
+    assert_eq!(running.statuses().written(), 41, "what was read before the first writing is written once");
+    let latest = written.latest();
+    let (lost, open) = (latest["order-fulfilment/o-2"], latest["order-fulfilment/o-open"]);
+    assert_eq!(
+        (lost.state, lost.outcome.as_deref(), lost.ended_at),
+        (SagaState::Compensated, Some("lost"), Some(lost.updated_at))
+    );
+    assert_eq!((open.state, open.settled, open.ended_at), (SagaState::Running, false, None));
+    let shown = client.show("o-open", None).await.expect("the saga").saga.saga;
+    assert_eq!(
+        (&open.sentence, open.steps_done, open.steps, open.records),
+        (&shown.sentence, int(shown.steps_done), int(shown.steps), int(shown.records))
+    );
+    let owed = |step: &str, owner: &str| format!("{step} of {owner}");
+    assert_eq!(
+        open.waiting.iter().map(|waiting| owed(&waiting.step, &waiting.owner)).collect::<Vec<_>>(),
+        shown.waiting.iter().map(|waiting| owed(&waiting.step, &waiting.owner)).collect::<Vec<_>>(),
+    );
+    let timeline = client.show("o-open", None).await.expect("the saga").saga.timeline;
+    for position in &open.positions {
+        let here = timeline.iter().filter(|row| (&row.topic, row.partition) == (&position.topic, position.partition));
+        assert_eq!(here.map(|row| row.offset).max(), Some(position.offset), "{}", position.topic);
+    }
+    running.stop().await;
+
+    // While nobody writes, one saga goes on.
+    let mut log = stories();
+    let said = log.tell("o-open", &["warehouse/PickingStarted"]).said.pop().expect("said");
+    cluster.publish(&[said]).await;
+    let (again, _) = started(&cluster).await;
+    let more = wait_for(|| cluster.statuses(), |more| more.0["order-fulfilment/o-open"].len() == 2).await;
+    assert_eq!(again.statuses().written(), 1);
+    assert!(
+        more.0.iter().all(|(key, all)| all.len() == if key.ends_with("o-open") { 2 } else { 1 }),
+        "{:?}",
+        more.0.keys()
+    );
+    again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_projectors_each_writes_what_it_owns_and_takes_over_what_the_other_leaves() {
+    let cluster = Cluster::start().await;
+    cluster.create_topics().await;
+    cluster.create_statuses().await;
+    let (one, _) = started(&cluster).await;
+    let (other, _) = started(&cluster).await;
+    let all = stories().said;
+    let (first, second) = all.split_at(all.len() / 2);
+    cluster.publish(first).await;
+    // Both have a partition, so both write.
+    wait_for(
+        || async { (one.statuses().written(), other.statuses().written()) },
+        |(one, other)| *one > 0 && *other > 0,
+    )
+    .await;
+    one.stop().await;
+    cluster.publish(second).await;
+    let written = wait_for(|| cluster.statuses(), |written| settled(written) == (41, 40)).await;
+    assert!(written.has_no_repeats(), "{written:?}");
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_topic_for_them_statuses_wait_and_everything_else_goes_on() {
+    let cluster = Cluster::start().await;
+    cluster.create_topics().await;
+    cluster.publish(&stories().said).await;
+    let (running, client) = started(&cluster).await;
+    let trouble = wait_for(|| async { running.statuses().trouble() }, Option::is_some).await.expect("trouble");
+    assert!(trouble.contains("there is no topic") && trouble.contains("dacapo topics create"), "{trouble}");
+    wait_for(|| async { client.counts().await.expect("counts") }, |counts| counts.sagas[0].total == 41).await;
+    cluster.create_statuses().await;
+    wait_for(|| cluster.statuses(), |written| settled(written) == (41, 40)).await;
+    running.stop().await;
 }
