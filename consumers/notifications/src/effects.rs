@@ -110,6 +110,7 @@ pub struct Mailer {
 #[derive(Debug, Clone)]
 enum Way {
     Folder(Folder),
+    Nowhere,
     Server(AsyncSmtpTransport<Tokio1Executor>),
 }
 
@@ -168,6 +169,15 @@ impl Mailer {
         }
     }
 
+    /// A mailer that composes each mail and keeps none: for a run that keeps nothing. A file per mail would take longer to remove
+    /// than the mail took to send.
+    ///
+    /// # Errors
+    /// The sender is no mail address.
+    pub fn keeping_none(sender: &str) -> Result<Self, MailerError> {
+        Ok(Self { from: mailbox(sender)?, way: Way::Nowhere })
+    }
+
     /// A mailer that speaks to a mail server, addressed as `host:port`. Unencrypted and without credentials: it is for a relay on
     /// the same machine or network, whose business encryption is.
     ///
@@ -213,6 +223,7 @@ impl Mailer {
                 Ok(()) => Ok(Outcome::Sent),
                 Err(error) => Err(Unanswered::new(format!("cannot write a mail into the folder: {error}"))),
             },
+            Way::Nowhere => Ok(Outcome::Sent),
             Way::Server(server) => match server.send(message).await {
                 Ok(_) => Ok(Outcome::Sent),
                 Err(error) if is_final(&error) => Ok(Outcome::Refused(error.to_string())),

@@ -91,6 +91,16 @@ async fn an_address_that_is_none_is_refused_for_good() {
 }
 
 #[tokio::test]
+async fn a_mail_that_is_not_kept_is_composed_and_answered_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = Mailer::into_folder(SENDER, folder.path()).unwrap();
+    let none = Mailer::keeping_none(SENDER).unwrap();
+    assert_eq!(none.perform(due(mail())).await.unwrap(), kept.perform(due(mail())).await.unwrap());
+    let refused = none.perform(due(SendMail { email: "nowhere".to_owned(), ..mail() })).await.unwrap();
+    assert_eq!(refused.outcome, "refused");
+}
+
+#[tokio::test]
 async fn a_folder_that_is_gone_leaves_the_mail_due() {
     let folder = tempfile::tempdir().unwrap();
     let mailer = Mailer::into_folder(SENDER, folder.path().join("mail")).unwrap();

@@ -25,8 +25,6 @@ pub(super) struct Services {
     running: BTreeMap<&'static str, Running>,
     projector: projector::Running,
     edge: Edge,
-    /// Where mail lies while nobody wants to keep it.
-    _mail: Option<tempfile::TempDir>,
 }
 
 impl Services {
@@ -37,9 +35,10 @@ impl Services {
         outside: &str,
         data: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        let temporary = if data.is_none() { Some(tempfile::tempdir()?) } else { None };
-        let mail = data.or(temporary.as_ref().map(tempfile::TempDir::path)).map(|data| data.join("mail"));
-        let mail = mail.context("mail needs a folder")?;
+        let mailer = match data {
+            Some(data) => Mailer::into_folder(SENDER, data.join("mail"))?,
+            None => Mailer::keeping_none(SENDER)?,
+        };
         // First of all, because its address is the one that may be taken.
         let listen = Config { listen: Some(args.listen_http), ..config.for_service("projector") };
         let projector = projector::start(&listen, &Declaration::shipped()?)
@@ -48,8 +47,8 @@ impl Services {
         let free_port = SocketAddr::new(args.listen_http.ip(), 0);
         let of = |service: &str| Config { listen: Some(free_port), ..config.for_service(service) };
         let edge = Edge::start(&of("order-processor"));
-        let mut services = Self { running: BTreeMap::new(), projector, edge, _mail: temporary };
-        let started = match services.start_each(of, args, outside, &mail).await {
+        let mut services = Self { running: BTreeMap::new(), projector, edge };
+        let started = match services.start_each(of, args, outside, mailer).await {
             Ok(()) => services.wait_until_ready().await,
             Err(error) => Err(error),
         };
@@ -67,21 +66,41 @@ impl Services {
         of: impl Fn(&str) -> Config,
         args: &UpArgs,
         outside: &str,
-        mail: &Path,
+        mailer: Mailer,
     ) -> anyhow::Result<()> {
-        let mailer = Mailer::into_folder(SENDER, mail)?;
-        let running = &mut self.running;
-        running.insert("customers", customers::service(of("customers")).await?);
-        running.insert("catalogue", catalogue::service(of("catalogue")).await?);
-        running.insert("order-processor", order_processor::service(of("order-processor"), self.edge.clone()).await?);
         let floor_and_courier = FloorAndCourier::at(outside, outside)?;
+        let gateway = Gateway::at(outside)?;
         let (warehouse, payment) = (args.deadlines.warehouse(), args.deadlines.payment());
-        running.insert("warehouse", warehouse::service(of("warehouse"), warehouse, floor_and_courier).await?);
-        running.insert("payment", payment::service(of("payment"), payment, Gateway::at(outside)?).await?);
-        running.insert("loyalty", loyalty::service(of("loyalty")).await?);
-        running.insert("notifications", notifications::service(of("notifications"), mailer).await?);
-        running.insert(recommendations::NAME, recommendations::service(of(recommendations::NAME)).await?);
-        Ok(())
+        // All at once: each waits for the broker and the registry most of the time.
+        let started = tokio::join!(
+            customers::service(of("customers")),
+            catalogue::service(of("catalogue")),
+            order_processor::service(of("order-processor"), self.edge.clone()),
+            warehouse::service(of("warehouse"), warehouse, floor_and_courier),
+            payment::service(of("payment"), payment, gateway),
+            loyalty::service(of("loyalty")),
+            notifications::service(of("notifications"), mailer),
+            recommendations::service(of(recommendations::NAME)),
+        );
+        let started = [
+            ("customers", started.0.map_err(anyhow::Error::from)),
+            ("catalogue", started.1.map_err(anyhow::Error::from)),
+            ("order-processor", started.2.map_err(anyhow::Error::from)),
+            ("warehouse", started.3.map_err(anyhow::Error::from)),
+            ("payment", started.4.map_err(anyhow::Error::from)),
+            ("loyalty", started.5.map_err(anyhow::Error::from)),
+            ("notifications", started.6.map_err(anyhow::Error::from)),
+            (recommendations::NAME, started.7.map_err(anyhow::Error::from)),
+        ];
+        // What did start is kept, also beside one that did not, so that it can be stopped.
+        let mut failed = None;
+        for (service, started) in started {
+            match started {
+                Ok(running) => drop(self.running.insert(service, running)),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     async fn wait_until_ready(&self) -> anyhow::Result<()> {
