@@ -14,7 +14,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -101,6 +101,7 @@ pub struct Table {
 struct Shared {
     stop: AtomicBool,
     written: AtomicU64,
+    partitions: AtomicUsize,
     trouble: Mutex<Option<String>>,
 }
 
@@ -136,6 +137,12 @@ impl Table {
     #[must_use]
     pub fn written(&self) -> u64 {
         self.shared.written.load(Ordering::Acquire)
+    }
+
+    /// How many partitions of the table this instance writes now.
+    #[must_use]
+    pub fn partitions(&self) -> usize {
+        self.shared.partitions.load(Ordering::Acquire)
     }
 
     /// Why it cannot be written now, if so.
@@ -246,7 +253,9 @@ impl<R: Rows> Keeper<R> {
         let mut lived = Ok(());
         while lived.is_ok() && !self.is_ending() {
             lived = life.turn();
+            self.shared.partitions.store(life.written_partitions(), Ordering::Release);
         }
+        self.shared.partitions.store(0, Ordering::Release);
         life.end();
         lived
     }
@@ -331,6 +340,10 @@ impl<'k, R: Rows> Life<'k, R> {
         Ok(())
     }
 
+    fn written_partitions(&self) -> usize {
+        self.kept.values().filter(|kept| kept.is_ready).count()
+    }
+
     /// Starts to read partitions from their beginning, up to the end that is told now.
     fn take_on(&mut self, partitions: &[i32]) -> Result<(), Trouble> {
         let Keeper { config, topic, .. } = self.keeper;
@@ -401,7 +414,7 @@ impl<'k, R: Rows> Life<'k, R> {
         // Of a moment at which nothing has changed hands: the fence of a later one would let through what is not ours any more.
         let group = self.consumer.group_metadata();
         let (Some(group), false) = (group, self.consumer.context().has_change()) else { return Ok(false) };
-        if !self.kept.values().any(|kept| kept.is_ready) || !self.keeper.rows.is_current() {
+        if self.written_partitions() == 0 || !self.keeper.rows.is_current() {
             return Ok(false);
         }
         let changed = self.keeper.rows.changed(self.since, BATCH_ROWS);

@@ -357,10 +357,15 @@ async fn of_two_projectors_each_writes_what_it_owns_and_takes_over_what_the_othe
     cluster.create_statuses().await;
     let (one, _) = started(&cluster).await;
     let (other, _) = started(&cluster).await;
+    // Both have partitions before there is anything to write, so both write.
+    wait_for(
+        || async { (one.statuses().partitions(), other.statuses().partitions()) },
+        |(one, other)| *one > 0 && *other > 0,
+    )
+    .await;
     let all = stories().said;
     let (first, second) = all.split_at(all.len() / 2);
     cluster.publish(first).await;
-    // Both have a partition, so both write.
     wait_for(
         || async { (one.statuses().written(), other.statuses().written()) },
         |(one, other)| *one > 0 && *other > 0,
