@@ -41,7 +41,7 @@ impl<'a> Subject<'a> {
             outcome: standing.outcome.map(|outcome| self.declaration.outcomes[outcome].name.clone()),
             settled: standing.settled,
             flags: Flag::ALL.iter().filter(|flag| flags & flag.bit() != 0).map(|flag| flag.name().to_owned()).collect(),
-            sentence: self.sentence(standing, flags, &waiting),
+            sentence: self.sentence(facts, standing, flags, &waiting),
             waiting,
             steps_done: small(done),
             steps: small(steps.count()),
@@ -70,21 +70,22 @@ impl<'a> Subject<'a> {
         .collect()
     }
 
-    fn sentence(&self, standing: &Standing, flags: u8, waiting: &[api::Waiting]) -> String {
+    fn sentence(&self, facts: &Facts<'_>, standing: &Standing, flags: u8, waiting: &[api::Waiting]) -> String {
         if flags & Flag::Contradiction.bit() != 0 {
             return "A person must look: events were heard that exclude each other".to_owned();
         }
         let words = Words { id: self.id, ..Words::default() };
         match (standing.outcome, waiting.first()) {
             (Some(outcome), _) if standing.settled => self.declaration.outcomes[outcome].sentence.fill(&words),
-            (_, Some(first)) => match self.declaration.node(&first.step) {
-                None => String::new(),
-                Some(node) => {
-                    let node = &self.declaration.nodes[node];
-                    let owner = &self.declaration.owners[node.owner].title;
-                    node.waiting.fill(&Words { owner, step: &node.title, since: &first.since, ..words })
-                }
-            },
+            (_, Some(first)) => {
+                let owed = || waiting.iter().filter_map(|owed| Some((owed, self.declaration.node(&owed.step)?)));
+                let owed = || owed().map(|(owed, node)| (owed, &self.declaration.nodes[node]));
+                let failed = owed().find(|(_, node)| node.attention && facts.failed_at(node).is_some());
+                let Some((_, node)) = failed.or_else(|| owed().next()) else { return String::new() };
+                let sentence = if failed.is_some() { &node.failed } else { &node.waiting };
+                let owner = &self.declaration.owners[node.owner].title;
+                sentence.fill(&Words { owner, step: &node.title, since: &first.since, ..words })
+            }
             (_, None) => "Nothing is owed, and no declared end fits what was heard".to_owned(),
         }
     }

@@ -161,6 +161,10 @@ impl Check<'_> {
             node.undone_by = self.events(&format!("{what}: undone_by"), &step.undone_by, None);
             node.attention = step.attention;
             node.waiting = self.waiting(step.waiting.as_ref());
+            node.failed = self.failed(step.failed.as_ref());
+            if let Some(failed) = step.failed.as_ref().filter(|_| !step.attention) {
+                self.problem(failed.span(), format!("{what}: failed is a sentence for steps with attention = true"));
+            }
             if step.attention && step.failed_by.is_empty() {
                 self.problem(
                     step.id.span(),
@@ -189,6 +193,7 @@ impl Check<'_> {
             node.completed_by = self.completed(&what, &undo.completed_by);
             node.failed_by = self.events(&format!("{what}: failed_by"), &undo.failed_by, None);
             node.waiting = self.waiting(undo.waiting.as_ref());
+            node.failed = self.failed(undo.failed.as_ref());
             self.one_role(&what, &undo.id, &node);
             nodes.push(node);
         }
@@ -226,6 +231,7 @@ impl Check<'_> {
             attention: false,
             deadline_ms,
             waiting: self.waiting(None),
+            failed: self.failed(None),
         }
     }
 
@@ -239,6 +245,12 @@ impl Check<'_> {
             None => fallback(),
             Some(text) => self.sentence(text).unwrap_or_else(fallback),
         }
+    }
+
+    fn failed(&mut self, text: Option<&Text>) -> Sentence {
+        let fallback =
+            || Sentence::parse("{step} failed, and only a person can help").expect("its placeholders are known");
+        text.and_then(|text| self.sentence(text)).unwrap_or_else(fallback)
     }
 
     fn sentence(&mut self, text: &Text) -> Option<Sentence> {

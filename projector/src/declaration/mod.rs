@@ -106,6 +106,8 @@ pub struct Node {
     pub deadline_ms: i64,
     /// What a person reads while it is owed.
     pub waiting: Sentence,
+    /// What a person reads while it is owed, has failed, and only a person can help.
+    pub failed: Sentence,
 }
 
 /// The technical kind of an end.

@@ -61,6 +61,7 @@ pub(super) struct Step {
     pub(super) attention: bool,
     pub(super) deadline: Text,
     pub(super) waiting: Option<Text>,
+    pub(super) failed: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,6 +88,7 @@ pub(super) struct Compensation {
     pub(super) failed_by: Vec<Text>,
     pub(super) deadline: Text,
     pub(super) waiting: Option<Text>,
+    pub(super) failed: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]

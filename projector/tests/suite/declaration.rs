@@ -113,6 +113,7 @@ fn every_nonsense_is_named_with_its_line_and_a_hint() {
         ("[\"hotel.Full\"]", "[\"Reserved\"]", 20, "can mean the same event"),
         ("[\"hotel.Full\"]", "[\"hotel.Full[why\"]", 20, "opens a [condition] and does not close it"),
         ("{owner}", "{ower}", 22, "unknown placeholder {ower}"),
+        ("waiting = \"Booked", "failed = \"Booked", 22, "failed is a sentence for steps with attention = true"),
         ("kind = \"completed\"", "kind = \"complete\"", 37, "did you mean \"completed\"?"),
         ("when = [\"hotel.Reserved\"]", "when = [\"hotel.Reservd\"]", 38, "can never be reached"),
         (

@@ -78,6 +78,40 @@ fn a_mail_that_cannot_be_delivered_needs_a_person_and_undoes_nothing() {
 }
 
 #[test]
+fn what_only_a_person_can_put_right_says_what_to_do_until_it_is_done() {
+    let mut log = Log::default();
+    let saga = one(&log.tell("o-1", &COMPLETED[..13]).tell("o-1", &["warehouse/DispatchAbandoned"]).view(), "o-1");
+    assert_eq!((saga.state.as_str(), saga.waiting[0].step.as_str()), ("failed", "dispatch"));
+    assert!(saga.sentence.contains("RetryDispatch") && saga.sentence.contains("GiveUpOrder"), "{}", saga.sentence);
+    let saga = one(&log.tell("o-1", &COMPLETED[13..14]).view(), "o-1");
+    assert_eq!((saga.state.as_str(), saga.waiting[0].step.as_str()), ("running", "ship"));
+
+    let mut log = Log::default();
+    let saga = one(&log.tell("o-2", &LOST[..16]).tell("o-2", &["payment/RefundFailed"]).view(), "o-2");
+    assert_eq!((saga.state.as_str(), saga.waiting[0].step.as_str()), ("failed", "settle-payment"));
+    assert!(saga.sentence.contains("RetryRefund"), "{}", saga.sentence);
+    let saga = one(&log.tell("o-2", &LOST[16..18]).view(), "o-2");
+    assert_eq!((saga.state.as_str(), saga.outcome.as_deref(), saga.settled), ("compensated", Some("lost"), true));
+}
+
+#[test]
+fn an_abandoned_dispatch_that_is_given_up_is_undone() {
+    let mut log = Log::default();
+    log.tell("o-1", &COMPLETED[..13]).tell(
+        "o-1",
+        &[
+            "warehouse/DispatchAbandoned",
+            "order-processor/OrderCancelled:GIVEN_UP",
+            "warehouse/StockReleased",
+            "payment/PaymentRefunded",
+            "notifications/CustomerNotified:ORDER_CANCELLED",
+        ],
+    );
+    let saga = one(&log.view(), "o-1");
+    assert_eq!((saga.state.as_str(), saga.outcome.as_deref(), saga.settled), ("compensated", Some("given-up"), true));
+}
+
+#[test]
 fn two_ends_of_one_payment_are_a_contradiction_that_a_person_must_see() {
     let saga = one(&Log::default().tell("o-1", &DECLINED).tell("o-1", &["payment/PaymentVoided"]).view(), "o-1");
     assert_eq!((saga.state.as_str(), saga.settled), ("failed", false));
