@@ -67,8 +67,7 @@ impl Verdict {
         self.faults += other.faults;
         self.worked += other.worked;
         self.sightings.merge(&other.sightings);
-        let earlier = |one: Option<u64>, two: Option<u64>| one.into_iter().chain(two).min();
-        self.differs = earlier(self.differs, other.differs);
+        self.differs = self.differs.into_iter().chain(other.differs).min();
         if let Some(broken) = &other.broken
             && self.broken.as_ref().is_none_or(|known| broken.0 < known.0)
         {

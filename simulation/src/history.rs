@@ -15,6 +15,7 @@ use runtime::{
     envelope::{Envelope, derived_id},
     message::{Channel, topic},
 };
+use uuid::Uuid;
 
 use crate::{
     cast::{Cast, Service, Workshop},
@@ -31,6 +32,8 @@ use crate::{
 const BEGIN_MS: i64 = 1_760_000_000_000;
 /// How many steps a history may take to settle once nothing goes wrong any more.
 const SETTLES_WITHIN: u64 = 200_000;
+/// The number of what is done by who tends.
+const TENDED: usize = 1_000_000;
 /// How long that may take, by its own clock.
 const SETTLES_WITHIN_MS: i64 = 20 * 60_000;
 
@@ -91,6 +94,15 @@ pub trait Play {
     /// A promise is broken.
     fn act(&mut self, deed: usize, hand: &mut Hand<'_>) -> Result<bool, Violation>;
 
+    /// Does what a person does who looks when nothing moves any more, but may not leave it at that. Answers whether anything was
+    /// done; by default nobody looks.
+    ///
+    /// # Errors
+    /// A promise is broken.
+    fn tend(&mut self, _hand: &mut Hand<'_>) -> Result<bool, Violation> {
+        Ok(false)
+    }
+
     /// Looks after the promises, in the middle or once all is quiet.
     ///
     /// # Errors
@@ -107,6 +119,16 @@ pub struct Hand<'a> {
 }
 
 impl Hand<'_> {
+    /// From here on it is another deed that sends.
+    pub fn for_deed(&mut self, deed: usize) {
+        self.deed = deed;
+    }
+
+    /// Something that should be seen now and then has been seen.
+    pub fn sometimes(&mut self, what: &'static str) {
+        self.world.trace.sometimes(what);
+    }
+
     /// Sends a command to a service's inbox, as its edge does: under an id of the deed's own, so that another try is a repeat.
     /// Answers whether the edge was told that it lies there.
     ///
@@ -355,7 +377,11 @@ impl<'a> Stage<'a> {
             }
             idle = 0;
             if self.unrest(world).is_none() {
-                return Ok(());
+                let mut hand = Hand { workshop: self.workshop, world, services: &self.services, deed: TENDED };
+                if !self.play.tend(&mut hand)? {
+                    return Ok(());
+                }
+                continue;
             }
             if world.now_ms - begun_ms > SETTLES_WITHIN_MS {
                 break;
@@ -426,20 +452,15 @@ impl<'a> Stage<'a> {
 
 /// No id has two contents, whatever topic it lies on.
 fn no_equivocation(cluster: &Cluster) -> Result<(), Violation> {
-    let mut contents: HashMap<String, (Option<Vec<u8>>, Place, i64)> = HashMap::new();
+    let mut contents: HashMap<Uuid, (Rc<Stored>, Place, i64)> = HashMap::new();
     for place in cluster.log.places() {
         for (offset, stored) in cluster.log.committed(place) {
-            let Some(id) = stored.header("ce_id") else { continue };
-            match contents.get(id) {
-                Some((value, first, at)) if *value != stored.value => {
-                    let name = |place: &Place| format!("{}/{}", cluster.log.name(place.topic), place.partition);
-                    let what = format!("{id} at {}/{at} and at {}/{offset}", name(first), name(&place));
-                    return Err(Violation::new("an id has one content", what));
-                }
-                Some(_) => {}
-                None => {
-                    contents.insert(id.to_owned(), (stored.value.clone(), place, offset));
-                }
+            let Some(id) = stored.header("ce_id").and_then(|id| Uuid::parse_str(id).ok()) else { continue };
+            let (known, first, at) = contents.entry(id).or_insert_with(|| (Rc::clone(&stored), place, offset));
+            if known.value != stored.value {
+                let name = |place: &Place| format!("{}/{}", cluster.log.name(place.topic), place.partition);
+                let what = format!("{id} at {}/{at} and at {}/{offset}", name(first), name(&place));
+                return Err(Violation::new("an id has one content", what));
             }
         }
     }

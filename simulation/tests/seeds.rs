@@ -1,7 +1,5 @@
 //! MusicCorp from seeds: some fresh ones, the cases that once broke, and what makes a failing seed useful.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeSet;
 
 use serde::Deserialize;

@@ -99,7 +99,7 @@ impl Client {
                 self.join_again(group, member, now_ms);
                 true
             }
-            Heartbeat::Member { generation, assigned } => self.heed(group, member, generation, assigned, now_ms),
+            Heartbeat::Member { generation, assigned } => self.heed(group, member, generation, &assigned, now_ms),
         }
     }
 
@@ -114,13 +114,13 @@ impl Client {
         group: &mut Group,
         member: MemberId,
         generation: u32,
-        assigned: BTreeSet<i32>,
+        assigned: &BTreeSet<i32>,
         now_ms: i64,
     ) -> bool {
         if self.awaits_generation {
             self.awaits_generation = false;
             self.generation = generation;
-            let revoked: BTreeSet<i32> = self.owned.difference(&assigned).copied().collect();
+            let revoked: BTreeSet<i32> = self.owned.difference(assigned).copied().collect();
             self.joins_again = !revoked.is_empty();
             self.revoke(revoked);
             let added: BTreeSet<i32> = assigned.difference(&self.owned).copied().collect();

@@ -42,12 +42,14 @@ impl Scenario for MusicCorp {
             gateway: Rc::default(),
             floor: Rc::default(),
             mail: Rc::default(),
+            tended: 0,
         };
         cast.play(Customers, Nobody);
         cast.play(Catalogue, Nobody);
         cast.play(OrderProcessor, Nobody);
-        cast.play_with(Warehouse, Rc::clone(&performance.floor) as Rc<RefCell<dyn Outside<Warehouse>>>);
-        cast.play_with(Payment, Rc::clone(&performance.gateway) as Rc<RefCell<dyn Outside<Payment>>>);
+        cast.play_with(patient_warehouse(chance), Rc::clone(&performance.floor) as Rc<RefCell<dyn Outside<Warehouse>>>);
+        let payment = Payment { charge_deadline_ms: *chance.pick(&[800, 2_500, 60_000]) };
+        cast.play_with(payment, Rc::clone(&performance.gateway) as Rc<RefCell<dyn Outside<Payment>>>);
         cast.play(Loyalty, Nobody);
         cast.play_with(Notifications, Rc::clone(&performance.mail) as Rc<RefCell<dyn Outside<Notifications>>>);
         cast.play(Tally, Nobody);
@@ -65,6 +67,17 @@ struct Performance {
     gateway: Rc<RefCell<Gateway>>,
     floor: Rc<RefCell<FloorAndCourier>>,
     mail: Rc<RefCell<Mail>>,
+    /// How often an operator has acted.
+    tended: usize,
+}
+
+/// How long it waits for the courier, and how often it asks, differs from history to history.
+fn patient_warehouse(chance: &mut Chance) -> Warehouse {
+    Warehouse {
+        courier_deadline_ms: *chance.pick(&[800, 2_500, 60_000]),
+        dispatch_pause_ms: *chance.pick(&[50, 400]),
+        dispatch_attempts: *chance.pick(&[1, 2, 3]),
+    }
 }
 
 impl Play for Performance {
@@ -74,6 +87,16 @@ impl Play for Performance {
 
     fn act(&mut self, deed: usize, hand: &mut Hand<'_>) -> Result<bool, Violation> {
         workload::act(&mut self.deeds[deed], hand)
+    }
+
+    fn tend(&mut self, hand: &mut Hand<'_>) -> Result<bool, Violation> {
+        let before = self.tended;
+        for deed in &self.deeds {
+            if let Deed::Order { order_id, .. } = deed {
+                self.tended += usize::from(workload::tend(&order_id.to_string(), self.tended, hand)?);
+            }
+        }
+        Ok(self.tended > before)
     }
 
     fn check(&mut self, view: &Finale<'_>, trace: &mut Trace) -> Result<(), Violation> {
@@ -134,6 +157,12 @@ pub const SEEN_SOMETIMES: &[&str] = &[
     "an account is closed by a timer",
     "an effect is answered after its life is over",
     "an effect is tried again",
+    "an operator gives an order up",
+    "an operator has a dispatch tried again",
+    "an operator has a refund tried again",
+    "an order is cancelled because the customer asked",
+    "an order is cancelled because the gateway was silent",
+    "an order is given up",
     "an order is cancelled for lack of money",
     "an order is cancelled for lack of stock",
     "an order is completed",

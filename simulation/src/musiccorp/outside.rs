@@ -38,7 +38,7 @@ enum Charge {
 #[derive(Debug, Default)]
 pub struct Gateway {
     charges: BTreeMap<String, Charge>,
-    refunds: BTreeMap<String, String>,
+    refunds: BTreeMap<String, Option<String>>,
     accounts: BTreeMap<String, Account>,
 }
 
@@ -66,12 +66,15 @@ impl Gateway {
         charge
     }
 
-    fn refund(&mut self, key: &str, order_id: &str, amount: i64) -> String {
+    /// Pays back, unless it is one of the requests that it refuses; the operator's next one is another.
+    fn refund(&mut self, key: &str, order_id: &str, amount: i64, chance: &mut Chance) -> Option<String> {
         if let Some(known) = self.refunds.get(key) {
             return known.clone();
         }
-        self.accounts.entry(order_id.to_owned()).or_default().refunded.push(amount);
-        let refund = format!("refund-{}", self.refunds.len());
+        let refund = (!chance.permille(200)).then(|| format!("refund-{}", self.refunds.len()));
+        if refund.is_some() {
+            self.accounts.entry(order_id.to_owned()).or_default().refunded.push(amount);
+        }
         self.refunds.insert(key.to_owned(), refund.clone());
         refund
     }
@@ -82,51 +85,85 @@ impl Outside<Payment> for Gateway {
         &mut self,
         key: &str,
         due: &Due<payment::effects::Effect>,
-        _: &mut Chance,
+        chance: &mut Chance,
     ) -> Result<Answer<<Payment as Decider>::Command>, Unanswered> {
         use payment::effects::Effect;
-        let order_id = due.key.clone();
-        let (mut payment_id, mut refund_id, mut reason) = (None, None, None);
-        let (request, request_key, outcome, told) = match &due.effect {
+        let order_id = due.key.as_str();
+        Ok(match &due.effect {
             Effect::Charge { request_key, amount, payment_method } => {
-                let charge = self.charge(key, &order_id, amount.amount_minor, payment_method);
-                (GatewayRequest::Charge, request_key, charge, None)
+                let charge = self.charge(key, order_id, amount.amount_minor, payment_method);
+                charged(GatewayRequest::Charge, order_id, request_key, charge)
             }
             Effect::Void { charge_key } => {
                 let charge = self.charges.entry(charge_key.clone()).or_insert(Charge::Voided).clone();
-                (GatewayRequest::Void, charge_key, charge, None)
+                charged(GatewayRequest::Void, order_id, charge_key, charge)
             }
             Effect::Refund { request_key, amount, .. } => {
-                let refund = self.refund(key, &order_id, amount.amount_minor);
-                (GatewayRequest::Refund, request_key, Charge::Voided, Some(refund))
+                let answered = answered(GatewayRequest::Refund, order_id, request_key);
+                match self.refund(key, order_id, amount.amount_minor, chance) {
+                    Some(refund) => Answer {
+                        outcome: format!("refunded {refund}"),
+                        command: GatewayAnswered {
+                            outcome: GatewayOutcome::Refunded,
+                            refund_id: Some(refund),
+                            ..answered
+                        }
+                        .into(),
+                    },
+                    None => Answer {
+                        outcome: "refused".to_owned(),
+                        command: GatewayAnswered {
+                            outcome: GatewayOutcome::Refused,
+                            reason: Some("the account is closed".to_owned()),
+                            ..answered
+                        }
+                        .into(),
+                    },
+                }
             }
-        };
-        let (outcome, told) = match (told, outcome) {
-            (Some(refund), _) => {
-                refund_id = Some(refund.clone());
-                (GatewayOutcome::Refunded, format!("refunded {refund}"))
-            }
-            (None, Charge::Captured(payment)) => {
-                payment_id = Some(payment.clone());
-                (GatewayOutcome::Captured, format!("captured {payment}"))
-            }
-            (None, Charge::Declined) => {
-                reason = Some("the card is blocked".to_owned());
-                (GatewayOutcome::Declined, "declined".to_owned())
-            }
-            (None, Charge::Voided) => (GatewayOutcome::Voided, "voided".to_owned()),
-        };
-        let request_key = request_key.clone();
-        let command = GatewayAnswered { order_id, request_key, request, outcome, payment_id, refund_id, reason };
-        Ok(Answer { outcome: told, command: command.into() })
+        })
     }
+}
+
+fn answered(request: GatewayRequest, order_id: &str, request_key: &str) -> GatewayAnswered {
+    GatewayAnswered {
+        order_id: order_id.to_owned(),
+        request_key: request_key.to_owned(),
+        request,
+        outcome: GatewayOutcome::Voided,
+        payment_id: None,
+        refund_id: None,
+        reason: None,
+    }
+}
+
+fn charged(
+    request: GatewayRequest,
+    order_id: &str,
+    request_key: &str,
+    charge: Charge,
+) -> Answer<<Payment as Decider>::Command> {
+    let answered = answered(request, order_id, request_key);
+    let (outcome, command) = match charge {
+        Charge::Captured(payment) => {
+            let outcome = format!("captured {payment}");
+            let payment_id = Some(payment);
+            (outcome, GatewayAnswered { outcome: GatewayOutcome::Captured, payment_id, ..answered })
+        }
+        Charge::Declined => {
+            let reason = Some("the card is blocked".to_owned());
+            ("declined".to_owned(), GatewayAnswered { outcome: GatewayOutcome::Declined, reason, ..answered })
+        }
+        Charge::Voided => ("voided".to_owned(), answered),
+    };
+    Answer { outcome, command: command.into() }
 }
 
 /// The picking floor and the courier.
 #[derive(Debug, Default)]
 pub struct FloorAndCourier {
     picks: BTreeMap<String, PickResult>,
-    parcels: BTreeMap<String, String>,
+    attempts: BTreeMap<String, Parcel>,
     dispatches: BTreeMap<String, u32>,
     /// Orders of which something is not on the shelf.
     pub lost: std::collections::BTreeSet<String>,
@@ -163,15 +200,28 @@ impl FloorAndCourier {
         result
     }
 
-    fn dispatch(&mut self, key: &str, order_id: &str) -> String {
-        if let Some(known) = self.parcels.get(key) {
+    /// The courier takes the parcel, or refuses; an attempt that was withdrawn before it came takes nothing.
+    fn dispatch(&mut self, key: &str, order_id: &str, chance: &mut Chance) -> Parcel {
+        if let Some(known) = self.attempts.get(key) {
             return known.clone();
         }
-        *self.dispatches.entry(order_id.to_owned()).or_default() += 1;
-        let number = format!("track-{}", self.parcels.len());
-        self.parcels.insert(key.to_owned(), number.clone());
-        number
+        let parcel = if chance.permille(250) {
+            Parcel::Refused
+        } else {
+            *self.dispatches.entry(order_id.to_owned()).or_default() += 1;
+            Parcel::Taken(format!("track-{}", self.attempts.len()))
+        };
+        self.attempts.insert(key.to_owned(), parcel.clone());
+        parcel
     }
+}
+
+/// What became of a parcel in one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Parcel {
+    Taken(String),
+    Refused,
+    Withdrawn,
 }
 
 impl Outside<Warehouse> for FloorAndCourier {
@@ -179,7 +229,7 @@ impl Outside<Warehouse> for FloorAndCourier {
         &mut self,
         key: &str,
         due: &Due<warehouse::effects::Effect>,
-        _: &mut Chance,
+        chance: &mut Chance,
     ) -> Result<Answer<<Warehouse as Decider>::Command>, Unanswered> {
         use warehouse::effects::Effect;
         Ok(match &due.effect {
@@ -191,22 +241,50 @@ impl Outside<Warehouse> for FloorAndCourier {
                 };
                 Answer { outcome, command: result.into() }
             }
-            Effect::Dispatch { order_id, parcel_id, .. } => {
-                let number = self.dispatch(key, order_id);
-                Answer {
-                    outcome: format!("dispatched swift {number}"),
-                    command: CourierAnswer {
-                        order_id: order_id.clone(),
-                        outcome: CourierOutcome::Dispatched,
-                        parcel_id: Some(parcel_id.clone()),
-                        carrier: Some("swift".to_owned()),
-                        tracking_number: Some(number),
-                    }
-                    .into(),
-                }
+            Effect::Dispatch { order_id, parcel_id, attempt, .. } => {
+                courier_answer(order_id, parcel_id, *attempt, self.dispatch(key, order_id, chance))
+            }
+            Effect::Withdraw { order_id, parcel_id, attempt } => {
+                let of = key.strip_prefix("withdrawal-of-").unwrap_or(key).to_owned();
+                let parcel = self.attempts.entry(of).or_insert(Parcel::Withdrawn).clone();
+                courier_answer(order_id, parcel_id, *attempt, parcel)
             }
         })
     }
+}
+
+fn courier_answer(
+    order_id: &str,
+    parcel_id: &str,
+    attempt: i32,
+    parcel: Parcel,
+) -> Answer<<Warehouse as Decider>::Command> {
+    let answer = CourierAnswer {
+        order_id: order_id.to_owned(),
+        outcome: CourierOutcome::Withdrawn,
+        parcel_id: Some(parcel_id.to_owned()),
+        carrier: None,
+        tracking_number: None,
+        attempt,
+        reason: None,
+    };
+    let (outcome, command) = match parcel {
+        Parcel::Taken(number) => (
+            format!("dispatched swift {number}"),
+            CourierAnswer {
+                outcome: CourierOutcome::Dispatched,
+                carrier: Some("swift".to_owned()),
+                tracking_number: Some(number),
+                ..answer
+            },
+        ),
+        Parcel::Refused => {
+            let reason = Some("no room in the van".to_owned());
+            ("refused".to_owned(), CourierAnswer { outcome: CourierOutcome::Refused, reason, ..answer })
+        }
+        Parcel::Withdrawn => ("withdrawn".to_owned(), answer),
+    };
+    Answer { outcome, command: command.into() }
 }
 
 /// The mail server: it takes everything, and tells nobody apart, as mail servers do.

@@ -15,11 +15,15 @@ use customers::{
 use order_processor::{
     OrderProcessor,
     events::Address,
-    inbox::PlaceOrder,
+    inbox::{CancelOrder, GiveUpOrder, PlaceOrder},
     request::{LineRequest, OrderRequest},
 };
+use payment::{Payment, inbox::RetryRefund};
 use uuid::Uuid;
-use warehouse::{Warehouse, inbox::ReceiveGoods};
+use warehouse::{
+    Warehouse,
+    inbox::{ReceiveGoods, RetryDispatch},
+};
 
 use super::{
     lookups,
@@ -45,6 +49,14 @@ pub(super) enum Deed {
     Forget { customer_id: String },
     /// Somebody adds to an account of the tally.
     Ring { account: String, amount_minor: i64 },
+    /// The customer wants an order cancelled.
+    Cancel { order_id: Uuid },
+    /// An operator gives an order up.
+    GiveUp { order_id: Uuid },
+    /// An operator has a dispatch tried again, perhaps one that nobody has abandoned.
+    RetryDispatch { order_id: Uuid },
+    /// An operator has a refund tried again, perhaps one that nobody has refused.
+    RetryRefund { order_id: Uuid },
     /// Somebody orders. What was looked up at the first attempt travels with every further one.
     Order { order_id: Uuid, request: OrderRequest, is_lost: bool, sent: Option<Box<PlaceOrder>> },
 }
@@ -61,6 +73,9 @@ impl Deed {
 
 const SKUS: [&str; 4] = ["blue", "thriller", "kind", "rumours"];
 const CUSTOMERS: [&str; 3] = ["ada", "bob", "cyd"];
+/// What nobody lists, and whom nobody knows.
+const UNLISTED: &str = "unlisted";
+const NOBODY: &str = "nobody";
 
 /// Draws the deeds of one history: the shop is furnished first, orders follow, and now and then somebody changes their mind.
 pub(super) fn draw(chance: &mut Chance) -> Vec<Deed> {
@@ -75,11 +90,19 @@ pub(super) fn draw(chance: &mut Chance) -> Vec<Deed> {
         }
     }
     deeds.extend(CUSTOMERS[..customers].iter().map(|id| Deed::Register { customer_id: (*id).to_owned() }));
-    let orders = *chance.pick(&[1, 1, 2, 2, 3, 4, 6]);
+    let orders = *chance.pick(&[1, 1, 2, 2, 3, 4, 6, 8]);
     for number in 0..orders {
         deeds.push(order(number, skus, customers, chance));
         let customer_id = (*chance.pick(&CUSTOMERS)).to_owned();
         let sku = (*chance.pick(&SKUS)).to_owned();
+        let order_id = order_id(chance.below(number + 1));
+        match chance.below(10) {
+            0 | 1 => deeds.push(Deed::Cancel { order_id }),
+            2 => deeds.push(Deed::GiveUp { order_id }),
+            3 => deeds.push(Deed::RetryDispatch { order_id }),
+            4 => deeds.push(Deed::RetryRefund { order_id }),
+            _ => {}
+        }
         match chance.below(14) {
             4 | 5 => deeds.push(Deed::Ring { account: customer_id, amount_minor: chance.within(1..=50) }),
             0 => deeds.push(Deed::Forget { customer_id }),
@@ -103,10 +126,10 @@ fn order(number: u64, skus: usize, customers: usize, chance: &mut Chance) -> Dee
         })
         .collect();
     if chance.permille(40) {
-        lines.push(LineRequest { sku: "unlisted".to_owned(), quantity: 1 });
+        lines.push(LineRequest { sku: UNLISTED.to_owned(), quantity: 1 });
     }
     let customer_id =
-        if chance.permille(40) { "nobody".to_owned() } else { (*chance.pick(&CUSTOMERS[..customers])).to_owned() };
+        if chance.permille(40) { NOBODY.to_owned() } else { (*chance.pick(&CUSTOMERS[..customers])).to_owned() };
     let request = OrderRequest {
         customer_id,
         ship_to: Address {
@@ -119,7 +142,44 @@ fn order(number: u64, skus: usize, customers: usize, chance: &mut Chance) -> Dee
         payment_method: if chance.permille(200) { DECLINED } else { "tok-visa" }.to_owned(),
     };
     let is_lost = chance.permille(200);
-    Deed::Order { order_id: Uuid::from_u128(0x0d00_0000 + u128::from(number)), request, is_lost, sent: None }
+    Deed::Order { order_id: order_id(number), request, is_lost, sent: None }
+}
+
+fn order_id(number: u64) -> Uuid {
+    Uuid::from_u128(0x0d00_0000 + u128::from(number))
+}
+
+/// What an operator does about an order that nothing moves any more. Answers whether that was anything.
+pub(super) fn tend(order_id: &str, tended: usize, hand: &mut Hand<'_>) -> Result<bool, Violation> {
+    let last = |hand: &Hand<'_>, service: &str, of: &[&str]| {
+        let events = hand
+            .events_of(service)
+            .into_iter()
+            .filter(|(_, _, stored)| stored.key.as_deref() == Some(order_id.as_bytes()));
+        let names = events.filter_map(|(_, _, stored)| Some(stored.header("ce_type")?.rsplit('.').next()?.to_owned()));
+        names.filter(|name| of.contains(&name.as_str())).last().unwrap_or_default()
+    };
+    hand.for_deed(2_000_000 + tended);
+    let about = order_id.to_owned();
+    if last(hand, "payment", &["RefundFailed", "RefundRequested", "PaymentRefunded"]) == "RefundFailed" {
+        hand.sometimes("an operator has a refund tried again");
+        return hand.send::<Payment>(order_id, RetryRefund { order_id: about });
+    }
+    let dispatch = last(
+        hand,
+        "warehouse",
+        &["DispatchAbandoned", "DispatchRequested", "OrderDispatched", "CancellationAccepted", "ReleaseStarted"],
+    );
+    if dispatch != "DispatchAbandoned" {
+        return Ok(false);
+    }
+    if hand.chance().permille(600) {
+        hand.sometimes("an operator has a dispatch tried again");
+        hand.send::<Warehouse>(order_id, RetryDispatch { order_id: about })
+    } else {
+        hand.sometimes("an operator gives an order up");
+        hand.send::<OrderProcessor>(order_id, GiveUpOrder { order_id: about, reason: "nobody takes it".to_owned() })
+    }
 }
 
 /// Does a deed. False: nobody knows whether it arrived; it is done again.
@@ -153,15 +213,32 @@ pub(super) fn act(deed: &mut Deed, hand: &mut Hand<'_>) -> Result<bool, Violatio
         Deed::Ring { account, amount_minor } => {
             hand.send::<Tally>(account, Ring { account: account.clone(), amount_minor: *amount_minor })
         }
+        Deed::Cancel { order_id } => {
+            let command =
+                CancelOrder { order_id: order_id.to_string(), reason: "a present for somebody else".to_owned() };
+            hand.send::<OrderProcessor>(&order_id.to_string(), command)
+        }
+        Deed::GiveUp { order_id } => {
+            let command = GiveUpOrder { order_id: order_id.to_string(), reason: String::new() };
+            hand.send::<OrderProcessor>(&order_id.to_string(), command)
+        }
+        Deed::RetryDispatch { order_id } => {
+            hand.send::<Warehouse>(&order_id.to_string(), RetryDispatch { order_id: order_id.to_string() })
+        }
+        Deed::RetryRefund { order_id } => {
+            hand.send::<Payment>(&order_id.to_string(), RetryRefund { order_id: order_id.to_string() })
+        }
         Deed::Order { order_id, request, sent, .. } => {
             let command = match sent {
                 Some(command) => command,
                 None => {
                     // Most customers look at the shop before they order; some are faster than it.
                     let known = lookups(hand);
-                    let is_furnished = request.lines.iter().all(|line| known.knows_album(&line.sku));
-                    let is_known = known.knows_customer(&request.customer_id);
-                    if !(is_furnished && is_known) && !hand.chance().permille(100) {
+                    let mut skus = request.lines.iter().map(|line| &line.sku);
+                    let is_furnished = skus.all(|sku| sku == UNLISTED || known.knows_album(sku));
+                    let is_known = request.customer_id == NOBODY || known.knows_customer(&request.customer_id);
+                    let mut is_hasty = || hand.chance().permille(3);
+                    if !(is_furnished && is_known || is_hasty()) {
                         return Ok(false);
                     }
                     sent.insert(Box::new(known.resolve(*order_id, request)))
