@@ -406,7 +406,9 @@ impl<D: Decider> Life<D> {
     ) -> Result<bool, Violation> {
         let mut worked = false;
         for at in 0..self.recovering.len() {
-            let (tasks, stepped) = self.recovering[at].step(kit, store, world, now_ms)?;
+            let member = self.client.membership();
+            let is_owner = member.is_some_and(|member| world.cluster.admits(kit.group, member));
+            let (tasks, stepped) = self.recovering[at].step(kit, store, world, (now_ms, is_owner))?;
             worked |= stepped;
             for task in tasks {
                 let partition = task.partition();

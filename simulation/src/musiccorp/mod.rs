@@ -147,6 +147,7 @@ pub const SEEN_SOMETIMES: &[&str] = &[
     "a process dies at the end of a transaction",
     "a process dies in a transaction",
     "a recovery begins at a checkpoint",
+    "a recovery ends when its partition is somebody else's",
     "a recovery waits at its barrier",
     "a recovery waits for a schema",
     "a recovery waits for offsets to be stable",

@@ -237,7 +237,7 @@ pub(super) fn act(deed: &mut Deed, hand: &mut Hand<'_>) -> Result<bool, Violatio
                     let mut skus = request.lines.iter().map(|line| &line.sku);
                     let is_furnished = skus.all(|sku| sku == UNLISTED || known.knows_album(sku));
                     let is_known = request.customer_id == NOBODY || known.knows_customer(&request.customer_id);
-                    let mut is_hasty = || hand.chance().permille(3);
+                    let mut is_hasty = || hand.chance().permille(1);
                     if !(is_furnished && is_known || is_hasty()) {
                         return Ok(false);
                     }
