@@ -90,9 +90,10 @@ impl Registry {
         self.moment().down_until_ms = until_ms;
     }
 
-    /// A schema is not found for a while.
+    /// A schema is not found for a while; once in a history, because the runtime takes one that is not found for two seconds for
+    /// one that does not exist, whatever was answered in between.
     pub(crate) fn lags_until(&self, schema: u32, until_ms: i64) {
-        self.moment().lags_until_ms.insert(schema, until_ms);
+        self.moment().lags_until_ms.entry(schema).or_insert(until_ms);
     }
 
     pub(crate) fn schemas(&self) -> usize {

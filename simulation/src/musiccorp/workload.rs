@@ -90,6 +90,14 @@ pub(super) fn draw(chance: &mut Chance) -> Vec<Deed> {
         }
     }
     deeds.extend(CUSTOMERS[..customers].iter().map(|id| Deed::Register { customer_id: (*id).to_owned() }));
+    if chance.permille(300) {
+        // Many to one account at once: when its timer is due, some of them may still be unread.
+        let account = (*chance.pick(&CUSTOMERS)).to_owned();
+        let rings = 3 + chance.below(10);
+        let amounts = (0..rings).map(|_| chance.within(1..=50)).collect::<Vec<_>>();
+        let ring = |amount_minor| Deed::Ring { account: account.clone(), amount_minor };
+        deeds.extend(amounts.into_iter().map(ring));
+    }
     let orders = *chance.pick(&[1, 1, 2, 2, 3, 4, 6, 8]);
     for number in 0..orders {
         deeds.push(order(number, skus, customers, chance));
