@@ -65,7 +65,7 @@ faults! {
     /// The outside world says the same twice.
     AnswerTwice = "answer twice", 60;
     /// A record that nobody can read lies on an inbox.
-    Poison = "poison", 3;
+    Poison = "poison", 12;
     /// Time leaps: everything takes longer than anybody's patience.
     Leap = "leap", 4;
 }

@@ -81,6 +81,7 @@ facts! {
     OrderCompleted { order_id: String, customer_id: String, total: Money }
     OrderCancelled { order_id: String, reason: CancelReason }
     CustomerNotified { notification_id: String }
+    AlbumPriceChanged { sku: String }
 }
 
 runtime::hears! {
@@ -88,6 +89,7 @@ runtime::hears! {
     enum Fact {
         events of "order-processor" { OrderPlaced, OrderRejected, OrderCompleted, OrderCancelled }
         events of "notifications" { CustomerNotified }
+        events of "catalogue" { AlbumPriceChanged }
     }
 }
 
@@ -97,6 +99,7 @@ struct Read {
     ends: BTreeMap<String, End>,
     completed: Vec<OrderCompleted>,
     notified: BTreeSet<String>,
+    repriced: Vec<String>,
 }
 
 /// Looks after every promise.
@@ -194,6 +197,7 @@ fn read(view: &Finale<'_>) -> Read {
         Some(Fact::CustomerNotified(of)) => {
             read.notified.insert(of.notification_id);
         }
+        Some(Fact::AlbumPriceChanged(of)) => read.repriced.push(of.sku),
         None => {}
     });
     read
@@ -269,6 +273,9 @@ fn tally(view: &Finale<'_>, read: &Read, rung: &[(String, i64)], trace: &mut Tra
         for order in &read.completed {
             *sold.entry(order.customer_id.clone()).or_default() += order.total.amount_minor;
             *sold.entry(HOUSE.to_owned()).or_default() += order.total.amount_minor;
+        }
+        for sku in &read.repriced {
+            *sold.entry(sku.clone()).or_default() += 1;
         }
         for (account, amount_minor) in rung {
             *sold.entry(account.clone()).or_default() += amount_minor;

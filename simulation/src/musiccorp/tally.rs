@@ -1,5 +1,7 @@
 //! A service that is not MusicCorp's: it adds up what was sold, and closes an account that nothing was added to for a while.
 //!
+//! It counts price changes as well, on an account per album, which come from another topic under the same key.
+//!
 //! It is here because it is *not* idempotent by its state: adding twice is wrong, so everything rests on the runtime's recognising
 //! what was handled. It hears a record that is keyed otherwise, sends commands to itself and is woken by timers besides. It is also
 //! the worked example of docs/simulation.md: a user's service is put under simulation as this one is.
@@ -32,6 +34,7 @@ runtime::hears! {
     /// What the tally hears.
     pub enum Input {
         events of "order-processor" { OrderCompleted }
+        events of "catalogue" { AlbumPriceChanged }
         inbox of "tally" { Ring }
         inbox of "runtime" { TimerFired }
     }
@@ -83,6 +86,13 @@ pub struct OrderCompleted {
     pub total: Money,
 }
 
+/// An album's price changed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct AlbumPriceChanged {
+    /// The album, which has an account of its own.
+    pub sku: String,
+}
+
 /// An amount in the smallest unit of its currency.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Money {
@@ -114,6 +124,7 @@ impl Decider for Tally {
     fn entity<'a>(&self, input: &'a Heard<Input>) -> Cow<'a, str> {
         Cow::Borrowed(match &input.body {
             Input::OrderCompleted(order) => &order.customer_id,
+            Input::AlbumPriceChanged(change) => &change.sku,
             Input::Ring(ring) => &ring.account,
             Input::TimerFired(_) => &input.key,
         })
@@ -127,6 +138,7 @@ impl Decider for Tally {
                 let house = Ring { account: HOUSE.to_owned(), amount_minor };
                 Decision::say(rung(state, &order.customer_id, amount_minor, at)).and_send(HOUSE, house)
             }
+            Input::AlbumPriceChanged(change) => Decision::say(rung(state, &change.sku, 1, at)),
             Input::Ring(ring) => Decision::say(rung(state, &ring.account, ring.amount_minor, at)),
             Input::TimerFired(fired) if state.closes_at == Some(fired.due_at) => Decision::say(Closed {
                 account: input.key.clone(),

@@ -98,6 +98,12 @@ pub(super) fn draw(chance: &mut Chance) -> Vec<Deed> {
         let ring = |amount_minor| Deed::Ring { account: account.clone(), amount_minor };
         deeds.extend(amounts.into_iter().map(ring));
     }
+    if chance.permille(300) {
+        let sku = (*chance.pick(&SKUS[..skus])).to_owned();
+        for price_minor in 0..3 + chance.within(0..=9) {
+            deeds.push(Deed::Reprice { sku: sku.clone(), price_minor: Some(5_000 + price_minor) });
+        }
+    }
     let orders = *chance.pick(&[1, 1, 2, 2, 3, 4, 6, 8]);
     for number in 0..orders {
         deeds.push(order(number, skus, customers, chance));
