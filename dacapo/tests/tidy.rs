@@ -82,7 +82,8 @@ fn the_arrows_point_one_way() {
         ("projector", &["dacapo-runtime"]),
     ]);
     let ours = |name: &str| {
-        let others = ["dacapo-runtime", "dacapo-embedded", "projector", "dacapo", "avro-compat", "conformance"];
+        let others =
+            ["dacapo-runtime", "dacapo-embedded", "projector", "dacapo", "avro-compat", "conformance", "simulation"];
         others.contains(&name) || SERVICES.iter().chain(&VIEWS).any(|service| service.ends_with(&format!("/{name}")))
     };
     for (member, may) in allowed {
@@ -104,6 +105,33 @@ fn only_the_runtime_knows_kafka_avro_the_registry_and_the_store() {
                 !technique.contains(&dependency.as_str()),
                 "{member} depends on {dependency}: that is the runtime's business"
             );
+        }
+    }
+}
+
+#[test]
+fn nothing_that_ships_knows_the_simulation_or_its_mutants() {
+    for member in SERVICES.iter().chain(&["runtime", "embedded", "projector", "dacapo"]) {
+        let manifest = read(root().join(member).join("Cargo.toml"));
+        assert!(!dependencies(&manifest).contains("simulation"), "{member} depends on the simulation");
+        for path in files(&root().join(member).join("src"), ".rs") {
+            let source = read(&path).to_lowercase();
+            assert!(!source.contains("mutant"), "{} names a mutant: weakenings live in simulation/", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_simulation_draws_everything_from_its_seed() {
+    let banned = ["tokio", "SystemTime", "now_v7", "clock::now_ms", "rand::"];
+    for path in files(&root().join("simulation/src"), ".rs") {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        // These two measure how fast histories are played; they play none.
+        let measures = ["campaign.rs", "main.rs"].contains(&name.as_str());
+        for word in banned.iter().chain(if measures { &[][..] } else { &["Instant", "thread"] }) {
+            let source = read(&path);
+            let mut code = source.lines().map(|line| line.split("//").next().unwrap_or_default());
+            assert!(!code.any(|line| line.contains(word)), "{} names {word}", path.display());
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod view;
 pub use board::Board;
 pub use declaration::Declaration;
 pub use present::first_difference;
+pub use reading::AvroBodies;
 pub use standing::{Flag, State};
 pub use start::{Running, StartError, VerifyError, start, verify};
 pub use view::View;

@@ -89,8 +89,9 @@ impl Projection for Folder {
     }
 }
 
-/// Opens the body of the record at hand.
-struct AvroBodies<'a>(Option<Decoded<'a>>);
+/// Opens the body of the record at hand, if its schema is known.
+#[derive(Debug, Clone, Copy)]
+pub struct AvroBodies<'a>(pub Option<Decoded<'a>>);
 
 impl Bodies for AvroBodies<'_> {
     fn open(&self, _: &[u8]) -> Result<Body, BodyError> {

@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -287,6 +287,12 @@ pub trait SchemaSource: Send + Sync {
     /// # Errors
     /// [`RegistryError`].
     fn schema(&self, schema: SchemaRef) -> Result<Registered, RegistryError>;
+
+    /// Time since a fixed moment, by the clock that patience with the source is measured with. A simulation has its own.
+    fn elapsed(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
+    }
 }
 
 impl SchemaSource for Registry {
@@ -298,12 +304,16 @@ impl SchemaSource for Registry {
     }
 }
 
+/// Schemas that were parsed, with the text each was parsed from: a schema lives as long as the process, so nobody parses it twice.
+type Parsed = HashMap<SchemaRef, (String, &'static ReadSchema)>;
+
 /// Reads framed bodies of any schema. Clones share the readers.
 #[derive(Clone)]
 pub struct Readers {
     source: Arc<dyn SchemaSource>,
     known: Arc<RwLock<HashMap<SchemaRef, &'static ReadSchema>>>,
     absent: Arc<Mutex<HashMap<SchemaRef, Absence>>>,
+    parsed: Arc<Mutex<Parsed>>,
 }
 
 impl std::fmt::Debug for Readers {
@@ -317,8 +327,8 @@ impl std::fmt::Debug for Readers {
 #[derive(Debug, Clone, Copy)]
 struct Absence {
     answers: u32,
-    since: Instant,
-    last: Instant,
+    since: Duration,
+    last: Duration,
 }
 
 impl Absence {
@@ -327,20 +337,20 @@ impl Absence {
     const STANDS_FOR: Duration = Duration::from_secs(60);
     const MOST: usize = 10_000;
 
-    fn first(now: Instant) -> Self {
+    fn first(now: Duration) -> Self {
         Self { answers: 1, since: now, last: now }
     }
 
-    fn again(self, now: Instant) -> Self {
+    fn again(self, now: Duration) -> Self {
         Self { answers: self.answers.saturating_add(1), last: now, ..self }
     }
 
     fn is_settled(self) -> bool {
-        self.answers >= Self::NOT_YET_ANSWERS && self.last.duration_since(self.since) >= Self::NOT_YET_FOR
+        self.answers >= Self::NOT_YET_ANSWERS && self.last.saturating_sub(self.since) >= Self::NOT_YET_FOR
     }
 
-    fn stands(self, now: Instant) -> bool {
-        self.is_settled() && now.duration_since(self.last) < Self::STANDS_FOR
+    fn stands(self, now: Duration) -> bool {
+        self.is_settled() && now.saturating_sub(self.last) < Self::STANDS_FOR
     }
 }
 
@@ -350,7 +360,13 @@ impl Readers {
     pub fn new(source: Arc<dyn SchemaSource>) -> Self {
         // Set once per process; the first to ask wins, and everybody asks for the same.
         apache_avro::util::max_allocation_bytes(MAX_ALLOCATION_BYTES);
-        Self { source, known: Arc::default(), absent: Arc::default() }
+        Self { source, known: Arc::default(), absent: Arc::default(), parsed: Arc::default() }
+    }
+
+    /// Readers that know nothing yet and ask another source, but parse no schema again that these have parsed.
+    #[must_use]
+    pub fn asking(&self, source: Arc<dyn SchemaSource>) -> Self {
+        Self { source, known: Arc::default(), absent: Arc::default(), parsed: Arc::clone(&self.parsed) }
     }
 
     /// Finds the schema of a record's value and splits off its body. Asks the source only for a schema never met before.
@@ -375,7 +391,7 @@ impl Readers {
     }
 
     fn fetch(&self, schema: SchemaRef) -> Result<&'static ReadSchema, DecodeError> {
-        if self.is_absent(schema, Instant::now()) {
+        if self.is_absent(schema, self.source.elapsed()) {
             return Err(DecodeError::UnknownSchema { schema });
         }
         let unusable = |source| DecodeError::UnusableSchema { schema, source };
@@ -388,20 +404,33 @@ impl Readers {
                 if known.len() >= MAX_READERS {
                     return Err(unusable(CodecError::new(format!("more than {MAX_READERS} schemas are in use"))));
                 }
-                // The schema comes from outside too: a parser that panics over it must not take the worker along.
-                let built = catch_unwind(|| ReadSchema::build(schema, &registered))
-                    .map_err(|_| unusable(CodecError::new("reading the schema panicked")))?;
-                let reader: &'static ReadSchema = Box::leak(Box::new(built.map_err(unusable)?));
+                let reader = self.parse(schema, registered).map_err(unusable)?;
                 known.insert(schema, reader);
                 Ok(reader)
             }
-            Err(source) if source.is_not_found() => self.note_absence(schema, source, Instant::now()),
+            Err(source) if source.is_not_found() => self.note_absence(schema, source, self.source.elapsed()),
             Err(source) if source.is_transient() => Err(DecodeError::Unavailable { schema, source }),
             Err(source) => Err(unusable(CodecError::new(source))),
         }
     }
 
-    fn is_absent(&self, schema: SchemaRef, now: Instant) -> bool {
+    fn parse(&self, schema: SchemaRef, registered: Registered) -> Result<&'static ReadSchema, CodecError> {
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((text, reader)) = parsed.get(&schema)
+            && *text == registered.text
+            && reader.version == registered.version
+        {
+            return Ok(reader);
+        }
+        // The schema comes from outside too: a parser that panics over it must not take the worker along.
+        let built = catch_unwind(|| ReadSchema::build(schema, &registered))
+            .map_err(|_| CodecError::new("reading the schema panicked"))?;
+        let reader: &'static ReadSchema = Box::leak(Box::new(built?));
+        parsed.insert(schema, (registered.text, reader));
+        Ok(reader)
+    }
+
+    fn is_absent(&self, schema: SchemaRef, now: Duration) -> bool {
         let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
         absent.get(&schema).is_some_and(|absence| absence.stands(now))
     }
@@ -410,7 +439,7 @@ impl Readers {
         &self,
         schema: SchemaRef,
         source: RegistryError,
-        now: Instant,
+        now: Duration,
     ) -> Result<&'static ReadSchema, DecodeError> {
         let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
         if absent.len() >= Absence::MOST {

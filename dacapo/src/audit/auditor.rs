@@ -1,4 +1,4 @@
-//! Brings what lies on the topics into the books.
+//! Brings what lies on the topics into the books: read from Kafka here, or handed in by who has the records already.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -7,8 +7,9 @@ use std::{
 };
 
 use runtime::{
-    codec::{Readers, Vocabulary},
+    codec::{Decoded, Readers, Vocabulary},
     config::Config,
+    envelope::Envelope,
     kafka::{admin::dead_letters, client::group},
     message::{Channel, topic},
     projection::{LogRecord, Projection, Topics, View},
@@ -28,33 +29,78 @@ pub(super) async fn read(config: &Config, patience: Duration) -> anyhow::Result<
     let letters = SERVICES.iter().map(|service| dead_letters(&group(system, service)));
     let events = SERVICES.iter().map(|service| topic(system, service, Channel::Events));
     let topics = Topics::decoded(events).and_raw(letters);
-    let auditor = Auditor { books: Arc::default(), facts: Vocabulary::new(system) };
-    let books = Arc::clone(&auditor.books);
-    let view = View::start(config, "audit", readers, topics, auditor)?;
+    let shared = Shared(Arc::new(Mutex::new(Auditor::new(system))));
+    let auditor = shared.clone();
+    let view = View::start(config, "audit", readers, topics, shared)?;
     view.wait_until_caught_up(patience).await?;
     tokio::task::spawn_blocking(move || drop(view)).await?;
-    let books = std::mem::take(&mut *lock(&books));
-    Ok(books.balance())
+    let auditor = std::mem::replace(&mut *auditor.lock(), Auditor::new(system));
+    Ok(auditor.balance())
 }
 
-struct Auditor {
-    books: Arc<Mutex<Books>>,
+/// An auditor that reads on another thread.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<Auditor>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Auditor> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Projection for Shared {
+    fn apply(&mut self, record: &LogRecord<'_>) {
+        let (envelope, key, decoded) = (record.envelope().ok(), record.key_text(), record.decoded());
+        self.lock().hear(&Seen {
+            topic: record.topic,
+            partition: record.partition,
+            offset: record.offset,
+            envelope: envelope.as_ref(),
+            key,
+            decoded,
+        });
+    }
+}
+
+/// One record, wherever it was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// Its topic.
+    pub topic: &'a str,
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// What its headers say, if they can be read.
+    pub envelope: Option<&'a Envelope>,
+    /// Its key, if it is text.
+    pub key: Option<&'a str>,
+    /// Its body, if its schema is known.
+    pub decoded: Option<Decoded<'a>>,
+}
+
+/// Keeps the books from records of events topics and dead-letter topics, partition by partition in their order.
+pub struct Auditor {
+    books: Books,
     facts: Vocabulary<Fact>,
 }
 
-fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
-    books.lock().unwrap_or_else(PoisonError::into_inner)
-}
+impl Auditor {
+    /// An auditor of a system who has read nothing yet.
+    #[must_use]
+    pub fn new(system: &str) -> Self {
+        Self { books: Books::default(), facts: Vocabulary::new(system) }
+    }
 
-impl Projection for Auditor {
-    fn apply(&mut self, record: &LogRecord<'_>) {
-        let mut books = lock(&self.books);
+    /// Enters a record.
+    pub fn hear(&mut self, record: &Seen<'_>) {
+        let books = &mut self.books;
         let place = Place { partition: record.partition, offset: record.offset };
         if record.topic.starts_with("dlq.") {
             books.unreadable(record.topic, place, "a dead letter lies here");
             return;
         }
-        let (Ok(envelope), Some(decoded), Some(key)) = (record.envelope(), record.decoded(), record.key_text()) else {
+        let (Some(envelope), Some(decoded), Some(key)) = (record.envelope, record.decoded, record.key) else {
             books.unreadable(record.topic, place, "no event: its headers, its key or its body cannot be read");
             return;
         };
@@ -66,6 +112,12 @@ impl Projection for Auditor {
             Ok(None) => {}
             Err(error) => books.unreadable(record.topic, place, &format!("{}: {error}", decoded.schema.name())),
         }
+    }
+
+    /// Closes the books.
+    #[must_use]
+    pub fn balance(self) -> Balance {
+        self.books.balance()
     }
 }
 

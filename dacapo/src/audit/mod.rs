@@ -12,6 +12,7 @@ use runtime::config::Config;
 
 use crate::{output, target::Target, up::report};
 
+pub use auditor::{Auditor, Seen};
 pub use books::{Balance, Ends, Finding, Rule, Stock};
 
 /// Flags of `dacapo audit`.

@@ -165,6 +165,12 @@ impl Contract {
         })
     }
 
+    /// The same contract for a process of its own, which asks for schemas through `readers` and knows none yet.
+    #[must_use]
+    pub fn asking(&self, readers: Readers) -> Self {
+        Self { readers, known: HashMap::new(), ..self.clone() }
+    }
+
     /// True if entities of this service can be woken.
     #[must_use]
     pub fn hears_timers(&self) -> bool {

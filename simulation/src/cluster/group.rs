@@ -1,0 +1,303 @@
+//! A consumer group as its coordinator keeps it: members, generations, committed offsets, and who may commit.
+//!
+//! The rules are Kafka's: a member that is not heard of within its session is put out; whoever joins or leaves makes everybody
+//! join again; a transaction's offsets are taken from a member of the present generation only, and stay pending until the
+//! transaction ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::log::{Place, TxNo};
+use crate::chance::Chance;
+
+/// How long a member may be silent.
+const SESSION_MS: i64 = 3_000;
+/// How long the others wait for a member that does not join again.
+const REBALANCE_MS: i64 = 2_500;
+
+/// A member's id: never given twice.
+pub(crate) type MemberId = u64;
+
+/// What a member says it is when it commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Membership {
+    pub(crate) member: MemberId,
+    pub(crate) generation: u32,
+}
+
+/// How partitions change hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Everybody gives everything back, then all is given out.
+    Eager,
+    /// A member keeps what it has until somebody else is to have it.
+    Cooperative,
+}
+
+#[derive(Debug)]
+struct Member {
+    instance: Option<String>,
+    heard_at_ms: i64,
+    joined: bool,
+    owned: BTreeSet<i32>,
+    assigned: BTreeSet<i32>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    Stable,
+    Joining { since_ms: i64 },
+}
+
+/// What a member hears when it reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heartbeat {
+    /// Nobody knows it: it was put out, or another one has its name.
+    Unknown,
+    /// It must join again.
+    JoinAgain,
+    /// It has joined, and waits for the others.
+    Wait,
+    /// It belongs to a generation and has these partitions.
+    Member { generation: u32, assigned: BTreeSet<i32> },
+}
+
+/// Why an offset commit is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    UnknownMember,
+    OldGeneration,
+}
+
+impl std::fmt::Display for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:?} {:?} generation {}, {} offsets pend",
+            self.protocol,
+            self.phase,
+            self.generation,
+            self.pending.len()
+        )?;
+        for (id, member) in &self.members {
+            let name = member.instance.as_deref().unwrap_or("unnamed");
+            write!(f, "; {id} {name} joined {} owns {:?} assigned {:?}", member.joined, member.owned, member.assigned)?;
+        }
+        Ok(())
+    }
+}
+
+/// A group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) protocol: Protocol,
+    partitions: i32,
+    generation: u32,
+    phase: Phase,
+    members: BTreeMap<MemberId, Member>,
+    last_id: MemberId,
+    shuffles: bool,
+    committed: BTreeMap<Place, i64>,
+    pending: BTreeMap<TxNo, BTreeMap<Place, i64>>,
+}
+
+impl Group {
+    pub(crate) fn new(protocol: Protocol, partitions: i32) -> Self {
+        Self {
+            protocol,
+            partitions,
+            generation: 0,
+            phase: Phase::Stable,
+            members: BTreeMap::new(),
+            last_id: 0,
+            shuffles: false,
+            committed: BTreeMap::new(),
+            pending: BTreeMap::new(),
+        }
+    }
+
+    /// Lets somebody in. Who comes under the name of a member takes its place, and that one is fenced; without a rebalance if the
+    /// last join had nothing to keep.
+    pub(crate) fn join(&mut self, instance: Option<&str>, now_ms: i64) -> MemberId {
+        self.last_id += 1;
+        let known = instance.and_then(|instance| {
+            let named = |(_, member): &(&MemberId, &Member)| member.instance.as_deref() == Some(instance);
+            self.members.iter().find(named).map(|(id, _)| *id)
+        });
+        let mut member = known.and_then(|id| self.members.remove(&id)).unwrap_or_else(|| Member {
+            instance: instance.map(str::to_owned),
+            heard_at_ms: now_ms,
+            joined: false,
+            owned: BTreeSet::new(),
+            assigned: BTreeSet::new(),
+        });
+        member.heard_at_ms = now_ms;
+        // A broker that finds the metadata of the last join changed rebalances; what is owned is part of it.
+        let goes_on = known.is_some() && self.phase == Phase::Stable && member.owned.is_empty();
+        member.owned.clear();
+        member.joined = !goes_on;
+        self.members.insert(self.last_id, member);
+        if !goes_on {
+            self.prepare(now_ms, Some(self.last_id));
+        }
+        self.last_id
+    }
+
+    /// A member joins again, keeping what it has.
+    pub(crate) fn join_again(&mut self, id: MemberId, owned: BTreeSet<i32>, now_ms: i64) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.joined = true;
+            member.owned = owned;
+            member.heard_at_ms = now_ms;
+        }
+        self.prepare(now_ms, Some(id));
+    }
+
+    fn prepare(&mut self, now_ms: i64, by: Option<MemberId>) {
+        if self.phase == Phase::Stable {
+            self.phase = Phase::Joining { since_ms: now_ms };
+            for (id, member) in &mut self.members {
+                member.joined = by == Some(*id);
+            }
+        }
+    }
+
+    /// Puts a member out.
+    pub(crate) fn leave(&mut self, id: MemberId, now_ms: i64) {
+        if self.members.remove(&id).is_some() {
+            self.prepare(now_ms, None);
+        }
+    }
+
+    /// Gives everything out anew, to whomever.
+    pub(crate) fn shuffle(&mut self, now_ms: i64) {
+        self.shuffles = true;
+        self.prepare(now_ms, None);
+    }
+
+    pub(crate) fn heartbeat(&mut self, id: MemberId, now_ms: i64) -> Heartbeat {
+        let Some(member) = self.members.get_mut(&id) else { return Heartbeat::Unknown };
+        member.heard_at_ms = now_ms;
+        match self.phase {
+            Phase::Stable => Heartbeat::Member { generation: self.generation, assigned: member.assigned.clone() },
+            Phase::Joining { .. } if member.joined => Heartbeat::Wait,
+            Phase::Joining { .. } => Heartbeat::JoinAgain,
+        }
+    }
+
+    /// Puts out who is silent, and begins a generation once everybody has joined.
+    pub(crate) fn tick(&mut self, now_ms: i64, chance: &mut Chance) {
+        let silent: Vec<MemberId> =
+            self.members.iter().filter(|(_, m)| now_ms - m.heard_at_ms > SESSION_MS).map(|(id, _)| *id).collect();
+        for id in silent {
+            self.leave(id, now_ms);
+        }
+        let Phase::Joining { since_ms } = self.phase else { return };
+        if now_ms - since_ms > REBALANCE_MS {
+            self.members.retain(|_, member| member.joined);
+        }
+        if self.members.values().all(|member| member.joined) {
+            self.begin(chance);
+        }
+    }
+
+    fn begin(&mut self, chance: &mut Chance) {
+        self.generation += 1;
+        self.phase = Phase::Stable;
+        let ids: Vec<MemberId> = self.members.keys().copied().collect();
+        let owners = self.wanted(&ids, chance);
+        let owned = |id: &MemberId, partition: i32, members: &BTreeMap<MemberId, Member>| {
+            members.get(id).is_some_and(|member| member.owned.contains(&partition))
+        };
+        for member in self.members.values_mut() {
+            member.assigned.clear();
+        }
+        for (partition, owner) in owners {
+            // What another one still has is given out when that one has let go of it.
+            let taken = ids.iter().any(|id| *id != owner && owned(id, partition, &self.members));
+            if !taken && let Some(member) = self.members.get_mut(&owner) {
+                member.assigned.insert(partition);
+            }
+        }
+    }
+
+    /// Who is to have which partition: whoever has it, unless that is unfair or everything is given out anew.
+    fn wanted(&mut self, ids: &[MemberId], chance: &mut Chance) -> BTreeMap<i32, MemberId> {
+        let mut owners = BTreeMap::new();
+        if ids.is_empty() {
+            return owners;
+        }
+        let most = usize::try_from(self.partitions).unwrap_or(1).div_ceil(ids.len());
+        let mut counts: BTreeMap<MemberId, usize> = BTreeMap::new();
+        let shuffles = std::mem::take(&mut self.shuffles);
+        for partition in 0..self.partitions {
+            let has = ids.iter().copied().find(|id| self.members[id].owned.contains(&partition));
+            let owner = match has {
+                Some(owner) if !shuffles && counts.get(&owner).copied().unwrap_or(0) < most => owner,
+                _ if shuffles => *chance.pick(ids),
+                _ => ids.iter().copied().min_by_key(|id| counts.get(id).copied().unwrap_or(0)).unwrap_or(ids[0]),
+            };
+            *counts.entry(owner).or_default() += 1;
+            owners.insert(partition, owner);
+        }
+        owners
+    }
+
+    /// True if nobody waits for anybody and every partition has an owner.
+    pub(crate) fn is_settled(&self) -> bool {
+        let assigned: usize = self.members.values().map(|member| member.assigned.len()).sum();
+        self.phase == Phase::Stable
+            && i32::try_from(assigned).unwrap_or(-1) == self.partitions
+            && self.pending.is_empty()
+    }
+
+    /// Who may commit.
+    ///
+    /// # Errors
+    /// The member is none of the present generation.
+    pub(crate) fn admit(&self, membership: Membership) -> Result<(), Refused> {
+        if !self.members.contains_key(&membership.member) {
+            Err(Refused::UnknownMember)
+        } else if membership.generation != self.generation {
+            Err(Refused::OldGeneration)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes offsets that count once the transaction is committed.
+    pub(crate) fn pend(&mut self, tx: TxNo, offsets: &BTreeMap<Place, i64>) {
+        self.pending.entry(tx).or_default().extend(offsets.iter().map(|(place, next)| (*place, *next)));
+    }
+
+    /// The transaction's marker has come.
+    pub(crate) fn mark(&mut self, tx: TxNo, commits: bool) {
+        if let Some(offsets) = self.pending.remove(&tx)
+            && commits
+        {
+            self.committed.extend(offsets);
+        }
+    }
+
+    /// Takes offsets at once, in no transaction and from whomever: what a careless consumer does.
+    pub(crate) fn commit(&mut self, offsets: &BTreeMap<Place, i64>) {
+        self.committed.extend(offsets.iter().map(|(place, next)| (*place, *next)));
+    }
+
+    /// The committed offset of a place; `Err` if a transaction that is not ended may change it.
+    pub(crate) fn stable_offset(&self, place: Place) -> Result<Option<i64>, ()> {
+        if self.pending.values().any(|offsets| offsets.contains_key(&place)) {
+            return Err(());
+        }
+        Ok(self.committed.get(&place).copied())
+    }
+
+    /// The committed offset, whatever is pending.
+    pub(crate) fn offset(&self, place: Place) -> Option<i64> {
+        self.committed.get(&place).copied()
+    }
+
+    /// Forgets what was committed, as after a long time without a commit.
+    pub(crate) fn forget_offsets(&mut self) {
+        self.committed.clear();
+    }
+}

@@ -1,0 +1,507 @@
+//! One life of a worker: from fresh clients to the first error whose outcome is not known, one step at a time.
+//!
+//! The steps and their order are those of `runtime::worker`: gather, timers, transaction, and between two batches what the group
+//! changed, recoveries, reports of effects, effects, held partitions, checkpoints.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    rc::Rc,
+};
+
+use runtime::{
+    Decider, TimestampMs,
+    core::{Machine, Outcome},
+};
+
+use super::{
+    Kit, Violation, World,
+    attempt::{Attempt, Report},
+    client::{Change, Client},
+    recovering::Recovering,
+    store::Store,
+    transaction::{Transaction, Went},
+};
+use crate::{
+    cluster::{Fetched, Membership, Place, Session, Stored},
+    mutant::Mutant,
+};
+
+const BATCH_INPUTS: usize = 1_000;
+/// No worker has more effects under way.
+pub(crate) const IN_FLIGHT_AT_MOST: usize = 256;
+const POSITIONS_EVERY_MS: i64 = 200;
+const ENDS_EVERY_MS: i64 = 20;
+const HOLD_FIRST_MS: i64 = 500;
+const HOLD_LONGEST_MS: i64 = 30_000;
+
+/// How a life ends that did not die.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LifeEnd(pub(crate) String);
+
+/// What one step came to.
+pub(crate) enum Step {
+    /// Nothing was there to do.
+    Idle,
+    /// Something was done.
+    Worked,
+    /// The life is over.
+    Ended(LifeEnd),
+    /// It was asked to stop, and has.
+    Stopped,
+}
+
+struct Hold {
+    until_ms: i64,
+    pause_ms: i64,
+}
+
+/// One life.
+pub(crate) struct Life<D: Decider> {
+    pub(crate) number: u64,
+    pub(crate) machine: Machine<D>,
+    pub(crate) client: Client,
+    session: Session,
+    fence: Option<Membership>,
+    flow: BTreeSet<i32>,
+    fetched: BTreeMap<(usize, i32), i64>,
+    recovering: Vec<Recovering<D>>,
+    holds: BTreeMap<i32, Hold>,
+    to_hold: BTreeSet<i32>,
+    transaction: Option<Transaction>,
+    pub(crate) reports: VecDeque<Report>,
+    pub(crate) begun: Vec<Attempt<D>>,
+    pub(crate) is_stopping: bool,
+    batch_since_ms: i64,
+    ends_asked_ms: i64,
+    saved_ms: i64,
+    is_between: bool,
+}
+
+impl<D: Decider> Life<D> {
+    pub(crate) fn begin(kit: &Kit<D>, world: &World, number: u64, session: Session) -> Self {
+        Self {
+            number,
+            machine: Machine::new(kit.decider.clone(), kit.fresh_contract(world)),
+            client: Client::default(),
+            session,
+            fence: None,
+            flow: BTreeSet::new(),
+            fetched: BTreeMap::new(),
+            recovering: Vec::new(),
+            holds: BTreeMap::new(),
+            to_hold: BTreeSet::new(),
+            transaction: None,
+            reports: VecDeque::new(),
+            begun: Vec::new(),
+            is_stopping: false,
+            batch_since_ms: 0,
+            ends_asked_ms: 0,
+            saved_ms: world.now_ms,
+            is_between: false,
+        }
+    }
+
+    /// True while a transaction may be committed although nobody was told.
+    pub(crate) fn is_ending_transaction(&self) -> bool {
+        self.transaction.as_ref().is_some_and(Transaction::is_ending)
+    }
+
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    pub(crate) fn step(
+        &mut self,
+        kit: &Kit<D>,
+        store: &mut Store,
+        world: &mut World,
+        (whom, now_ms): (&str, TimestampMs),
+    ) -> Result<Step, Violation> {
+        if self.transaction.is_some() {
+            return Ok(self.go_on_committing(world, whom, now_ms));
+        }
+        if !self.is_between {
+            if self.machine.batch().is_empty() {
+                self.fence = self.client.membership();
+            }
+            let taken = self.gather(kit, world, whom, now_ms);
+            self.timers(kit, world, now_ms);
+            self.is_between = true;
+            let must = self.client.has_change() || self.is_stopping;
+            if let Some(ended) = self.begin_commit(kit, world, must, now_ms) {
+                return Ok(ended);
+            }
+            if taken {
+                return Ok(Step::Worked);
+            }
+        }
+        self.is_between = false;
+        if self.is_stopping && self.machine.batch().is_empty() {
+            self.save(store, world);
+            store.flush();
+            return Ok(Step::Stopped);
+        }
+        let worked = self.between(kit, store, world, now_ms)?;
+        Ok(if worked { Step::Worked } else { Step::Idle })
+    }
+
+    /// Takes some of what is there, from any partition that flows.
+    fn gather(&mut self, kit: &Kit<D>, world: &mut World, whom: &str, now_ms: i64) -> bool {
+        let flowing: Vec<i32> = self.flow.iter().copied().collect();
+        if flowing.is_empty() {
+            return false;
+        }
+        let (mut taken, most) = (false, 1 + world.chance.below(8));
+        let places = flowing.len() * kit.inputs.len();
+        let first = world.chance.index(places);
+        let mut left = most;
+        for at in (first..places).chain(0..first) {
+            let (input, partition) = (at / flowing.len(), flowing[at % flowing.len()]);
+            while left > 0 && self.flow.contains(&partition) && self.machine.batch().inputs() < BATCH_INPUTS {
+                if !self.take_next(kit, world, (input, partition), whom, now_ms) {
+                    break;
+                }
+                taken = true;
+                left -= 1;
+            }
+        }
+        taken
+    }
+
+    fn take_next(
+        &mut self,
+        kit: &Kit<D>,
+        world: &mut World,
+        (input, partition): (usize, i32),
+        whom: &str,
+        now_ms: i64,
+    ) -> bool {
+        let place = Place { topic: kit.inputs[input], partition };
+        let from = self.fetched.get(&(input, partition)).copied().unwrap_or(0);
+        let log = &world.cluster.log;
+        let fetched =
+            if world.is(Mutant::ReadUncommitted) { log.read_uncommitted(place, from) } else { log.read(place, from) };
+        match fetched {
+            Fetched::End(position) => {
+                self.fetched.insert((input, partition), position);
+                false
+            }
+            Fetched::Record { offset, stored } => {
+                self.fetched.insert((input, partition), offset + 1);
+                if self.machine.batch().is_empty() {
+                    self.batch_since_ms = now_ms;
+                }
+                self.take(world, (input, place), (offset, &stored), whom, now_ms);
+                true
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        world: &mut World,
+        (input, place): (usize, Place),
+        (offset, stored): (i64, &Rc<Stored>),
+        whom: &str,
+        now_ms: i64,
+    ) {
+        let partition = place.partition;
+        if self.to_hold.contains(&partition) {
+            return;
+        }
+        if stored.value.as_deref().is_some_and(|value| self.machine.contract().is_unheard(value)) {
+            self.machine.pass_over(input, partition, offset);
+            return;
+        }
+        let topic = world.cluster.log.name(place.topic).clone();
+        let disguised;
+        let shown = if world.is(Mutant::NoDedupe) {
+            disguised = without_id(stored);
+            &disguised
+        } else {
+            &**stored
+        };
+        let machine = &mut self.machine;
+        let outcome = shown.with_record(&topic, partition, offset, |record| machine.hear(input, record, now_ms));
+        world.trace.tell(stored.header("ce_correlationid"), || {
+            let name = stored.header("ce_type").and_then(|name| name.rsplit('.').next()).unwrap_or("?");
+            format!("{whom} hears {topic}/{partition}/{offset} {name}: {outcome:?}")
+        });
+        match outcome {
+            Outcome::Done | Outcome::Ignored => {}
+            Outcome::Unready(_) if world.is(Mutant::TransientIsPoison) => {
+                self.machine.let_on(partition);
+                self.machine.pass_over(input, partition, offset);
+            }
+            Outcome::Unready(_) => {
+                world.trace.sometimes("a partition is held for a schema");
+                self.to_hold.insert(partition);
+            }
+            Outcome::Failed(_) => {
+                world.trace.sometimes("a partition is held for a decider that fails");
+                self.to_hold.insert(partition);
+            }
+        }
+    }
+
+    fn timers(&mut self, kit: &Kit<D>, world: &mut World, now_ms: i64) {
+        let due = self.machine.wants_ends(now_ms);
+        if !due.is_empty() && now_ms - self.ends_asked_ms >= ENDS_EVERY_MS {
+            self.ends_asked_ms = now_ms;
+            for partition in due {
+                let end = |topic: &usize| world.cluster.log.stable_end(Place { topic: *topic, partition });
+                let ends = if world.is(Mutant::TimersOvertake) {
+                    vec![0; kit.inputs.len()]
+                } else {
+                    kit.inputs.iter().map(end).collect()
+                };
+                self.machine.ends_known(partition, now_ms, ends);
+            }
+        }
+        for partition in self.machine.waits_for_positions() {
+            let reached: Vec<i64> = (0..kit.inputs.len())
+                .map(|input| self.fetched.get(&(input, partition)).copied().unwrap_or(0))
+                .collect();
+            let before = self.machine.batch().outputs().len();
+            self.machine.reached(partition, &reached, now_ms);
+            let fired = self.machine.batch().outputs().len() > before;
+            world.trace.sometimes(if fired { "a timer fires" } else { "a timer waits for input that was there first" });
+        }
+    }
+
+    fn begin_commit(&mut self, kit: &Kit<D>, world: &mut World, at_once: bool, now_ms: i64) -> Option<Step> {
+        let batch = self.machine.batch();
+        let may_wait = batch.outputs().is_empty()
+            && batch.inputs() < BATCH_INPUTS
+            && now_ms - self.batch_since_ms < POSITIONS_EVERY_MS;
+        let outlives_changes = world.is(Mutant::LateMetadata) && !self.is_stopping && world.chance.permille(700);
+        if batch.is_empty() || (may_wait && !at_once) || outlives_changes {
+            return None;
+        }
+        let fence = if world.is(Mutant::LateMetadata) { self.client.membership() } else { self.fence };
+        let Some(fence) = fence else { return Some(Step::Ended(LifeEnd("the consumer has no group".to_owned()))) };
+        let transaction = Transaction::of(kit, batch, &self.session, fence, world);
+        if world.is(Mutant::EffectsBeforeCommit) {
+            self.machine.committed(&BTreeMap::new(), now_ms);
+            self.perform(world, now_ms);
+        }
+        self.transaction = Some(transaction);
+        Some(Step::Worked)
+    }
+
+    fn go_on_committing(&mut self, world: &mut World, whom: &str, now_ms: i64) -> Step {
+        let Some(transaction) = &mut self.transaction else { return Step::Idle };
+        if world.now_ms - transaction.begun_ms > crate::cluster::TRANSACTION_MS {
+            return Step::Ended(LifeEnd("a transaction took too long".to_owned()));
+        }
+        match transaction.step(world, whom) {
+            Went::On => Step::Worked,
+            Went::Again => Step::Idle,
+            Went::Failed(reason) => Step::Ended(LifeEnd(reason)),
+            Went::Committed => {
+                let own_ends = std::mem::take(&mut transaction.own_ends);
+                self.transaction = None;
+                self.machine.committed(&own_ends, now_ms);
+                Step::Worked
+            }
+        }
+    }
+
+    /// What belongs between two batches.
+    fn between(&mut self, kit: &Kit<D>, store: &mut Store, world: &mut World, now_ms: i64) -> Result<bool, Violation> {
+        self.hold_failed(now_ms);
+        let mut worked = self.changes(kit, store, world);
+        worked |= self.recovered(kit, store, world, now_ms)?;
+        worked |= self.hear_reports(world, now_ms);
+        if self.machine.batch().is_empty() {
+            worked |= self.perform(world, now_ms);
+            if now_ms - self.saved_ms >= 300 && world.chance.permille(200) {
+                self.save(store, world);
+                if world.chance.permille(500) {
+                    store.flush();
+                }
+            }
+        }
+        self.let_on(now_ms);
+        Ok(worked)
+    }
+
+    fn hold_failed(&mut self, now_ms: i64) {
+        for partition in std::mem::take(&mut self.to_hold) {
+            self.flow.remove(&partition);
+            let pause_ms =
+                self.holds.get(&partition).map_or(HOLD_FIRST_MS, |hold| (hold.pause_ms * 2).min(HOLD_LONGEST_MS));
+            self.holds.insert(partition, Hold { until_ms: now_ms + pause_ms, pause_ms });
+        }
+    }
+
+    fn let_on(&mut self, now_ms: i64) {
+        let rested = |(_, hold): &(&i32, &Hold)| now_ms >= hold.until_ms;
+        let due: Vec<i32> = self.holds.iter().filter(rested).map(|(partition, _)| *partition).collect();
+        for partition in due {
+            if self.flow.contains(&partition) {
+                let well = self.holds.get(&partition).is_some_and(|hold| now_ms >= hold.until_ms + 1_000);
+                let taken = |((_, of), _): ((usize, i32), i64)| of == partition;
+                if well && !self.machine.batch().positions().any(taken) {
+                    self.holds.remove(&partition);
+                }
+            } else if self.machine.task(partition).is_some() {
+                self.machine.let_on(partition);
+                self.open(partition);
+            }
+        }
+    }
+
+    fn open(&mut self, partition: i32) {
+        if let Some(task) = self.machine.task(partition)
+            && self.flow.insert(partition)
+        {
+            for (input, position) in task.positions().iter().enumerate() {
+                self.fetched.insert((input, partition), *position);
+            }
+        }
+    }
+
+    fn changes(&mut self, kit: &Kit<D>, store: &mut Store, world: &mut World) -> bool {
+        let mut worked = false;
+        while let Some(change) = self.client.next_change() {
+            worked = true;
+            match change {
+                Change::Assigned(partitions) => {
+                    if !partitions.is_empty() {
+                        self.recovering.push(Recovering::start(kit, world, partitions));
+                    }
+                }
+                Change::Revoked(partitions) => {
+                    if !self.machine.batch().is_empty() {
+                        world.trace.sometimes("partitions are revoked while positions wait to be committed");
+                    }
+                    self.release(&partitions, store, world);
+                    self.client.acknowledge_revocation();
+                }
+            }
+        }
+        worked
+    }
+
+    fn release(&mut self, partitions: &BTreeSet<i32>, store: &mut Store, world: &World) {
+        self.save(store, world);
+        for partition in partitions {
+            self.flow.remove(partition);
+            self.machine.release(*partition);
+            self.holds.remove(partition);
+            for recovering in &mut self.recovering {
+                recovering.give_up(*partition);
+            }
+        }
+        self.recovering.retain(|recovering| !recovering.is_done());
+    }
+
+    fn recovered(
+        &mut self,
+        kit: &Kit<D>,
+        store: &mut Store,
+        world: &mut World,
+        now_ms: i64,
+    ) -> Result<bool, Violation> {
+        let mut worked = false;
+        for at in 0..self.recovering.len() {
+            let member = self.client.membership();
+            let is_owner = member.is_some_and(|member| world.cluster.admits(kit.group, member));
+            let (tasks, stepped) = self.recovering[at].step(kit, store, world, (now_ms, is_owner))?;
+            worked |= stepped;
+            for task in tasks {
+                let partition = task.partition();
+                self.machine.adopt(task);
+                self.open(partition);
+            }
+        }
+        self.recovering.retain(|recovering| !recovering.is_done());
+        Ok(worked)
+    }
+
+    fn hear_reports(&mut self, world: &mut World, now_ms: i64) -> bool {
+        let mut worked = false;
+        while let Some(report) = self.reports.pop_front() {
+            worked = true;
+            if report.answered {
+                self.machine.effect_answered(report.partition, &report.key, now_ms);
+            } else {
+                let jitter = world.chance.draw();
+                self.machine.effect_unanswered(report.partition, &report.key, None, now_ms, jitter);
+            }
+        }
+        worked
+    }
+
+    fn perform(&mut self, world: &mut World, now_ms: i64) -> bool {
+        let due = self.machine.due_effects(IN_FLIGHT_AT_MOST, now_ms);
+        let worked = !due.is_empty();
+        for (partition, due) in due {
+            self.begun.push(Attempt::begin(self.number, partition, due, world));
+        }
+        worked
+    }
+
+    fn save(&mut self, store: &mut Store, world: &World) {
+        self.saved_ms = world.now_ms;
+        for mut saved in self.machine.save() {
+            if world.is(Mutant::TornCheckpoint) {
+                saved.entities.truncate(saved.entities.len() / 2);
+            }
+            store.save(saved);
+        }
+    }
+
+    /// What keeps this life from being quiet, if anything.
+    pub(crate) fn unrest(&self, kit: &Kit<D>, world: &World) -> Option<String> {
+        if self.transaction.is_some() || !self.machine.batch().is_empty() {
+            return Some("a batch is open".to_owned());
+        }
+        let is_member = self.client.membership().is_some_and(|member| world.cluster.admits(kit.group, member));
+        if !self.recovering.is_empty() || !self.client.is_settled() || !is_member {
+            return Some("it joins or recovers".to_owned());
+        }
+        if let Some((partition, stage)) = self.machine.held().next() {
+            return Some(format!("partition {partition} is held: {}", stage.reason));
+        }
+        if self.flow != *self.client.owned() {
+            return Some(format!("{:?} flow of {:?}", self.flow, self.client.owned()));
+        }
+        if self.machine.pending_effects() > 0 {
+            return Some(format!("{} effects are due", self.machine.pending_effects()));
+        }
+        let next_due = self.machine.next_due();
+        if next_due.is_some_and(|due| due < i64::MAX) {
+            return Some("a timer is due".to_owned());
+        }
+        for partition in &self.flow {
+            for (input, topic) in kit.inputs.iter().enumerate() {
+                let place = Place { topic: *topic, partition: *partition };
+                let position = self.fetched.get(&(input, *partition)).copied().unwrap_or(0);
+                if position < world.cluster.log.high_watermark(place) {
+                    return Some(format!("{} is unread from {position} on", world.cluster.log.name(*topic)));
+                }
+            }
+        }
+        None
+    }
+
+    /// The next moment at which something is due.
+    pub(crate) fn next_due(&self) -> Option<i64> {
+        let holds = self.holds.iter().filter(|(p, _)| !self.flow.contains(p)).map(|(_, hold)| hold.until_ms);
+        let batch = (!self.machine.batch().is_empty()).then_some(self.batch_since_ms + POSITIONS_EVERY_MS);
+        self.machine.next_due().into_iter().chain(holds).chain(batch).min()
+    }
+}
+
+/// The same record under another id, so that nothing is recognised as handled.
+fn without_id(stored: &Stored) -> Stored {
+    let mut shown = stored.clone();
+    for (name, value) in &mut shown.headers {
+        if name == "ce_id" {
+            *value = None;
+        }
+    }
+    shown
+}

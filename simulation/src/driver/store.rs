@@ -1,0 +1,81 @@
+//! The checkpoints of one instance, as a disk keeps them: what was saved lately may be lost with the process, and what is found at
+//! a start may be nothing, old or damaged.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use runtime::core::SavedTask;
+
+use crate::chance::Chance;
+
+/// A checkpoint of one partition.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kept {
+    pub(crate) position: i64,
+    pub(crate) positions: Vec<(Arc<str>, i64)>,
+    pub(crate) entities: BTreeMap<Arc<str>, Vec<u8>>,
+}
+
+type Checkpoints = BTreeMap<i32, Kept>;
+
+/// The store of one instance.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    now: Checkpoints,
+    on_disk: Checkpoints,
+    old: Checkpoints,
+}
+
+impl Store {
+    /// The checkpoint of a partition, unless it is ahead of the log.
+    pub(crate) fn load(&mut self, partition: i32, log_end: i64) -> Option<Kept> {
+        if self.now.get(&partition)?.position > log_end {
+            self.now.remove(&partition);
+        }
+        self.now.get(&partition).cloned()
+    }
+
+    pub(crate) fn save(&mut self, saved: SavedTask) {
+        let kept = self.now.entry(saved.partition).or_default();
+        if saved.next < kept.position {
+            return;
+        }
+        kept.position = saved.next;
+        kept.positions = saved.positions;
+        kept.entities.extend(saved.entities);
+    }
+
+    pub(crate) fn forget(&mut self, partition: i32) {
+        self.now.remove(&partition);
+    }
+
+    /// Everything saved so far survives the process from here on.
+    pub(crate) fn flush(&mut self) {
+        self.old = std::mem::replace(&mut self.on_disk, self.now.clone());
+    }
+
+    /// The process is gone, and with it what was not flushed.
+    pub(crate) fn crash(&mut self) {
+        self.now = self.on_disk.clone();
+    }
+
+    /// Nothing is left.
+    pub(crate) fn lose(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Somebody has put an older copy back.
+    pub(crate) fn age(&mut self) {
+        self.now = self.old.clone();
+        self.on_disk = self.old.clone();
+    }
+
+    /// Some bytes are gone, or a position is nonsense. Answers whether there was anything to damage.
+    pub(crate) fn damage(&mut self, chance: &mut Chance) -> bool {
+        let Some(kept) = self.now.values_mut().next() else { return false };
+        match kept.entities.values_mut().next() {
+            Some(bytes) if chance.permille(700) => bytes.truncate(bytes.len() / 2),
+            _ => kept.position += 1_000,
+        }
+        true
+    }
+}

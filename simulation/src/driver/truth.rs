@@ -1,0 +1,119 @@
+//! What is true of a service: the fold of what was decided on its own log, made by `evolve` alone. The core is held against it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use runtime::{Decider, Effect as _, Message as _, codec::Readers, core::partition_of};
+
+use super::Violation;
+use crate::cluster::{Fetched, Log, Place, Stored};
+
+/// The true states of one service.
+pub(crate) struct Truth<D: Decider> {
+    decider: D,
+    readers: Readers,
+    events: usize,
+    partitions: i32,
+    next: BTreeMap<i32, i64>,
+    states: BTreeMap<String, (u64, D::State)>,
+    /// The keys of all effects that were ever due.
+    due: BTreeSet<String>,
+}
+
+impl<D: Decider> Truth<D> {
+    pub(crate) fn new(decider: D, readers: Readers, events: usize, partitions: i32) -> Self {
+        let (next, states, due) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { decider, readers, events, partitions, next, states, due }
+    }
+
+    /// Folds what was decided meanwhile.
+    pub(crate) fn catch_up(&mut self, log: &Log) -> Result<(), Violation> {
+        self.catch_up_by(log, Log::read_decided)
+    }
+
+    fn catch_up_by(&mut self, log: &Log, read: impl Fn(&Log, Place, i64) -> Fetched) -> Result<(), Violation> {
+        for partition in 0..self.partitions {
+            let place = Place { topic: self.events, partition };
+            let mut next = self.next.get(&partition).copied().unwrap_or(0);
+            while let Fetched::Record { offset, stored } = read(log, place, next) {
+                self.fold(&stored).map_err(|what| {
+                    Violation::new(
+                        "the own log can be read",
+                        format!("{}/{partition}/{offset}: {what}", log.name(place.topic)),
+                    )
+                })?;
+                next = offset + 1;
+            }
+            self.next.insert(partition, next);
+        }
+        Ok(())
+    }
+
+    fn fold(&mut self, stored: &Stored) -> Result<(), String> {
+        let decoded = self.readers.decode(stored.value.as_deref(), None).map_err(|e| e.to_string())?;
+        let event = D::Event::read(decoded.schema.name(), &decoded.record()).map_err(|e| e.to_string())?;
+        let event = event.ok_or_else(|| format!("{} says no {}", D::NAME, decoded.schema.full_name))?;
+        let key =
+            stored.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).ok_or("an event without a key")?;
+        let sequence: u64 = stored.header("ce_sequence").and_then(|text| text.parse().ok()).ok_or("no sequence")?;
+        let known = self.states.entry(key.to_owned()).or_default();
+        if sequence <= known.0 {
+            return Err(format!("event {sequence} of {key} where {} was due", known.0 + 1));
+        }
+        let state = self.decider.evolve(std::mem::take(&mut known.1), &event);
+        for effect in self.decider.pending(&state) {
+            self.due.insert(effect.key());
+        }
+        *known = (sequence, state);
+        Ok(())
+    }
+
+    /// True if an effect was due by something that was decided.
+    pub(crate) fn was_due(&mut self, log: &Log, key: &str) -> Result<bool, Violation> {
+        self.catch_up(log)?;
+        if self.due.contains(key) {
+            return Ok(true);
+        }
+        let mut ahead = Self::new(self.decider.clone(), self.readers.clone(), self.events, self.partitions);
+        ahead.next.clone_from(&self.next);
+        ahead.states.clone_from(&self.states);
+        ahead.catch_up_by(log, Log::read_ahead)?;
+        Ok(ahead.due.contains(key))
+    }
+
+    /// Holds the states of one partition against the true ones.
+    pub(crate) fn compare(
+        &self,
+        partition: i32,
+        states: &BTreeMap<&str, (u64, &D::State)>,
+        whose: &str,
+    ) -> Result<(), Violation> {
+        let differs = |key: &str, what: String| {
+            Err(Violation::new(
+                "a state is the fold of its own log",
+                format!("{whose}, partition {partition}, {key}: {what}"),
+            ))
+        };
+        let mut seen = 0;
+        for (key, (sequence, state)) in &self.states {
+            if partition_of(key.as_bytes(), self.partitions) != partition {
+                continue;
+            }
+            seen += 1;
+            match states.get(key.as_str()) {
+                None => return differs(key, format!("it is unknown where event {sequence} was said")),
+                Some((known, _)) if known != sequence => {
+                    return differs(key, format!("it stands at event {known} where {sequence} was said"));
+                }
+                Some((_, known)) if *known != state => {
+                    return differs(key, format!("it is {known:?}, the log says {state:?}"));
+                }
+                Some(_) => {}
+            }
+        }
+        if seen == states.len() {
+            Ok(())
+        } else {
+            differs("other keys", "they are known, and nothing was said about them".to_owned())
+        }
+    }
+}

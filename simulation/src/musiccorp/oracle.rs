@@ -1,0 +1,371 @@
+//! What must hold of MusicCorp: the audit of its facts, the books of its outside world, the projector's view, the tally.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
+};
+
+use dacapo::audit::{Auditor, Balance, Rule, Seen};
+use projector::{AvroBodies, Declaration, View, query::Filter, record::Record as ProjectedRecord};
+use runtime::{codec::Vocabulary, envelope::Position};
+use serde::Deserialize;
+
+use super::{
+    FloorAndCourier, Gateway, Mail, SYSTEM,
+    tally::{self, HOUSE},
+};
+use crate::{
+    cluster::{Place, Stored},
+    driver::Violation,
+    faults::Fault,
+    history::Finale,
+    trace::Trace,
+};
+
+/// The saga that orders are.
+const ORDERS: &str = "order-fulfilment";
+/// How far a clock may be off.
+const SKEW_MS: i64 = 1_600;
+
+/// How an order ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    Completed,
+    Cancelled(CancelReason),
+    Rejected,
+}
+
+impl End {
+    fn seen(self) -> &'static str {
+        match self {
+            Self::Open => "an order is open in the middle",
+            Self::Completed => "an order is completed",
+            Self::Rejected => "an order is rejected",
+            Self::Cancelled(CancelReason::OutOfStock) => "an order is cancelled for lack of stock",
+            Self::Cancelled(CancelReason::PaymentDeclined) => "an order is cancelled for lack of money",
+            Self::Cancelled(CancelReason::LostAtPackaging) => "an order is lost at packaging",
+            Self::Cancelled(CancelReason::PaymentAbandoned) => "an order is cancelled because the gateway was silent",
+            Self::Cancelled(CancelReason::CustomerRequest) => "an order is cancelled because the customer asked",
+            Self::Cancelled(CancelReason::GivenUp) => "an order is given up",
+            Self::Cancelled(CancelReason::Other) => "an order is cancelled for another reason",
+        }
+    }
+}
+
+/// Why an order was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum CancelReason {
+    OutOfStock,
+    PaymentDeclined,
+    PaymentAbandoned,
+    LostAtPackaging,
+    CustomerRequest,
+    GivenUp,
+    #[serde(other)]
+    Other,
+}
+
+macro_rules! facts {
+    ($( $Name:ident { $( $field:ident: $Type:ty ),* } )*) => { $(
+        #[derive(Debug, Clone, PartialEq, Deserialize)]
+        struct $Name { $( $field: $Type, )* }
+    )* };
+}
+
+facts! {
+    Money { amount_minor: i64 }
+    OrderPlaced { order_id: String }
+    OrderRejected { order_id: String }
+    OrderCompleted { order_id: String, customer_id: String, total: Money }
+    OrderCancelled { order_id: String, reason: CancelReason }
+    CustomerNotified { notification_id: String }
+    AlbumPriceChanged { sku: String }
+}
+
+runtime::hears! {
+    /// What orders came to.
+    enum Fact {
+        events of "order-processor" { OrderPlaced, OrderRejected, OrderCompleted, OrderCancelled }
+        events of "notifications" { CustomerNotified }
+        events of "catalogue" { AlbumPriceChanged }
+    }
+}
+
+/// What was read of the facts.
+#[derive(Default)]
+struct Read {
+    ends: BTreeMap<String, End>,
+    completed: Vec<OrderCompleted>,
+    notified: BTreeSet<String>,
+    repriced: Vec<String>,
+}
+
+/// Looks after every promise.
+pub(super) fn check(
+    view: &Finale<'_>,
+    (gateway, floor, mail): (&Gateway, &FloorAndCourier, &Mail),
+    rung: &[(String, i64)],
+    trace: &mut Trace,
+) -> Result<(), Violation> {
+    no_findings(view, &audit(view))?;
+    letters(view, trace)?;
+    let read = read(view);
+    for (order_id, end) in &read.ends {
+        outside_agrees(order_id, *end, gateway, floor)?;
+        trace.sometimes(end.seen());
+    }
+    tally(view, &read, rung, trace)?;
+    if let Some(unsent) = read.notified.iter().find(|id| !mail.sent.contains_key(*id)) {
+        return Err(Violation::new("who was told was sent a mail", format!("notification {unsent} never went out")));
+    }
+    if view.is_quiet { projector_agrees(view, &read.ends) } else { Ok(()) }
+}
+
+fn is_of_musiccorp(topic: &str) -> bool {
+    topic.ends_with(".events") && !topic.ends_with("tally.events")
+}
+
+fn audit(view: &Finale<'_>) -> Balance {
+    let mut auditor = Auditor::new(SYSTEM);
+    view.records(is_of_musiccorp, |topic, partition, offset, stored| {
+        stored.with_record(topic, partition, offset, |record| {
+            let (envelope, key) = (record.envelope().ok(), record.key_text());
+            let decoded = view.workshop.readers().decode(record.value, None).ok();
+            auditor.hear(&Seen { topic, partition, offset, envelope: envelope.as_ref(), key, decoded });
+        });
+    });
+    auditor.balance()
+}
+
+/// In the middle an order may be open, and its money and stock with it; at the end nothing may.
+fn no_findings(view: &Finale<'_>, balance: &Balance) -> Result<(), Violation> {
+    let counts = |rule: &Rule| view.is_quiet || matches!(rule, Rule::OneContent | Rule::Sequence | Rule::Readable);
+    if let Some(finding) = balance.findings.iter().find(|finding| counts(&finding.rule)) {
+        let promise = match finding.rule {
+            Rule::OneEnd => "an order comes to one end",
+            Rule::Money => "money adds up",
+            Rule::Stock => "stock adds up",
+            Rule::OneContent => "an id has one content",
+            Rule::Sequence => "sequences have no gap",
+            Rule::Readable => "every event can be read",
+        };
+        return Err(Violation::new(promise, finding.what.clone()));
+    }
+    Ok(())
+}
+
+/// What cannot be read is laid aside, and nothing else is: once, unless the group's offsets were lost behind it. Then it is met and
+/// laid aside again, because nothing on the own log tells of it; its place tells that it is the same.
+fn letters(view: &Finale<'_>, trace: &Trace) -> Result<(), Violation> {
+    let (mut count, mut places) = (0, BTreeSet::new());
+    view.records(
+        |topic| topic.starts_with("dlq."),
+        |topic, _, _, stored| {
+            let place = ["topic", "partition", "offset"].map(|part| stored.header(&format!("__dlq.errors.{part}")));
+            count += 1;
+            places.insert((topic.to_string(), place.map(|part| part.unwrap_or_default().to_owned())));
+        },
+    );
+    let distinct = places.len() as u64;
+    let is_repeated = count > distinct && !trace.seen().contains(Fault::OffsetsLost.name());
+    if distinct > view.letters_expected || (view.is_quiet && distinct < view.letters_expected) || is_repeated {
+        let what = format!("{count} dead letters, and {} records that nobody can read", view.letters_expected);
+        return Err(Violation::new("what cannot be read is laid aside once, and nothing else is", what));
+    }
+    Ok(())
+}
+
+fn read(view: &Finale<'_>) -> Read {
+    let vocabulary = Vocabulary::<Fact>::new(SYSTEM);
+    let mut read = Read::default();
+    view.records(is_of_musiccorp, |_, _, _, stored| match fact(view, &vocabulary, stored) {
+        Some(Fact::OrderPlaced(of)) => {
+            read.ends.entry(of.order_id).or_insert(End::Open);
+        }
+        Some(Fact::OrderRejected(of)) => {
+            read.ends.insert(of.order_id, End::Rejected);
+        }
+        Some(Fact::OrderCancelled(of)) => {
+            read.ends.insert(of.order_id, End::Cancelled(of.reason));
+        }
+        Some(Fact::OrderCompleted(of)) => {
+            read.ends.insert(of.order_id.clone(), End::Completed);
+            read.completed.push(of);
+        }
+        Some(Fact::CustomerNotified(of)) => {
+            read.notified.insert(of.notification_id);
+        }
+        Some(Fact::AlbumPriceChanged(of)) => read.repriced.push(of.sku),
+        None => {}
+    });
+    read
+}
+
+fn fact<M: runtime::Message>(view: &Finale<'_>, vocabulary: &Vocabulary<M>, stored: &Stored) -> Option<M> {
+    let decoded = view.workshop.readers().decode(stored.value.as_deref(), None).ok()?;
+    vocabulary.read(&decoded).ok()?
+}
+
+/// What really happened outside is what the events say.
+fn outside_agrees(order_id: &str, end: End, gateway: &Gateway, floor: &FloorAndCourier) -> Result<(), Violation> {
+    let account = gateway.account(order_id);
+    let parcels = floor.dispatched(order_id);
+    let broken = |promise, what: String| Err(Violation::new(promise, format!("order {order_id} {what}")));
+    if account.captured.len() > 1 || account.refunded.len() > account.captured.len() {
+        return broken("money is captured and refunded once", format!("has {account:?}"));
+    }
+    if parcels > 1 {
+        return broken("a parcel is sent once", format!("was sent {parcels} times"));
+    }
+    match end {
+        End::Completed if account.captured.len() != 1 || !account.refunded.is_empty() => {
+            broken("money adds up", format!("is completed, and the gateway has {account:?}"))
+        }
+        End::Completed if parcels != 1 => broken("a parcel is sent once", "is completed and was never sent".to_owned()),
+        End::Cancelled(_) | End::Rejected if parcels > 0 => {
+            broken("nothing is sent of a cancelled order", "is cancelled and was sent".to_owned())
+        }
+        End::Rejected if !account.captured.is_empty() => {
+            broken("money adds up", "was rejected, and money was captured".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Everything that was sold is added exactly once, and no account is closed before what was there first is added.
+fn tally(view: &Finale<'_>, read: &Read, rung: &[(String, i64)], trace: &mut Trace) -> Result<(), Violation> {
+    let vocabulary = Vocabulary::<tally::Event>::new(SYSTEM);
+    let mut sums: BTreeMap<String, i64> = BTreeMap::new();
+    let mut closed: BTreeMap<String, i64> = BTreeMap::new();
+    let mut overtaken = None;
+    view.records(
+        |topic| topic.ends_with("tally.events"),
+        |_, _, _, stored| match fact(view, &vocabulary, stored) {
+            Some(tally::Event::Rung(rung)) => {
+                let was_there_ms = cause_of(stored).and_then(|cause| {
+                    let topic = view.cluster.log.find(&cause.topic)?;
+                    view.cluster.log.appended_ms(Place { topic, partition: cause.partition }, cause.offset)
+                });
+                if let (Some(due_at), Some(was_there_ms)) = (closed.get(&rung.account), was_there_ms)
+                    && was_there_ms < due_at - SKEW_MS
+                {
+                    overtaken = Some(format!(
+                        "account {} was closed at {due_at} before what lay there at {was_there_ms} was added",
+                        rung.account
+                    ));
+                }
+                sums.insert(rung.account, rung.sum_minor);
+            }
+            Some(tally::Event::Closed(event)) => {
+                trace.sometimes("an account is closed by a timer");
+                closed.insert(event.account, event.due_at);
+            }
+            None => {}
+        },
+    );
+    if let Some(what) = overtaken {
+        return Err(Violation::new("a timer does not overtake what was there first", what));
+    }
+    if view.is_quiet {
+        let mut sold: BTreeMap<String, i64> = BTreeMap::new();
+        for order in &read.completed {
+            *sold.entry(order.customer_id.clone()).or_default() += order.total.amount_minor;
+            *sold.entry(HOUSE.to_owned()).or_default() += order.total.amount_minor;
+        }
+        for sku in &read.repriced {
+            *sold.entry(sku.clone()).or_default() += 1;
+        }
+        for (account, amount_minor) in rung {
+            *sold.entry(account.clone()).or_default() += amount_minor;
+        }
+        if sold != sums {
+            return Err(Violation::new("an input counts once", format!("sold {sold:?}, and counted {sums:?}")));
+        }
+    }
+    Ok(())
+}
+
+fn cause_of(stored: &Stored) -> Option<Position> {
+    stored.header("ce_causeposition")?.parse().ok()
+}
+
+fn declarations() -> &'static [Declaration] {
+    static SHIPPED: OnceLock<Vec<Declaration>> = OnceLock::new();
+    SHIPPED.get_or_init(|| Declaration::shipped().unwrap_or_default())
+}
+
+/// The projector's view says of each order what its facts say, in whatever order the topics are read.
+fn projector_agrees(view: &Finale<'_>, ends: &BTreeMap<String, End>) -> Result<(), Violation> {
+    let promise = "the board shows what is";
+    let (one, other) = (project(view, false)?, project(view, true)?);
+    for (order_id, end) in ends {
+        if one.canonical(ORDERS, order_id) != other.canonical(ORDERS, order_id) {
+            return Err(Violation::new(
+                promise,
+                format!("order {order_id} depends on the order in which topics are read"),
+            ));
+        }
+        let filter = Filter { saga: Some(ORDERS.to_owned()), key: Some(order_id.clone()), ..Filter::default() };
+        let page = one.list(&filter, None, 1).map_err(|e| Violation::new(promise, e.to_string()))?;
+        let Some(saga) = page.items.first() else {
+            return Err(Violation::new(promise, format!("order {order_id} is not there")));
+        };
+        let expected = match end {
+            End::Completed => "completed",
+            End::Cancelled(_) => "compensated",
+            End::Rejected => "rejected",
+            End::Open => "running",
+        };
+        if saga.state != expected || !saga.settled {
+            let what = format!(
+                "order {order_id} is {} and settled: {}, where it is {expected}; {}",
+                saga.state, saga.settled, saga.sentence
+            );
+            return Err(Violation::new(promise, what));
+        }
+        let wrong = |flag: &&String| ["gap", "contradiction", "truncated"].contains(&flag.as_str());
+        if let Some(flag) = saga.flags.iter().find(wrong) {
+            return Err(Violation::new(promise, format!("order {order_id} has the flag {flag}")));
+        }
+    }
+    Ok(())
+}
+
+fn project(view: &Finale<'_>, is_reversed: bool) -> Result<View, Violation> {
+    let broken = |what: String| Violation::new("the board shows what is", what);
+    let mut projected = View::new(declarations(), 1).map_err(|e| broken(e.to_string()))?;
+    let mut failed = None;
+    let mut places: Vec<Place> =
+        view.cluster.log.places().filter(|place| is_of_musiccorp(view.cluster.log.name(place.topic))).collect();
+    if is_reversed {
+        places.reverse();
+    }
+    for place in places {
+        let topic = view.cluster.log.name(place.topic);
+        for (offset, stored) in view.cluster.log.committed(place) {
+            let headers: Vec<(&str, &[u8])> =
+                stored.headers.iter().map(|(name, value)| (&**name, value.as_deref().unwrap_or_default())).collect();
+            let decoded = view.workshop.readers().decode(stored.value.as_deref(), None).ok();
+            let record = ProjectedRecord {
+                topic,
+                partition: place.partition,
+                offset,
+                at_ms: stored.timestamp_ms,
+                key: stored.key.as_deref(),
+                headers: &headers,
+                value: stored.value.as_deref(),
+                readable: decoded.is_some(),
+            };
+            if let Err(later) = projected.fold(&record, false, &AvroBodies(decoded)) {
+                failed = Some(later.to_string());
+            }
+        }
+    }
+    projected.commit(0);
+    match failed {
+        Some(what) => Err(broken(what)),
+        None => Ok(projected),
+    }
+}

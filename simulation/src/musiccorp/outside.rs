@@ -1,0 +1,309 @@
+//! MusicCorp's outside world: the payment gateway, the picking floor, the courier, the mail server. Each tells repeated requests by
+//! their key and keeps a book of what it did, against which the events are held.
+
+use std::collections::BTreeMap;
+
+use notifications::{Notifications, effects::SendMail, inbox::MailSent};
+use payment::{
+    Payment,
+    inbox::{GatewayAnswered, GatewayOutcome, GatewayRequest},
+};
+use runtime::{Answer, Decider, Due, Unanswered};
+use warehouse::{
+    Warehouse,
+    events::ItemLine,
+    inbox::{CourierAnswer, CourierOutcome, PickOutcome, PickResult},
+};
+
+use crate::{chance::Chance, driver::Outside};
+
+/// What became of an order's money at the gateway.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Captured amounts.
+    pub captured: Vec<i64>,
+    /// Refunded amounts.
+    pub refunded: Vec<i64>,
+}
+
+/// What the gateway knows of a charge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Charge {
+    Captured(String),
+    Declined,
+    Voided,
+}
+
+/// The payment gateway.
+#[derive(Debug, Default)]
+pub struct Gateway {
+    charges: BTreeMap<String, Charge>,
+    refunds: BTreeMap<String, Option<String>>,
+    accounts: BTreeMap<String, Account>,
+}
+
+/// The tokens that the gateway declines.
+pub(super) const DECLINED: &str = "tok-declined";
+
+impl Gateway {
+    /// What became of an order's money.
+    #[must_use]
+    pub fn account(&self, order_id: &str) -> Account {
+        self.accounts.get(order_id).cloned().unwrap_or_default()
+    }
+
+    fn charge(&mut self, key: &str, order_id: &str, amount: i64, token: &str) -> Charge {
+        if let Some(known) = self.charges.get(key) {
+            return known.clone();
+        }
+        let charge = if token == DECLINED {
+            Charge::Declined
+        } else {
+            self.accounts.entry(order_id.to_owned()).or_default().captured.push(amount);
+            Charge::Captured(format!("payment-{}", self.charges.len()))
+        };
+        self.charges.insert(key.to_owned(), charge.clone());
+        charge
+    }
+
+    /// Pays back, unless it is one of the requests that it refuses; the operator's next one is another.
+    fn refund(&mut self, key: &str, order_id: &str, amount: i64, chance: &mut Chance) -> Option<String> {
+        if let Some(known) = self.refunds.get(key) {
+            return known.clone();
+        }
+        let refund = (!chance.permille(200)).then(|| format!("refund-{}", self.refunds.len()));
+        if refund.is_some() {
+            self.accounts.entry(order_id.to_owned()).or_default().refunded.push(amount);
+        }
+        self.refunds.insert(key.to_owned(), refund.clone());
+        refund
+    }
+}
+
+impl Outside<Payment> for Gateway {
+    fn ask(
+        &mut self,
+        key: &str,
+        due: &Due<payment::effects::Effect>,
+        chance: &mut Chance,
+    ) -> Result<Answer<<Payment as Decider>::Command>, Unanswered> {
+        use payment::effects::Effect;
+        let order_id = due.key.as_str();
+        Ok(match &due.effect {
+            Effect::Charge { request_key, amount, payment_method } => {
+                let charge = self.charge(key, order_id, amount.amount_minor, payment_method);
+                charged(GatewayRequest::Charge, order_id, request_key, charge)
+            }
+            Effect::Void { charge_key } => {
+                let charge = self.charges.entry(charge_key.clone()).or_insert(Charge::Voided).clone();
+                charged(GatewayRequest::Void, order_id, charge_key, charge)
+            }
+            Effect::Refund { request_key, amount, .. } => {
+                let answered = answered(GatewayRequest::Refund, order_id, request_key);
+                match self.refund(key, order_id, amount.amount_minor, chance) {
+                    Some(refund) => Answer {
+                        outcome: format!("refunded {refund}"),
+                        command: GatewayAnswered {
+                            outcome: GatewayOutcome::Refunded,
+                            refund_id: Some(refund),
+                            ..answered
+                        }
+                        .into(),
+                    },
+                    None => Answer {
+                        outcome: "refused".to_owned(),
+                        command: GatewayAnswered {
+                            outcome: GatewayOutcome::Refused,
+                            reason: Some("the account is closed".to_owned()),
+                            ..answered
+                        }
+                        .into(),
+                    },
+                }
+            }
+        })
+    }
+}
+
+fn answered(request: GatewayRequest, order_id: &str, request_key: &str) -> GatewayAnswered {
+    GatewayAnswered {
+        order_id: order_id.to_owned(),
+        request_key: request_key.to_owned(),
+        request,
+        outcome: GatewayOutcome::Voided,
+        payment_id: None,
+        refund_id: None,
+        reason: None,
+    }
+}
+
+fn charged(
+    request: GatewayRequest,
+    order_id: &str,
+    request_key: &str,
+    charge: Charge,
+) -> Answer<<Payment as Decider>::Command> {
+    let answered = answered(request, order_id, request_key);
+    let (outcome, command) = match charge {
+        Charge::Captured(payment) => {
+            let outcome = format!("captured {payment}");
+            let payment_id = Some(payment);
+            (outcome, GatewayAnswered { outcome: GatewayOutcome::Captured, payment_id, ..answered })
+        }
+        Charge::Declined => {
+            let reason = Some("the card is blocked".to_owned());
+            ("declined".to_owned(), GatewayAnswered { outcome: GatewayOutcome::Declined, reason, ..answered })
+        }
+        Charge::Voided => ("voided".to_owned(), answered),
+    };
+    Answer { outcome, command: command.into() }
+}
+
+/// The picking floor and the courier.
+#[derive(Debug, Default)]
+pub struct FloorAndCourier {
+    picks: BTreeMap<String, PickResult>,
+    attempts: BTreeMap<String, Parcel>,
+    dispatches: BTreeMap<String, u32>,
+    /// Orders of which something is not on the shelf.
+    pub lost: std::collections::BTreeSet<String>,
+}
+
+impl FloorAndCourier {
+    /// How many parcels of an order are on their way.
+    #[must_use]
+    pub fn dispatched(&self, order_id: &str) -> u32 {
+        self.dispatches.get(order_id).copied().unwrap_or(0)
+    }
+
+    fn pick(&mut self, key: &str, order_id: &str, lines: &[ItemLine]) -> PickResult {
+        if let Some(known) = self.picks.get(key) {
+            return known.clone();
+        }
+        let nothing = PickResult {
+            order_id: order_id.to_owned(),
+            outcome: PickOutcome::Packaged,
+            parcel_id: None,
+            missing: Vec::new(),
+            detail: None,
+        };
+        let result = match lines.first() {
+            Some(line) if self.lost.contains(order_id) => PickResult {
+                outcome: PickOutcome::Missing,
+                missing: vec![ItemLine { sku: line.sku.clone(), quantity: 1 }],
+                detail: Some("the shelf is empty".to_owned()),
+                ..nothing
+            },
+            _ => PickResult { parcel_id: Some(format!("parcel-{}", self.picks.len())), ..nothing },
+        };
+        self.picks.insert(key.to_owned(), result.clone());
+        result
+    }
+
+    /// The courier takes the parcel, or refuses; an attempt that was withdrawn before it came takes nothing.
+    fn dispatch(&mut self, key: &str, order_id: &str, chance: &mut Chance) -> Parcel {
+        if let Some(known) = self.attempts.get(key) {
+            return known.clone();
+        }
+        let parcel = if chance.permille(250) {
+            Parcel::Refused
+        } else {
+            *self.dispatches.entry(order_id.to_owned()).or_default() += 1;
+            Parcel::Taken(format!("track-{}", self.attempts.len()))
+        };
+        self.attempts.insert(key.to_owned(), parcel.clone());
+        parcel
+    }
+}
+
+/// What became of a parcel in one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Parcel {
+    Taken(String),
+    Refused,
+    Withdrawn,
+}
+
+impl Outside<Warehouse> for FloorAndCourier {
+    fn ask(
+        &mut self,
+        key: &str,
+        due: &Due<warehouse::effects::Effect>,
+        chance: &mut Chance,
+    ) -> Result<Answer<<Warehouse as Decider>::Command>, Unanswered> {
+        use warehouse::effects::Effect;
+        Ok(match &due.effect {
+            Effect::Pick { order_id, lines } => {
+                let result = self.pick(key, order_id, lines);
+                let outcome = match &result.parcel_id {
+                    Some(parcel) => format!("packaged {parcel}"),
+                    None => "missing".to_owned(),
+                };
+                Answer { outcome, command: result.into() }
+            }
+            Effect::Dispatch { order_id, parcel_id, attempt, .. } => {
+                courier_answer(order_id, parcel_id, *attempt, self.dispatch(key, order_id, chance))
+            }
+            Effect::Withdraw { order_id, parcel_id, attempt } => {
+                let of = key.strip_prefix("withdrawal-of-").unwrap_or(key).to_owned();
+                let parcel = self.attempts.entry(of).or_insert(Parcel::Withdrawn).clone();
+                courier_answer(order_id, parcel_id, *attempt, parcel)
+            }
+        })
+    }
+}
+
+fn courier_answer(
+    order_id: &str,
+    parcel_id: &str,
+    attempt: i32,
+    parcel: Parcel,
+) -> Answer<<Warehouse as Decider>::Command> {
+    let answer = CourierAnswer {
+        order_id: order_id.to_owned(),
+        outcome: CourierOutcome::Withdrawn,
+        parcel_id: Some(parcel_id.to_owned()),
+        carrier: None,
+        tracking_number: None,
+        attempt,
+        reason: None,
+    };
+    let (outcome, command) = match parcel {
+        Parcel::Taken(number) => (
+            format!("dispatched swift {number}"),
+            CourierAnswer {
+                outcome: CourierOutcome::Dispatched,
+                carrier: Some("swift".to_owned()),
+                tracking_number: Some(number),
+                ..answer
+            },
+        ),
+        Parcel::Refused => {
+            let reason = Some("no room in the van".to_owned());
+            ("refused".to_owned(), CourierAnswer { outcome: CourierOutcome::Refused, reason, ..answer })
+        }
+        Parcel::Withdrawn => ("withdrawn".to_owned(), answer),
+    };
+    Answer { outcome, command: command.into() }
+}
+
+/// The mail server: it takes everything, and tells nobody apart, as mail servers do.
+#[derive(Debug, Default)]
+pub struct Mail {
+    /// How often each notification went out.
+    pub sent: BTreeMap<String, u32>,
+}
+
+impl Outside<Notifications> for Mail {
+    fn ask(
+        &mut self,
+        _: &str,
+        due: &Due<SendMail>,
+        _: &mut Chance,
+    ) -> Result<Answer<<Notifications as Decider>::Command>, Unanswered> {
+        let notification_id = due.effect.notification_id.clone();
+        *self.sent.entry(notification_id.clone()).or_default() += 1;
+        let message_id = due.effect.message_id();
+        Ok(Answer { outcome: "sent".to_owned(), command: MailSent { notification_id, message_id }.into() })
+    }
+}

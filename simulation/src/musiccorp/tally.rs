@@ -1,0 +1,173 @@
+//! A service that is not MusicCorp's: it adds up what was sold, and closes an account that nothing was added to for a while.
+//!
+//! It counts price changes as well, on an account per album, which come from another topic under the same key.
+//!
+//! It is here because it is *not* idempotent by its state: adding twice is wrong, so everything rests on the runtime's recognising
+//! what was handled. It hears a record that is keyed otherwise, sends commands to itself and is woken by timers besides. It is also
+//! the worked example of docs/simulation.md: a user's service is put under simulation as this one is.
+
+use std::borrow::Cow;
+
+use runtime::{Decider, Decision, Heard, NoEffect, TimerFired, TimestampMs};
+use serde::{Deserialize, Serialize};
+
+/// The account that everything is added to.
+pub(super) const HOUSE: &str = "house";
+/// How long an account stays open.
+const OPEN_FOR_MS: i64 = 2_500;
+
+runtime::says! {
+    /// What the tally says.
+    pub enum Event in "schemas" {
+        events of "tally" { Rung = 1, Closed = 1 }
+    }
+}
+
+runtime::says! {
+    /// What the tally is asked.
+    pub enum Command in "schemas" {
+        inbox of "tally" { Ring = 1 }
+    }
+}
+
+runtime::hears! {
+    /// What the tally hears.
+    pub enum Input {
+        events of "order-processor" { OrderCompleted }
+        events of "catalogue" { AlbumPriceChanged }
+        inbox of "tally" { Ring }
+        inbox of "runtime" { TimerFired }
+    }
+}
+
+/// An amount was added to an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rung {
+    /// The account.
+    pub account: String,
+    /// What was added.
+    pub amount_minor: i64,
+    /// What it stands at.
+    pub sum_minor: i64,
+    /// When it is closed unless more is added.
+    pub closes_at: i64,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// An account was closed until more is added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// The account.
+    pub account: String,
+    /// What it stood at.
+    pub sum_minor: i64,
+    /// When that was due.
+    pub due_at: i64,
+    /// When it was decided.
+    pub occurred_at: i64,
+}
+
+/// Add an amount to an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ring {
+    /// The account.
+    pub account: String,
+    /// What to add.
+    pub amount_minor: i64,
+}
+
+/// An order came to its good end.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OrderCompleted {
+    /// The customer who ordered.
+    pub customer_id: String,
+    /// What it cost.
+    pub total: Money,
+}
+
+/// An album's price changed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct AlbumPriceChanged {
+    /// The album, which has an account of its own.
+    pub sku: String,
+}
+
+/// An amount in the smallest unit of its currency.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Money {
+    /// The amount.
+    pub amount_minor: i64,
+}
+
+/// What is remembered of an account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TallyState {
+    /// What it stands at.
+    pub sum_minor: i64,
+    /// When it is closed, while it is open.
+    pub closes_at: Option<TimestampMs>,
+}
+
+/// The tally.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tally;
+
+impl Decider for Tally {
+    const NAME: &'static str = "tally";
+    type State = TallyState;
+    type Input = Input;
+    type Event = Event;
+    type Command = Command;
+    type Effect = NoEffect;
+
+    fn entity<'a>(&self, input: &'a Heard<Input>) -> Cow<'a, str> {
+        Cow::Borrowed(match &input.body {
+            Input::OrderCompleted(order) => &order.customer_id,
+            Input::AlbumPriceChanged(change) => &change.sku,
+            Input::Ring(ring) => &ring.account,
+            Input::TimerFired(_) => &input.key,
+        })
+    }
+
+    fn decide(&self, state: &TallyState, input: &Heard<Input>) -> Decision<Event, Command> {
+        let at = input.at_ms;
+        match &input.body {
+            Input::OrderCompleted(order) => {
+                let amount_minor = order.total.amount_minor;
+                let house = Ring { account: HOUSE.to_owned(), amount_minor };
+                Decision::say(rung(state, &order.customer_id, amount_minor, at)).and_send(HOUSE, house)
+            }
+            Input::AlbumPriceChanged(change) => Decision::say(rung(state, &change.sku, 1, at)),
+            Input::Ring(ring) => Decision::say(rung(state, &ring.account, ring.amount_minor, at)),
+            Input::TimerFired(fired) if state.closes_at == Some(fired.due_at) => Decision::say(Closed {
+                account: input.key.clone(),
+                sum_minor: state.sum_minor,
+                due_at: fired.due_at,
+                occurred_at: at,
+            }),
+            Input::TimerFired(_) => Decision::nothing(),
+        }
+    }
+
+    fn evolve(&self, state: TallyState, event: &Event) -> TallyState {
+        match event {
+            Event::Rung(rung) => TallyState { sum_minor: rung.sum_minor, closes_at: Some(rung.closes_at) },
+            Event::Closed(_) => TallyState { closes_at: None, ..state },
+        }
+    }
+
+    fn wake_at(&self, state: &TallyState) -> Option<TimestampMs> {
+        state.closes_at
+    }
+}
+
+fn rung(state: &TallyState, account: &str, amount_minor: i64, at: TimestampMs) -> Rung {
+    Rung {
+        account: account.to_owned(),
+        amount_minor,
+        sum_minor: state.sum_minor + amount_minor,
+        closes_at: at + OPEN_FOR_MS,
+        occurred_at: at,
+    }
+}

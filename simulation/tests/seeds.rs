@@ -1,0 +1,64 @@
+//! MusicCorp from seeds: some fresh ones, the cases that once broke, and what makes a failing seed useful.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use simulation::{
+    Mutant, Plan, Workshop,
+    musiccorp::{MusicCorp, SYSTEM},
+    play, shrink,
+};
+
+#[derive(Deserialize)]
+struct Cases {
+    case: Vec<Case>,
+}
+
+/// A history that once broke a promise.
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    seed: u64,
+    only_faults: Option<BTreeSet<u32>>,
+    only_deeds: Option<BTreeSet<usize>>,
+    steps: Option<u64>,
+}
+
+#[test]
+fn every_promise_is_kept_and_a_seed_goes_the_same_way_twice() {
+    let workshop = Workshop::new(SYSTEM);
+    for seed in 1..=40 {
+        let history = play(&MusicCorp, &workshop, &Plan::of(seed));
+        assert_eq!(history.violation, None, "seed {seed}");
+        let again = play(&MusicCorp, &Workshop::new(SYSTEM), &Plan::of(seed));
+        assert_eq!(history.trace.hash(), again.trace.hash(), "seed {seed} goes two ways");
+    }
+}
+
+#[test]
+fn what_once_broke_a_promise_does_so_no_more() {
+    let cases: Cases = toml::from_str(include_str!("../regressions.toml")).unwrap();
+    let workshop = Workshop::new(SYSTEM);
+    for case in cases.case {
+        let Case { name, seed, only_faults, only_deeds, steps } = case;
+        let plan = Plan { only_faults, only_deeds, steps, ..Plan::of(seed) };
+        assert_eq!(play(&MusicCorp, &workshop, &plan).violation, None, "{name} (seed {seed})");
+    }
+}
+
+#[test]
+fn a_failing_seed_shrinks_and_tells_its_story() {
+    let workshop = Workshop::new(SYSTEM);
+    let failing = (1..=200).find_map(|seed| {
+        let plan = Plan { mutant: Some(Mutant::CommitFirst), ..Plan::of(seed) };
+        let history = play(&MusicCorp, &workshop, &plan);
+        history.violation.is_some().then_some((plan, history))
+    });
+    let (plan, history) = failing.expect("the first two hundred seeds find this weakening out");
+    let (small, shrunk) = shrink(&MusicCorp, &workshop, &plan, 60);
+    assert!(shrunk.violation.is_some());
+    assert!(shrunk.faults.len() <= history.faults.len());
+    let told = play(&MusicCorp, &workshop, &Plan { tells: true, ..small });
+    assert_eq!(told.trace.hash(), shrunk.trace.hash(), "a story changes nothing");
+    assert!(told.trace.story().iter().any(|line| line.text.contains("appended")));
+}
