@@ -161,7 +161,12 @@ fn it_tails(place: &Place) {
     let placed = tail(place, &["--type", "OrderPlaced"]);
     assert_eq!(placed.len(), 8);
     let full_name = format!("com.{}.order_processor.OrderPlaced", place.system());
-    assert_eq!(tail(place, &["--type", &full_name]), placed);
+    // Partitions are read side by side, so only each one's own order is the same every time.
+    let in_order = |mut events: Vec<Value>| {
+        events.sort_by_key(ToString::to_string);
+        events
+    };
+    assert_eq!(in_order(tail(place, &["--type", &full_name])), in_order(placed.clone()));
     let order = placed[0]["key"].as_str().unwrap();
     let of_order = tail(place, &["--correlation", order]);
     assert!(of_order.len() > 5 && of_order.iter().all(|event| event["headers"]["ce_correlationid"] == json!(order)));
