@@ -252,8 +252,10 @@ impl Readings {
         if self.silent.take().is_some() {
             tracing::info!("the cluster answers again");
         }
+        // Those of the system alone: another one on the same cluster may call its sagas the same.
+        let ours = format!("{DEAD_LETTERS}{}.", self.config.system);
         let new: BTreeSet<String> =
-            names.into_iter().filter(|name| name.starts_with(DEAD_LETTERS) && !self.topics.contains(name)).collect();
+            names.into_iter().filter(|name| name.starts_with(&ours) && !self.topics.contains(name)).collect();
         if new.is_empty() || self.views.len() == READERS_MAX {
             return;
         }
