@@ -62,7 +62,7 @@ impl Stored {
 
 #[derive(Debug)]
 enum Entry {
-    Record { stored: Rc<Stored>, tx: Option<TxNo>, appended_ms: i64 },
+    Record { stored: Rc<Stored>, tx: Option<TxNo> },
     Marker,
 }
 
@@ -73,9 +73,22 @@ struct Partition {
     open: BTreeMap<TxNo, i64>,
     /// How transactions were decided, marked here or not.
     decided: BTreeMap<TxNo, bool>,
+    /// Every stable end there was, and since when.
+    stable: Vec<(i64, i64)>,
 }
 
 impl Partition {
+    fn stable_end(&self) -> i64 {
+        self.open.values().copied().min().unwrap_or_else(|| end_of(self))
+    }
+
+    fn note_stable(&mut self, now_ms: i64) {
+        let end = self.stable_end();
+        if self.stable.last().is_none_or(|(known, _)| *known < end) {
+            self.stable.push((end, now_ms));
+        }
+    }
+
     fn is_committed(&self, tx: Option<TxNo>) -> bool {
         tx.is_none_or(|tx| self.decided.get(&tx) == Some(&true))
     }
@@ -144,13 +157,14 @@ impl Log {
     }
 
     /// Appends a record; answers its offset.
-    pub(crate) fn append(&mut self, place: Place, stored: Rc<Stored>, tx: Option<TxNo>, appended_ms: i64) -> i64 {
+    pub(crate) fn append(&mut self, place: Place, stored: Rc<Stored>, tx: Option<TxNo>, now_ms: i64) -> i64 {
         let partition = self.partition_mut(place);
         let offset = end_of(partition);
         if let Some(tx) = tx {
             partition.open.entry(tx).or_insert(offset);
         }
-        partition.entries.push(Entry::Record { stored, tx, appended_ms });
+        partition.entries.push(Entry::Record { stored, tx });
+        partition.note_stable(now_ms);
         offset
     }
 
@@ -160,10 +174,11 @@ impl Log {
     }
 
     /// Writes a transaction's marker.
-    pub(crate) fn mark(&mut self, place: Place, tx: TxNo) {
+    pub(crate) fn mark(&mut self, place: Place, tx: TxNo, now_ms: i64) {
         let partition = self.partition_mut(place);
         partition.entries.push(Entry::Marker);
         partition.open.remove(&tx);
+        partition.note_stable(now_ms);
     }
 
     /// The end, whatever lies there: what a client that sees uncommitted records is told.
@@ -175,8 +190,7 @@ impl Log {
     /// The last stable offset: how far a reader of committed records gets.
     #[must_use]
     pub fn stable_end(&self, place: Place) -> i64 {
-        let partition = self.partition(place);
-        partition.open.values().copied().min().unwrap_or_else(|| end_of(partition))
+        self.partition(place).stable_end()
     }
 
     /// The next committed record from `from` on, or the end.
@@ -211,7 +225,7 @@ impl Log {
     fn read_to(&self, place: Place, from: i64, end: i64, is_visible: impl Fn(Option<TxNo>) -> bool) -> Fetched {
         let entries = &self.partition(place).entries;
         for offset in from.max(0)..end {
-            if let Some(Entry::Record { stored, tx, .. }) = entries.get(usize::try_from(offset).unwrap_or(usize::MAX))
+            if let Some(Entry::Record { stored, tx }) = entries.get(usize::try_from(offset).unwrap_or(usize::MAX))
                 && is_visible(*tx)
             {
                 return Fetched::Record { offset, stored: Rc::clone(stored) };
@@ -220,13 +234,12 @@ impl Log {
         Fetched::End(end.max(from))
     }
 
-    /// When the record of a place was appended, by the true clock; `None` if no record lies there.
+    /// When the record of a place could be read by a reader of committed records, by the true clock; `None` if it still cannot.
     #[must_use]
-    pub fn appended_ms(&self, place: Place, offset: i64) -> Option<i64> {
-        match self.partition(place).entries.get(usize::try_from(offset).ok()?)? {
-            Entry::Record { appended_ms, .. } => Some(*appended_ms),
-            Entry::Marker => None,
-        }
+    pub fn readable_ms(&self, place: Place, offset: i64) -> Option<i64> {
+        let stable = &self.partition(place).stable;
+        let at = stable.partition_point(|(end, _)| *end <= offset);
+        stable.get(at).map(|(_, at_ms)| *at_ms)
     }
 
     /// Every committed record of a partition.
@@ -268,11 +281,12 @@ mod tests {
         log.append(place, record(4), None, 0);
         assert_eq!((log.stable_end(place), log.high_watermark(place)), (1, 4));
         log.decide(place, TxNo(1), true);
-        log.mark(place, TxNo(1));
+        log.mark(place, TxNo(1), 5);
         assert_eq!(values(&log, place), [1], "an older transaction is open");
         log.decide(place, TxNo(0), false);
-        log.mark(place, TxNo(0));
+        log.mark(place, TxNo(0), 7);
         assert_eq!(values(&log, place), [1, 3, 4]);
         assert_eq!(log.read(place, 4), Fetched::End(6), "markers take offsets");
+        assert_eq!((log.readable_ms(place, 0), log.readable_ms(place, 2)), (Some(0), Some(7)));
     }
 }

@@ -292,7 +292,7 @@ impl Cluster {
     /// What the brokers do by themselves: one marker, what was late, timeouts, sessions.
     pub(crate) fn step(&mut self, now_ms: i64, chance: &mut Chance, trace: &mut Trace) {
         self.abort_abandoned(now_ms, trace);
-        self.mark_one(chance);
+        self.mark_one(now_ms, chance);
         if let Some(due) = self.late.iter().position(|(at_ms, _)| *at_ms <= now_ms) {
             let (_, request) = self.late.swap_remove(due);
             let reply = self.serve(&request, now_ms, trace);
@@ -318,7 +318,7 @@ impl Cluster {
     }
 
     /// Writes one of the markers that are due: of which transaction, and where, is anybody's guess.
-    fn mark_one(&mut self, chance: &mut Chance) {
+    fn mark_one(&mut self, now_ms: i64, chance: &mut Chance) {
         let ending: Vec<(usize, bool)> = self
             .unended
             .iter()
@@ -336,7 +336,7 @@ impl Cluster {
         let at = chance.index(marks);
         if let Some(place) = transaction.unmarked.iter().nth(at).copied() {
             transaction.unmarked.remove(&place);
-            self.log.mark(place, TxNo(tx));
+            self.log.mark(place, TxNo(tx), now_ms);
         } else if let Some(group) = transaction.groups.pop_first() {
             self.groups[group].mark(TxNo(tx), commits);
         }

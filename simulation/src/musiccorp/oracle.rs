@@ -246,7 +246,7 @@ fn tally(view: &Finale<'_>, read: &Read, rung: &[(String, i64)], trace: &mut Tra
             Some(tally::Event::Rung(rung)) => {
                 let was_there_ms = cause_of(stored).and_then(|cause| {
                     let topic = view.cluster.log.find(&cause.topic)?;
-                    view.cluster.log.appended_ms(Place { topic, partition: cause.partition }, cause.offset)
+                    view.cluster.log.readable_ms(Place { topic, partition: cause.partition }, cause.offset)
                 });
                 if let (Some(due_at), Some(was_there_ms)) = (closed.get(&rung.account), was_there_ms)
                     && was_there_ms < due_at - SKEW_MS
