@@ -15,6 +15,9 @@ pub fn shrink(scenario: &dyn Scenario, workshop: &Workshop, plan: &Plan, tries: 
         return best;
     }
     let all: Vec<u32> = best.1.faults.iter().map(|(number, _)| *number).collect();
+    // Named one by one first: with fewer deeds the history goes another way, where others would strike.
+    let named = Plan { only_faults: Some(all.iter().copied().collect()), ..best.0.clone() };
+    shrinking.fails(&mut best, named);
     shrinking.fewer(&mut best, all, |plan, kept| plan.only_faults = Some(kept));
     let deeds: Vec<usize> = (0..best.1.deeds.len()).collect();
     shrinking.fewer(&mut best, deeds, |plan, kept| plan.only_deeds = Some(kept));
