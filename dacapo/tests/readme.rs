@@ -48,6 +48,10 @@ const fn shown(command: &'static str, change: &'static [(&'static str, &'static 
 const HERE: &[(&str, &str)] =
     &[("cargo run --release -- up", "dacapo up FREE_PORTS"), ("dacapo up --", "dacapo up FREE_PORTS --")];
 
+/// The simulation's commands play for minutes.
+const SIMULATED: Act =
+    Skip("a release build; .ci/run plays these seeds and mutants, and the simulation's own tests its stories");
+
 /// Every command that a document shows, in the order of the documents.
 const SHOWN: &[Shown] = &[
     shown(
@@ -110,6 +114,11 @@ const SHOWN: &[Shown] = &[
         &[],
         Skip("reads what the command before it writes"),
     ),
+    shown("cargo run --release -p simulation -- --seeds 10000", &[], SIMULATED),
+    shown("cargo run --release -p simulation -- --minutes 60 --from 1", &[], SIMULATED),
+    shown("cargo run --release -p simulation -- --mutants", &[], SIMULATED),
+    shown("cargo run --release -p simulation -- --seed 42", &[], SIMULATED),
+    shown("cargo run --release -p simulation -- --seed 42 --saga ID", &[], SIMULATED),
 ];
 
 #[test]
