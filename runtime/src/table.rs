@@ -374,7 +374,9 @@ impl<'k, R: Rows> Life<'k, R> {
             RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&start),
             RebalanceProtocol::Eager | RebalanceProtocol::None => self.consumer.assign(&start),
         };
-        assigned.map_err(kafka("take an assignment"))
+        assigned.map_err(kafka("take an assignment"))?;
+        // A partition that was ours before is still paused from then.
+        if start.count() == 0 { Ok(()) } else { self.consumer.resume(&start).map_err(kafka("read the table again")) }
     }
 
     fn give_back(&mut self, partitions: &[i32]) -> Result<(), Trouble> {
