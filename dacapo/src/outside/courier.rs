@@ -19,8 +19,7 @@ use uuid::Uuid;
 
 use super::{
     answers::{Answers, Memory},
-    faults::{Fate, Faults, unavailable},
-    idempotency_key,
+    faults::{Faults, unavailable},
 };
 
 /// Parcels to a postcode that starts with this are refused as often as the number behind it says.
@@ -139,22 +138,7 @@ async fn withdrawals(State(shared): State<Shared>, headers: HeaderMap) -> Respon
 
 impl Shared {
     async fn answer(&self, headers: &HeaderMap, act: impl FnOnce(&Courier, &str) -> io::Result<Entry>) -> Response {
-        let key = match idempotency_key(headers) {
-            Ok(key) => key,
-            Err(refusal) => return *refusal,
-        };
-        let fate = self.faults.befall(&key).await;
-        if fate == Fate::FailsBefore {
-            return unavailable();
-        }
-        match act(&self.courier, &key) {
-            Ok(_) if fate == Fate::FailsAfter => unavailable(),
-            Ok(entry) => told(&entry),
-            Err(error) => {
-                tracing::error!(error = %error, "the courier cannot write its journal");
-                unavailable()
-            }
-        }
+        self.faults.answer(headers, "courier", |key| act(&self.courier, key), told).await
     }
 }
 

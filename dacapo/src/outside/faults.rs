@@ -1,14 +1,16 @@
 //! How badly the outside world behaves. Every mishap is drawn from the seed, the request's key and its attempt, so a run can be
 //! repeated.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, io, sync::Mutex, time::Duration};
 
 use axum::{
     Json,
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
+
+use super::idempotency_key;
 
 /// Latency and faults of the simulated outside world.
 #[derive(Debug, Default)]
@@ -53,6 +55,32 @@ impl Faults {
     /// Whether what befalls a share of requests befalls the one under this key: always, or never.
     pub(super) fn falls_on(&self, share: f64, what: &str, key: &str) -> bool {
         share > 0.0 && unit(self.hash(what.bytes().chain(key.bytes()))) < share
+    }
+
+    /// Answers a request under its idempotency key: what befalls it, what is done and kept, and what of that is told.
+    pub(super) async fn answer<E>(
+        &self,
+        headers: &HeaderMap,
+        who: &str,
+        act: impl FnOnce(&str) -> io::Result<E>,
+        told: impl FnOnce(&E) -> Response,
+    ) -> Response {
+        let key = match idempotency_key(headers) {
+            Ok(key) => key,
+            Err(refusal) => return *refusal,
+        };
+        let fate = self.befall(&key).await;
+        if fate == Fate::FailsBefore {
+            return unavailable();
+        }
+        match act(&key) {
+            Ok(_) if fate == Fate::FailsAfter => unavailable(),
+            Ok(entry) => told(&entry),
+            Err(error) => {
+                tracing::error!(who, %error, "the journal cannot be written");
+                unavailable()
+            }
+        }
     }
 
     /// Waits as long as this request takes, and says what befalls it.

@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 use super::{
     answers::{Answers, Memory},
-    faults::{Fate, Faults, unavailable},
+    faults::{Faults, unavailable},
     idempotency_key,
 };
 
@@ -281,22 +281,7 @@ impl Shared {
     }
 
     async fn answer(&self, headers: &HeaderMap, act: impl FnOnce(&Gateway, &str) -> io::Result<Entry>) -> Response {
-        let key = match idempotency_key(headers) {
-            Ok(key) => key,
-            Err(refusal) => return *refusal,
-        };
-        let fate = self.faults.befall(&key).await;
-        if fate == Fate::FailsBefore {
-            return unavailable();
-        }
-        match act(&self.gateway, &key) {
-            Ok(_) if fate == Fate::FailsAfter => unavailable(),
-            Ok(entry) => told(&entry),
-            Err(error) => {
-                tracing::error!(error = %error, "the gateway cannot write its journal");
-                unavailable()
-            }
-        }
+        self.faults.answer(headers, "gateway", |key| act(&self.gateway, key), told).await
     }
 }
 
