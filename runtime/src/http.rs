@@ -117,6 +117,10 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            // The rest of the body is never read, so nothing can follow it: the client must not send its next request here.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 }
@@ -352,10 +356,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_too_large_is_not_read() {
+    async fn a_body_that_is_too_large_is_not_read_and_ends_the_connection() {
         let (base, _stop, _serving) = served(echo()).await;
         let (status, problem) = post_to(&base, vec![b' '; MAX_BODY_BYTES + 1]).await;
         assert_eq!((status, &problem["type"]), (413, &"/problems/body-too-large".into()));
+        let answer = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "too large").into_response();
+        assert_eq!(answer.headers()["connection"], "close");
     }
 
     #[tokio::test]
