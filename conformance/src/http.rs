@@ -75,7 +75,10 @@ pub(crate) fn register(cx: &Context, subject: &str, schema: &Value) -> Result<An
     let mut answer = ask()?;
     // Apicurio 2.6 loses a race with itself when two subjects get the same new schema at once; the same request then works.
     for _ in 0..5 {
-        if answer.status != 500 || !answer.body.to_string().contains("ContentNotFoundException") {
+        let said = answer.body.to_string();
+        let lost = (answer.status == 500 && said.contains("ContentNotFoundException"))
+            || (answer.status == 409 && said.contains("already exists"));
+        if !lost {
             break;
         }
         answer = ask()?;

@@ -2,13 +2,13 @@
 //!
 //! Every command has an id made of what it stands for, so a second start puts nothing in twice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use catalogue::inbox::ListAlbum;
 use customers::inbox::{RegisterCustomer, VerifyCustomer};
 use runtime::{
-    codec::Writers,
+    codec::{WriterError, Writers},
     config::Config,
     message::{Message, Written},
     publisher::{Authority, Outgoing, Publisher},
@@ -20,8 +20,10 @@ use warehouse::inbox::ReceiveGoods;
 
 use crate::seed::{self, Shelf};
 
-/// How long the broker may take to acknowledge.
+/// How long the broker may take to acknowledge, and the registry to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the registry rests before it is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// The delivery that every piece came with.
 const DELIVERY: &str = "opening-stock";
 
@@ -37,11 +39,24 @@ pub(super) async fn seed(config: &Config, registry: &Registry) -> anyhow::Result
 
 async fn put<C: Written>(config: &Config, registry: &Registry, commands: Vec<Outgoing<C>>) -> anyhow::Result<()> {
     let (system, registry) = (config.system.clone(), registry.clone());
-    let writers =
-        tokio::task::spawn_blocking(move || Writers::look_up(&registry, &system, <C as Message>::RECORDS)).await??;
+    let writers = tokio::task::spawn_blocking(move || look_up::<C>(&registry, &system)).await??;
     let publisher = Publisher::new(config, Authority::Operator, writers)?;
     publisher.publish(commands, PATIENCE).await?;
     Ok(())
+}
+
+/// Looks the schemas up. A registry that does not answer is asked again: it is busy with everything that starts.
+fn look_up<C: Written>(registry: &Registry, system: &str) -> Result<Writers, WriterError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Writers::look_up(registry, system, <C as Message>::RECORDS) {
+            Err(error) if error.is_transient() && Instant::now() < deadline => {
+                tracing::warn!(reason = runtime::telemetry::chain(&error), "waiting for the schemas of the seed");
+                std::thread::park_timeout(ASK_AGAIN);
+            }
+            done => return done,
+        }
+    }
 }
 
 fn command<C>(key: impl Into<String>, command: impl Into<C>, stands_for: &str) -> Outgoing<C> {
