@@ -130,11 +130,18 @@ fn record<'a>(topic: &'a str, put: &Put<'a>, number: usize) -> BaseRecord<'a, [u
 pub(crate) fn settle(producer: &TestProducer) -> Result<Vec<Delivery>, Failure> {
     // Not flush: it polls in slices of 100 ms, and a check that settles often would do nothing else.
     let deadline = Instant::now() + PATIENCE;
-    while producer.in_flight_count() > 0 {
-        if Instant::now() >= deadline {
-            return Err(Failure(format!("{} records undelivered", producer.in_flight_count())));
+    let mut left = producer.in_flight_count();
+    while left > 0 {
+        // One poll takes one report. It does not wait: librdkafka counts in milliseconds, and a poll of one would spin through it.
+        producer.poll(Duration::ZERO);
+        let now_left = producer.in_flight_count();
+        if now_left == left {
+            if Instant::now() >= deadline {
+                return Err(Failure(format!("{left} records undelivered")));
+            }
+            std::thread::park_timeout(Duration::from_micros(200));
         }
-        producer.poll(Duration::from_millis(1));
+        left = now_left;
     }
     let results = std::mem::take(&mut *producer.context().results.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(results.into_values().collect())

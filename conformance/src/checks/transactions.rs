@@ -202,7 +202,8 @@ fn abort_unsettled(producer: &TestProducer) -> Result<(), Failure> {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !ended.load(Ordering::Acquire) {
-                producer.poll(Duration::from_millis(1));
+                producer.poll(Duration::ZERO);
+                thread::park_timeout(Duration::from_millis(1));
             }
         });
         let result = end(producer, false);
