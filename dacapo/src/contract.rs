@@ -9,7 +9,7 @@ pub const SERVICES: [&str; 7] =
 /// Every record that a service or the projector writes, with the schema compiled into it.
 #[must_use]
 pub fn records() -> Vec<RecordType> {
-    let groups: [&[RecordType]; 15] = [
+    let groups: [&[RecordType]; 16] = [
         customers::events::Event::RECORDS,
         customers::inbox::Command::RECORDS,
         catalogue::events::Event::RECORDS,
@@ -24,6 +24,7 @@ pub fn records() -> Vec<RecordType> {
         notifications::events::Event::RECORDS,
         notifications::inbox::Command::RECORDS,
         runtime::core::RuntimeRecord::RECORDS,
+        runtime::core::ParkingCommand::RECORDS,
         projector::status::Said::RECORDS,
     ];
     groups.concat()

@@ -108,6 +108,14 @@ pub trait Decider: Clone + std::marker::Send + Sync + 'static {
         Cow::Borrowed(&input.key)
     }
 
+    /// True if the records of this owner lie under the keys of the entities that they are about here. Then the entity of a record
+    /// that cannot be read is known all the same, and what comes later for it waits until somebody has looked; else such a
+    /// record is laid aside as a dead letter, and nothing waits. False for owners whose entities are others, such as customers
+    /// where orders are decided. The own inbox always lies under the entities' keys.
+    fn shares_keys_with(&self, _owner: &str) -> bool {
+        true
+    }
+
     /// Decides what comes of an input. Pure and total: a fact that comes too early is remembered by an event of its own, a
     /// command that may not be is answered by an event that refuses it.
     fn decide(&self, state: &Self::State, input: &Heard<Self::Input>) -> Decision<Self::Event, Self::Command>;

@@ -75,6 +75,12 @@ pub fn topic(system: &str, service: &str, channel: Channel) -> String {
     format!("{system}.{service}.{}", channel.name())
 }
 
+/// The topic on which a service keeps what waits because one of its entity's records cannot work: `<system>.<service>.parked`.
+#[must_use]
+pub fn parked_topic(system: &str, service: &str) -> String {
+    format!("{system}.{service}.parked")
+}
+
 /// An enum with one newtype variant per record type. Implemented by [`says!`](crate::says) and [`hears!`](crate::hears), not by hand.
 pub trait Message: Debug + Clone + PartialEq + Sized + Send + Sync + 'static {
     /// Every record type of the enum, in declaration order.

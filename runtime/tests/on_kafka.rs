@@ -67,9 +67,9 @@ async fn topics_are_planned_created_and_held_to_their_plan() {
     let cluster = Cluster::start("probe").await;
     let specs = TopicSpec::of_service(&cluster.config.system, "probe", 2);
     let plan = TopicPlan::draw(&cluster.admin, &specs).await.unwrap();
-    assert_eq!(plan.to_string().lines().filter(|line| line.starts_with("create")).count(), 3);
-    assert_eq!(plan.apply(&cluster.admin).await.unwrap(), 3);
-    assert_eq!(plan.apply(&cluster.admin).await.unwrap(), 3, "made twice at once is no error");
+    assert_eq!(plan.to_string().lines().filter(|line| line.starts_with("create")).count(), 4);
+    assert_eq!(plan.apply(&cluster.admin).await.unwrap(), 4);
+    assert_eq!(plan.apply(&cluster.admin).await.unwrap(), 4, "made twice at once is no error");
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         let plan = TopicPlan::draw(&cluster.admin, &specs).await.unwrap();

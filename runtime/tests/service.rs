@@ -29,7 +29,7 @@ use rdkafka::{
 use runtime::{
     Answer, Config, Due, Message, Perform, Unanswered,
     codec::{Readers, SchemaSource, Vocabulary, Writers},
-    core::{RuntimeRecord, partition_of},
+    core::{DropParked, ParkedNews, ParkingCommand, Record, RetryParked, RuntimeRecord, partition_of},
     envelope::{Bare, Envelope},
     kafka::{TopicKind, TopicSpec},
     message::topic,
@@ -92,7 +92,8 @@ impl Stage {
         let mut specs = TopicSpec::of_service(&system, "probe", partitions);
         specs.push(TopicSpec::new(topic(&system, "source", runtime::Channel::Events), partitions, TopicKind::Events));
         cluster.create(&specs).await;
-        let records = [Source::RECORDS, Event::RECORDS, Command::RECORDS, RuntimeRecord::RECORDS].concat();
+        let runtimes = [RuntimeRecord::RECORDS, ParkingCommand::RECORDS].concat();
+        let records = [Source::RECORDS, Event::RECORDS, Command::RECORDS, &runtimes].concat();
         cluster.register(&records);
         let source = publisher(&cluster, "source", Source::RECORDS);
         let edge = publisher(&cluster, "probe", Command::RECORDS);
@@ -131,6 +132,41 @@ impl Stage {
 
     fn dead_letters(&self) -> Vec<Seen> {
         self.read(&format!("dlq.{}.probe", self.cluster.config.system))
+    }
+
+    /// Where what is parked lay, each with the class of its verdict.
+    fn parked(&self) -> BTreeMap<String, Option<String>> {
+        let topic = runtime::message::parked_topic(&self.cluster.config.system, "probe");
+        let mut parked = BTreeMap::new();
+        for seen in self.read(&topic) {
+            let headers: Vec<_> = seen.headers.iter().map(|(n, v)| (n.as_str(), Some(v.as_slice()))).collect();
+            let record = Record {
+                topic: &topic,
+                partition: seen.partition,
+                offset: seen.offset,
+                timestamp_ms: 0,
+                key: seen.key.as_deref(),
+                value: seen.value.as_deref(),
+                headers: &headers,
+            };
+            match ParkedNews::read(&self.cluster.config.system, &record).unwrap() {
+                ParkedNews::Waits(waits) => {
+                    parked.insert(waits.place.to_string(), waits.verdict.map(|verdict| verdict.class));
+                }
+                ParkedNews::Left(left) => drop(parked.remove(&left.place.to_string())),
+            }
+        }
+        parked
+    }
+
+    /// Puts an operator's wish into the probe's inbox.
+    fn ask(&self, key: &str, command: impl Into<ParkingCommand>) {
+        let config = &self.cluster.config;
+        let writers = Writers::look_up(&self.cluster.registry, &config.system, ParkingCommand::RECORDS).unwrap();
+        let mut value = Vec::new();
+        writers.encode(&command.into(), &mut value).unwrap();
+        let partition = partition_of(key.as_bytes(), config.partitions);
+        self.put(&self.topic("probe", runtime::Channel::Inbox), partition, Some(key.as_bytes()), Some(&value), &[]);
     }
 
     fn events(&self) -> Vec<Seen> {
@@ -399,7 +435,10 @@ async fn a_record_as_large_as_its_topic_takes_becomes_a_whole_letter() {
     let (source, inbox) =
         (stage.topic("source", runtime::Channel::Events), stage.topic("probe", runtime::Channel::Inbox));
     let largest = filling(1_048_588, &key, ("foreign", "header"));
-    for topic in [&source, &inbox] {
+    // In the inbox its key tells whose it is, so it is parked; it must not hold up the other's.
+    let fits = |other: &String| partition_of(other.as_bytes(), 2) == 0 && other.len() == key.len();
+    let waiting = (0..).map(|n| format!("waits-{n}")).find(fits).unwrap();
+    for (topic, key) in [(&source, &key), (&inbox, &waiting)] {
         stage.put(topic, 0, Some(key.as_bytes()), Some(&largest), &[("foreign", "header")]);
         assert_eq!(stage.read(topic).len(), 1, "{topic} takes it");
         stage.put(topic, 0, Some(key.as_bytes()), Some(&[&largest[..], b"x"].concat()), &[("foreign", "header")]);
@@ -417,7 +456,9 @@ async fn a_record_as_large_as_its_topic_takes_becomes_a_whole_letter() {
     let letters = stage.dead_letters();
     let class = format!("{}.errors.class", stage.cluster.config.system);
     let classes: Vec<String> = letters.iter().map(|letter| letter.header(&class).unwrap()).collect();
-    assert_eq!(sorted(classes), ["framing", "framing", "size"]);
+    assert_eq!(sorted(classes), ["framing", "size"]);
+    let parked = stage.read(&runtime::message::parked_topic(&stage.cluster.config.system, "probe")).pop().unwrap();
+    assert!(parked.value.as_ref() == Some(&largest), "it is whole");
     for letter in letters {
         let is_largest = letter.header(&class).unwrap() == "framing";
         assert!(letter.value.as_ref() == Some(if is_largest { &largest } else { &readable }), "it is whole");
@@ -458,6 +499,55 @@ async fn a_letter_that_an_operator_leaves_no_room_for_is_laid_aside_in_part() {
     assert_eq!(header("__dlq.errors.offset").as_deref(), Some("0"), "where the body lies");
     let message = header("__dlq.errors.message").unwrap();
     assert!(message.contains("without its value") && message.contains("this topic takes 100000"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_parked_outlives_its_owner_and_is_put_right() {
+    let stage = Stage::set().await;
+    let running = stage.start().await;
+    let keys = key_per_partition();
+    let (order, other) = (&keys[0], &keys[1]);
+    let neighbour = (0..).map(|n| format!("n-{n}")).find(|key| partition_of(key.as_bytes(), 2) == 0).unwrap();
+    let inbox = stage.topic("probe", runtime::Channel::Inbox);
+    // A null body, as deletions have it: what is parked of it is no deletion.
+    for value in [Some(&b"garbage"[..]), None] {
+        stage.put(&inbox, 0, Some(order.as_bytes()), value, &[("foreign", "header")]);
+    }
+    stage
+        .pings([
+            (order.as_str(), order.as_str(), "count", 1),
+            (neighbour.as_str(), neighbour.as_str(), "count", 10),
+            (other.as_str(), other.as_str(), "count", 100),
+        ])
+        .await;
+    stage.until_counted(110).await;
+    let source = stage.topic("source", runtime::Channel::Events);
+    let first = format!("{inbox}/0/0");
+    let expected = BTreeMap::from([
+        (first.clone(), Some("framing".to_owned())),
+        (format!("{inbox}/0/1"), None),
+        (format!("{source}/0/0"), None),
+    ]);
+    assert_eq!(stage.until("all of it parked", |stage| Some(stage.parked()).filter(|p| p.len() == 3)).await, expected);
+    assert_eq!(stage.counted(), 110, "only the one entity waits");
+    running.crash().await;
+    let running = stage.start().await;
+    stage.ask(order, RetryParked { place: first.clone(), by: "ada".to_owned() });
+    stage.pings([(order.as_str(), order.as_str(), "count", 1_000)]).await;
+    stage.until("the next one to wait", |stage| (stage.parked().len() == 4).then_some(())).await;
+    let give_up = |place: String| DropParked { place, by: "ada".to_owned(), reason: "a test".to_owned() };
+    stage.ask(order, give_up(first));
+    let second =
+        |stage: &Stage| (stage.parked().get(&format!("{inbox}/0/1"))?.as_deref() == Some("tombstone")).then_some(());
+    stage.until("the second to be judged", second).await;
+    assert!(running.stop().await);
+    let running = stage.start().await;
+    stage.ask(order, give_up(format!("{inbox}/0/1")));
+    stage.until_counted(1_111).await;
+    assert_eq!(stage.until("nothing to wait", |stage| Some(stage.parked()).filter(BTreeMap::is_empty)).await.len(), 0);
+    assert!(running.stop().await);
+    assert_whole(&stage.events());
+    assert!(stage.dead_letters().is_empty());
 }
 
 fn sorted(mut texts: Vec<String>) -> Vec<String> {

@@ -174,6 +174,7 @@ impl Cast<'_> {
         let cluster = &mut self.world.cluster;
         let inputs = contract.inputs.iter().map(|topic| cluster.topic(topic)).collect();
         let (events, letters) = (cluster.topic(&contract.events_topic), cluster.topic(&contract.dead_letter_topic));
+        let parked = cluster.topic(&contract.parked_topic);
         let protocol = if self.world.chance.permille(600) { Protocol::Cooperative } else { Protocol::Eager };
         let group = self.world.cluster.add_group(protocol);
         let readers = self.workshop.readers.clone();
@@ -187,6 +188,7 @@ impl Cast<'_> {
             inputs,
             events,
             letters,
+            parked,
             asked: RefCell::new(0),
         };
         let count = 1 + self.world.chance.below(3).min(1);

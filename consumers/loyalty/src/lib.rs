@@ -36,6 +36,10 @@ impl Decider for Loyalty {
         reads::customer_of(input)
     }
 
+    fn shares_keys_with(&self, owner: &str) -> bool {
+        owner == "customers"
+    }
+
     fn decide(&self, state: &Self::State, input: &Heard<Self::Input>) -> Decision<Self::Event, Self::Command> {
         decide::decide(state, input)
     }

@@ -49,6 +49,10 @@ impl Decider for OrderProcessor {
         reads::order_of(input)
     }
 
+    fn shares_keys_with(&self, owner: &str) -> bool {
+        owner != "loyalty"
+    }
+
     fn decide(&self, state: &Self::State, input: &Heard<Self::Input>) -> Decision<Self::Event, Self::Command> {
         decide::decide(state, input)
     }

@@ -13,6 +13,8 @@ pub enum Target {
     Inbox,
     /// The topic of dead letters.
     DeadLetters,
+    /// The topic of what is parked.
+    Parked,
 }
 
 /// The headers of an output.

@@ -4,16 +4,16 @@
 //! here, a table in a simulation.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
 use crate::{
     codec::{CodecError, DecodeError, Decoded, ReadSchema, Readers, SCHEMA_ID_HEADER, SchemaRef, Writers, unframe},
-    core::{Limits, Record},
+    core::{Limits, ParkingCommand, ParkingLimits, Record},
     decider::{Decider, TimerFired},
     envelope,
-    message::{Channel, Message, RecordType, Written, topic},
+    message::{Channel, Message, RecordType, Written, parked_topic, topic},
     telemetry::chain,
 };
 
@@ -57,6 +57,7 @@ struct Known {
     schema: &'static ReadSchema,
     heard: Option<&'static str>,
     said: Option<&'static str>,
+    parking: Option<&'static str>,
 }
 
 /// A record that cannot be read, and never will be.
@@ -72,6 +73,7 @@ pub(crate) struct Defect {
 #[derive(Debug)]
 pub(crate) enum Read<M> {
     Body(M),
+    Parking(ParkingCommand),
     Unheard,
     Dead(Defect),
     Unready(String),
@@ -96,12 +98,18 @@ pub struct Contract {
     pub events_topic: Arc<str>,
     /// Where records go that cannot be read.
     pub dead_letter_topic: Arc<str>,
+    /// Where records go that wait because one of their entity cannot work.
+    pub parked_topic: Arc<str>,
+    /// How much may wait in one partition.
+    pub parking: ParkingLimits,
     /// The prefix of the headers of dead letters that Kafka has no name for.
     pub system: Arc<str>,
     /// What its topics take: the usual, until a driver tells.
     pub limits: Limits,
     heard: BTreeMap<String, &'static str>,
     said: BTreeMap<String, &'static str>,
+    asked: BTreeMap<String, &'static str>,
+    owners: Vec<&'static str>,
     timer: bool,
     readers: Readers,
     writers: Writers,
@@ -128,11 +136,11 @@ impl Contract {
     pub fn of<D: Decider>(names: ContractNames<'_>, readers: Readers, writers: Writers) -> Result<Self, ContractError> {
         let ContractNames { system, group, build, partitions } = names;
         let inbox = topic(system, D::NAME, Channel::Inbox);
-        let mut others = BTreeSet::new();
+        let mut others = BTreeMap::new();
         for record in D::Input::RECORDS {
             match record.channel {
                 Channel::Events | Channel::State => {
-                    others.insert(record.topic(system));
+                    others.insert(record.topic(system), record.owner);
                 }
                 Channel::Inbox if record.owner == D::NAME || record.owner == RUNTIME => {}
                 Channel::Inbox => {
@@ -151,13 +159,17 @@ impl Contract {
             source: envelope::source(system, D::NAME),
             build: build.into(),
             partitions,
-            inputs: std::iter::once(inbox).chain(others).map(Into::into).collect(),
+            owners: std::iter::once(D::NAME).chain(others.values().copied()).collect(),
+            inputs: std::iter::once(inbox).chain(others.into_keys()).map(Into::into).collect(),
             events_topic: topic(system, D::NAME, Channel::Events).into(),
             dead_letter_topic: format!("dlq.{group}").into(),
+            parked_topic: parked_topic(system, D::NAME).into(),
+            parking: ParkingLimits::default(),
             system: system.into(),
             limits: Limits::default(),
             heard: names(D::Input::RECORDS),
             said: names(D::Event::RECORDS),
+            asked: names(ParkingCommand::RECORDS),
             timer: hears_timers::<D>(),
             readers,
             writers,
@@ -182,7 +194,9 @@ impl Contract {
     #[must_use]
     pub fn is_unheard(&self, value: &[u8]) -> bool {
         match unframe(value, None) {
-            Ok((schema, _)) => self.known.get(&schema).is_some_and(|known| known.heard.is_none()),
+            Ok((schema, _)) => {
+                self.known.get(&schema).is_some_and(|known| known.heard.is_none() && known.parking.is_none())
+            }
             Err(_) => false,
         }
     }
@@ -193,42 +207,61 @@ impl Contract {
 
     /// Reads an input.
     pub(crate) fn read_input<I: Message>(&mut self, record: &Record<'_>) -> Read<I> {
-        self.read(record, |known| known.heard)
+        match self.look_up(record) {
+            Ok((known, body)) => self.open_input(record, &known, body),
+            Err(error) => unreadable(&error),
+        }
+    }
+
+    /// Reads an input that was heard before and is tried again.
+    pub(crate) fn read_input_again<I: Message>(&self, record: &Record<'_>) -> Read<I> {
+        let found = framed(record).and_then(|(schema, body)| Ok((self.find(schema)?, body)));
+        match found {
+            Ok((known, body)) => self.open_input(record, &known, body),
+            Err(error) => unreadable(&error),
+        }
     }
 
     /// Reads an own event.
     pub(crate) fn read_event<E: Message>(&mut self, record: &Record<'_>) -> Read<E> {
-        self.read(record, |known| known.said)
+        match self.look_up(record) {
+            Ok((known, body)) => known.said.map_or(Read::Unheard, |name| open(name, &known, body)),
+            Err(error) => unreadable(&error),
+        }
     }
 
-    fn read<M: Message>(&mut self, record: &Record<'_>, name: impl Fn(&Known) -> Option<&'static str>) -> Read<M> {
-        let (known, body) = match self.look_up(record) {
-            Ok(found) => found,
-            Err(e) if e.is_transient() => return Read::Unready(chain(&e)),
-            Err(e) => return Read::Dead(Defect { class: class_of(&e), message: chain(&e) }),
-        };
-        let Some(name) = name(&known) else { return Read::Unheard };
-        match M::read(name, &Decoded { schema: known.schema, body }.record()) {
-            Ok(Some(body)) => Read::Body(body),
-            Ok(None) => Read::Unheard,
-            Err(e) => {
-                let message = format!("the body of {name} cannot be read with schema {}: {e}", known.schema.schema);
-                Read::Dead(Defect { class: "body", message })
-            }
+    fn open_input<I: Message>(&self, record: &Record<'_>, known: &Known, body: &[u8]) -> Read<I> {
+        match (known.heard, known.parking) {
+            (Some(name), _) => open(name, known, body),
+            // What operators ask enters through the inbox, and nowhere else.
+            (None, Some(name)) if *record.topic == *self.inputs[0] => match open::<ParkingCommand>(name, known, body) {
+                Read::Body(command) => Read::Parking(command),
+                Read::Dead(defect) => Read::Dead(defect),
+                Read::Parking(_) | Read::Unheard | Read::Unready(_) => Read::Unheard,
+            },
+            (None, _) => Read::Unheard,
         }
     }
 
     fn look_up<'r>(&mut self, record: &Record<'r>) -> Result<(Known, &'r [u8]), DecodeError> {
-        let header = record.headers.iter().rev().find(|(name, _)| *name == SCHEMA_ID_HEADER);
-        let (schema, body) = unframe(record.value.ok_or(DecodeError::NoBody)?, header.and_then(|(_, value)| *value))?;
+        let (schema, body) = framed(record)?;
         if let Some(known) = self.known.get(&schema) {
             return Ok((*known, body));
         }
-        let found = self.readers.schema(schema)?;
-        let heard = self.heard.get(&found.full_name).copied();
-        let known = Known { schema: found, heard, said: self.said.get(&found.full_name).copied() };
+        let known = self.find(schema)?;
         self.known.insert(schema, known);
         Ok((known, body))
+    }
+
+    fn find(&self, schema: SchemaRef) -> Result<Known, DecodeError> {
+        let found = self.readers.schema(schema)?;
+        let of = |names: &BTreeMap<String, &'static str>| names.get(&found.full_name).copied();
+        Ok(Known { schema: found, heard: of(&self.heard), said: of(&self.said), parking: of(&self.asked) })
+    }
+
+    /// True if the records of this input lie under the keys of the entities that they are about, whatever is in them.
+    pub(crate) fn is_keyed_alike<D: Decider>(&self, decider: &D, input: usize) -> bool {
+        input == 0 || self.owners.get(input).is_some_and(|owner| decider.shares_keys_with(owner))
     }
 
     /// Appends a framed body to `out`; answers the record's full name.
@@ -254,6 +287,29 @@ pub struct ContractNames<'a> {
     pub build: &'a str,
     /// How many partitions every topic of the system has.
     pub partitions: i32,
+}
+
+fn framed<'r>(record: &Record<'r>) -> Result<(SchemaRef, &'r [u8]), DecodeError> {
+    let header = record.headers.iter().rev().find(|(name, _)| *name == SCHEMA_ID_HEADER);
+    unframe(record.value.ok_or(DecodeError::NoBody)?, header.and_then(|(_, value)| *value))
+}
+
+fn open<M: Message>(name: &str, known: &Known, body: &[u8]) -> Read<M> {
+    match M::read(name, &Decoded { schema: known.schema, body }.record()) {
+        Ok(Some(body)) => Read::Body(body),
+        Ok(None) => Read::Unheard,
+        Err(e) => {
+            let message = format!("the body of {name} cannot be read with schema {}: {e}", known.schema.schema);
+            Read::Dead(Defect { class: "body", message })
+        }
+    }
+}
+
+fn unreadable<M>(error: &DecodeError) -> Read<M> {
+    if error.is_transient() {
+        return Read::Unready(chain(error));
+    }
+    Read::Dead(Defect { class: class_of(error), message: chain(error) })
 }
 
 fn class_of(error: &DecodeError) -> &'static str {

@@ -29,11 +29,13 @@ struct Pending<E> {
 pub(crate) struct Effects<E> {
     pending: BTreeMap<Arc<str>, Pending<E>>,
     waiting: BTreeSet<(TimestampMs, Arc<str>)>,
+    /// Entities whose answers nobody would decide, and the effects of theirs that would be tried otherwise.
+    paused: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
 }
 
 impl<E: Effect> Effects<E> {
     pub(crate) fn new() -> Self {
-        Self { pending: BTreeMap::new(), waiting: BTreeSet::new() }
+        Self { pending: BTreeMap::new(), waiting: BTreeSet::new(), paused: BTreeMap::new() }
     }
 
     /// Notes that an entity's pending effects have changed from `was` to `now`. Answers their keys.
@@ -79,6 +81,10 @@ impl<E: Effect> Effects<E> {
             let Some((_, key)) = self.waiting.pop_first() else { return };
             let Some(pending) = self.pending.get_mut(&key) else { continue };
             pending.not_before_ms = None;
+            if let Some(kept) = self.paused.get_mut(&pending.entity) {
+                kept.insert(key);
+                continue;
+            }
             left -= 1;
             into.push(Due {
                 key: pending.entity.to_string(),
@@ -86,6 +92,18 @@ impl<E: Effect> Effects<E> {
                 effect: pending.effect.clone(),
                 attempt: pending.attempt,
             });
+        }
+    }
+
+    /// Tries no effect of an entity from here on: its answer would wait, and a far end without idempotency be asked again and again.
+    pub(crate) fn pause(&mut self, entity: &Arc<str>) {
+        self.paused.entry(Arc::clone(entity)).or_default();
+    }
+
+    /// Goes on with the effects of an entity.
+    pub(crate) fn resume(&mut self, entity: &str, now_ms: TimestampMs) {
+        for key in self.paused.remove(entity).unwrap_or_default() {
+            self.wait(&key, now_ms, 0);
         }
     }
 
@@ -170,6 +188,21 @@ mod tests {
         effects.change(&"e".into(), "e", &[], vec![Call("a"), Call("b"), Call("c")], 0);
         assert_eq!(taken(&mut effects, 0, 2).len(), 2);
         assert_eq!(taken(&mut effects, 0, 2).len(), 1);
+    }
+
+    #[test]
+    fn nothing_of_a_paused_entity_is_tried() {
+        let mut effects = Effects::new();
+        effects.change(&"parked".into(), "saga", &[], vec![Call("a"), Call("b")], 0);
+        effects.change(&"other".into(), "saga", &[], vec![Call("c")], 0);
+        assert_eq!(taken(&mut effects, 0, 1).len(), 1, "a is under way");
+        effects.pause(&"parked".into());
+        effects.answered("a", 0);
+        let tried = taken(&mut effects, 1_000_000, 9);
+        assert_eq!(tried.iter().map(|due| due.effect.0).collect::<Vec<_>>(), ["c"]);
+        assert_eq!(effects.next(), None, "nothing to wake up for");
+        effects.resume("parked", 1_000_000);
+        assert_eq!(taken(&mut effects, 1_000_000, 9).len(), 2);
     }
 
     #[test]

@@ -28,11 +28,13 @@ pub struct Limits {
     pub inbox: usize,
     /// The topic of dead letters.
     pub dead_letters: usize,
+    /// The topic of what is parked.
+    pub parked: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { events: TOPIC_BYTES, inbox: TOPIC_BYTES, dead_letters: DEAD_LETTER_BYTES }
+        Self { events: TOPIC_BYTES, inbox: TOPIC_BYTES, dead_letters: DEAD_LETTER_BYTES, parked: DEAD_LETTER_BYTES }
     }
 }
 
@@ -40,13 +42,18 @@ impl Limits {
     /// What every one of the topics takes.
     #[must_use]
     pub fn least(self) -> usize {
-        self.events.min(self.inbox).min(self.dead_letters)
+        self.events.min(self.inbox).min(self.dead_letters).min(self.parked)
     }
 
     /// The same for a client that sends no record larger than `most`.
     #[must_use]
     pub fn within(self, most: usize) -> Self {
-        Self { events: self.events.min(most), inbox: self.inbox.min(most), dead_letters: self.dead_letters.min(most) }
+        Self {
+            events: self.events.min(most),
+            inbox: self.inbox.min(most),
+            dead_letters: self.dead_letters.min(most),
+            parked: self.parked.min(most),
+        }
     }
 }
 

@@ -21,12 +21,20 @@ pub struct Machine<D: Decider> {
     tasks: BTreeMap<i32, Task<D>>,
     batch: Batch,
     in_flight: usize,
+    failures: BTreeMap<Position, u32>,
 }
 
 impl<D: Decider> Machine<D> {
     /// A machine that owns nothing yet.
     pub fn new(decider: D, contract: Contract) -> Self {
-        Self { decider, contract, tasks: BTreeMap::new(), batch: Batch::default(), in_flight: 0 }
+        let (tasks, batch, failures) = (BTreeMap::new(), Batch::default(), BTreeMap::new());
+        Self { decider, contract, tasks, batch, in_flight: 0, failures }
+    }
+
+    /// The same, told which records cost earlier machines a state, and how often. One that did so too often is not tried again.
+    #[must_use]
+    pub fn suspecting(self, failures: BTreeMap<Position, u32>) -> Self {
+        Self { failures, ..self }
     }
 
     /// What the service reads and writes.
@@ -69,7 +77,8 @@ impl<D: Decider> Machine<D> {
             return Outcome::Ignored;
         }
         let read = self.contract.read_input::<D::Input>(record);
-        let mut scene = Scene { decider: &self.decider, contract: &self.contract, batch: &mut self.batch, now_ms };
+        let Self { decider, contract, batch, failures, .. } = self;
+        let mut scene = Scene { decider, contract, batch, now_ms, failures };
         task.hear(&mut scene, input, record, read)
     }
 
@@ -147,7 +156,8 @@ impl<D: Decider> Machine<D> {
     /// fire now go into the open batch.
     pub fn reached(&mut self, partition: i32, positions: &[i64], now_ms: TimestampMs) {
         let Some(task) = self.tasks.get_mut(&partition) else { return };
-        let mut scene = Scene { decider: &self.decider, contract: &self.contract, batch: &mut self.batch, now_ms };
+        let Self { decider, contract, batch, failures, .. } = self;
+        let mut scene = Scene { decider, contract, batch, now_ms, failures };
         task.fire(&mut scene, positions);
     }
 

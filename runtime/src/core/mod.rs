@@ -4,7 +4,8 @@
 //! effects; the machine says what to append in one transaction, which effects to perform, what to checkpoint. What it must never
 //! know: rdkafka, tokio, files. Nothing here depends on the iteration order of a hash map.
 //!
-//! The way of a partition: [`Recovery`] folds its own log up to the barrier, then becomes a [`Task`] that decides. A
+//! The way of a partition: [`Recovery`] folds its own log and what is parked up to the barrier, then becomes a [`Task`] that
+//! decides. A
 //! [`Machine`] owns the tasks of one worker and forms one [`Batch`] for all of them. If a batch fails, the machine is thrown
 //! away: the log is the only judge of what was said.
 
@@ -14,6 +15,7 @@ mod effects;
 mod entity;
 mod limits;
 mod machine;
+mod parking;
 mod partition;
 mod recovery;
 mod task;
@@ -24,6 +26,10 @@ pub use contract::{Contract, ContractError, ContractNames, RuntimeRecord, writte
 pub use entity::{HANDLED_CAUSES, MalformedCheckpoint};
 pub use limits::{DEAD_LETTER_BYTES, Limits, TOPIC_BYTES};
 pub use machine::Machine;
+pub use parking::{
+    CRASHES_AT_MOST, DropParked, Left, NotParked, Parked, ParkedNews, ParkingCommand, ParkingLimits, RetryParked,
+    Verdict,
+};
 pub use partition::partition_of;
 pub(crate) use recovery::panic_text;
 pub use recovery::{Alarm, Folded, Recovery};

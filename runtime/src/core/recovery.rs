@@ -14,8 +14,9 @@ use crate::{
         Contract, Record,
         contract::Read,
         entity::{Entity, MalformedCheckpoint, Said},
+        parking::{ParkedNews, Parking},
         partition_of,
-        task::Task,
+        task::{Recovered, Task},
     },
     decider::{Decider, TimestampMs},
     envelope::{Envelope, Position},
@@ -88,13 +89,14 @@ pub struct Recovery<D: Decider> {
     entities: HashMap<Arc<str>, Entity<D::State>>,
     next: i64,
     positions: Vec<Option<i64>>,
+    parking: Parking,
 }
 
 impl<D: Decider> Recovery<D> {
     /// A partition without a checkpoint: its log is read from the beginning.
     pub fn new(decider: D, contract: &Contract, partition: i32) -> Self {
         let positions = vec![None; contract.inputs.len()];
-        Self { decider, partition, entities: HashMap::new(), next: 0, positions }
+        Self { decider, partition, entities: HashMap::new(), next: 0, positions, parking: Parking::default() }
     }
 
     /// Takes up a checkpoint: its entities and positions were current when the own log had been read up to `next`.
@@ -144,7 +146,9 @@ impl<D: Decider> Recovery<D> {
         let event = match contract.read_event::<D::Event>(record) {
             Read::Body(event) => event,
             Read::Unready(reason) => return Ok(Folded::Unready(reason)),
-            Read::Unheard => return Err(unreadable("a record that this service does not say".to_owned())),
+            Read::Unheard | Read::Parking(_) => {
+                return Err(unreadable("a record that this service does not say".to_owned()));
+            }
             Read::Dead(defect) => return Err(unreadable(defect.message)),
         };
         let key = record.key_text().ok_or_else(|| unreadable("an event without a key of text".to_owned()))?;
@@ -199,26 +203,44 @@ impl<D: Decider> Recovery<D> {
         Ok(())
     }
 
+    /// Takes in one record of the topic of what is parked, from its beginning. Its schema is not needed.
+    ///
+    /// # Errors
+    /// [`Alarm::Unreadable`]: somebody else writes there, so the order of what waits is not certain.
+    pub fn fold_parked(&mut self, contract: &Contract, record: &Record<'_>) -> Result<(), Alarm> {
+        let news = ParkedNews::read(&contract.system, record)
+            .map_err(|e| Alarm::Unreadable { place: record.position(), reason: e.to_string() })?;
+        if let ParkedNews::Waits(parked) = &news {
+            self.note_position(contract, &parked.place);
+        }
+        self.parking.fold(news);
+        Ok(())
+    }
+
     /// An event says where its cause lay: everything of that input up to there has been decided.
     fn note_cause(&mut self, contract: &Contract, envelope: &Envelope) {
         for place in [&envelope.cause_position, &envelope.origin_position].into_iter().flatten() {
-            if place.partition != self.partition {
-                continue;
-            }
-            if let Some(input) = contract.input_of(&place.topic) {
-                let known = &mut self.positions[input];
-                *known = Some(known.unwrap_or(0).max(place.offset + 1));
-            }
+            self.note_position(contract, place);
+        }
+    }
+
+    fn note_position(&mut self, contract: &Contract, place: &Position) {
+        if place.partition == self.partition
+            && let Some(input) = contract.input_of(&place.topic)
+        {
+            let known = &mut self.positions[input];
+            *known = Some(known.unwrap_or(0).max(place.offset + 1));
         }
     }
 
     /// The barrier is reached: the partition may decide. `committed` are the group's offsets; where it has none, what the own
     /// log tells is taken, else the beginning.
     pub fn finish(self, contract: &Contract, committed: &[Option<i64>], now_ms: TimestampMs) -> Task<D> {
-        let positions = (0..contract.inputs.len())
+        let positions: Vec<i64> = (0..contract.inputs.len())
             .map(|input| committed.get(input).copied().flatten().or(self.positions[input]).unwrap_or(0))
             .collect();
-        Task::new(&self.decider, self.partition, self.entities, positions, self.next, now_ms)
+        let Self { decider, partition, entities, parking, next: own_next, .. } = self;
+        Task::new(&decider, partition, Recovered { entities, parking, positions, own_next }, now_ms)
     }
 }
 

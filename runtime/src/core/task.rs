@@ -4,9 +4,12 @@
 //! forwarded to the own inbox there; one whose entity lives here is decided here, whatever its own key is. A forwarded record
 //! keeps its subject, and the subject is what a decider is told as the key: `entity` answers the same on both sides, so nothing
 //! is forwarded in a loop.
+//!
+//! A record that cannot work is parked if its entity is known, and what comes later for that entity waits behind it; all others go
+//! on. An operator has it tried again or gives it up; then what waits is handled in its order.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -17,7 +20,9 @@ use crate::{
         contract::{Defect, Read},
         effects::Effects,
         entity::{Entity, MalformedCheckpoint, Said},
-        limits, partition_of,
+        limits,
+        parking::{CRASHES_AT_MOST, Left, Parked, Parking, ParkingCommand, Verdict},
+        partition_of,
         recovery::panic_text,
         timers::Timers,
     },
@@ -28,7 +33,8 @@ use crate::{
 /// What came of an input.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// It is decided, forwarded, laid aside as a dead letter, dropped as a repeat, or passed over. Its position is in the batch.
+    /// It is decided, forwarded, parked, laid aside as a dead letter, dropped as a repeat, or passed over. Its position is in the
+    /// batch.
     Done,
     /// It was not looked at: the partition is not owned, or held, or the record was there before.
     Ignored,
@@ -82,6 +88,7 @@ pub struct Task<D: Decider> {
     pub(crate) timers: Timers,
     pub(crate) effects: Effects<D::Effect>,
     entities: HashMap<Arc<str>, Entity<D::State>>,
+    parking: Parking,
     own_next: i64,
     touched: Vec<Arc<str>>,
     unsaved: Vec<Arc<str>>,
@@ -93,21 +100,27 @@ pub(crate) struct Scene<'a, D> {
     pub(crate) contract: &'a Contract,
     pub(crate) batch: &'a mut Batch,
     pub(crate) now_ms: TimestampMs,
+    /// How often a record has failed that stands before its partition.
+    pub(crate) failures: &'a mut BTreeMap<Position, u32>,
+}
+
+/// What a partition has recovered.
+pub(crate) struct Recovered<S> {
+    pub(crate) entities: HashMap<Arc<str>, Entity<S>>,
+    pub(crate) parking: Parking,
+    pub(crate) positions: Vec<i64>,
+    pub(crate) own_next: i64,
 }
 
 impl<D: Decider> Task<D> {
-    pub(crate) fn new(
-        decider: &D,
-        partition: i32,
-        entities: HashMap<Arc<str>, Entity<D::State>>,
-        positions: Vec<i64>,
-        own_next: i64,
-        now_ms: TimestampMs,
-    ) -> Self {
-        let (timers, effects) = (Timers::default(), Effects::new());
+    pub(crate) fn new(decider: &D, partition: i32, recovered: Recovered<D::State>, now_ms: TimestampMs) -> Self {
+        let Recovered { entities, parking, positions, own_next } = recovered;
+        let (timers, mut effects) = (Timers::default(), Effects::new());
+        parking.entities().for_each(|entity| effects.pause(entity));
         let unsaved = entities.iter().filter(|(_, entity)| entity.unsaved).map(|(key, _)| Arc::clone(key)).collect();
         let touched = Vec::new();
-        let mut task = Self { partition, positions, held: None, timers, effects, entities, own_next, touched, unsaved };
+        let mut task =
+            Self { partition, positions, held: None, timers, effects, entities, parking, own_next, touched, unsaved };
         let keys: Vec<Arc<str>> = task.entities.keys().cloned().collect();
         for key in keys {
             task.derive(decider, &key, now_ms);
@@ -145,6 +158,17 @@ impl<D: Decider> Task<D> {
         self.entities.iter().map(|(key, entity)| (&**key, (entity.sequence, &entity.state))).collect()
     }
 
+    /// What waits because one of its entity's records cannot work, each entity's in its order.
+    pub fn parked(&self) -> impl Iterator<Item = &Parked> {
+        self.parking.records()
+    }
+
+    /// How many records and how many bytes wait.
+    #[must_use]
+    pub fn parked_size(&self) -> (usize, usize) {
+        (self.parking.len(), self.parking.bytes())
+    }
+
     /// True if the record would be looked at.
     pub(crate) fn awaits(&self, input: usize, offset: i64) -> bool {
         self.held.is_none() && offset >= self.positions[input]
@@ -158,31 +182,33 @@ impl<D: Decider> Task<D> {
         read: Read<D::Input>,
     ) -> Outcome {
         let mark = scene.batch.mark();
+        let place = record.position();
+        if !self.parking.is_empty() && self.parking.holds(&place) {
+            // It was parked and its position lost: there is nothing more to do about it.
+            self.pass_over(scene.batch, input, record.offset);
+            return Outcome::Done;
+        }
         let done = match read {
             Read::Unheard => Ok(()),
             Read::Unready(reason) => {
-                self.held = Some(Stage { place: record.position(), reason: reason.clone() });
+                self.held = Some(Stage { place, reason: reason.clone() });
                 return Outcome::Unready(reason);
             }
-            Read::Dead(defect) => {
-                lay_aside(scene, record, &defect);
-                Ok(())
-            }
+            Read::Dead(defect) => self.set_aside(scene, input, record, &defect),
+            Read::Parking(command) => self.heed(scene, record, &command),
             Read::Body(body) => match identify(record) {
                 Ok((key, envelope)) => {
                     let id = envelope.id;
                     let correlation_id = envelope.correlation_id.clone();
                     let heard = Heard { key, id, correlation_id, at_ms: record.timestamp_ms, body };
-                    self.route(scene, record, &envelope, &heard)
+                    self.try_to_route(scene, input, record, &envelope, &heard)
                 }
-                Err(defect) => {
-                    lay_aside(scene, record, &defect);
-                    Ok(())
-                }
+                Err(defect) => self.set_aside(scene, input, record, &defect),
             },
         };
         match done {
             Ok(()) => {
+                scene.failures.remove(&place);
                 self.pass_over(scene.batch, input, record.offset);
                 Outcome::Done
             }
@@ -200,12 +226,54 @@ impl<D: Decider> Task<D> {
         batch.count_input();
     }
 
+    /// Routes a record. One that has failed often enough is parked instead of holding its partition up for ever.
+    fn try_to_route(
+        &mut self,
+        scene: &mut Scene<'_, D>,
+        input: usize,
+        record: &Record<'_>,
+        envelope: &Envelope,
+        heard: &Heard<D::Input>,
+    ) -> Result<(), Failure> {
+        let place = record.position();
+        let before = scene.failures.get(&place).copied().unwrap_or(0);
+        let failed = if before < CRASHES_AT_MOST {
+            let mark = scene.batch.mark();
+            match self.route(scene, record, envelope, heard, None) {
+                Ok(()) => return Ok(()),
+                Err(failure) if failure.broken => return Err(failure),
+                Err(failure) => {
+                    scene.batch.back_to(mark);
+                    failure
+                }
+            }
+        } else {
+            failed(record, "evolve panicked", "each time that what this record led to was folded", false)
+        };
+        scene.failures.insert(place, before.saturating_add(1));
+        if before.saturating_add(1) < CRASHES_AT_MOST {
+            return Err(failed);
+        }
+        let decider = scene.decider;
+        let Ok(entity) = catch_unwind(AssertUnwindSafe(|| decider.entity(heard))) else {
+            return self.set_aside(scene, input, record, &Defect { class: "crash", message: failed.reason });
+        };
+        if partition_of(entity.as_bytes(), scene.contract.partitions) != self.partition {
+            return self.set_aside(scene, input, record, &Defect { class: "crash", message: failed.reason });
+        }
+        let verdict = verdict_of("crash", &failed.reason, CRASHES_AT_MOST, scene.now_ms);
+        self.park(scene, Parked::of(record, (*entity).into(), Some(verdict)))
+    }
+
+    /// Routes a record: to its entity, to those of its entity that wait, or to another partition. `unparked` is the entity whose
+    /// waiting records this is one of: nothing stands before it.
     fn route(
         &mut self,
         scene: &mut Scene<'_, D>,
         record: &Record<'_>,
         envelope: &Envelope,
         heard: &Heard<D::Input>,
+        unparked: Option<&str>,
     ) -> Result<(), Failure> {
         let decider = scene.decider;
         let entity = catch_unwind(AssertUnwindSafe(|| decider.entity(heard)))
@@ -214,7 +282,10 @@ impl<D: Decider> Task<D> {
         if entity.is_empty() {
             lay_aside(scene, record, &Defect { class: "routing", message: "the entity's key is empty".to_owned() });
         } else if owner == self.partition {
-            self.decide(scene, record, envelope, heard, &entity)?;
+            if !self.parking.is_empty() && unparked != Some(&*entity) && self.parking.has(&entity) {
+                return self.wait(scene, record, &entity, heard.id);
+            }
+            self.decide(scene, record, envelope, heard, (&entity, unparked.is_some()))?;
         } else if envelope.origin_position.is_some() && *record.topic == *scene.contract.inputs[0] {
             let message = format!("forwarded for entity {entity} of partition {owner}, but lies on another");
             lay_aside(scene, record, &Defect { class: "routing", message });
@@ -224,13 +295,14 @@ impl<D: Decider> Task<D> {
         Ok(())
     }
 
+    /// Decides. One that is `careful` keeps the state, should `evolve` panic.
     fn decide(
         &mut self,
         scene: &mut Scene<'_, D>,
         record: &Record<'_>,
         envelope: &Envelope,
         heard: &Heard<D::Input>,
-        key: &str,
+        (key, careful): (&str, bool),
     ) -> Result<(), Failure> {
         let unknown = Entity::default();
         let known = self.entities.get(key);
@@ -241,6 +313,10 @@ impl<D: Decider> Task<D> {
         let decider = scene.decider;
         let decision = catch_unwind(AssertUnwindSafe(|| decider.decide(&entity.state, heard)))
             .map_err(|panic| failed(record, "decide panicked", &panic_text(panic.as_ref()), false))?;
+        if careful {
+            fold(decider, &entity.state, &decision.events)
+                .map_err(|why| failed(record, "evolve panicked", &why, false))?;
+        }
         let cause = Cause { record, envelope, heard, sequence: entity.sequence };
         let said = say(scene, self.partition, key, &cause, &decision.events)?;
         send(scene, &cause, &decision.sends)?;
@@ -266,6 +342,147 @@ impl<D: Decider> Task<D> {
             self.touched.push(key);
         }
         Ok(())
+    }
+
+    /// Parks a record that can never work if its key tells its entity, else lays it aside.
+    fn set_aside(
+        &mut self,
+        scene: &mut Scene<'_, D>,
+        input: usize,
+        record: &Record<'_>,
+        defect: &Defect,
+    ) -> Result<(), Failure> {
+        let entity = record.key_text().filter(|key| !key.is_empty() && key.len() <= MAX_VALUE_BYTES);
+        let entity = entity.filter(|key| partition_of(key.as_bytes(), scene.contract.partitions) == self.partition);
+        match entity {
+            Some(entity) if scene.contract.is_keyed_alike(scene.decider, input) => {
+                let verdict = verdict_of(defect.class, &defect.message, 1, scene.now_ms);
+                // Behind another one it waits like any other, and is judged when its turn comes.
+                let verdict = (!self.parking.has(entity)).then_some(verdict);
+                self.park(scene, Parked::of(record, entity.into(), verdict))
+            }
+            _ => {
+                lay_aside(scene, record, defect);
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets a record wait behind the first of its entity.
+    fn wait(
+        &mut self,
+        scene: &mut Scene<'_, D>,
+        record: &Record<'_>,
+        entity: &str,
+        id: uuid::Uuid,
+    ) -> Result<(), Failure> {
+        if self.parking.has_id(entity, id) {
+            return Ok(());
+        }
+        self.park(scene, Parked::of(record, entity.into(), None))
+    }
+
+    fn park(&mut self, scene: &mut Scene<'_, D>, mut parked: Parked) -> Result<(), Failure> {
+        let (limits, topic) = (scene.contract.parking, &scene.contract.parked_topic);
+        let refused = |reason: String| Failure { place: parked.place.clone(), reason, broken: false };
+        if !self.parking.holds(&parked.place) && !self.parking.has_room(&parked, limits) {
+            let (records, bytes) = (self.parking.len(), self.parking.bytes());
+            return Err(refused(format!(
+                "parking is full: {records} records with {bytes} bytes wait on {topic}/{}, and no record is ever skipped; hint:                  raise [parking] records or bytes, start again, then `dacapo parked list`",
+                self.partition
+            )));
+        }
+        parked.number = self.parking.rank_of(&parked.place);
+        let headers = OutHeaders::Verbatim(parked.headers_on_topic(&scene.contract.system, &scene.contract.group));
+        let key = parked.place.to_string();
+        let value = parked.value.as_deref().unwrap_or_default();
+        fits(key.len() + value.len(), &headers, scene.contract.limits.parked)
+            .map_err(|why| refused(format!("the record cannot be parked on {topic}: {why}")))?;
+        let bytes = (Some(scene.batch.put(key.as_bytes())), Some(scene.batch.put(value)));
+        scene.batch.append(Target::Parked, Some(self.partition), parked.timestamp_ms, headers, bytes);
+        match &parked.verdict {
+            Some(Verdict { class, reason, attempts, .. }) => {
+                let (place, entity) = (&parked.place, &parked.entity);
+                tracing::warn!(%place, %entity, class, attempts, %reason, "record parked; what comes for its entity waits");
+            }
+            None => tracing::debug!(place = %parked.place, entity = %parked.entity, "record waits behind a parked one"),
+        }
+        self.effects.pause(&parked.entity);
+        self.parking.put(parked);
+        Ok(())
+    }
+
+    /// Does what an operator asks of a parked record. What is not there, or waits behind another one, is left as it is: whoever
+    /// asked saw something older.
+    fn heed(&mut self, scene: &mut Scene<'_, D>, record: &Record<'_>, command: &ParkingCommand) -> Result<(), Failure> {
+        let (place, words, dropped) = match command {
+            ParkingCommand::RetryParked(retry) => (&retry.place, retry.by.clone(), false),
+            ParkingCommand::DropParked(drop) => (&drop.place, format!("{}: {}", drop.by, drop.reason), true),
+        };
+        let words = crate::envelope::printable(&words, 400).into_owned();
+        let asked = Asked { id: record.envelope().map(|envelope| envelope.id).unwrap_or_default(), words };
+        let Ok(place) = place.parse::<Position>() else {
+            tracing::warn!(at = %record.position(), place, "an operator asks for what is no place; nothing is done");
+            return Ok(());
+        };
+        let Some(parked) = self.parking.get(&place) else {
+            tracing::info!(at = %record.position(), %place, "an operator asks for what is not parked; nothing is done");
+            return Ok(());
+        };
+        let entity = Arc::clone(&parked.entity);
+        let is_first = self.parking.first(&entity).is_some_and(|first| first.place == place);
+        tracing::info!(%place, %entity, dropped, by = %asked.words, "an operator acts on a parked record");
+        if dropped {
+            self.leave(scene, &place, true, &asked);
+        }
+        if is_first {
+            self.go_on(scene, &entity, &asked)?;
+        }
+        Ok(())
+    }
+
+    /// Handles what waits for an entity, in its order, up to the first that does not work.
+    fn go_on(&mut self, scene: &mut Scene<'_, D>, entity: &Arc<str>, asked: &Asked) -> Result<(), Failure> {
+        while let Some(parked) = self.parking.first(entity).cloned() {
+            let mark = scene.batch.mark();
+            if let Err((class, reason)) = self.try_parked(scene, &parked) {
+                scene.batch.back_to(mark);
+                let attempts = parked.verdict.as_ref().map_or(0, |verdict| verdict.attempts).saturating_add(1);
+                let verdict = Some(verdict_of(class, &reason, attempts, scene.now_ms));
+                return self.park(scene, Parked { verdict, ..parked });
+            }
+            // One that turns out to be about another entity may wait behind that one's.
+            if self.parking.get(&parked.place).is_some_and(|now| now.entity == *entity) {
+                self.leave(scene, &parked.place, false, asked);
+            }
+        }
+        self.effects.resume(entity, scene.now_ms);
+        Ok(())
+    }
+
+    /// Handles one record that was parked as if it were heard now. What goes wrong is told, and nothing has changed.
+    fn try_parked(&mut self, scene: &mut Scene<'_, D>, parked: &Parked) -> Result<(), (&'static str, String)> {
+        parked.with_record(|record| match scene.contract.read_input_again::<D::Input>(record) {
+            Read::Unheard | Read::Parking(_) => Ok(()),
+            Read::Unready(reason) => Err(("schema", reason)),
+            Read::Dead(defect) => Err((defect.class, defect.message)),
+            Read::Body(body) => {
+                let (key, envelope) = identify(record).map_err(|defect| (defect.class, defect.message))?;
+                let (id, correlation_id) = (envelope.id, envelope.correlation_id.clone());
+                let heard = Heard { key, id, correlation_id, at_ms: record.timestamp_ms, body };
+                let routed = self.route(scene, record, &envelope, &heard, Some(&parked.entity));
+                routed.map_err(|failure| ("crash", failure.reason))
+            }
+        })
+    }
+
+    fn leave(&mut self, scene: &mut Scene<'_, D>, place: &Position, dropped: bool, asked: &Asked) {
+        let Some(parked) = self.parking.remove(place) else { return };
+        let left = Left { place: place.clone(), dropped, words: asked.words.clone() };
+        let headers = left.headers_on_topic(&scene.contract.system, &parked, asked.id, scene.now_ms);
+        let key = scene.batch.put(place.to_string().as_bytes());
+        let to = Target::Parked;
+        scene.batch.append(to, Some(self.partition), scene.now_ms, OutHeaders::Verbatim(headers), (Some(key), None));
     }
 
     /// The batch is committed; `own_next` is the end of what it appended to the own log, if it appended anything here.
@@ -334,6 +551,24 @@ impl<D: Decider> Task<D> {
         let found = self.unsaved.iter().filter_map(|key| self.entities.get(key).map(|entity| (key, entity)));
         found.map(|(key, entity)| Ok((Arc::clone(key), entity.to_bytes()?))).collect()
     }
+}
+
+/// What an operator asked.
+struct Asked {
+    id: uuid::Uuid,
+    words: String,
+}
+
+fn verdict_of(class: &str, reason: &str, attempts: u32, at_ms: TimestampMs) -> Verdict {
+    let reason = crate::envelope::printable(reason, 400).into_owned();
+    Verdict { class: class.to_owned(), reason, attempts, at_ms }
+}
+
+/// Folds events over a copy of a state. What `evolve` says when it panics.
+fn fold<D: Decider>(decider: &D, state: &D::State, events: &[D::Event]) -> Result<D::State, String> {
+    let over = |state: D::State, event| decider.evolve(state, event);
+    catch_unwind(AssertUnwindSafe(|| events.iter().fold(state.clone(), over)))
+        .map_err(|panic| panic_text(panic.as_ref()))
 }
 
 struct Cause<'a, I> {

@@ -30,6 +30,8 @@ pub enum TopicKind {
     Inbox,
     /// What a group could not read or handle: kept until somebody looks.
     DeadLetters,
+    /// What waits because a record of its entity cannot work: the latest of each place.
+    Parked,
     /// The latest value of each key.
     Compacted,
 }
@@ -48,6 +50,8 @@ impl TopicKind {
             }
             // An input is decided within seconds, but a service may be away for a long week-end, and then some.
             Self::Inbox => &[("cleanup.policy", "delete"), ("retention.ms", "2592000000"), FOR_EVER[1], CREATE_TIME],
+            // A parked record carries the verdict beside its own headers.
+            Self::Parked => &[("cleanup.policy", "compact"), CREATE_TIME, (MAX_BYTES, "8388608")],
             Self::Compacted => &[("cleanup.policy", "compact"), CREATE_TIME],
         }
     }
@@ -57,7 +61,7 @@ impl TopicKind {
     fn is_required(self, setting: &str) -> bool {
         match self {
             Self::Inbox => !setting.starts_with("retention."),
-            Self::DeadLetters => setting != MAX_BYTES,
+            Self::DeadLetters | Self::Parked => setting != MAX_BYTES,
             Self::Events | Self::Compacted => true,
         }
     }
@@ -80,13 +84,14 @@ impl TopicSpec {
         Self { name: name.into(), partitions, kind }
     }
 
-    /// The topics of a service that decides: events, inbox, dead letters.
+    /// The topics of a service that decides: events, inbox, dead letters, what is parked.
     #[must_use]
     pub fn of_service(system: &str, service: &str, partitions: i32) -> Vec<Self> {
         vec![
             Self::new(message::topic(system, service, Channel::Events), partitions, TopicKind::Events),
             Self::new(message::topic(system, service, Channel::Inbox), partitions, TopicKind::Inbox),
             Self::new(dead_letters(&client::group(system, service)), partitions, TopicKind::DeadLetters),
+            Self::new(message::parked_topic(system, service), partitions, TopicKind::Parked),
         ]
     }
 }
@@ -214,7 +219,7 @@ impl Admin {
     /// # Errors
     /// The cluster cannot be asked.
     pub(crate) async fn limits(&self, contract: &Contract) -> Result<(Limits, usize), AdminError> {
-        let written = [&contract.events_topic, &contract.dead_letter_topic];
+        let written = [&contract.events_topic, &contract.dead_letter_topic, &contract.parked_topic];
         let topics: Vec<&str> = contract.inputs.iter().chain(written).map(|topic| &**topic).collect();
         let settings = self.settings_of(&topics).await?;
         let most = |topic: &str| {
@@ -225,6 +230,7 @@ impl Admin {
             events: most(&contract.events_topic),
             inbox: most(&contract.inputs[0]),
             dead_letters: most(&contract.dead_letter_topic),
+            parked: most(&contract.parked_topic),
         };
         Ok((limits, contract.inputs.iter().map(|input| most(input)).max().unwrap_or(0)))
     }
@@ -447,9 +453,9 @@ mod tests {
     }
 
     #[test]
-    fn a_service_has_three_topics() {
+    fn a_service_has_four_topics() {
         let names: Vec<String> =
             TopicSpec::of_service("acme", "payment", 1).into_iter().map(|spec| spec.name).collect();
-        assert_eq!(names, ["acme.payment.events", "acme.payment.inbox", "dlq.acme.payment"]);
+        assert_eq!(names, ["acme.payment.events", "acme.payment.inbox", "dlq.acme.payment", "acme.payment.parked"]);
     }
 }

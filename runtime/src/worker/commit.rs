@@ -100,6 +100,7 @@ fn send(
         Target::Events => &contract.events_topic,
         Target::Inbox => &contract.inputs[0],
         Target::DeadLetters => &contract.dead_letter_topic,
+        Target::Parked => &contract.parked_topic,
     };
     let mut record: BaseRecord<'_, [u8], [u8]> =
         BaseRecord::to(topic).timestamp(output.timestamp_ms).headers(headers_of(&output.headers));

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     clock,
-    core::{Failure, Limits, Machine, Outcome, panic_text},
+    core::{CRASHES_AT_MOST, Failure, Limits, Machine, Outcome, panic_text},
     decider::{Decider, Perform},
     envelope::Position,
     kafka::{Admin, ClientLog, client},
@@ -176,7 +176,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         consumer.subscribe(&[&setup.contract.inputs[0]]).map_err(kafka("subscribe to the inbox"))?;
         let now = Instant::now();
         Ok(Self {
-            machine: Machine::new(setup.decider.clone(), contract),
+            machine: Machine::new(setup.decider.clone(), contract).suspecting(suspects.records.clone()),
             setup,
             suspects,
             consumer: Arc::new(consumer),
@@ -310,7 +310,9 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
 
     /// A record that cost a state before is tried alone, and only after its partition has rested.
     fn must_rest(&mut self, place: &Position) -> Result<bool, LifeEnd> {
-        let Some(times) = self.suspects.records.get(place) else { return Ok(false) };
+        let Some(times) = self.suspects.records.get(place).filter(|times| **times < CRASHES_AT_MOST) else {
+            return Ok(false);
+        };
         if self.holds.contains_key(&place.partition) {
             self.commit(true)?;
             return Ok(false);

@@ -1,7 +1,8 @@
 //! Partitions on their way to the barrier, on a thread of their own: what is owned already goes on deciding meanwhile.
 //!
 //! The order is the guarantee: committed offsets are fetched as stable, then a client that sees uncommitted records is asked for
-//! the end of the own log, then the log is folded by a reader of committed records until it reports an end at or past that mark.
+//! the ends of the own log and of what is parked, then both are folded by a reader of committed records until it reports ends at
+//! or past these marks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -123,6 +124,16 @@ struct Work<D: Decider, P> {
 struct Fold<D: Decider> {
     recovery: Recovery<D>,
     mark: i64,
+    /// The end of what is parked.
+    parked_mark: i64,
+    /// Up to where what is parked has been folded.
+    parked_next: i64,
+}
+
+impl<D: Decider> Fold<D> {
+    fn is_at_its_marks(&self) -> bool {
+        self.recovery.next() >= self.mark && self.parked_next >= self.parked_mark
+    }
 }
 
 impl<D: Decider, P: Perform<D>> Work<D, P> {
@@ -159,7 +170,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         let committed = self.committed(&contract, &reader)?;
         let mut folds = self.marks(&contract)?;
         let caught_up: Vec<i32> =
-            folds.iter().filter(|(_, fold)| fold.recovery.next() >= fold.mark).map(|(p, _)| *p).collect();
+            folds.iter().filter(|(_, fold)| fold.is_at_its_marks()).map(|(partition, _)| *partition).collect();
         for partition in caught_up {
             self.finish(&contract, &committed, &mut folds, partition);
         }
@@ -170,6 +181,11 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         for (partition, fold) in &folds {
             let from = Offset::Offset(fold.recovery.next());
             start.add_partition_offset(&contract.events_topic, *partition, from).map_err(kafka("place the reader"))?;
+            if fold.parked_next < fold.parked_mark {
+                start
+                    .add_partition_offset(&contract.parked_topic, *partition, Offset::Beginning)
+                    .map_err(kafka("place the reader"))?;
+            }
         }
         reader.assign(&start).map_err(kafka("place the reader"))?;
         while !folds.is_empty() && !self.is_cancelled() {
@@ -177,8 +193,11 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                 None => {}
                 Some(Ok(message)) => self.fold(&mut contract, &mut folds, &message)?,
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    let reached = position(&reader, &contract.events_topic, partition)?;
-                    if folds.get(&partition).is_some_and(|fold| reached >= fold.mark) {
+                    // Of one of the two topics; which one is not told.
+                    let Some(fold) = folds.get_mut(&partition) else { continue };
+                    let reached = position(&reader, &contract.events_topic, partition)?.max(fold.recovery.next());
+                    fold.parked_next = position(&reader, &contract.parked_topic, partition)?.max(fold.parked_next);
+                    if reached >= fold.mark && fold.parked_next >= fold.parked_mark {
                         self.finish(&contract, &committed, &mut folds, partition);
                     }
                 }
@@ -250,12 +269,17 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                     recovery = Recovery::new(setup.decider.clone(), contract, partition);
                 }
             }
-            folds.insert(partition, Fold { recovery, mark });
+            let (parked_low, parked_mark) = asker
+                .fetch_watermarks(&contract.parked_topic, partition, setup.config.timeouts.request)
+                .map_err(kafka("fetch the end of what is parked"))?;
+            // Nothing to read is nothing to wait for; no end would be reported with a position.
+            let parked_next = if parked_low == parked_mark { parked_mark } else { 0 };
+            folds.insert(partition, Fold { recovery, mark, parked_mark, parked_next });
         }
         Ok(folds)
     }
 
-    /// (c) Folds one record.
+    /// (c) Folds one record, of the own log or of what is parked.
     fn fold(
         &mut self,
         contract: &mut Contract,
@@ -263,6 +287,14 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         message: &BorrowedMessage<'_>,
     ) -> Result<(), Failure> {
         let Some(fold) = folds.get_mut(&message.partition()) else { return Ok(()) };
+        if message.topic() == &*contract.parked_topic {
+            let folded = with_record(message, |record| fold.recovery.fold_parked(contract, record));
+            if let Err(alarm) = folded {
+                let place = Position::new(message.topic(), message.partition(), message.offset());
+                self.alarm(folds, message.partition(), &place, &alarm);
+            }
+            return Ok(());
+        }
         let folded = with_record(message, |record| {
             let until = Instant::now() + Duration::from_secs(1);
             loop {

@@ -124,6 +124,8 @@ pub const UNBEARABLE: i64 = i64::MIN;
 pub struct Probe {
     /// While true, `panic` panics in `decide`, and an unbearable amount in `evolve`.
     pub fragile: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    /// Whether the source's records lie under the keys of their targets.
+    pub keyed_alike: bool,
 }
 
 impl Probe {
@@ -155,6 +157,10 @@ impl Decider for Probe {
             Input::Pinged(ping) => Cow::Borrowed(&ping.target),
             _ => Cow::Borrowed(&input.key),
         }
+    }
+
+    fn shares_keys_with(&self, _owner: &str) -> bool {
+        self.keyed_alike
     }
 
     fn decide(&self, state: &State, input: &Heard<Input>) -> Decision<Event, Command> {

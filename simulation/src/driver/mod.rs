@@ -134,6 +134,7 @@ pub(crate) struct Kit<D: Decider> {
     pub(crate) inputs: Vec<usize>,
     pub(crate) events: usize,
     pub(crate) letters: usize,
+    pub(crate) parked: usize,
     pub(crate) asked: RefCell<u64>,
 }
 

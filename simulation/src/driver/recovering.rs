@@ -1,11 +1,11 @@
-//! A partition on its way to the barrier, step by step: stable committed offsets, then the end of the own log with open
-//! transactions counted, then the fold of committed records until it has passed that end.
+//! A partition on its way to the barrier, step by step: stable committed offsets, then the ends of the own log and of what is
+//! parked with open transactions counted, then the folds of committed records until they have passed these ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use runtime::{
     Decider,
-    core::{Contract, Folded, Recovery, Task},
+    core::{Contract, Folded, Record, Recovery, Task},
 };
 
 use super::{Kit, Violation, World, store::Store};
@@ -21,7 +21,32 @@ struct Fold<D: Decider> {
     recovery: Recovery<D>,
     mark: i64,
     position: i64,
+    parked_mark: i64,
+    parked_position: i64,
     committed: Vec<Option<i64>>,
+}
+
+impl<D: Decider> Fold<D> {
+    /// Folds what is parked up to its end. Answers whether there was any of it.
+    fn fold_parked(&mut self, contract: &Contract, world: &World, place: Place) -> Result<bool, Violation> {
+        let topic = world.cluster.log.name(place.topic);
+        let mut worked = false;
+        loop {
+            match world.cluster.log.read(place, self.parked_position) {
+                Fetched::End(position) => {
+                    self.parked_position = position;
+                    return Ok(worked);
+                }
+                Fetched::Record { offset, stored } => {
+                    let fold = |record: &Record<'_>| self.recovery.fold_parked(contract, record);
+                    let folded = stored.with_record(topic, place.partition, offset, fold);
+                    folded.map_err(|alarm| Violation::new("what is parked can be read", alarm.to_string()))?;
+                    self.parked_position = offset + 1;
+                    worked = true;
+                }
+            }
+        }
+    }
 }
 
 /// Partitions that recover together.
@@ -69,7 +94,8 @@ impl<D: Decider> Recovering<D> {
         };
         let worked = self.fold(kit, world, partition)?;
         let Some(fold) = self.folds.get(&partition) else { return Ok((Vec::new(), worked)) };
-        let is_caught_up = fold.position >= fold.mark || world.is(Mutant::TrustStore);
+        let is_at_marks = fold.position >= fold.mark && fold.parked_position >= fold.parked_mark;
+        let is_caught_up = is_at_marks || world.is(Mutant::TrustStore);
         if worked || !is_caught_up {
             if !worked && !is_caught_up {
                 world.trace.sometimes("a recovery waits at its barrier");
@@ -113,8 +139,11 @@ impl<D: Decider> Recovering<D> {
                 }
             }
             let position = recovery.next();
+            let parked = Place { topic: kit.parked, partition: *partition };
+            let parked_mark = if world.is(Mutant::NoBarrier) { 0 } else { world.cluster.log.high_watermark(parked) };
             let committed = committed.remove(partition).unwrap_or_else(|| vec![None; kit.inputs.len()]);
-            self.folds.insert(*partition, Fold { recovery, mark, position, committed });
+            self.folds
+                .insert(*partition, Fold { recovery, mark, position, parked_mark, parked_position: 0, committed });
         }
     }
 
@@ -126,7 +155,7 @@ impl<D: Decider> Recovering<D> {
         }
         let place = Place { topic: kit.events, partition };
         let topic = world.cluster.log.name(kit.events).clone();
-        let mut worked = false;
+        let mut worked = fold.fold_parked(&self.contract, world, Place { topic: kit.parked, partition })?;
         for _ in 0..=world.chance.below(RECORDS_A_STEP) {
             match world.cluster.log.read(place, fold.position) {
                 Fetched::End(position) => {

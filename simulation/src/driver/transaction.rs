@@ -73,6 +73,7 @@ impl Transaction {
                 Target::Events => kit.events,
                 Target::Inbox => kit.inputs[0],
                 Target::DeadLetters => kit.letters,
+                Target::Parked => kit.parked,
             };
             let by_key = || partition_of(batch.key(output).unwrap_or_default(), kit.contract.partitions);
             Place { topic, partition: output.partition.unwrap_or_else(by_key) }

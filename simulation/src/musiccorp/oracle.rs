@@ -133,7 +133,8 @@ fn audit(view: &Finale<'_>) -> Balance {
         stored.with_record(topic, partition, offset, |record| {
             let (envelope, key) = (record.envelope().ok(), record.key_text());
             let decoded = view.workshop.readers().decode(record.value, None).ok();
-            auditor.hear(&Seen { topic, partition, offset, envelope: envelope.as_ref(), key, decoded });
+            let is_deletion = record.value.is_none();
+            auditor.hear(&Seen { topic, partition, offset, envelope: envelope.as_ref(), key, decoded, is_deletion });
         });
     });
     auditor.balance()

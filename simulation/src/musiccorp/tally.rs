@@ -130,6 +130,10 @@ impl Decider for Tally {
         })
     }
 
+    fn shares_keys_with(&self, owner: &str) -> bool {
+        owner == "catalogue"
+    }
+
     fn decide(&self, state: &TallyState, input: &Heard<Input>) -> Decision<Event, Command> {
         let at = input.at_ms;
         match &input.body {
