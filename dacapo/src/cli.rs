@@ -10,7 +10,7 @@ use crate::{
     orders::{Generator, Mix},
     output,
     outside::{Faults, Outside, OutsideConfig},
-    replay, sagas, schemas, send, topics, up,
+    parked, replay, sagas, schemas, send, topics, up,
 };
 
 /// MusicCorp on Kafka: run it, watch every order, put right what is stuck.
@@ -31,6 +31,9 @@ enum Command {
     /// Rebuild state from the topics
     #[command(subcommand)]
     Replay(replay::ReplayCommand),
+    /// See what waits because a record cannot work, and put it right
+    #[command(subcommand)]
+    Parked(parked::ParkedCommand),
     /// Put one command into a service's inbox
     Send(send::SendArgs),
     /// Put one event into a topic that no service owns
@@ -170,6 +173,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Up(args) => up::run(*args).await,
         Command::Sagas(command) => sagas::run(&command).await,
         Command::Replay(command) => replay::run(&command).await,
+        Command::Parked(command) => parked::run(&command).await,
         Command::Send(args) => send::send(&args).await,
         Command::Publish(args) => send::publish(&args).await,
         Command::Events(command) => events::run(&command).await,

@@ -8,6 +8,7 @@ pub mod events;
 pub mod orders;
 pub mod output;
 pub mod outside;
+pub mod parked;
 pub mod replay;
 pub mod sagas;
 pub mod schemas;

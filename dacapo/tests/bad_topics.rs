@@ -1,5 +1,5 @@
-//! Records that nobody should ever have written, put by a plain Kafka client onto the topics that running services read: they are laid
-//! aside whole, with the place and the reason, and everything else goes on.
+//! Records that nobody should ever have written, put by a plain Kafka client onto the topics that running services read: they are
+//! parked or laid aside whole, with the place and the reason, and everything else goes on.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -30,7 +30,7 @@ struct Bad {
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     headers: Vec<(&'static str, &'static str)>,
-    /// The services that cannot read it, and the kind of reason that they must give. Empty: it is no letter.
+    /// The services that cannot read it, and the kind of reason that they must give. Empty: everybody reads it.
     letters: Letters,
 }
 
@@ -40,7 +40,7 @@ type Letters = (&'static [&'static str], &'static str);
 const READERS: &[&str] = &["warehouse", "payment", "loyalty", "notifications"];
 
 #[test]
-fn what_cannot_be_read_is_laid_aside_whole_and_the_rest_goes_on() {
+fn what_cannot_be_read_is_put_aside_whole_and_the_rest_goes_on() {
     let place = Place::new(&ground());
     let mut system = place.start(&[]);
     let writer = Writer::new(&place);
@@ -52,13 +52,17 @@ fn what_cannot_be_read_is_laid_aside_whole_and_the_rest_goes_on() {
     let written = ["payment.inbox", "order-processor.events"].map(|topic| format!("{}.{topic}", place.system()));
     let written: Vec<Found> = written.iter().flat_map(|topic| read_all(&kafka_of(&place), topic)).collect();
     for service in READERS {
-        let expected: Vec<&Bad> = bad.iter().filter(|record| record.letters.0.contains(service)).collect();
-        are_laid_aside(&mut system, &place, service, &expected, &written);
+        let unread = bad.iter().filter(|record| record.letters.0.contains(service));
+        let (parked, letters): (Vec<&Bad>, Vec<&Bad>) = unread.partition(|record| is_parked(record, service));
+        are_put_aside(&mut system, &place, (service, format!("dlq.{}.{service}", place.system())), &letters, &written);
+        let topic = format!("{}.{service}.parked", place.system());
+        are_put_aside(&mut system, &place, (service, topic), &parked, &written);
     }
     foreign_records_are_heard(&mut system, &place);
     every_service_is_ready(&place);
     later_orders_settle(&mut system, &place);
     audit_tells_the_letters(&place);
+    what_is_parked_is_given_up(&place);
     system.stop();
 }
 
@@ -70,7 +74,9 @@ fn bad_records(writer: &Writer) -> Vec<Bad> {
         (writer.id_of("payment.GatewayAnswered"), encoded("payment/inbox/GatewayAnswered", |_| ()));
     let (placed, order) =
         (writer.id_of("order_processor.OrderPlaced"), encoded("order-processor/events/OrderPlaced", |_| ()));
-    let key = || Some(b"order-bad".to_vec());
+    // Of an entity each, so that none waits behind another.
+    let keys = std::cell::Cell::new(0);
+    let key = || Some(format!("order-bad-{}", keys.replace(keys.get() + 1)).into_bytes());
     let (inbox, events) = ("payment.inbox", "order-processor.events");
     let payment = |class| (&["payment"][..], class);
     vec![
@@ -168,11 +174,22 @@ fn foreign_records_are_heard(system: &mut System<'_>, place: &Place) {
     });
 }
 
-/// The letters of a service are these records, byte for byte, and nothing else.
-fn are_laid_aside(system: &mut System<'_>, place: &Place, service: &str, expected: &[&Bad], written: &[Found]) {
-    let topic = format!("dlq.{}.{service}", place.system());
+/// Whose it is must be known by the key alone: loyalty's customers are not the order-processor's orders.
+fn is_parked(record: &Bad, service: &str) -> bool {
+    let is_text = record.key.as_deref().is_some_and(|key| std::str::from_utf8(key).is_ok());
+    is_text && !(service == "loyalty" && record.topic == "order-processor.events")
+}
+
+/// What a service has put aside on a topic are these records, byte for byte, and nothing else.
+fn are_put_aside(
+    system: &mut System<'_>,
+    place: &Place,
+    (service, topic): (&str, String),
+    expected: &[&Bad],
+    written: &[Found],
+) {
     let mut letters = Vec::new();
-    system.wait_for(&format!("{} letters in {topic}", expected.len()), || {
+    system.wait_for(&format!("{} records in {topic}", expected.len()), || {
         letters = read_all(&kafka_of(place), &topic);
         letters.len() >= expected.len()
     });
@@ -188,7 +205,14 @@ fn are_laid_aside(system: &mut System<'_>, place: &Place, service: &str, expecte
 
 fn is_whole(place: &Place, service: &str, record: &Bad, letter: &Found, original: &Found) {
     let name = record.name;
-    assert!(letter.key == record.key && letter.value == record.value, "{name} is not what was written");
+    if is_parked(record, service) {
+        let ours = |name: &str| letter.header(&format!("{}.parked.{name}", place.system()));
+        assert_eq!(letter.value, Some(record.value.clone().unwrap_or_default()), "{name} is not what was written");
+        assert_eq!(Some(ours("key").as_bytes()), record.key.as_deref(), "{name}");
+        assert_eq!(ours("entity"), ours("key"), "{name}");
+    } else {
+        assert!(letter.key == record.key && letter.value == record.value, "{name} is not what was written");
+    }
     for (header, value) in &record.headers {
         assert_eq!(letter.header(header), *value, "{name}");
     }
@@ -228,15 +252,31 @@ fn audit_tells_the_letters(place: &Place) {
     let output = place.run(&["audit", "--findings", "200"]);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stdout).unwrap();
-    for service in READERS {
-        let letters = format!("dlq.{}.{service} partition ", place.system());
-        assert!(
-            said.contains(&letters) && said.contains("a dead letter lies here"),
-            "{letters:?} is missing in\n{said}"
-        );
+    let letters = ["loyalty", "payment"].map(|service| format!("dlq.{}.{service} partition ", place.system()));
+    let parked = ["warehouse", "payment", "notifications"]
+        .map(|service| format!("{}.{service}.parked partition ", place.system()));
+    for told in letters.iter().chain(&parked) {
+        assert!(said.contains(told), "{told:?} is missing in\n{said}");
     }
+    assert!(said.contains("a dead letter lies here") && said.contains("a record waits"), "{said}");
     let events = format!("{}.order-processor.events partition ", place.system());
     assert!(said.contains(&events), "{events:?}: what cannot be read is told where it lies\n{said}");
+}
+
+/// An operator gives some of it up, and the rest is left as it is.
+fn what_is_parked_is_given_up(place: &Place) {
+    let parked = || -> Vec<Value> { serde_json::from_str(&place.ok(&["parked", "list", "--json"])).unwrap() };
+    let before = parked();
+    assert!(before.len() > 10, "{before:?}");
+    let given_up = 3;
+    for record in &before[..given_up] {
+        let (service, at) = (record["service"].as_str().unwrap(), record["place"].as_str().unwrap());
+        let shown = place.ok(&["parked", "show", at, "--service", service]);
+        assert!(shown.contains("tried       1 times"), "{shown}");
+        let done = place.ok(&["parked", "drop", at, "--service", service, "--reason", "a test", "--by", "ada"]);
+        assert!(done.contains("is out of the way"), "{done}");
+    }
+    assert_eq!(parked(), before[given_up..]);
 }
 
 fn kafka_of(place: &Place) -> String {

@@ -48,7 +48,7 @@ pub struct Saga {
     pub outcome: Option<String>,
     /// Nothing is open any more.
     pub settled: bool,
-    /// `late`, `stuck`, `gap`, `hospital`, `contradiction`, `truncated`.
+    /// `late`, `stuck`, `gap`, `hospital`, `contradiction`, `truncated`, `parked`.
     pub flags: Vec<String>,
     /// Where it stands, for a person.
     pub sentence: String,
@@ -134,6 +134,40 @@ pub struct TimelineRow {
     pub dead_letter: bool,
 }
 
+/// A record that waits in a service: because it cannot work, or behind one that cannot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParkedRecord {
+    /// The service where it waits.
+    pub service: String,
+    /// The entity it is about there.
+    pub entity: String,
+    /// Where it lay when it was heard: topic/partition/offset. By this it is retried or dropped.
+    pub place: String,
+    /// Its type, if its headers tell.
+    pub event: Option<String>,
+    /// Its rank: of an entity's records the one with the least is the first.
+    pub number: u64,
+    /// When it was said.
+    pub at: String,
+    /// Why it cannot work; absent if it waits behind one that cannot.
+    pub failure: Option<Failure>,
+    /// The place of the record that it waits behind: the first of its entity.
+    pub behind: Option<String>,
+}
+
+/// Why a record cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The kind, in one word.
+    pub class: String,
+    /// What is wrong.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was tried last.
+    pub at: String,
+}
+
 /// One saga in full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SagaDetail {
@@ -144,6 +178,9 @@ pub struct SagaDetail {
     pub nodes: Vec<Node>,
     /// What undoes it.
     pub compensations: Vec<Node>,
+    /// What of it waits in the services.
+    #[serde(default)]
+    pub parked: Vec<ParkedRecord>,
     /// Its records in order of time; the first page.
     pub timeline: Vec<TimelineRow>,
     /// Where the timeline goes on.

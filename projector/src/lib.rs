@@ -13,6 +13,7 @@ pub mod http;
 mod index;
 mod names;
 mod nearest;
+mod parked;
 mod present;
 pub mod query;
 mod reading;

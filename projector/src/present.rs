@@ -9,6 +9,7 @@ use crate::{
     api::{self, Positions},
     declaration::{Declaration, Node, NodeKind, Words},
     names::Names,
+    parked,
     standing::{Facts, Flag, Standing, row_flags},
     story::Row,
     view::View,
@@ -120,6 +121,7 @@ impl<'a> Subject<'a> {
             saga: self.saga(facts, standing, flags),
             nodes: nodes(false),
             compensations: nodes(true),
+            parked: Vec::new(),
             timeline: Vec::new(),
             timeline_next: None,
         }
@@ -194,7 +196,9 @@ impl View {
         let standing = facts.standing(subject.rows);
         let (story, revision) = (self.instances[instance as usize].story, self.instances[instance as usize].revision);
         let flags = self.flags_of(subject.number, story, &standing);
-        api::Saga { revision, ..subject.saga(&facts, &standing, flags) }
+        let mut saga = api::Saga { revision, ..subject.saga(&facts, &standing, flags) };
+        self.say_what_waits(&mut saga, &self.parked.of(subject.id));
+        saga
     }
 
     /// A saga in full, with the first `limit` rows of its timeline.
@@ -206,9 +210,18 @@ impl View {
         let flags = self.flags_of(subject.number, story, &standing);
         let mut detail = subject.detail(&facts, &standing, flags);
         detail.saga.revision = revision;
+        detail.parked = self.parked.of(subject.id);
+        self.say_what_waits(&mut detail.saga, &detail.parked);
         detail.timeline = self.with_versions(subject.timeline(0, limit));
         detail.timeline_next = (subject.rows.len() > limit).then(|| limit.to_string());
         detail
+    }
+
+    /// A record that waits is the first thing to tell: nothing else goes on until somebody has acted.
+    fn say_what_waits(&self, saga: &mut api::Saga, parked: &[api::ParkedRecord]) {
+        if let Some(sentence) = parked::sentence(parked) {
+            saga.sentence = sentence;
+        }
     }
 
     /// Rows of a saga's timeline from `from`, and whether there are more.

@@ -1,8 +1,8 @@
 //! Keeps a board's view up to date from the topics.
 //!
 //! Folding runs on the threads of the runtime's views, one record at a time; a task beside them commits what was folded, moves the
-//! watermark, looks whether the cluster answers, and takes in dead-letter topics that come to be. Owns that loop. How records get
-//! out of Kafka, and bodies out of Avro, is the runtime's business.
+//! watermark, looks whether the cluster answers, and takes in topics of dead letters and of what is parked that come to be. Owns
+//! that loop. How records get out of Kafka, and bodies out of Avro, is the runtime's business.
 
 use std::{
     collections::BTreeSet,
@@ -13,6 +13,7 @@ use std::{
 use runtime::{
     Config, clock,
     codec::{Decoded, Readers, SchemaRef},
+    core::{self, ParkedNews},
     kafka::admin::Admin,
     projection::{self, LogRecord, Projection, Topics, ViewError},
     registry::Registry,
@@ -22,6 +23,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use crate::{
     board::{Board, Reading},
     fields::Fields,
+    parked,
     record::{Bodies, Body, BodyError, Record},
     view::View,
 };
@@ -43,12 +45,31 @@ const READERS_MAX: usize = 32;
 /// Folds what one reader reads into a shared view.
 pub(crate) struct Folder {
     board: Board,
+    system: String,
     schemas: BTreeSet<u32>,
 }
 
 impl Folder {
-    pub(crate) fn new(board: Board) -> Self {
-        Self { board, schemas: BTreeSet::new() }
+    pub(crate) fn new(board: Board, system: &str) -> Self {
+        Self { board, system: system.to_owned(), schemas: BTreeSet::new() }
+    }
+
+    /// Takes in what a service keeps because it cannot work. What is no such record changes nothing.
+    fn fold_parked(&self, seen: &Record<'_>, record: &LogRecord<'_>) {
+        let headers: Vec<(&str, Option<&[u8]>)> = record.headers().into_iter().flatten().collect();
+        let record = core::Record {
+            topic: record.topic,
+            partition: record.partition,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            key: record.key,
+            value: record.value,
+            headers: &headers,
+        };
+        match ParkedNews::read(&self.system, &record) {
+            Ok(news) => self.board.write_last(|view| view.fold_parked(seen, news)),
+            Err(error) => tracing::warn!(place = %record.position(), %error, "passed over"),
+        }
     }
 
     /// The record's schema, if it was not met before.
@@ -74,6 +95,9 @@ impl Projection for Folder {
             value: record.value,
             readable: record.schema().is_some(),
         };
+        if record.topic.ends_with(parked::TOPICS) {
+            return self.fold_parked(&seen, record);
+        }
         let schema = self.new_schema(record);
         let dead = record.topic.starts_with(DEAD_LETTERS);
         let folded = self.board.write_last(|view| {
@@ -102,10 +126,11 @@ impl Bodies for AvroBodies<'_> {
     }
 }
 
-/// Splits topics into those whose bodies should be readable and dead letters.
+/// Splits topics into those whose bodies should be readable, and dead letters and what is parked.
 pub(crate) fn topics<'a>(names: impl IntoIterator<Item = &'a str>) -> Topics {
-    let (dead, alive): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| name.starts_with(DEAD_LETTERS));
-    Topics::decoded(alive).and_raw(dead)
+    let is_raw = |name: &&str| name.starts_with(DEAD_LETTERS) || name.ends_with(parked::TOPICS);
+    let (raw, decoded): (Vec<&str>, Vec<&str>) = names.into_iter().partition(is_raw);
+    Topics::decoded(decoded).and_raw(raw)
 }
 
 /// Every topic the declarations name, in order.
@@ -155,7 +180,7 @@ impl Readings {
     fn read(&mut self, more: Vec<String>) -> Result<(), ViewError> {
         let purpose = format!("sagas-{}", self.views.len());
         let topics = topics(more.iter().map(String::as_str));
-        let folder = Folder::new(self.board.clone());
+        let folder = Folder::new(self.board.clone(), &self.config.system);
         self.views.push(projection::View::start(&self.config, &purpose, self.readers.clone(), topics, folder)?);
         self.topics.extend(more);
         Ok(())
@@ -241,7 +266,7 @@ impl Readings {
         }));
     }
 
-    /// Takes the answer, if there is one: dead-letter topics that are not read yet are from now on.
+    /// Takes the answer, if there is one: topics of dead letters and of what is parked that are not read yet are from now on.
     async fn heed_answer(&mut self) {
         let Some(asked) = self.asking.take_if(|asking| asking.is_finished()) else { return };
         let names = match asked.await {
@@ -253,15 +278,17 @@ impl Readings {
             tracing::info!("the cluster answers again");
         }
         // Those of the system alone: another one on the same cluster may call its sagas the same.
-        let ours = format!("{DEAD_LETTERS}{}.", self.config.system);
+        let (letters, ours) = (format!("{DEAD_LETTERS}{}.", self.config.system), format!("{}.", self.config.system));
+        let is_wanted =
+            |name: &String| name.starts_with(&letters) || name.starts_with(&ours) && name.ends_with(parked::TOPICS);
         let new: BTreeSet<String> =
-            names.into_iter().filter(|name| name.starts_with(&ours) && !self.topics.contains(name)).collect();
+            names.into_iter().filter(|name| is_wanted(name) && !self.topics.contains(name)).collect();
         if new.is_empty() || self.views.len() == READERS_MAX {
             return;
         }
-        tracing::info!(topics = ?new, "reading dead letters");
+        tracing::info!(topics = ?new, "reading dead letters and what is parked");
         if let Err(error) = self.read(new.into_iter().collect()) {
-            tracing::error!(error = %error, "dead letters are not read");
+            tracing::error!(error = %error, "dead letters and what is parked are not read");
         }
     }
 
@@ -329,7 +356,7 @@ pub(crate) fn fold_to(
     }
     let topics = topics(positions.keys().map(String::as_str));
     let board = Board::new(view);
-    let folder = Folder::new(board.clone());
+    let folder = Folder::new(board.clone(), &config.system);
     projection::fold_to(config, "verify-sagas", readers, topics, folder, &targets, patience)?;
     board.write(|view| view.commit(0));
     Ok(board)

@@ -5,17 +5,30 @@
 
 use comfy_table::{Table, presets};
 
-use crate::api::{AsOf, Change, Counts, Node, Saga, SagaList, SagaReply, TimelineRow};
+use crate::api::{AsOf, Change, Counts, Failure, Node, ParkedRecord, Saga, SagaList, SagaReply, TimelineRow};
 
 /// The longest text in one cell.
 const CELL_MAX: usize = 96;
 
-/// Text from outside, safe to print on one line.
+/// The longest text in a line of its own.
+const SENTENCE_MAX: usize = 600;
+
+/// Text from outside, safe to print in a cell.
 #[must_use]
 pub fn plain(text: &str) -> String {
+    cut(text, CELL_MAX)
+}
+
+/// Text from outside, safe to print on a line of its own.
+#[must_use]
+pub fn sentence(text: &str) -> String {
+    cut(text, SENTENCE_MAX)
+}
+
+fn cut(text: &str, most: usize) -> String {
     let mut plain = String::with_capacity(text.len());
     for (count, c) in text.chars().enumerate() {
-        if count == CELL_MAX {
+        if count == most {
             plain.push('…');
             break;
         }
@@ -69,7 +82,7 @@ pub fn show(reply: &SagaReply) -> String {
     if !saga.flags.is_empty() {
         shown.push_str(&format!("  [{}]", plain(&saga.flags.join(", "))));
     }
-    shown.push_str(&format!("\n{}\n", plain(&saga.sentence)));
+    shown.push_str(&format!("\n{}\n", sentence(&saga.sentence)));
     shown.push_str(&format!("started {}, last heard of {}", plain(&saga.started_at), plain(&saga.updated_at)));
     if let (Some(ended_at), Some(took_ms)) = (&saga.ended_at, saga.took_ms) {
         shown.push_str(&format!(", ended {} after {}", plain(ended_at), duration(took_ms)));
@@ -84,6 +97,7 @@ pub fn show(reply: &SagaReply) -> String {
             plain(&waiting.due_at)
         ));
     }
+    shown.push_str(&parked(&detail.parked));
     shown.push('\n');
     shown.push_str(&nodes(&detail.nodes));
     if detail.compensations.iter().any(|node| !matches!(node.status.as_str(), "ahead" | "skipped")) {
@@ -163,6 +177,33 @@ fn nodes(nodes: &[Node]) -> String {
         ]);
     }
     text(&table)
+}
+
+fn parked(records: &[ParkedRecord]) -> String {
+    let mut shown = String::new();
+    for record in records {
+        let (service, event, place) = (plain(&record.service), plain(record.what()), plain(&record.place));
+        shown.push_str(&match &record.failure {
+            Some(Failure { class, reason, attempts, at }) => format!(
+                "parked in {service}: {event} at {place} ({}, tried {attempts} times, last {}): {}\n",
+                plain(class),
+                plain(at),
+                sentence(reason)
+            ),
+            None => {
+                let first = record.behind.as_deref().map_or_else(|| "-".to_owned(), plain);
+                format!("waits in {service} behind {first}: {event} at {place}\n")
+            }
+        });
+    }
+    let first = records.iter().find_map(|record| match record.failure {
+        Some(_) => Some(&record.place),
+        None => record.behind.as_ref(),
+    });
+    if let Some(first) = first {
+        shown.push_str(&format!("put it right: dacapo parked show {}; then retry or drop it\n", plain(first)));
+    }
+    shown
 }
 
 fn timeline(rows: &[TimelineRow]) -> String {

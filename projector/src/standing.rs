@@ -74,12 +74,14 @@ pub enum Flag {
     Contradiction,
     /// It has more records than its timeline keeps.
     Truncated,
+    /// One of its records waits in a service because it, or one before it, cannot work.
+    Parked,
 }
 
 impl Flag {
     /// Every flag.
-    pub const ALL: [Self; 6] =
-        [Self::Late, Self::Stuck, Self::Gap, Self::Hospital, Self::Contradiction, Self::Truncated];
+    pub const ALL: [Self; 7] =
+        [Self::Late, Self::Stuck, Self::Gap, Self::Hospital, Self::Contradiction, Self::Truncated, Self::Parked];
 
     /// As filters and replies name it.
     #[must_use]
@@ -91,6 +93,7 @@ impl Flag {
             Self::Hospital => "hospital",
             Self::Contradiction => "contradiction",
             Self::Truncated => "truncated",
+            Self::Parked => "parked",
         }
     }
 

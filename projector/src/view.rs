@@ -9,10 +9,13 @@ use std::{
     sync::Arc,
 };
 
+use runtime::core::ParkedNews;
+
 use crate::{
     declaration::{Declaration, DeclarationError, check_together},
     index::{ClassSet, Index, InstanceNo},
     names::{LaneNo, Names, Shape},
+    parked::ParkedRecords,
     record::{self, Bodies, Body, BodyError, Envelope, Record, Unplaced},
     standing::{Facts, Flag, Standing, row_flags},
     story::{Added, Row, Story},
@@ -84,6 +87,7 @@ pub struct View {
     pub(crate) entries: Vec<Entry>,
     pub(crate) instances: Vec<Instance>,
     pub(crate) indexes: Vec<Index>,
+    pub(crate) parked: ParkedRecords,
     numbers: HashMap<Arc<str>, u32>,
     headers: Vec<String>,
     wanted: HashMap<u16, Arc<Wanted>>,
@@ -122,6 +126,7 @@ impl View {
             names: Names::new(),
             entries: Vec::new(),
             instances: Vec::new(),
+            parked: ParkedRecords::default(),
             numbers: HashMap::new(),
             headers,
             wanted: HashMap::new(),
@@ -158,6 +163,18 @@ impl View {
             self.note_unplaced(record, reason, &detail);
         }
         Ok(())
+    }
+
+    /// Adds one record of a service's parked topic: it says what waits there, and is no fact.
+    pub fn fold_parked(&mut self, record: &Record<'_>, news: ParkedNews) {
+        self.records += 1;
+        self.advance(record.topic, record.partition, record.offset.saturating_add(1));
+        for saga in self.parked.fold(record.topic, news) {
+            let Some(number) = self.numbers.get(&saga).copied() else { continue };
+            if !std::mem::replace(&mut self.entries[number as usize].dirty, true) {
+                self.dirty.push(number);
+            }
+        }
     }
 
     /// Notes that everything of a partition before `position` was read, records or not.
@@ -435,6 +452,9 @@ impl View {
         let mut flags = standing.flags | row_flags(&self.declarations[declaration], rows, &self.names);
         if standing.due_ms.is_some_and(|due_ms| due_ms < self.watermark_ms) {
             flags |= Flag::Stuck.bit();
+        }
+        if self.parked.has(&self.entries[story as usize].id) {
+            flags |= Flag::Parked.bit();
         }
         flags
     }

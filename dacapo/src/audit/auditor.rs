@@ -1,6 +1,7 @@
 //! Brings what lies on the topics into the books: read from Kafka here, or handed in by who has the records already.
 
 use std::{
+    collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -11,7 +12,7 @@ use runtime::{
     config::Config,
     envelope::Envelope,
     kafka::{admin::dead_letters, client::group},
-    message::{Channel, topic},
+    message::{Channel, parked_topic, topic},
     projection::{LogRecord, Projection, Topics, View},
     registry::Registry,
 };
@@ -28,7 +29,8 @@ pub(super) async fn read(config: &Config, patience: Duration) -> anyhow::Result<
     let system = &config.system;
     let letters = SERVICES.iter().map(|service| dead_letters(&group(system, service)));
     let events = SERVICES.iter().map(|service| topic(system, service, Channel::Events));
-    let topics = Topics::decoded(events).and_raw(letters);
+    let parked = SERVICES.iter().map(|service| parked_topic(system, service));
+    let topics = Topics::decoded(events).and_raw(letters.chain(parked));
     let shared = Shared(Arc::new(Mutex::new(Auditor::new(system))));
     let auditor = shared.clone();
     let view = View::start(config, "audit", readers, topics, shared)?;
@@ -58,6 +60,7 @@ impl Projection for Shared {
             envelope: envelope.as_ref(),
             key,
             decoded,
+            is_deletion: record.value.is_none(),
         });
     }
 }
@@ -77,19 +80,23 @@ pub struct Seen<'a> {
     pub key: Option<&'a str>,
     /// Its body, if its schema is known.
     pub decoded: Option<Decoded<'a>>,
+    /// It has no value.
+    pub is_deletion: bool,
 }
 
-/// Keeps the books from records of events topics and dead-letter topics, partition by partition in their order.
+/// Keeps the books from records of events topics, of dead letters and of what is parked, partition by partition in their order.
 pub struct Auditor {
     books: Books,
     facts: Vocabulary<Fact>,
+    /// What waits, by its topic and key.
+    parked: BTreeMap<(String, String), Place>,
 }
 
 impl Auditor {
     /// An auditor of a system who has read nothing yet.
     #[must_use]
     pub fn new(system: &str) -> Self {
-        Self { books: Books::default(), facts: Vocabulary::new(system) }
+        Self { books: Books::default(), facts: Vocabulary::new(system), parked: BTreeMap::new() }
     }
 
     /// Enters a record.
@@ -98,6 +105,15 @@ impl Auditor {
         let place = Place { partition: record.partition, offset: record.offset };
         if record.topic.starts_with("dlq.") {
             books.unreadable(record.topic, place, "a dead letter lies here");
+            return;
+        }
+        if record.topic.ends_with(".parked") {
+            let waits = (record.topic.to_owned(), record.key.unwrap_or_default().to_owned());
+            if record.is_deletion {
+                self.parked.remove(&waits);
+            } else {
+                self.parked.insert(waits, place);
+            }
             return;
         }
         let (Some(envelope), Some(decoded), Some(key)) = (record.envelope, record.decoded, record.key) else {
@@ -116,7 +132,14 @@ impl Auditor {
 
     /// Closes the books.
     #[must_use]
-    pub fn balance(self) -> Balance {
+    pub fn balance(mut self) -> Balance {
+        for ((topic, _), place) in self.parked {
+            self.books.unreadable(
+                &topic,
+                place,
+                "a record waits: it, or one before it, cannot work (`dacapo parked list`)",
+            );
+        }
         self.books.balance()
     }
 }

@@ -50,7 +50,7 @@ pub enum Rule {
     OneContent,
     /// An entity's events are numbered 1, 2, 3 … without a gap.
     Sequence,
-    /// No record lies in a dead-letter topic, and every event can be read.
+    /// No record lies in a dead-letter topic or waits in a parked one, and every event can be read.
     Readable,
 }
 
