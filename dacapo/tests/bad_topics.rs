@@ -66,6 +66,86 @@ fn what_cannot_be_read_is_put_aside_whole_and_the_rest_goes_on() {
     system.stop();
 }
 
+/// A record that nobody can read, about an item: orders for it wait, all others are delivered; `up` starts again meanwhile.
+#[test]
+fn a_parked_item_holds_up_its_own_orders_only_and_is_put_right() {
+    let place = Place::new(&ground());
+    let mut system = place.start(&[]);
+    let poison = Bad {
+        headers: vec![("ce_correlationid", "a person's mistake")],
+        ..bad(
+            "poison",
+            "warehouse.inbox",
+            Some(b"lp-trout".to_vec()),
+            Some(b"{}".to_vec()),
+            (&["warehouse"], "framing"),
+        )
+    };
+    let writer = Writer::new(&place);
+    writer.write(&poison);
+    writer.flush();
+    let at = parked_place(&mut system, &place);
+    let (http, endpoints) = (Http::new(), place.endpoints());
+    let url = format!("{}/orders", endpoints["services"]["order-processor"].as_str().unwrap());
+    let waits = place_order(&http, &url, "waits", "lp-trout");
+    let goes_on = place_order(&http, &url, "goes-on", "lp-goldberg");
+    let mut shown = String::new();
+    system.wait_for("the end of the order for another item", || {
+        place.ok(&["sagas", "show", &goes_on]).contains("completed (completed)")
+    });
+    system.wait_for("the order that waits", || {
+        shown = place.ok(&["sagas", "show", &waits]);
+        shown.contains("[parked]")
+    });
+    assert!(shown.contains(&format!("waits in warehouse behind {at}: HoldItem at")), "{shown}");
+    assert!(shown.contains("An operator must act: HoldItem waits in warehouse behind"), "{shown}");
+    assert!(place.ok(&["sagas", "list", "--flag", "parked"]).contains(&waits));
+    system.stop();
+    let mut system = place.start(&[]);
+    assert_eq!(parked_place(&mut system, &place), at, "it outlives its owner");
+    let refused = place.run(&["parked", "retry", &at]);
+    let said = String::from_utf8(refused.stdout).unwrap();
+    assert!(!refused.status.success() && said.contains("still cannot work, tried 2 times"), "{said}");
+    let behind = place.ok(&["parked", "list", "--all", "--json"]);
+    let behind: Vec<Value> = serde_json::from_str(&behind).unwrap();
+    let behind =
+        behind.iter().find(|record| record["behind"] == json!(0)).unwrap()["place"].as_str().unwrap().to_owned();
+    let said = place.fails(&["parked", "retry", &behind]);
+    assert!(said.contains(&format!("waits behind {at}")) && said.contains("keeps its order"), "{said}");
+    assert!(
+        place
+            .fails(&["parked", "drop", "nowhere/0/0", "--reason", "none"])
+            .contains("nothing is parked at nowhere/0/0")
+    );
+    let done = place.ok(&["parked", "drop", &at, "--reason", "not a command"]);
+    assert!(done.contains("is out of the way; nothing of its entity waits any more"), "{done}");
+    system.wait_for("the end of the order that waited", || {
+        place.ok(&["sagas", "show", &waits]).contains("completed (completed)")
+    });
+    assert_eq!(place.ok(&["parked", "list"]).trim(), "nothing is parked");
+    place.ok(&["audit"]);
+    system.stop();
+}
+
+fn parked_place(system: &mut System<'_>, place: &Place) -> String {
+    let mut listed = Vec::new();
+    system.wait_for("something parked", || {
+        listed = serde_json::from_str::<Vec<Value>>(&place.ok(&["parked", "list", "--json"])).unwrap();
+        listed.len() == 1
+    });
+    assert_eq!((&listed[0]["entity"], &listed[0]["failure"]["class"]), (&json!("lp-trout"), &json!("framing")));
+    listed[0]["place"].as_str().unwrap().to_owned()
+}
+
+fn place_order(http: &Http, url: &str, key: &str, sku: &str) -> String {
+    let order = json!({ "customer_id": "customer-0003", "payment_method": "card-ok",
+        "ship_to": { "street": "1 Quay", "city": "Bristol", "postcode": "BS1", "country": "GB" },
+        "lines": [{ "sku": sku, "quantity": 1 }] });
+    let (status, answer) = http.post(url, key, order.to_string());
+    assert_eq!(status, 201, "{answer}");
+    answer["order_id"].as_str().unwrap().to_owned()
+}
+
 const SERVICES: [&str; 7] =
     ["customers", "catalogue", "order-processor", "warehouse", "payment", "loyalty", "notifications"];
 
@@ -235,12 +315,8 @@ fn every_service_is_ready(place: &Place) {
 fn later_orders_settle(system: &mut System<'_>, place: &Place) {
     let (http, endpoints) = (Http::new(), place.endpoints());
     let url = format!("{}/orders", endpoints["services"]["order-processor"].as_str().unwrap());
-    let order = json!({ "customer_id": "customer-0003", "payment_method": "card-ok",
-        "ship_to": { "street": "1 Quay", "city": "Bristol", "postcode": "BS1", "country": "GB" },
-        "lines": [{ "sku": "lp-goldberg", "quantity": 1 }] });
     for number in 0..6 {
-        let (status, answer) = http.post(&url, &format!("later-{number}"), order.to_string());
-        assert_eq!(status, 201, "{answer}");
+        place_order(&http, &url, &format!("later-{number}"), "lp-goldberg");
     }
     system.wait_for("the end of the later orders", || {
         let list = place.ok(&["sagas", "list", "--outcome", "completed", "--json"]);
