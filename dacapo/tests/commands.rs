@@ -350,7 +350,7 @@ fn an_empty_pair_gets_what_it_lacks_when_asked_and_not_before() {
     assert_eq!(partitions_of(&bootstrap, "musiccorp.payment.inbox"), 0, "nothing was made beside it either");
 
     let other = |more: &[&str]| ok(dacapo(&topics).args(["--system", "other"]).args(more));
-    says(&other(&[]), &["create  other.payment.events (8 partitions)", "would create 22 topics", "--apply does it"]);
+    says(&other(&[]), &["create  other.payment.events (8 partitions)", "would create 29 topics", "--apply does it"]);
     says(&other(&["--partitions", "2", "--apply"]), &["created 22 topics"]);
     says(&other(&[]), &["nothing to do"]);
     assert_eq!(partitions_of(&bootstrap, "other.payment.events"), 2);

@@ -49,6 +49,7 @@ const HERE: &[(&str, &str)] =
     &[("cargo run --release -- up", "dacapo up FREE_PORTS"), ("dacapo up --", "dacapo up FREE_PORTS --")];
 
 /// The simulation's commands play for minutes.
+const PARKED: Act = Skip("bad_topics.rs does it, on a system where something is parked");
 const SIMULATED: Act =
     Skip("a release build; .ci/run plays these seeds and mutants, and the simulation's own tests its stories");
 
@@ -66,6 +67,7 @@ const SHOWN: &[Shown] = &[
     shown("dacapo sagas watch", &[], Interrupt("Ctrl-C ends")),
     shown("dacapo audit", &[], Run(&["audit: clean"])),
     shown("dacapo replay projection sagas --verify", &[], Run(&["both views are equal"])),
+    shown("dacapo parked list", &[], Run(&["nothing is parked"])),
     shown("dacapo events tail --follow", &[], Interrupt("OrderCompleted")),
     shown(
         r#"dacapo send catalogue ChangePrice --key lp-trout '{"sku":"lp-trout","new_price":{"amount_minor":990,"currency":"EUR"}}'"#,
@@ -80,7 +82,7 @@ const SHOWN: &[Shown] = &[
     shown(
         "dacapo topics create --bootstrap kafka:9092",
         &[("kafka:9092", "OWN_KAFKA")],
-        Run(&["would create 22 topics; --apply does it"]),
+        Run(&["would create 29 topics; --apply does it"]),
     ),
     shown(
         "dacapo up --bootstrap kafka:9092 --registry http://registry:8081",
@@ -98,6 +100,12 @@ const SHOWN: &[Shown] = &[
         &[("50", "20")],
         Run(&["| short", "20 orders in ", "audit: clean"]),
     ),
+    shown("dacapo parked list", &[], PARKED),
+    shown("dacapo parked show PLACE", &[], PARKED),
+    shown("dacapo sagas list --flag parked", &[], PARKED),
+    shown("dacapo parked retry PLACE", &[], PARKED),
+    shown("dacapo parked retry --all", &[], PARKED),
+    shown(r#"dacapo parked drop PLACE --reason "a test record""#, &[], PARKED),
     shown("cargo build --release -p dacapo", &[], Skip("a long build; the tests have their own")),
     shown(
         "/usr/bin/time -v target/release/dacapo up --orders 10000 --until-settled --ephemeral",

@@ -13,6 +13,8 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::core::ParkingLimits;
+
 /// A value that is never shown. It can be read with [`Secret::expose`], which is easy to search for.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -133,6 +135,8 @@ struct File {
     #[serde(default)]
     timeouts: TimeoutsMs,
     #[serde(default)]
+    parking: Parking,
+    #[serde(default)]
     kafka: BTreeMap<String, toml::Value>,
     #[serde(default)]
     services: BTreeMap<String, toml::Table>,
@@ -148,6 +152,24 @@ struct TimeoutsMs {
     registry: Option<u64>,
     answer: Option<u64>,
     shutdown: Option<u64>,
+}
+
+/// How much may wait because a record of its entity cannot work, in one partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parking {
+    records: Option<usize>,
+    bytes: Option<usize>,
+}
+
+impl Parking {
+    fn limits(self) -> Result<ParkingLimits, ConfigError> {
+        let default = ParkingLimits::default();
+        Ok(ParkingLimits {
+            records: in_range("parking.records", self.records, default.records, 1, 10_000_000)?,
+            bytes: in_range("parking.bytes", self.bytes, default.bytes, 1 << 20, 64 << 30)?,
+        })
+    }
 }
 
 /// Deadlines.
@@ -230,6 +252,8 @@ pub struct Config {
     pub replication: Option<i32>,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// How much may wait in one partition because a record of its entity cannot work.
+    pub parking: ParkingLimits,
     /// Properties handed through to librdkafka; the denied ones are already refused.
     pub kafka: BTreeMap<String, Secret>,
 }
@@ -298,6 +322,7 @@ impl Sources {
             partitions: in_range("partitions", args.partitions, default::PARTITIONS, 1, 1_000)?,
             replication: args.replication.map(|n| in_range("replication", Some(n), n, 1, 16)).transpose()?,
             timeouts: Timeouts::default().over(self.file.timeouts)?,
+            parking: self.file.parking.limits()?,
             kafka: checked_kafka(&self.file.kafka)?,
         };
         Ok(config)
@@ -359,6 +384,7 @@ impl Config {
             partitions = self.partitions,
             replication = ?self.replication,
             timeouts = ?self.timeouts,
+            parking = ?self.parking,
             kafka = ?self.shown_kafka(),
             "configuration in force"
         );
@@ -391,6 +417,7 @@ impl Config {
             partitions: 4,
             replication: None,
             timeouts: Timeouts::default(),
+            parking: ParkingLimits::default(),
             kafka: BTreeMap::new(),
         }
     }
@@ -552,10 +579,12 @@ mod tests {
     #[test]
     fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
         let args = Args { system: Some("fromflag".to_owned()), ..Args::default() };
-        let config = parse(&args, "system = 'fromfile'\nworkers = 3\n[timeouts]\nanswer = 250").expect("fine");
+        let config = parse(&args, "system = 'fromfile'\nworkers = 3\n[timeouts]\nanswer = 250\n[parking]\nrecords = 7")
+            .expect("fine");
         assert_eq!((config.system.as_str(), config.workers, config.partitions), ("fromflag", 3, default::PARTITIONS));
         assert_eq!(config.timeouts.answer, Duration::from_millis(250));
         assert_eq!(config.timeouts.session, Timeouts::default().session);
+        assert_eq!((config.parking.records, config.parking.bytes), (7, ParkingLimits::default().bytes));
     }
 
     #[test]
@@ -578,6 +607,7 @@ mod tests {
             "partitions = -1",
             "instance = '../x'",
             "[timeouts]\nsession = 1",
+            "[parking]\nbytes = 1",
             "[kafka]\n'plugin.library.paths' = 'evil.so'",
             "[kafka]\n'sasl.kerberos.kinit.cmd' = 'rm'",
             "[kafka]\n'enable.auto.commit' = true",

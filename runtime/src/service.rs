@@ -421,6 +421,7 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         let mut contract =
             Contract::of::<D>(names, readers, writers).map_err(|source| StartError::Contract { service, source })?;
         contract.limits = self.ask_limits(&contract).await?;
+        contract.parking = self.config.parking;
         self.start_workers(&contract).await
     }
 

@@ -20,6 +20,8 @@ pub mod metric {
     pub const OPERATION_DURATION: &str = "messaging_client_operation_duration_seconds";
     /// Records written.
     pub const SENT: &str = "messaging_client_sent_messages_total";
+    /// Records that wait because one of their entity cannot work.
+    pub const PARKED: &str = "dacapo_parked_records";
     /// Records read.
     pub const CONSUMED: &str = "messaging_client_consumed_messages_total";
 }

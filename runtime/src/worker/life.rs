@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     clock,
-    core::{CRASHES_AT_MOST, Failure, Limits, Machine, Outcome, panic_text},
+    core::{CRASHES_AT_MOST, Failure, Limits, Machine, Outcome, Target, panic_text},
     decider::{Decider, Perform},
     envelope::Position,
     kafka::{Admin, ClientLog, client},
@@ -358,12 +358,16 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         };
         let patience = self.setup.config.timeouts.transaction;
         let (begun, inputs, outputs) = (Instant::now(), batch.inputs(), batch.outputs().len());
+        let parks = batch.outputs().iter().any(|output| output.to == Target::Parked);
         match commit::commit(&self.producer, self.machine.contract(), batch, group, patience) {
             Ok(told) => {
                 let took = begun.elapsed();
                 tracing::debug!(service = D::NAME, inputs, outputs, ?took, "batch committed");
                 count_batch(&self.setup.names.group, inputs, outputs, took);
                 self.machine.committed(&told.own_ends, clock::now_ms());
+                if parks {
+                    self.count();
+                }
                 self.suspects.fenced = 0;
                 if std::mem::take(&mut self.unreachable) {
                     self.setup.status.reachable(true);
@@ -505,6 +509,10 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
     fn count(&self) {
         let recovering = self.recovering.iter().map(Recovering::left).sum();
         self.setup.status.count(recovering, self.machine.tasks().count());
+        let parked: usize = self.machine.tasks().map(|task| task.parked_size().0).sum();
+        let labels =
+            [("consumergroup", self.setup.names.group.clone()), ("worker", self.setup.names.client_id.clone())];
+        metrics::gauge!(metric::PARKED, &labels).set(u32::try_from(parked).unwrap_or(u32::MAX));
     }
 
     fn hear_answers(&mut self) -> Result<(), LifeEnd> {
