@@ -48,8 +48,10 @@ const fn shown(command: &'static str, change: &'static [(&'static str, &'static 
 const HERE: &[(&str, &str)] =
     &[("cargo run --release -- up", "dacapo up FREE_PORTS"), ("dacapo up --", "dacapo up FREE_PORTS --")];
 
-/// The simulation's commands play for minutes.
+/// Where nothing is parked there is nothing to put right.
 const PARKED: Act = Skip("bad_topics.rs does it, on a system where something is parked");
+
+/// The simulation's commands play for minutes.
 const SIMULATED: Act =
     Skip("a release build; .ci/run plays these seeds and mutants, and the simulation's own tests its stories");
 

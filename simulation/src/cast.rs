@@ -8,14 +8,14 @@ use std::{
 };
 
 use runtime::{
-    Decider,
-    codec::{Readers, SchemaSource},
-    core::{Contract, ContractNames, written_by},
+    Decider, Message as _,
+    codec::{Readers, SchemaSource, Writers},
+    core::{Contract, ContractNames, ParkingCommand, written_by},
 };
 
 use crate::{
     cluster::Protocol,
-    driver::{Kit, Outside, Process, Violation, World, truth::Truth},
+    driver::{AskedBy, Kit, Mood, Moody, Outside, Process, Violation, World, truth::Truth},
     registry::Table,
 };
 
@@ -28,6 +28,7 @@ pub struct Workshop {
     pub(crate) table: Arc<Table>,
     readers: Readers,
     contracts: RefCell<BTreeMap<(&'static str, i32), Contract>>,
+    operators: Result<Writers, Violation>,
 }
 
 impl Workshop {
@@ -36,7 +37,10 @@ impl Workshop {
     pub fn new(system: &'static str) -> Self {
         let table = Arc::new(Table::default());
         let readers = Readers::new(Arc::clone(&table) as Arc<dyn SchemaSource>);
-        Self { system, table, readers, contracts: RefCell::default() }
+        // At once, so that the ids of schemas do not depend on which history needs them first.
+        let operators = table.writers(system, ParkingCommand::RECORDS);
+        let operators = operators.map_err(|e| Violation::new("an operator's command can be written", e.to_string()));
+        Self { system, table, readers, contracts: RefCell::default(), operators }
     }
 
     /// The system.
@@ -49,6 +53,11 @@ impl Workshop {
     #[must_use]
     pub fn readers(&self) -> &Readers {
         &self.readers
+    }
+
+    /// Writes what operators ask of what is parked.
+    pub(crate) fn operators(&self) -> Result<&Writers, Violation> {
+        self.operators.as_ref().map_err(Clone::clone)
     }
 
     fn contract<D: Decider>(&self, partitions: i32) -> Result<Contract, Violation> {
@@ -77,6 +86,7 @@ pub(crate) trait Service {
     fn next_due(&self, world: &World) -> Option<i64>;
     fn check(&self, world: &World, is_quiet: bool) -> Result<(), Violation>;
     fn asked(&self) -> u64;
+    fn mend(&self);
     fn contract(&self) -> &Contract;
 }
 
@@ -142,6 +152,10 @@ impl<D: Decider> Service for Played<D> {
         *self.kit.asked.borrow()
     }
 
+    fn mend(&self) {
+        self.kit.mood.mend();
+    }
+
     fn contract(&self) -> &Contract {
         &self.kit.contract
     }
@@ -178,12 +192,16 @@ impl Cast<'_> {
         let protocol = if self.world.chance.permille(600) { Protocol::Cooperative } else { Protocol::Eager };
         let group = self.world.cluster.add_group(protocol);
         let readers = self.workshop.readers.clone();
+        let mood = Mood::default();
+        // What is true is folded by the decider as it is meant; the processes have one that fails now and then.
+        let truth = Moody { decider: decider.clone(), mood: Mood::default() };
         let kit = Kit {
-            truth: RefCell::new(Truth::new(decider.clone(), readers.clone(), events, self.partitions)),
-            decider,
+            truth: RefCell::new(Truth::new(truth, readers.clone(), events, self.partitions)),
+            decider: Moody { decider, mood: mood.clone() },
+            mood,
             contract,
             readers,
-            outside,
+            outside: Rc::new(RefCell::new(AskedBy(outside))),
             group,
             inputs,
             events,

@@ -66,6 +66,10 @@ faults! {
     AnswerTwice = "answer twice", 60;
     /// A record that nobody can read lies on an inbox.
     Poison = "poison", 12;
+    /// A decider fails on an input, every time, until it is mended.
+    Mistake = "mistake", 3;
+    /// Somebody finds the mistakes of a service and mends them.
+    Mended = "mended", 15;
     /// Time leaps: everything takes longer than anybody's patience.
     Leap = "leap", 4;
 }

@@ -12,7 +12,7 @@ use std::{
 use runtime::{
     Decider, Written,
     core::partition_of,
-    envelope::{Envelope, derived_id},
+    envelope::{Envelope, Position, derived_id},
     message::{Channel, topic},
 };
 use uuid::Uuid;
@@ -20,10 +20,11 @@ use uuid::Uuid;
 use crate::{
     cast::{Cast, Service, Workshop},
     chance::Chance,
-    cluster::{Cluster, Place, Request, Stored},
+    cluster::{Cluster, Place, Reply, Request, Stored},
     driver::{Violation, World},
     faults::{Fault, Faults},
     mutant::Mutant,
+    operator,
     registry::Registry,
     trace::Trace,
 };
@@ -184,8 +185,8 @@ pub struct Finale<'a> {
     pub workshop: &'a Workshop,
     /// Everything has settled: nothing more will happen by itself.
     pub is_quiet: bool,
-    /// How many dead letters there must be: the records that nobody can read.
-    pub letters_expected: u64,
+    /// Where records lie that nobody can read.
+    pub poisons: &'a BTreeSet<Position>,
 }
 
 impl Finale<'_> {
@@ -211,7 +212,8 @@ pub fn play(scenario: &dyn Scenario, workshop: &Workshop, plan: &Plan) -> Histor
         trace: Trace::new(plan.tells),
         registry: Registry::new(&workshop.table),
         mutant: plan.mutant,
-        letters_expected: 0,
+        poisons: BTreeSet::new(),
+        operated: 0,
     };
     let (mut deeds, mut steps) = (Vec::new(), 0);
     let played = catch_unwind(AssertUnwindSafe(|| {
@@ -296,7 +298,7 @@ impl<'a> Stage<'a> {
             return Ok(world.cluster.has_work(world.now_ms));
         }
         if share < 18 {
-            self.upset(world);
+            self.upset(world)?;
             return self.act(world);
         }
         let (service, process) = *world.chance.pick(&self.actors);
@@ -308,7 +310,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Faults that befall nobody in particular.
-    fn upset(&mut self, world: &mut World) {
+    fn upset(&mut self, world: &mut World) -> Result<(), Violation> {
         if world.strikes(Fault::Leap, "everybody") {
             world.now_ms += world.faults.extent().within(500..=6_000);
         }
@@ -330,25 +332,36 @@ impl<'a> Stage<'a> {
         if world.strikes(Fault::Poison, "an inbox") {
             self.poison(world);
         }
+        let service = world.faults.extent().index(self.services.len());
+        if world.strikes(Fault::Mended, self.services[service].name()) {
+            self.services[service].mend();
+        }
+        if world.chance.permille(20) {
+            operator::act(&*self.services[service], self.workshop, world, false)?;
+        }
+        Ok(())
     }
 
     fn poison(&mut self, world: &mut World) {
         let service = &self.services[world.faults.extent().index(self.services.len())];
         let (inbox, partitions) = (Arc::clone(&service.contract().inputs[0]), service.contract().partitions);
         let topic = world.cluster.topic(&inbox);
-        let partition =
-            i32::try_from(world.faults.extent().index(usize::try_from(partitions).unwrap_or(1))).unwrap_or(0);
+        let key = poisoned_key(world, topic);
+        let partition = match &key {
+            Some(key) => partition_of(key, partitions),
+            None => i32::try_from(world.faults.extent().index(usize::try_from(partitions).unwrap_or(1))).unwrap_or(0),
+        };
         let value = match world.faults.extent().below(3) {
             0 => Some(b"no frame at all".to_vec()),
             1 => None,
             // A schema that nobody has registered: waited for at first, then given up.
             _ => Some(vec![0, 0, 0x7f, 0xff, 0xff, 1, 2, 3]),
         };
-        let key = Some(b"poison".to_vec());
         let record = Rc::new(Stored { timestamp_ms: world.now_ms, key, value, headers: Vec::new() });
-        world.letters_expected += 1;
         let request = Request::Append { place: Place { topic, partition }, record };
-        world.cluster.serve(&request, world.now_ms, &mut world.trace);
+        if let Reply::Done { end } = world.cluster.serve(&request, world.now_ms, &mut world.trace) {
+            world.poisons.insert(Position::new(inbox, partition, end - 1));
+        }
     }
 
     /// The next deed.
@@ -367,6 +380,7 @@ impl<'a> Stage<'a> {
         world.registry.heal();
         for service in &mut self.services {
             service.wake(world);
+            service.mend();
         }
         world.trace.tell(None, || "HEALED: nothing goes wrong any more".to_owned());
         let (begun_ms, mut idle) = (world.now_ms, 0);
@@ -377,6 +391,9 @@ impl<'a> Stage<'a> {
             }
             idle = 0;
             if self.unrest(world).is_none() {
+                if self.put_right(world)? {
+                    continue;
+                }
                 let mut hand = Hand { workshop: self.workshop, world, services: &self.services, deed: TENDED };
                 if !self.play.tend(&mut hand)? {
                     return Ok(());
@@ -391,6 +408,16 @@ impl<'a> Stage<'a> {
         }
         let why = self.unrest(world).unwrap_or_else(|| "it only goes on and on".to_owned());
         Err(Violation::new("everything settles once nothing goes wrong", why))
+    }
+
+    /// An operator acts on what is parked. Answers whether anything was.
+    fn put_right(&self, world: &mut World) -> Result<bool, Violation> {
+        for service in &self.services {
+            if operator::act(&**service, self.workshop, world, true)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn unrest(&self, world: &World) -> Option<String> {
@@ -412,12 +439,7 @@ impl<'a> Stage<'a> {
             service.check(world, is_quiet)?;
         }
         no_equivocation(&world.cluster)?;
-        let view = Finale {
-            cluster: &world.cluster,
-            workshop: self.workshop,
-            is_quiet,
-            letters_expected: world.letters_expected,
-        };
+        let view = Finale { cluster: &world.cluster, workshop: self.workshop, is_quiet, poisons: &world.poisons };
         self.play.check(&view, &mut world.trace)
     }
 
@@ -452,6 +474,19 @@ impl<'a> Stage<'a> {
         world.trace.sometimes("everything is rebuilt from the logs");
         Ok(())
     }
+}
+
+/// A key for a record that nobody can read: mostly one of an entity that has real work to do, sometimes a stranger's, or none.
+fn poisoned_key(world: &mut World, inbox: usize) -> Option<Vec<u8>> {
+    if world.faults.extent().permille(200) {
+        return None;
+    }
+    let log = &world.cluster.log;
+    let places = log.places().filter(|place| place.topic == inbox);
+    let keys: Vec<Vec<u8>> =
+        places.flat_map(|place| log.committed(place)).filter_map(|(_, stored)| stored.key.clone()).collect();
+    let at = world.faults.extent().index(keys.len() + 1);
+    Some(keys.into_iter().nth(at).unwrap_or_else(|| b"stranger".to_vec()))
 }
 
 /// No id has two contents, whatever topic it lies on.

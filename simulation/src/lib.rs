@@ -17,6 +17,7 @@ mod faults;
 pub mod history;
 pub mod musiccorp;
 mod mutant;
+mod operator;
 mod registry;
 mod shrink;
 mod trace;

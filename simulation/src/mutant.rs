@@ -67,6 +67,8 @@ mutants! {
     TimersOvertake = "timers-overtake", 3_000;
     /// A checkpoint says that it goes further than its states do.
     TornCheckpoint = "torn-checkpoint", 1_000;
+    /// Whoever takes a partition over does not read what is parked there.
+    ForgetParked = "forget-parked", 1_000;
     /// A record whose schema cannot be had now is passed over.
     TransientIsPoison = "transient-is-poison", 1_000;
 }

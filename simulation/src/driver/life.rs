@@ -11,18 +11,22 @@ use std::{
 use runtime::{
     Decider, TimestampMs,
     core::{Machine, Outcome},
+    envelope::Position,
 };
+use uuid::Uuid;
 
 use super::{
     Kit, Violation, World,
     attempt::{Attempt, Report},
     client::{Change, Client},
+    moody::Failing,
     recovering::Recovering,
     store::Store,
     transaction::{Transaction, Went},
 };
 use crate::{
     cluster::{Fetched, Membership, Place, Session, Stored},
+    faults::Fault,
     mutant::Mutant,
 };
 
@@ -71,6 +75,8 @@ pub(crate) struct Life<D: Decider> {
     pub(crate) reports: VecDeque<Report>,
     pub(crate) begun: Vec<Attempt<D>>,
     pub(crate) is_stopping: bool,
+    /// The record over which a state was lost: everything in memory must be thrown away.
+    pub(crate) broken: Option<Position>,
     batch_since_ms: i64,
     ends_asked_ms: i64,
     saved_ms: i64,
@@ -78,10 +84,16 @@ pub(crate) struct Life<D: Decider> {
 }
 
 impl<D: Decider> Life<D> {
-    pub(crate) fn begin(kit: &Kit<D>, world: &World, number: u64, session: Session) -> Self {
+    pub(crate) fn begin(
+        kit: &Kit<D>,
+        world: &World,
+        number: u64,
+        session: Session,
+        suspects: &BTreeMap<Position, u32>,
+    ) -> Self {
         Self {
             number,
-            machine: Machine::new(kit.decider.clone(), kit.fresh_contract(world)),
+            machine: Machine::new(kit.decider.clone(), kit.fresh_contract(world)).suspecting(suspects.clone()),
             client: Client::default(),
             session,
             fence: None,
@@ -94,6 +106,7 @@ impl<D: Decider> Life<D> {
             reports: VecDeque::new(),
             begun: Vec::new(),
             is_stopping: false,
+            broken: None,
             batch_since_ms: 0,
             ends_asked_ms: 0,
             saved_ms: world.now_ms,
@@ -125,6 +138,9 @@ impl<D: Decider> Life<D> {
                 self.fence = self.client.membership();
             }
             let taken = self.gather(kit, world, whom, now_ms);
+            if let Some(place) = &self.broken {
+                return Ok(Step::Ended(LifeEnd(format!("a state was lost over {place}"))));
+            }
             self.timers(kit, world, now_ms);
             self.is_between = true;
             let must = self.client.has_change() || self.is_stopping;
@@ -157,7 +173,11 @@ impl<D: Decider> Life<D> {
         let mut left = most;
         for at in (first..places).chain(0..first) {
             let (input, partition) = (at / flowing.len(), flowing[at % flowing.len()]);
-            while left > 0 && self.flow.contains(&partition) && self.machine.batch().inputs() < BATCH_INPUTS {
+            while left > 0
+                && self.broken.is_none()
+                && self.flow.contains(&partition)
+                && self.machine.batch().inputs() < BATCH_INPUTS
+            {
                 if !self.take_next(kit, world, (input, partition), whom, now_ms) {
                     break;
                 }
@@ -191,7 +211,7 @@ impl<D: Decider> Life<D> {
                 if self.machine.batch().is_empty() {
                     self.batch_since_ms = now_ms;
                 }
-                self.take(world, (input, place), (offset, &stored), whom, now_ms);
+                self.take(kit, world, (input, place), (offset, &stored), whom, now_ms);
                 true
             }
         }
@@ -199,6 +219,7 @@ impl<D: Decider> Life<D> {
 
     fn take(
         &mut self,
+        kit: &Kit<D>,
         world: &mut World,
         (input, place): (usize, Place),
         (offset, stored): (i64, &Rc<Stored>),
@@ -214,6 +235,7 @@ impl<D: Decider> Life<D> {
             return;
         }
         let topic = world.cluster.log.name(place.topic).clone();
+        mistake(kit, world, stored, whom);
         let disguised;
         let shown = if world.is(Mutant::NoDedupe) {
             disguised = without_id(stored);
@@ -236,6 +258,10 @@ impl<D: Decider> Life<D> {
             Outcome::Unready(_) => {
                 world.trace.sometimes("a partition is held for a schema");
                 self.to_hold.insert(partition);
+            }
+            Outcome::Failed(failure) if failure.broken => {
+                world.trace.sometimes("a state is lost because evolve fails");
+                self.broken = Some(failure.place);
             }
             Outcome::Failed(_) => {
                 world.trace.sometimes("a partition is held for a decider that fails");
@@ -492,6 +518,16 @@ impl<D: Decider> Life<D> {
         let holds = self.holds.iter().filter(|(p, _)| !self.flow.contains(p)).map(|(_, hold)| hold.until_ms);
         let batch = (!self.machine.batch().is_empty()).then_some(self.batch_since_ms + POSITIONS_EVERY_MS);
         self.machine.next_due().into_iter().chain(holds).chain(batch).min()
+    }
+}
+
+/// Now and then a decider turns out to have a mistake that a certain input brings to light.
+fn mistake<D: Decider>(kit: &Kit<D>, world: &mut World, stored: &Stored, whom: &str) {
+    if world.strikes(Fault::Mistake, whom)
+        && let Some(id) = stored.header("ce_id").and_then(|id| Uuid::parse_str(id).ok())
+    {
+        let loses_state = world.faults.extent().permille(300);
+        kit.mood.fail_on(id, if loses_state { Failing::Evolve } else { Failing::Decide });
     }
 }
 

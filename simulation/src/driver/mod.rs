@@ -6,18 +6,23 @@
 mod attempt;
 mod client;
 mod life;
+mod moody;
 mod process;
 mod recovering;
 mod store;
 mod transaction;
 pub(crate) mod truth;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc};
 
-use runtime::{Answer, Decider, Due, Unanswered, codec::Readers, core::Contract};
+use runtime::{Answer, Decider, Due, Unanswered, codec::Readers, core::Contract, envelope::Position};
 
 use self::truth::Truth;
-pub(crate) use self::{process::Process, transaction::headers_of};
+pub(crate) use self::{
+    moody::{AskedBy, Mood, Moody},
+    process::Process,
+    transaction::headers_of,
+};
 use crate::{
     chance::Chance,
     cluster::{Cluster, Place, Request},
@@ -82,7 +87,10 @@ pub struct World {
     pub trace: Trace,
     pub(crate) registry: Arc<Registry>,
     pub(crate) mutant: Option<Mutant>,
-    pub(crate) letters_expected: u64,
+    /// Where records lie that nobody can read.
+    pub(crate) poisons: BTreeSet<Position>,
+    /// How often an operator has acted on what is parked.
+    pub(crate) operated: u64,
 }
 
 impl World {
@@ -125,6 +133,7 @@ impl World {
 /// What the processes of one service share.
 pub(crate) struct Kit<D: Decider> {
     pub(crate) decider: D,
+    pub(crate) mood: Mood,
     pub(crate) contract: Contract,
     pub(crate) readers: Readers,
     pub(crate) outside: Rc<RefCell<dyn Outside<D>>>,

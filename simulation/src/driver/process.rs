@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use runtime::Decider;
+use runtime::{Decider, envelope::Position};
 
 use super::{
     Kit, Violation, World,
@@ -23,6 +23,8 @@ pub(crate) struct Process<D: Decider> {
     life: Option<Life<D>>,
     attempts: Vec<Attempt<D>>,
     lives: u64,
+    /// Records over which a state was lost, and how often.
+    suspects: BTreeMap<Position, u32>,
     down_until_ms: i64,
     still_until_ms: i64,
 }
@@ -37,6 +39,7 @@ impl<D: Decider> Process<D> {
             life: None,
             attempts: Vec::new(),
             lives: 0,
+            suspects: BTreeMap::new(),
             down_until_ms: world.now_ms + world.chance.within(0..=50),
             still_until_ms: 0,
         }
@@ -70,6 +73,9 @@ impl<D: Decider> Process<D> {
                 Ok(true)
             }
             Step::Ended(LifeEnd(reason)) => {
+                if let Some(place) = life.broken.take() {
+                    *self.suspects.entry(place).or_default() += 1;
+                }
                 world.trace.tell(None, || format!("{} starts again from the log: {reason}", self.name));
                 self.end(kit, world, 200..=1_500);
                 Ok(true)
@@ -106,6 +112,7 @@ impl<D: Decider> Process<D> {
     /// Dies as by kill -9, and is started again after a while.
     fn crash(&mut self, world: &mut World) {
         self.life = None;
+        self.suspects.clear();
         self.attempts.clear();
         self.store.crash();
         self.down_until_ms = world.now_ms + world.chance.within(50..=4_000);
@@ -135,7 +142,7 @@ impl<D: Decider> Process<D> {
         };
         let Some(session) = world.cluster.begin_session(&id, &mut world.trace) else { return false };
         self.lives += 1;
-        self.life = Some(Life::begin(kit, world, self.lives, session));
+        self.life = Some(Life::begin(kit, world, self.lives, session, &self.suspects));
         true
     }
 

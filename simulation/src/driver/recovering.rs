@@ -140,7 +140,8 @@ impl<D: Decider> Recovering<D> {
             }
             let position = recovery.next();
             let parked = Place { topic: kit.parked, partition: *partition };
-            let parked_mark = if world.is(Mutant::NoBarrier) { 0 } else { world.cluster.log.high_watermark(parked) };
+            let is_careless = world.is(Mutant::NoBarrier) || world.is(Mutant::ForgetParked);
+            let parked_mark = if is_careless { 0 } else { world.cluster.log.high_watermark(parked) };
             let committed = committed.remove(partition).unwrap_or_else(|| vec![None; kit.inputs.len()]);
             self.folds
                 .insert(*partition, Fold { recovery, mark, position, parked_mark, parked_position: 0, committed });
@@ -155,7 +156,8 @@ impl<D: Decider> Recovering<D> {
         }
         let place = Place { topic: kit.events, partition };
         let topic = world.cluster.log.name(kit.events).clone();
-        let mut worked = fold.fold_parked(&self.contract, world, Place { topic: kit.parked, partition })?;
+        let mut worked = !world.is(Mutant::ForgetParked)
+            && fold.fold_parked(&self.contract, world, Place { topic: kit.parked, partition })?;
         for _ in 0..=world.chance.below(RECORDS_A_STEP) {
             match world.cluster.log.read(place, fold.position) {
                 Fetched::End(position) => {

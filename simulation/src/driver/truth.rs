@@ -1,8 +1,11 @@
 //! What is true of a service: the fold of what was decided on its own log, made by `evolve` alone. The core is held against it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use runtime::{Decider, Effect as _, Message as _, codec::Readers, core::partition_of};
+use runtime::{Decider, Effect as _, Message as _, codec::Readers, core::partition_of, envelope::Position};
 
 use super::Violation;
 use crate::cluster::{Fetched, Log, Place, Stored};
@@ -17,12 +20,14 @@ pub(crate) struct Truth<D: Decider> {
     states: BTreeMap<String, (u64, D::State)>,
     /// The keys of all effects that were ever due.
     due: BTreeSet<String>,
+    /// Of each entity and each partition of an input, the last record that led to anything.
+    causes: BTreeMap<(String, Arc<str>, i32), i64>,
 }
 
 impl<D: Decider> Truth<D> {
     pub(crate) fn new(decider: D, readers: Readers, events: usize, partitions: i32) -> Self {
-        let (next, states, due) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { decider, readers, events, partitions, next, states, due }
+        let (next, states, due, causes) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { decider, readers, events, partitions, next, states, due, causes }
     }
 
     /// Folds what was decided meanwhile.
@@ -55,6 +60,13 @@ impl<D: Decider> Truth<D> {
         let key =
             stored.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).ok_or("an event without a key")?;
         let sequence: u64 = stored.header("ce_sequence").and_then(|text| text.parse().ok()).ok_or("no sequence")?;
+        if let Some(Ok(cause)) = stored.header("ce_causeposition").map(str::parse::<Position>) {
+            let last = self.causes.entry((key.to_owned(), Arc::clone(&cause.topic), cause.partition)).or_default();
+            if cause.offset < *last {
+                return Err(format!("{key} handled {cause} after what came behind it, {last}"));
+            }
+            *last = cause.offset;
+        }
         let known = self.states.entry(key.to_owned()).or_default();
         if sequence <= known.0 {
             return Err(format!("event {sequence} of {key} where {} was due", known.0 + 1));
@@ -76,6 +88,7 @@ impl<D: Decider> Truth<D> {
         let mut ahead = Self::new(self.decider.clone(), self.readers.clone(), self.events, self.partitions);
         ahead.next.clone_from(&self.next);
         ahead.states.clone_from(&self.states);
+        ahead.causes.clone_from(&self.causes);
         ahead.catch_up_by(log, Log::read_ahead)?;
         Ok(ahead.due.contains(key))
     }

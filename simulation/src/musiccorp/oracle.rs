@@ -7,7 +7,7 @@ use std::{
 
 use dacapo::audit::{Auditor, Balance, Rule, Seen};
 use projector::{AvroBodies, Declaration, View, query::Filter, record::Record as ProjectedRecord};
-use runtime::{codec::Vocabulary, envelope::Position};
+use runtime::{codec::Vocabulary, core::ParkedNews, envelope::Position};
 use serde::Deserialize;
 
 use super::{
@@ -157,8 +157,9 @@ fn no_findings(view: &Finale<'_>, balance: &Balance) -> Result<(), Violation> {
     Ok(())
 }
 
-/// What cannot be read is laid aside, and nothing else is: once, unless the group's offsets were lost behind it. Then it is met and
-/// laid aside again, because nothing on the own log tells of it; its place tells that it is the same.
+/// What cannot be read is put aside, and nothing else is given up. A letter lies there once, unless the group's offsets were lost
+/// behind it: then the record is met and laid aside again, because nothing on the own log tells of it; its place tells that it is
+/// the same. In the end nothing waits.
 fn letters(view: &Finale<'_>, trace: &Trace) -> Result<(), Violation> {
     let (mut count, mut places) = (0, BTreeSet::new());
     view.records(
@@ -169,13 +170,49 @@ fn letters(view: &Finale<'_>, trace: &Trace) -> Result<(), Violation> {
             places.insert((topic.to_string(), place.map(|part| part.unwrap_or_default().to_owned())));
         },
     );
-    let distinct = places.len() as u64;
-    let is_repeated = count > distinct && !trace.seen().contains(Fault::OffsetsLost.name());
-    if distinct > view.letters_expected || (view.is_quiet && distinct < view.letters_expected) || is_repeated {
-        let what = format!("{count} dead letters, and {} records that nobody can read", view.letters_expected);
-        return Err(Violation::new("what cannot be read is laid aside once, and nothing else is", what));
-    }
-    Ok(())
+    let is_repeated = count > places.len() && !trace.seen().contains(Fault::OffsetsLost.name());
+    let mut put_aside: BTreeSet<Position> =
+        places.into_iter().filter_map(|(_, place)| place.join("/").parse().ok()).collect();
+    let parked = parked(view)?;
+    put_aside.extend(parked.dropped);
+    let is_too_much = put_aside.iter().find(|place| !view.poisons.contains(place));
+    let is_missing = view.poisons.iter().find(|place| view.is_quiet && !put_aside.contains(place));
+    let waits = parked.waits.first().filter(|_| view.is_quiet);
+    let what = match (is_too_much, is_missing, waits) {
+        (Some(place), ..) => format!("{place} was put aside, and can be read"),
+        (_, Some(place), _) => format!("{place} was passed over, and cannot be read"),
+        (.., Some(place)) => format!("{place} waits in the end"),
+        _ if is_repeated => format!("{count} dead letters about fewer records"),
+        _ => return Ok(()),
+    };
+    Err(Violation::new("what cannot be read is put aside once, and nothing else is", what))
+}
+
+#[derive(Default)]
+struct ParkedRecords {
+    waits: Vec<Position>,
+    dropped: Vec<Position>,
+}
+
+fn parked(view: &Finale<'_>) -> Result<ParkedRecords, Violation> {
+    let (mut waits, mut parked, mut broken) = (BTreeSet::new(), ParkedRecords::default(), None);
+    view.records(
+        |topic| topic.ends_with(".parked"),
+        |topic, partition, offset, stored| {
+            let read = stored.with_record(topic, partition, offset, |record| ParkedNews::read(SYSTEM, record));
+            let place = |of: &Position| (topic.to_string(), of.clone());
+            match read {
+                Ok(ParkedNews::Waits(news)) => drop(waits.insert(place(&news.place))),
+                Ok(ParkedNews::Left(left)) => {
+                    waits.remove(&place(&left.place));
+                    parked.dropped.extend(left.dropped.then_some(left.place));
+                }
+                Err(error) => broken = Some(error.to_string()),
+            }
+        },
+    );
+    parked.waits = waits.into_iter().map(|(_, place)| place).collect();
+    broken.map_or(Ok(parked), |what| Err(Violation::new("what is parked can be read", what)))
 }
 
 fn read(view: &Finale<'_>) -> Read {
