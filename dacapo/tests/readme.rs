@@ -48,6 +48,9 @@ const fn shown(command: &'static str, change: &'static [(&'static str, &'static 
 const HERE: &[(&str, &str)] =
     &[("cargo run --release -- up", "dacapo up FREE_PORTS"), ("dacapo up --", "dacapo up FREE_PORTS --")];
 
+/// Figures that mean anything need a quiet machine and minutes.
+const BENCH: Act = Skip("a release build, and minutes of a machine that does nothing else");
+
 /// Where nothing is parked there is nothing to put right.
 const PARKED: Act = Skip("bad_topics.rs does it, on a system where something is parked");
 
@@ -124,6 +127,9 @@ const SHOWN: &[Shown] = &[
         &[],
         Skip("reads what the command before it writes"),
     ),
+    shown("cargo run --release -p bench -- latency", &[], BENCH),
+    shown("cargo run --release -p bench -- parked", &[], BENCH),
+    shown("cargo run --release -p bench -- recovery", &[], BENCH),
     shown("cargo run --release -p simulation -- --seeds 10000", &[], SIMULATED),
     shown("cargo run --release -p simulation -- --minutes 60 --from 1", &[], SIMULATED),
     shown("cargo run --release -p simulation -- --mutants", &[], SIMULATED),

@@ -82,8 +82,16 @@ fn the_arrows_point_one_way() {
         ("projector", &["dacapo-runtime"]),
     ]);
     let ours = |name: &str| {
-        let others =
-            ["dacapo-runtime", "dacapo-embedded", "projector", "dacapo", "avro-compat", "conformance", "simulation"];
+        let others = [
+            "dacapo-runtime",
+            "dacapo-embedded",
+            "projector",
+            "dacapo",
+            "avro-compat",
+            "conformance",
+            "simulation",
+            "bench",
+        ];
         others.contains(&name) || SERVICES.iter().chain(&VIEWS).any(|service| service.ends_with(&format!("/{name}")))
     };
     for (member, may) in allowed {
@@ -113,7 +121,9 @@ fn only_the_runtime_knows_kafka_avro_the_registry_and_the_store() {
 fn nothing_that_ships_knows_the_simulation_or_its_mutants() {
     for member in SERVICES.iter().chain(&["runtime", "embedded", "projector", "dacapo"]) {
         let manifest = read(root().join(member).join("Cargo.toml"));
-        assert!(!dependencies(&manifest).contains("simulation"), "{member} depends on the simulation");
+        for tool in ["simulation", "bench"] {
+            assert!(!dependencies(&manifest).contains(tool), "{member} depends on {tool}");
+        }
         for path in files(&root().join(member).join("src"), ".rs") {
             let source = read(&path).to_lowercase();
             assert!(!source.contains("mutant"), "{} names a mutant: weakenings live in simulation/", path.display());

@@ -1,0 +1,151 @@
+//! From kill -9 to the next decision that is visible, with a process that is started again at once.
+
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use rdkafka::producer::Producer;
+
+use crate::{
+    load::{self, Clock, Watch},
+    say,
+    stage::{Stage, Where},
+};
+
+/// How often an input is sent while the service is away.
+const TICK: Duration = Duration::from_millis(5);
+/// How long a recovery may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Flags of `bench recovery`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    at: Where,
+    /// How many entities the service remembers
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10000,1000000")]
+    entities: Vec<u64>,
+    /// How many kills of each kind
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    kills: u64,
+}
+
+/// One way to run an instance.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    named: bool,
+    store: bool,
+}
+
+const KINDS: [Kind; 4] = [
+    Kind { named: true, store: true },
+    Kind { named: true, store: false },
+    Kind { named: false, store: true },
+    Kind { named: false, store: false },
+];
+
+/// Kills and starts again, for every number of entities and every way to run an instance.
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
+    for entities in &args.entities {
+        let stage = Stage::set(&args.at).await?;
+        say(&format!("kill -9 to the next visible decision on {}, {entities} entities, seconds", stage.name))?;
+        let measured = tokio::task::block_in_place(|| measure(&stage, *entities, args.kills));
+        stage.end().await;
+        measured?;
+    }
+    Ok(())
+}
+
+fn measure(stage: &Stage, entities: u64, kills: u64) -> anyhow::Result<()> {
+    let data = tempfile::tempdir()?;
+    let filled = fill(stage, entities, data.path())?;
+    say(&format!("  filled with {entities} decisions at {filled:.0} a second"))?;
+    for kind in KINDS {
+        let mut took = Vec::new();
+        let mut child = Some(start(stage, kind, data.path())?);
+        wait_until_it_decides(stage)?;
+        for _ in 0..kills {
+            // A checkpoint is written every five seconds; an instance that has run for a while has one.
+            std::thread::park_timeout(Duration::from_secs(6));
+            let (seconds, again) = kill(stage, kind, data.path(), child.take().context("a child")?)?;
+            took.push(seconds);
+            child = Some(again);
+        }
+        end(child.take().context("a child")?)?;
+        let told: Vec<String> = took.iter().map(|seconds| format!("{seconds:.2}")).collect();
+        let name = if kind.named { "named" } else { "unnamed" };
+        let store = if kind.store { "with its store" } else { "without a store" };
+        say(&format!("  {name}, {store:<16} {}", told.join("  ")))?;
+    }
+    Ok(())
+}
+
+/// One decision for each entity. Answers how many a second.
+fn fill(stage: &Stage, entities: u64, data: &Path) -> anyhow::Result<f64> {
+    let child = start(stage, KINDS[0], data)?;
+    wait_until_it_decides(stage)?;
+    let clock = Clock::start();
+    let watch = Watch::start(stage, &load::decisions(stage), clock, usize::try_from(entities)?)?;
+    let (producer, to) = (load::producer(stage)?, load::inputs(stage));
+    for number in 0..entities {
+        load::tick(stage, &producer, &to, &format!("entity-{number}"), i64::try_from(number)?)?;
+    }
+    producer.flush(PATIENCE)?;
+    let seen = watch.take(usize::try_from(entities)?, PATIENCE);
+    let seconds = clock.now_us() as f64 / 1e6;
+    // Whatever was decided last is in a checkpoint before the first kill.
+    std::thread::park_timeout(Duration::from_secs(6));
+    end(child)?;
+    ensure!(seen.len() as u64 == entities, "{} of {entities} were decided", seen.len());
+    Ok(entities as f64 / seconds)
+}
+
+fn start(stage: &Stage, kind: Kind, data: &Path) -> anyhow::Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("service").args(["--system", &stage.config.system]);
+    command.args(["--bootstrap", &stage.config.bootstrap, "--registry", &stage.config.registry_url]);
+    if kind.named {
+        command.args(["--instance", "a"]);
+    }
+    if kind.store {
+        command.arg("--data").arg(data);
+    }
+    command.stdout(Stdio::null()).spawn().context("cannot start the measured service")
+}
+
+fn end(mut child: Child) -> anyhow::Result<()> {
+    child.kill()?;
+    child.wait()?;
+    Ok(())
+}
+
+fn wait_until_it_decides(stage: &Stage) -> anyhow::Result<()> {
+    next_decision(stage, Clock::start(), 0).map(|_| ())
+}
+
+/// Kills the child and starts another one. Answers the seconds to the next visible decision.
+fn kill(stage: &Stage, kind: Kind, data: &Path, child: Child) -> anyhow::Result<(f64, Child)> {
+    let clock = Clock::start();
+    end(child)?;
+    let child = start(stage, kind, data)?;
+    let seen_us = next_decision(stage, clock, 0)?;
+    Ok((seen_us as f64 / 1e6, child))
+}
+
+/// Sends inputs until a decision about one of them is visible. Answers when that was.
+fn next_decision(stage: &Stage, clock: Clock, first: u64) -> anyhow::Result<i64> {
+    let watch = Watch::start(stage, &load::decisions(stage), clock, 1_000)?;
+    let (producer, to) = (load::producer(stage)?, load::inputs(stage));
+    for number in first.. {
+        // Of all partitions in turn, so that it does not matter which one decides first.
+        load::tick(stage, &producer, &to, &format!("entity-{}", number % 1_000), clock.now_us())?;
+        if let Ok(seen) = watch.seen.recv_timeout(TICK) {
+            return Ok(seen.seen_us);
+        }
+        ensure!(clock.now_us() < i64::try_from(PATIENCE.as_micros())?, "nothing was decided within {PATIENCE:?}");
+    }
+    Ok(0)
+}
