@@ -331,7 +331,8 @@ impl Board {
                     let left = waits.queue(service, &before.entity);
                     let rest =
                         match left.first().and_then(|first| first.verdict.as_ref().map(|verdict| (first, verdict))) {
-                            None => "nothing of its entity waits any more".to_owned(),
+                            None if left.is_empty() => "nothing of its entity waits any more".to_owned(),
+                            None => format!("{} records that waited for it are being handled", left.len()),
                             Some((first, verdict)) => format!(
                                 "now {} cannot work: {} ({} wait behind it)",
                                 first.place,

@@ -82,6 +82,25 @@ impl<D: Decider> Machine<D> {
         task.hear(&mut scene, input, record, read)
     }
 
+    /// True if records wait that nothing stands before any more: there is work without input.
+    #[must_use]
+    pub fn may_go_on(&self) -> bool {
+        self.tasks.values().any(Task::may_go_on)
+    }
+
+    /// Handles some of the records that waited for what is out of the way now. Only between batches.
+    pub fn go_on(&mut self, now_ms: TimestampMs) {
+        let Self { decider, contract, batch, failures, tasks, .. } = self;
+        for task in tasks.values_mut().filter(|task| task.may_go_on()) {
+            let mark = batch.mark();
+            let mut scene = Scene { decider, contract, batch, now_ms, failures };
+            if let Err(failure) = task.go_on_waiting(&mut scene) {
+                batch.back_to(mark);
+                task.held = Some(Stage { place: failure.place, reason: failure.reason });
+            }
+        }
+    }
+
     /// Takes one input that the service does not list: only its position moves.
     pub fn pass_over(&mut self, input: usize, partition: i32, offset: i64) {
         match self.tasks.get_mut(&partition) {

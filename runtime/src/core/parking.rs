@@ -61,6 +61,9 @@ impl Default for ParkingLimits {
     }
 }
 
+/// How many records that waited are handled in one batch: a transaction must not take longer than its readers have patience.
+pub(crate) const GO_ON_AT_MOST: usize = 500;
+
 /// How often a record may fail before it is parked. Some failures pass with a restart or a new state; most do not.
 pub const CRASHES_AT_MOST: u32 = 5;
 
@@ -326,6 +329,8 @@ impl<'a> Ours<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Parking {
     queues: BTreeMap<Arc<str>, Queue>,
+    /// Entities whose first record may be handled: what it waited behind is out of the way.
+    ready: BTreeSet<Arc<str>>,
     places: BTreeMap<Position, (Arc<str>, u64)>,
     next: u64,
     bytes: usize,
@@ -376,6 +381,11 @@ impl Parking {
         self.queues.get(entity)?.records.get(number)
     }
 
+    /// An entity whose first record may be handled, if there is one.
+    pub(crate) fn ready(&self) -> Option<&Arc<str>> {
+        self.ready.first()
+    }
+
     /// The record that an entity's others wait behind.
     pub(crate) fn first(&self, entity: &str) -> Option<&Parked> {
         self.queues.get(entity)?.records.first_key_value().map(|(_, parked)| parked)
@@ -399,7 +409,17 @@ impl Parking {
         self.places.insert(parked.place.clone(), (Arc::clone(&parked.entity), parked.number));
         let queue = self.queues.entry(Arc::clone(&parked.entity)).or_default();
         queue.ids.extend(parked.id());
+        let entity = Arc::clone(&parked.entity);
         queue.records.insert(parked.number, parked);
+        self.look_at_first(entity);
+    }
+
+    fn look_at_first(&mut self, entity: Arc<str>) {
+        if self.first(&entity).is_some_and(|first| first.verdict.is_none()) {
+            self.ready.insert(entity);
+        } else {
+            self.ready.remove(&entity);
+        }
     }
 
     pub(crate) fn remove(&mut self, place: &Position) -> Option<Parked> {
@@ -413,6 +433,7 @@ impl Parking {
             self.queues.remove(&entity);
         }
         self.bytes = self.bytes.saturating_sub(parked.size());
+        self.look_at_first(entity);
         Some(parked)
     }
 
@@ -479,6 +500,7 @@ mod tests {
         }
         assert_eq!(later.records().map(|parked| parked.place.offset).collect::<Vec<_>>(), [4, 5, 6]);
         assert_eq!((later.first("order-1").map(|first| first.timestamp_ms), later.bytes()), (Some(9), parking.bytes()));
+        assert_eq!(later.ready().map(|entity| &**entity), Some("order-1"), "nothing says that it cannot work");
         assert_eq!(later.rank_of(&parked(8).place), 3);
         let gone = Left { place: all[0].place.clone(), dropped: false, words: String::new() };
         later.fold(ParkedNews::Left(gone));

@@ -21,7 +21,7 @@ use crate::{
         effects::Effects,
         entity::{Entity, MalformedCheckpoint, Said},
         limits,
-        parking::{CRASHES_AT_MOST, Left, Parked, Parking, ParkingCommand, Verdict},
+        parking::{CRASHES_AT_MOST, GO_ON_AT_MOST, Left, Parked, Parking, ParkingCommand, Verdict},
         partition_of,
         recovery::panic_text,
         timers::Timers,
@@ -441,9 +441,25 @@ impl<D: Decider> Task<D> {
         Ok(())
     }
 
-    /// Handles what waits for an entity, in its order, up to the first that does not work.
+    /// True if records wait that nothing stands before any more.
+    pub(crate) fn may_go_on(&self) -> bool {
+        self.held.is_none() && self.parking.ready().is_some()
+    }
+
+    /// Handles some of the records that waited for what is out of the way now.
+    pub(crate) fn go_on_waiting(&mut self, scene: &mut Scene<'_, D>) -> Result<(), Failure> {
+        let Some(entity) = self.parking.ready().cloned() else { return Ok(()) };
+        self.go_on(scene, &entity, &Asked { id: uuid::Uuid::nil(), words: "its turn".to_owned() })?;
+        for (input, position) in self.positions.iter().enumerate() {
+            scene.batch.moved(input, self.partition, *position);
+        }
+        Ok(())
+    }
+
+    /// Handles what waits for an entity, in its order: some of it, or up to the first that does not work.
     fn go_on(&mut self, scene: &mut Scene<'_, D>, entity: &Arc<str>, asked: &Asked) -> Result<(), Failure> {
-        while let Some(parked) = self.parking.first(entity).cloned() {
+        for _ in 0..GO_ON_AT_MOST {
+            let Some(parked) = self.parking.first(entity).cloned() else { break };
             let mark = scene.batch.mark();
             if let Err((class, reason)) = self.try_parked(scene, &parked) {
                 scene.batch.back_to(mark);
@@ -456,7 +472,9 @@ impl<D: Decider> Task<D> {
                 self.leave(scene, &parked.place, false, asked);
             }
         }
-        self.effects.resume(entity, scene.now_ms);
+        if !self.parking.has(entity) {
+            self.effects.resume(entity, scene.now_ms);
+        }
         Ok(())
     }
 

@@ -207,6 +207,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         if self.machine.batch().is_empty() {
             // Of the moment at which a batch begins: see `commit`.
             self.group = self.consumer.group_metadata();
+            self.go_on();
         }
         self.gather()?;
         self.timers()?;
@@ -229,6 +230,16 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         }
         self.look_for_broker();
         Ok(())
+    }
+
+    /// What was parked and has nothing before it any more is handled like input.
+    fn go_on(&mut self) {
+        if self.machine.may_go_on() {
+            self.batch_since = Instant::now();
+            self.machine.go_on(clock::now_ms());
+            let held = self.machine.held().map(|(partition, _)| partition);
+            self.to_hold.extend(held.filter(|partition| !self.holds.contains_key(partition)));
+        }
     }
 
     /// Takes what is there: at once when idle, after a while of gathering under load.
@@ -262,6 +273,9 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
 
     /// How long to wait for input when there is nothing else to do.
     fn patience(&self) -> Duration {
+        if self.machine.may_go_on() {
+            return Duration::ZERO;
+        }
         let mut patience = Duration::from_millis(100);
         if !self.machine.batch().is_empty() {
             patience = patience.min(POSITIONS_EVERY.saturating_sub(self.batch_since.elapsed()));

@@ -188,6 +188,35 @@ fn whoever_takes_over_knows_what_waits() {
 }
 
 #[test]
+fn more_than_a_batch_holds_goes_on_in_its_order_and_newcomers_wait() {
+    const MANY: i64 = 1_234;
+    let mut world = World::new();
+    let bad = garbage(&mut world);
+    for amount in 1..=MANY {
+        count(&mut world, ORDER, amount);
+    }
+    world.settle();
+    let command = DropParked { place: bad.to_string(), by: "ada".to_owned(), reason: "a test".to_owned() };
+    let asked = world.write(INBOX, ORDER, &ParkingCommand::from(command));
+    let newcomer = count(&mut world, ORDER, 1_000_000);
+    assert_eq!(world.hear(INBOX, asked), Outcome::Done);
+    assert_eq!(world.hear(INBOX, newcomer), Outcome::Done);
+    world.commit();
+    let left = parked(&world).len();
+    assert!(left > 100 && left < 1_234, "{left} are left behind the first batch");
+    // Whoever takes over goes on by itself.
+    world.recover_all(&[]);
+    world.settle();
+    assert_eq!((parked(&world).len(), world.state(ORDER).total), (0, MANY * (MANY + 1) / 2 + 1_000_000));
+    let said: Vec<Position> = world
+        .all_on(EVENTS)
+        .iter()
+        .map(|(_, _, event)| event.text("ce_causeposition").unwrap().parse().unwrap())
+        .collect();
+    assert!(said.is_sorted(), "in the order in which they came");
+}
+
+#[test]
 fn nothing_is_asked_of_the_outside_world_for_who_waits() {
     let mut world = World::new();
     world.ping(ORDER, ORDER, "ask", 1);

@@ -240,6 +240,10 @@ impl World {
                 }
             }
             self.commit();
+            while self.machine.may_go_on() {
+                self.machine.go_on(NOW + 5);
+                self.commit();
+            }
             if !heard {
                 return;
             }

@@ -136,6 +136,10 @@ impl<D: Decider> Life<D> {
         if !self.is_between {
             if self.machine.batch().is_empty() {
                 self.fence = self.client.membership();
+                if self.machine.may_go_on() {
+                    world.trace.sometimes("what waited goes on in a batch of its own");
+                    self.machine.go_on(now_ms);
+                }
             }
             let taken = self.gather(kit, world, whom, now_ms);
             if let Some(place) = &self.broken {
@@ -481,7 +485,7 @@ impl<D: Decider> Life<D> {
 
     /// What keeps this life from being quiet, if anything.
     pub(crate) fn unrest(&self, kit: &Kit<D>, world: &World) -> Option<String> {
-        if self.transaction.is_some() || !self.machine.batch().is_empty() {
+        if self.transaction.is_some() || !self.machine.batch().is_empty() || self.machine.may_go_on() {
             return Some("a batch is open".to_owned());
         }
         let is_member = self.client.membership().is_some_and(|member| world.cluster.admits(kit.group, member));
