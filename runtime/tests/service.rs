@@ -197,6 +197,8 @@ impl Stage {
             .set("group.id", "look")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
+            // An end is told by an empty answer, and those are held back for this long.
+            .set("fetch.wait.max.ms", "10")
             .create()
             .unwrap();
         let mut left: BTreeSet<i32> = (0..self.cluster.config.partitions).collect();

@@ -1,9 +1,10 @@
 //! Which partitions flow: partition p of every input, from explicit positions, once its task decides; none while it is held.
 //!
 //! Only the inbox is subscribed. What the group assigns is acknowledged with nothing at first, and the inputs are assigned when
-//! the task has passed its barrier, so that no record is ever delivered too early.
+//! the task has passed its barrier, so that no record is ever delivered too early. The client is told of the other inputs' topics
+//! meanwhile: it would look for the leaders of topics that are not subscribed at its own leisure, a second later.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -18,15 +19,24 @@ use crate::{core::Machine, decider::Decider};
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     flowing: BTreeSet<i32>,
+    knows_topics: bool,
 }
+
+/// How long a question for a topic may hold a worker up. Without an answer the client finds out by itself.
+const ASK_AT_MOST: Duration = Duration::from_secs(1);
 
 impl Flow {
     /// Acknowledges an assignment. Nothing new flows yet.
     pub(super) fn acknowledge<D: Decider>(
-        &self,
+        &mut self,
         consumer: &BaseConsumer<Member>,
         machine: &Machine<D>,
     ) -> KafkaResult<()> {
+        if !self.knows_topics {
+            let others = machine.contract().inputs.iter().skip(1);
+            let told = others.map(|topic| consumer.fetch_metadata(Some(topic), ASK_AT_MOST));
+            self.knows_topics = told.collect::<KafkaResult<Vec<_>>>().is_ok();
+        }
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(&TopicPartitionList::new()),
             RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&inputs(machine, &self.flowing)?),
@@ -94,9 +104,9 @@ impl Flow {
 fn inputs<D: Decider>(machine: &Machine<D>, partitions: &BTreeSet<i32>) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for task in partitions.iter().filter_map(|partition| machine.task(*partition)) {
-        for (topic, position) in machine.contract().inputs.iter().zip(task.positions()) {
+        for (input, (topic, position)) in machine.contract().inputs.iter().zip(task.positions()).enumerate() {
             // An inbox may have been cut at its beginning, so "nothing read yet" is the beginning, whatever its offset.
-            let from = if *position == 0 { Offset::Beginning } else { Offset::Offset(*position) };
+            let from = if input == 0 && *position == 0 { Offset::Beginning } else { Offset::Offset(*position) };
             list.add_partition_offset(topic, task.partition(), from)?;
         }
     }

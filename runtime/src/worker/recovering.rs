@@ -165,6 +165,8 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         let mut config = client::log_reader(&setup.config, "own-log");
         // The group's offsets are asked for under its name; nothing is joined. A read-committed client asks for stable ones.
         config.set("group.id", &setup.names.group);
+        // The end of the log is told by an empty answer, and the partition waits for it: brokers hold those back this long.
+        config.set("fetch.wait.max.ms", "20");
         let reader: BaseConsumer<ClientLog> =
             config.create_with_context(ClientLog::new("own-log")).map_err(kafka("set up a reader of the own log"))?;
         let committed = self.committed(&contract, &reader)?;
