@@ -2,8 +2,8 @@
 //!
 //! Owns where checkpoints are kept, when they are thrown away, and how a state becomes bytes. A checkpoint is a position in the
 //! own log and everything folded up to it, saved as one. Whatever is doubtful (cannot be opened, belongs to another cluster,
-//! group, topic or build, is ahead of the log) is put aside, and the log is folded again from the beginning: only time is lost.
-//! Saving never makes a worker wait. It knows nothing of entities but their keys.
+//! group, topic or build) is put aside, and the log is folded again from the beginning: only time is lost. A checkpoint ahead of
+//! its log is not doubtful: it witnesses that the log has lost something, and what to make of that is not decided here. Saving never makes a worker wait. It knows nothing of entities but their keys.
 
 mod disk;
 mod memory;
@@ -110,9 +110,8 @@ pub enum StoreError {
 
 /// Keeps checkpoints. Shared by the workers of an instance; a partition has one owner at a time.
 pub trait Checkpoints: Send + Sync {
-    /// The last checkpoint of a partition; none if there is none, or none that can be trusted. `log_end` is the end of the
-    /// partition: a checkpoint ahead of it belongs to a log that is lost, and is thrown away.
-    fn load(&self, partition: i32, log_end: i64) -> Option<Checkpoint>;
+    /// The last checkpoint of a partition; none if there is none, or none that can be trusted.
+    fn load(&self, partition: i32) -> Option<Checkpoint>;
 
     /// Takes over a change, to be saved as one with its position soon. Never waits for a disk. A change that is behind what was
     /// taken over before is passed over: it comes from an owner that has lost the partition.

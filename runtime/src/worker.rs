@@ -6,6 +6,7 @@
 mod assignment;
 mod commit;
 mod effects;
+mod history;
 mod life;
 mod member;
 mod recovering;

@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cluster;
+#[path = "service/history.rs"]
+mod history;
 mod probe;
 
 use std::{

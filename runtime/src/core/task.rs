@@ -140,6 +140,12 @@ impl<D: Decider> Task<D> {
         &self.positions
     }
 
+    /// How far the own log is known to reach.
+    #[must_use]
+    pub fn own_next(&self) -> i64 {
+        self.own_next
+    }
+
     /// How many entities something was said about.
     #[must_use]
     pub fn entities(&self) -> usize {

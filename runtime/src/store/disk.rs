@@ -155,7 +155,7 @@ fn put_aside(path: &Path, reason: &str) -> std::io::Result<()> {
 }
 
 impl Checkpoints for Disk {
-    fn load(&self, partition: i32, log_end: i64) -> Option<Checkpoint> {
+    fn load(&self, partition: i32) -> Option<Checkpoint> {
         if !self.shared.wait_for(LOAD_PATIENCE, |room| !room.is_busy_with(partition)) {
             tracing::warn!(partition, "the store is too slow to load from: rebuilding from the log");
             self.shared.give_up(partition, "it could not be loaded in time");
@@ -164,11 +164,6 @@ impl Checkpoints for Disk {
         let loaded = catch_unwind(AssertUnwindSafe(|| self.shared.read(partition)))
             .unwrap_or_else(|_| Err("reading it panicked".to_owned()));
         match loaded {
-            Ok(Some(checkpoint)) if checkpoint.position > log_end => {
-                tracing::warn!(partition, position = checkpoint.position, log_end, "checkpoint is ahead of the log");
-                self.forget(partition);
-                None
-            }
             Ok(found) => {
                 if let Some(checkpoint) = &found {
                     self.shared.room().positions.insert(partition, checkpoint.position);
@@ -396,12 +391,12 @@ mod tests {
     #[test]
     fn what_was_saved_is_loaded() {
         same_of_both(|store| {
-            assert_eq!(store.load(0, 100), None);
+            assert_eq!(store.load(0), None);
             store.save(0, change(5, &[("a", Some("1")), ("b", Some("1"))]));
             store.save(0, change(9, &[("a", Some("2")), ("b", None)]));
             store.save(1, change(3, &[("c", Some("1"))]));
-            assert_eq!(sorted(store.load(0, 100)), Some((9, vec![("a".to_owned(), b"2".to_vec())])));
-            assert_eq!(store.load(1, 3).map(|c| (c.position, c.note)), Some((3, vec![7])));
+            assert_eq!(sorted(store.load(0)), Some((9, vec![("a".to_owned(), b"2".to_vec())])));
+            assert_eq!(store.load(1).map(|c| (c.position, c.note)), Some((3, vec![7])));
         });
     }
 
@@ -410,17 +405,18 @@ mod tests {
         same_of_both(|store| {
             store.save(0, change(9, &[("a", Some("new"))]));
             store.save(0, change(5, &[("a", Some("old"))]));
-            assert_eq!(sorted(store.load(0, 100)), Some((9, vec![("a".to_owned(), b"new".to_vec())])));
+            assert_eq!(sorted(store.load(0)), Some((9, vec![("a".to_owned(), b"new".to_vec())])));
         });
     }
 
     #[test]
-    fn a_checkpoint_ahead_of_the_log_is_thrown_away_and_can_be_made_anew() {
+    fn a_checkpoint_that_is_forgotten_can_be_made_anew_from_earlier() {
         same_of_both(|store| {
             store.save(0, change(9, &[("a", Some("1"))]));
-            assert_eq!(store.load(0, 8), None);
+            store.forget(0);
+            assert_eq!(store.load(0), None);
             store.save(0, change(2, &[("b", Some("1"))]));
-            assert_eq!(sorted(store.load(0, 8)), Some((2, vec![("b".to_owned(), b"1".to_vec())])));
+            assert_eq!(sorted(store.load(0)), Some((2, vec![("b".to_owned(), b"1".to_vec())])));
         });
     }
 
@@ -434,7 +430,7 @@ mod tests {
         assert!(matches!(Disk::open(&path, &header("1")), Err(StoreError::InUse { .. })));
         drop(store);
         let again = Disk::open(&path, &header("1")).expect("the same store");
-        assert_eq!(again.load(0, 5).map(|c| c.position), Some(5));
+        assert_eq!(again.load(0).map(|c| c.position), Some(5));
     }
 
     #[test]
@@ -444,14 +440,21 @@ mod tests {
         let store = Disk::open(&path, &header("1")).expect("a store");
         store.save(0, change(5, &[("a", Some("1"))]));
         drop(store);
+        for foreign in [
+            Header { cluster_id: "another".to_owned(), ..header("1") },
+            Header { group: "musiccorp.warehouse".to_owned(), ..header("1") },
+            Header { topic: "acme.payment.events".to_owned(), ..header("1") },
+        ] {
+            assert_eq!(Disk::open(&path, &foreign).expect("a fresh store").load(0), None, "{foreign:?}");
+        }
         let rebuilt = Disk::open(&path, &header("2")).expect("a fresh store");
-        assert_eq!(rebuilt.load(0, 5), None, "another build's states are not taken over");
+        assert_eq!(rebuilt.load(0), None, "another build's states are not taken over");
         rebuilt.save(0, change(5, &[("a", Some("1"))]));
         drop(rebuilt);
         std::fs::write(path.join("db"), b"damaged").expect("damage");
         std::fs::write(path.join("conf"), b"damaged").expect("damage");
         let rebuilt = Disk::open(&path, &header("2")).expect("a fresh store");
-        assert_eq!(rebuilt.load(0, 5), None);
+        assert_eq!(rebuilt.load(0), None);
         let aside = std::fs::read_dir(dir.path()).expect("the directory").filter_map(Result::ok);
         assert_eq!(aside.filter(|e| e.file_name().to_string_lossy().contains(".aside-")).count(), 2);
     }

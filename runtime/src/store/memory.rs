@@ -28,12 +28,8 @@ impl Memory {
 }
 
 impl Checkpoints for Memory {
-    fn load(&self, partition: i32, log_end: i64) -> Option<Checkpoint> {
-        let mut partitions = self.lock();
-        if partitions.get(&partition)?.position > log_end {
-            tracing::warn!(partition, log_end, "checkpoint is ahead of the log: thrown away");
-            partitions.remove(&partition);
-        }
+    fn load(&self, partition: i32) -> Option<Checkpoint> {
+        let partitions = self.lock();
         let kept = partitions.get(&partition)?;
         let entities = kept.entities.iter().map(|(key, state)| (key.clone(), state.clone())).collect();
         Some(Checkpoint { position: kept.position, note: kept.note.clone(), entities })

@@ -11,8 +11,14 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::member::{Teller, Told, Undelivered};
-use crate::core::{Batch, Contract, OutHeaders, Output, Target};
+use super::{
+    history,
+    member::{Teller, Told, Undelivered},
+};
+use crate::{
+    core::{Batch, Contract, Machine, OutHeaders, Output, Target, Task},
+    decider::Decider,
+};
 
 pub(crate) type TransactionalProducer = BaseProducer<Teller, NoCustomPartitioner>;
 
@@ -26,6 +32,10 @@ pub(crate) enum CommitError {
     Kafka { step: &'static str, source: Box<KafkaError> },
     #[error("a record for {} was not appended: {}", .0.topic, .0.error)]
     Delivery(Undelivered),
+    #[error(
+        "the own log {topic}/{partition} took an event at its offset {end}, but reached {known} before: it was made anew"
+    )]
+    Rewound { topic: String, partition: i32, end: i64, known: i64 },
     #[error("the records of a transaction were not acknowledged within {0:?}")]
     TooLate(Duration),
 }
@@ -56,26 +66,25 @@ impl CommitError {
                 other => other.rdkafka_error_code(),
             },
             Self::Delivery(undelivered) => undelivered.error.rdkafka_error_code(),
-            Self::TooLate(_) => None,
+            Self::Rewound { .. } | Self::TooLate(_) => None,
         }
     }
 }
 
 /// Commits a batch. The group metadata must be of the moment at which the batch began: a later one would pass the fence for
 /// partitions that were lost meanwhile.
-pub(super) fn commit(
+pub(super) fn commit<D: Decider>(
     producer: &TransactionalProducer,
-    contract: &Contract,
-    batch: &Batch,
+    machine: &Machine<D>,
     group: &ConsumerGroupMetadata,
     patience: Duration,
 ) -> Result<Told, CommitError> {
-    let deadline = Instant::now() + patience;
+    let (contract, batch, deadline) = (machine.contract(), machine.batch(), Instant::now() + patience);
     producer.begin_transaction().map_err(CommitError::kafka("begin a transaction"))?;
     for output in batch.outputs() {
         send(producer, contract, batch, output, deadline)?;
     }
-    let offsets = offsets_of(contract, batch).map_err(CommitError::kafka("list input positions"))?;
+    let offsets = offsets_of(machine).map_err(CommitError::kafka("list input positions"))?;
     // While the coordinator takes the positions, the records are on their way.
     producer
         .send_offsets_to_transaction(&offsets, group, patience)
@@ -85,8 +94,21 @@ pub(super) fn commit(
     if let Some(failure) = told.failure {
         return Err(CommitError::Delivery(failure));
     }
+    goes_on(machine, &told)?;
     producer.commit_transaction(patience).map_err(CommitError::kafka("commit a transaction"))?;
     Ok(told)
+}
+
+/// What was appended to the own log lies behind what was there; else it is another log under the same name.
+fn goes_on<D: Decider>(machine: &Machine<D>, told: &Told) -> Result<(), CommitError> {
+    for (partition, end) in &told.own_ends {
+        let known = machine.task(*partition).map_or(0, Task::own_next);
+        if known > *end {
+            let topic = machine.contract().events_topic.to_string();
+            return Err(CommitError::Rewound { topic, partition: *partition, end: end - 1, known });
+        }
+    }
+    Ok(())
 }
 
 fn send(
@@ -130,10 +152,15 @@ fn headers_of(headers: &OutHeaders) -> OwnedHeaders {
     }
 }
 
-fn offsets_of(contract: &Contract, batch: &Batch) -> Result<TopicPartitionList, KafkaError> {
+/// The positions of the inputs, each with how far the own log is known to reach: see [`history`].
+fn offsets_of<D: Decider>(machine: &Machine<D>) -> Result<TopicPartitionList, KafkaError> {
     let mut offsets = TopicPartitionList::new();
-    for ((input, partition), next) in batch.positions() {
-        offsets.add_partition_offset(&contract.inputs[input], partition, Offset::Offset(next))?;
+    for ((input, partition), next) in machine.batch().positions() {
+        let mut offset = offsets.add_partition(&machine.contract().inputs[input], partition);
+        offset.set_offset(Offset::Offset(next))?;
+        if let Some(task) = machine.task(partition) {
+            offset.set_metadata(history::note(task.own_next()));
+        }
     }
     Ok(offsets)
 }

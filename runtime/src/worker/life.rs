@@ -71,6 +71,8 @@ pub(super) enum LifeEnd {
         "another process runs under the name {name}; hint: give every instance its own name, or none; this one stops"
     )]
     NameTaken { name: String },
+    #[error("{0}")]
+    History(String),
     #[error("the worker panicked: {reason}")]
     Panicked { reason: String },
     #[error("{0}")]
@@ -79,7 +81,7 @@ pub(super) enum LifeEnd {
 
 impl LifeEnd {
     pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::NameTaken { .. })
+        matches!(self, Self::NameTaken { .. } | Self::History(_))
     }
 }
 
@@ -345,8 +347,8 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         }
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                let hint = "an input no longer has the records to go on from; hint: was a topic cut or made anew?";
-                Err(LifeEnd::Other(hint.to_owned()))
+                // The next life asks what is there, and refuses by name.
+                Err(LifeEnd::Other("an input no longer has the records to go on from".to_owned()))
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 self.unreachable = true;
@@ -373,7 +375,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         let patience = self.setup.config.timeouts.transaction;
         let (begun, inputs, outputs) = (Instant::now(), batch.inputs(), batch.outputs().len());
         let parks = batch.outputs().iter().any(|output| output.to == Target::Parked);
-        match commit::commit(&self.producer, self.machine.contract(), batch, group, patience) {
+        match commit::commit(&self.producer, &self.machine, group, patience) {
             Ok(told) => {
                 let took = begun.elapsed();
                 tracing::debug!(service = D::NAME, inputs, outputs, ?took, "batch committed");
@@ -503,6 +505,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                     self.setup.status.no_trouble(partition);
                     self.flow.open(&self.consumer, &self.machine, partition).map_err(kafka("assign inputs"))?;
                 }
+                News::Lost { reason } => return Err(LifeEnd::History(reason)),
                 News::Refused { partition, place, reason } => {
                     self.setup.status.trouble(partition, Trouble { place, reason, is_final: true });
                 }

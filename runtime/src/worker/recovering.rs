@@ -22,7 +22,10 @@ use rdkafka::{
     message::{BorrowedMessage, Headers},
 };
 
-use super::Setup;
+use super::{
+    Setup,
+    history::{self, Holdings, Lost},
+};
 use crate::{
     clock,
     core::{Alarm, Contract, Folded, Record, Recovery, Task, panic_text},
@@ -37,6 +40,8 @@ pub(super) enum News<D: Decider> {
     Recovered(Box<Task<D>>),
     /// The partition must not decide until an operator has acted.
     Refused { partition: i32, place: String, reason: String },
+    /// The topics no longer hold what the partitions have to go on from. The worker must not go on at all.
+    Lost { reason: String },
     /// It takes longer: something cannot be reached. It goes on trying.
     Delayed { partitions: Vec<i32>, reason: String },
 }
@@ -56,6 +61,8 @@ enum Failure {
     Schema { place: Position, reason: String },
     #[error("the recovery panicked: {reason}")]
     Panicked { reason: String },
+    #[error(transparent)]
+    Lost(#[from] Lost),
 }
 
 fn kafka(step: &'static str) -> impl Fn(KafkaError) -> Failure {
@@ -81,6 +88,10 @@ impl<D: Decider> Recovering<D> {
             let partition = match &news {
                 News::Recovered(task) => task.partition(),
                 News::Refused { partition, .. } => *partition,
+                News::Lost { .. } => {
+                    taken.push(news);
+                    continue;
+                }
                 News::Delayed { partitions, reason } => {
                     let partitions = partitions.iter().copied().filter(|p| self.wanted.contains(p)).collect();
                     taken.push(News::Delayed { partitions, reason: reason.clone() });
@@ -120,6 +131,20 @@ struct Work<D: Decider, P> {
     tell: SyncSender<News<D>>,
 }
 
+/// What the group has committed for a partition.
+struct Committed {
+    /// The offset of each input.
+    offsets: Vec<Option<i64>>,
+    /// How far the own log was known to reach.
+    own_end: i64,
+}
+
+/// What is known of all partitions before they are folded.
+struct Known {
+    committed: BTreeMap<i32, Committed>,
+    holdings: Holdings,
+}
+
 /// A partition being folded.
 struct Fold<D: Decider> {
     recovery: Recovery<D>,
@@ -145,6 +170,9 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                 .unwrap_or_else(|panic| Err(Failure::Panicked { reason: panic_text(panic.as_ref()) }));
             if let Err(failure) = attempted {
                 let reason = crate::telemetry::chain(&failure);
+                if let Failure::Lost(_) = failure {
+                    return self.send(News::Lost { reason });
+                }
                 tracing::warn!(service = D::NAME, %reason, "recovery is delayed; it is tried again");
                 // A full channel means that nobody has looked yet; what matters is told again.
                 let _untold =
@@ -170,11 +198,13 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         let reader: BaseConsumer<ClientLog> =
             config.create_with_context(ClientLog::new("own-log")).map_err(kafka("set up a reader of the own log"))?;
         let committed = self.committed(&contract, &reader)?;
-        let mut folds = self.marks(&contract)?;
+        let holdings = self.holdings(&contract)?;
+        let mut folds = self.folds(&contract, &committed, &holdings)?;
+        let known = Known { committed, holdings };
         let caught_up: Vec<i32> =
             folds.iter().filter(|(_, fold)| fold.is_at_its_marks()).map(|(partition, _)| *partition).collect();
         for partition in caught_up {
-            self.finish(&contract, &committed, &mut folds, partition);
+            self.finish(&contract, &known, &mut folds, partition)?;
         }
         if folds.is_empty() {
             return Ok(());
@@ -200,7 +230,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                     let reached = position(&reader, &contract.events_topic, partition)?.max(fold.recovery.next());
                     fold.parked_next = position(&reader, &contract.parked_topic, partition)?.max(fold.parked_next);
                     if reached >= fold.mark && fold.parked_next >= fold.parked_mark {
-                        self.finish(&contract, &committed, &mut folds, partition);
+                        self.finish(&contract, &known, &mut folds, partition)?;
                     }
                 }
                 Some(Err(source)) => return Err(kafka("read the own log")(source)),
@@ -214,7 +244,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         &self,
         contract: &Contract,
         reader: &BaseConsumer<ClientLog>,
-    ) -> Result<BTreeMap<i32, Vec<Option<i64>>>, Failure> {
+    ) -> Result<BTreeMap<i32, Committed>, Failure> {
         let mut asked = TopicPartitionList::new();
         for input in &contract.inputs {
             for partition in &self.left {
@@ -225,41 +255,45 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         let told = reader
             .committed_offsets(asked, timeouts.transaction + timeouts.request)
             .map_err(kafka("fetch the group's committed offsets"))?;
-        let mut committed: BTreeMap<i32, Vec<Option<i64>>> =
-            self.left.iter().map(|partition| (*partition, vec![None; contract.inputs.len()])).collect();
+        let none = || Committed { offsets: vec![None; contract.inputs.len()], own_end: 0 };
+        let mut committed: BTreeMap<i32, Committed> = self.left.iter().map(|partition| (*partition, none())).collect();
         for element in told.elements() {
             element.error().map_err(kafka("fetch the group's committed offsets"))?;
             let input = contract.inputs.iter().position(|input| **input == *element.topic());
             if let (Some(input), Offset::Offset(offset)) = (input, element.offset())
-                && let Some(offsets) = committed.get_mut(&element.partition())
+                && let Some(committed) = committed.get_mut(&element.partition())
             {
-                offsets[input] = Some(offset);
+                committed.offsets[input] = Some(offset);
+                committed.own_end = committed.own_end.max(history::noted(element.metadata()));
             }
         }
         Ok(committed)
     }
 
-    /// (b) The ends of the own log, uncommitted records counted; and the checkpoints to start from.
-    fn marks(&mut self, contract: &Contract) -> Result<BTreeMap<i32, Fold<D>>, Failure> {
-        let setup = Arc::clone(&self.setup);
-        let asker: BaseConsumer<ClientLog> = client::watermark_client(&setup.config)
+    /// (b) What the own log and the inputs hold, uncommitted records counted.
+    fn holdings(&self, contract: &Contract) -> Result<Holdings, Failure> {
+        let config = &self.setup.config;
+        let asker: BaseConsumer<ClientLog> = client::watermark_client(config)
             .create_with_context(ClientLog::new("watermarks"))
             .map_err(kafka("set up a client for watermarks"))?;
-        let mut folds = BTreeMap::new();
-        for partition in self.left.clone() {
-            let (low, mark) = asker
-                .fetch_watermarks(&contract.events_topic, partition, setup.config.timeouts.request)
-                .map_err(kafka("fetch the end of the own log"))?;
-            if low > 0 {
-                let place = format!("{}/{partition}/{low}", contract.events_topic);
-                let reason = format!(
-                    "the own log begins at offset {low}, so its history is incomplete; hint: restore the topic and keep \
-                     everything (retention.ms=-1, retention.bytes=-1)"
-                );
-                self.refuse(partition, place, reason);
-                continue;
-            }
-            let checkpoint = setup.store.load(partition, mark);
+        Holdings::ask(&asker, contract, &self.left, config.timeouts.request)
+            .map_err(kafka("fetch the ends of the own log and of the inputs"))
+    }
+
+    /// The checkpoints to start from, if the own log is still what it was.
+    fn folds(
+        &self,
+        contract: &Contract,
+        committed: &BTreeMap<i32, Committed>,
+        holdings: &Holdings,
+    ) -> Result<BTreeMap<i32, Fold<D>>, Failure> {
+        let (setup, mut folds) = (&self.setup, BTreeMap::new());
+        for partition in self.left.iter().copied() {
+            let held = holdings.of(&contract.events_topic, partition);
+            let checkpoint = setup.store.load(partition);
+            let noted = committed.get(&partition).map_or(0, |committed| committed.own_end);
+            let saved = checkpoint.as_ref().map(|checkpoint| checkpoint.position);
+            history::own_log(contract, partition, held, noted, saved)?;
             let mut recovery = Recovery::new(setup.decider.clone(), contract, partition);
             if let Some(checkpoint) = checkpoint {
                 let entities = checkpoint.entities.iter().map(|(key, bytes)| (key.as_str(), bytes.as_slice()));
@@ -271,12 +305,10 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                     recovery = Recovery::new(setup.decider.clone(), contract, partition);
                 }
             }
-            let (parked_low, parked_mark) = asker
-                .fetch_watermarks(&contract.parked_topic, partition, setup.config.timeouts.request)
-                .map_err(kafka("fetch the end of what is parked"))?;
+            let parked = holdings.of(&contract.parked_topic, partition);
             // Nothing to read is nothing to wait for; no end would be reported with a position.
-            let parked_next = if parked_low == parked_mark { parked_mark } else { 0 };
-            folds.insert(partition, Fold { recovery, mark, parked_mark, parked_next });
+            let parked_next = if parked.first == parked.end { parked.end } else { 0 };
+            folds.insert(partition, Fold { recovery, mark: held.end, parked_mark: parked.end, parked_next });
         }
         Ok(folds)
     }
@@ -336,16 +368,18 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
     fn finish(
         &mut self,
         contract: &Contract,
-        committed: &BTreeMap<i32, Vec<Option<i64>>>,
+        known: &Known,
         folds: &mut BTreeMap<i32, Fold<D>>,
         partition: i32,
-    ) {
-        let Some(fold) = folds.remove(&partition) else { return };
-        self.left.remove(&partition);
-        let offsets = committed.get(&partition).map_or(&[][..], Vec::as_slice);
+    ) -> Result<(), Failure> {
+        let Some(fold) = folds.remove(&partition) else { return Ok(()) };
+        let offsets = known.committed.get(&partition).map_or(&[][..], |committed| &committed.offsets);
         let task = fold.recovery.finish(contract, offsets, clock::now_ms());
+        history::inputs(contract, &task, &known.holdings)?;
+        self.left.remove(&partition);
         tracing::debug!(service = D::NAME, partition, entities = task.entities(), "partition recovered");
         self.send(News::Recovered(Box::new(task)));
+        Ok(())
     }
 
     fn send(&self, news: News<D>) {

@@ -1,0 +1,215 @@
+//! Topics that no longer hold what a service has to go on from: cut, made anew, or with the group's offsets gone. What cannot be
+//! put right by itself is refused by name, for good, and what an operator then does is done here too.
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+    consumer::CommitMode,
+};
+
+use super::*;
+
+fn admin(stage: &Stage) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", &stage.cluster.config.bootstrap).create().unwrap()
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
+}
+
+fn source(stage: &Stage) -> String {
+    stage.topic("source", runtime::Channel::Events)
+}
+
+fn own_log(stage: &Stage) -> String {
+    stage.topic("probe", runtime::Channel::Events)
+}
+
+fn group(stage: &Stage) -> String {
+    runtime::kafka::client::group(&stage.cluster.config.system, "probe")
+}
+
+/// Deletes what lies before an offset, as retention does.
+async fn cut(stage: &Stage, topic: &str, partition: i32, before: i64) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
+    let cut = admin(stage).delete_records(&list, &options()).await.unwrap();
+    assert!(cut.elements().iter().all(|element| element.error().is_ok()), "{cut:?}");
+}
+
+/// Deletes a topic and makes it again, empty.
+async fn make_anew(stage: &Stage, topic: &str) {
+    admin(stage).delete_topics(&[topic], &options()).await.unwrap().remove(0).unwrap();
+    let is_there = |stage: &Stage| stage.cluster.admin.partition_counts().unwrap().contains_key(topic);
+    stage.until("the topic gone", |stage| (!is_there(stage)).then_some(())).await;
+    let partitions = stage.cluster.config.partitions;
+    stage.cluster.create(&[TopicSpec::new(topic, partitions, TopicKind::Events)]).await;
+    stage.until("the topic made anew", |stage| is_there(stage).then_some(())).await;
+}
+
+/// What an operator does to accept a loss: sets where the group goes on, while nobody is in it.
+fn set_offset(stage: &Stage, topic: &str, partition: i32, offset: i64) {
+    let member: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &stage.cluster.config.bootstrap)
+        .set("group.id", group(stage))
+        .create()
+        .unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+    member.commit(&list, CommitMode::Sync).unwrap();
+}
+
+async fn delete_group(stage: &Stage) {
+    let group = group(stage);
+    let admin = admin(stage);
+    let deadline = Instant::now() + PATIENCE;
+    // Whoever stopped has left, but a broker may need a moment to have noticed.
+    while let Err((_, code)) = admin.delete_groups(&[&group], &options()).await.unwrap().remove(0) {
+        assert!(Instant::now() < deadline, "{group} cannot be deleted: {code}");
+    }
+}
+
+/// Starts the service, which must refuse for good. Answers what it says.
+async fn refused(stage: &Stage, config: Config) -> String {
+    let running = start(config, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await.unwrap();
+    let said = refuses(stage, &running).await;
+    running.stop().await;
+    said
+}
+
+async fn refuses(stage: &Stage, running: &Running) -> String {
+    let said = stage.until("a service that refuses", |_| Some(running.health()).filter(|health| !health.is_live)).await;
+    assert!(!said.is_ready, "{}", said.text);
+    assert!(said.text.contains("docs/operations.md"), "it says what to do: {}", said.text);
+    said.text
+}
+
+fn assert_says(said: &str, words: &[&str]) {
+    for word in words {
+        assert!(said.contains(word), "{word:?} is not in {said:?}");
+    }
+}
+
+/// A service that has counted ten times in partition 0 and stopped.
+async fn after_ten(config: impl FnOnce(Config) -> Config) -> (Stage, Config, String) {
+    let stage = Stage::set().await;
+    let config = config(stage.config());
+    let running = stage.start_as(config.clone()).await;
+    let key = key_per_partition()[0].clone();
+    stage.pings((0..10).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
+    stage.until_counted(10).await;
+    assert!(running.stop().await);
+    (stage, config, key)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_cut_before_it_was_heard_is_refused_until_the_loss_is_accepted() {
+    let (stage, config, key) = after_ten(|config| config).await;
+    stage.pings((0..5).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
+    cut(&stage, &source(&stage), 0, 13).await;
+    let said = refused(&stage, config.clone()).await;
+    let place = format!("{}/0 holds offsets 13 to 14", source(&stage));
+    assert_says(&said, &[&place, &format!("{} goes on from offset 10", group(&stage)), "was cut"]);
+    assert_eq!(stage.counted(), 10, "nothing is skipped in silence");
+    set_offset(&stage, &source(&stage), 0, 13);
+    let running = stage.start_as(config).await;
+    stage.until_counted(12).await;
+    assert!(running.stop().await);
+    assert_whole(&stage.events());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_cut_under_a_running_service_stops_it_with_the_place() {
+    let stage = Stage::set().await;
+    stage.probe.fragile.store(true, Ordering::SeqCst);
+    let running = stage.start().await;
+    let keys = key_per_partition();
+    stage.ping(&keys[0], &keys[0], "panic", 1).await;
+    stage.ping(&keys[1], &keys[1], "count", 100).await;
+    stage.until_counted(100).await;
+    stage.until("a held partition", |_| (!running.health().is_ready).then_some(())).await;
+    stage.ping(&keys[0], &keys[0], "count", 1).await;
+    cut(&stage, &source(&stage), 0, 1).await;
+    let said = refuses(&stage, &running).await;
+    assert_says(&said, &[&format!("{}/0 holds offsets 1 to 1", source(&stage)), "goes on from offset 0"]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_made_anew_is_refused_until_it_is_to_be_heard_from_its_beginning() {
+    let (stage, config, key) = after_ten(|config| config).await;
+    make_anew(&stage, &source(&stage)).await;
+    stage.pings((0..2).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
+    let said = refused(&stage, config.clone()).await;
+    let place = format!("{}/0 holds offsets 0 to 1", source(&stage));
+    assert_says(&said, &[&place, &format!("{} has heard it up to offset 10", group(&stage)), "made anew"]);
+    set_offset(&stage, &source(&stage), 0, 0);
+    let running = stage.start_as(config).await;
+    stage.until_counted(12).await;
+    assert!(running.stop().await);
+    assert_whole(&stage.events());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_own_log_that_was_cut_is_refused() {
+    let (stage, config, _) = after_ten(|config| config).await;
+    cut(&stage, &own_log(&stage), 0, 4).await;
+    let said = refused(&stage, config).await;
+    assert_says(&said, &[&format!("own log {}/0 begins at offset 4", own_log(&stage)), "was cut"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_own_log_made_anew_is_no_empty_log_whoever_remembers_it() {
+    let data = tempfile::tempdir().unwrap();
+    let with_store = |config| Config { data_dir: Some(data.path().to_owned()), ..config };
+    let (stage, config, key) = after_ten(with_store).await;
+    // Once more, so that the group is told how far the first life came.
+    let running = stage.start_as(config.clone()).await;
+    stage.ping(&key, &key, "count", 1).await;
+    stage.until_counted(11).await;
+    assert!(running.stop().await);
+    make_anew(&stage, &own_log(&stage)).await;
+    let without_store = Config { data_dir: None, ..config.clone() };
+    let said = refused(&stage, without_store.clone()).await;
+    let place = format!("own log {}/0 ends at offset 0", own_log(&stage));
+    assert_says(&said, &[&place, "the consumer group has seen it reach", "made anew"]);
+    delete_group(&stage).await;
+    let said = refused(&stage, config).await;
+    assert_says(&said, &[&place, "the local store has seen it reach", "made anew"]);
+    assert_eq!(stage.events().len(), 0, "nothing is said meanwhile");
+    // Given up: neither group nor store. Every input is there still, so everything is decided again.
+    let running = stage.start_as(without_store).await;
+    stage.until_counted(11).await;
+    assert!(running.stop().await);
+    assert_whole(&stage.events());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_own_log_made_anew_under_a_running_service_stops_it() {
+    let stage = Stage::set().await;
+    let running = stage.start().await;
+    let key = key_per_partition()[0].clone();
+    for total in [5, 10] {
+        stage.pings((0..5).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
+        stage.until_counted(total).await;
+    }
+    make_anew(&stage, &own_log(&stage)).await;
+    stage.ping(&key, &key, "count", 1).await;
+    let said = refuses(&stage, &running).await;
+    assert_says(&said, &[&format!("own log {}/0 ends at offset", own_log(&stage)), "made anew"]);
+    running.stop().await;
+    assert_eq!(stage.counted(), 0, "nothing was said on a log without its beginning");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_of_the_group_that_expired_are_found_in_the_own_log() {
+    let (stage, config, key) = after_ten(|config| config).await;
+    let before = stage.events().len();
+    delete_group(&stage).await;
+    let running = stage.start_as(config).await;
+    stage.ping(&key, &key, "count", 1).await;
+    stage.until_counted(11).await;
+    assert!(running.stop().await);
+    assert_eq!(stage.events().len(), before + 1, "nothing was decided twice");
+    assert_whole(&stage.events());
+}
