@@ -42,7 +42,10 @@ const READERS: &[&str] = &["warehouse", "payment", "loyalty", "notifications"];
 #[test]
 fn what_cannot_be_read_is_put_aside_whole_and_the_rest_goes_on() {
     let place = Place::new(&ground());
-    let mut system = place.start(&[]);
+    // A schema that never comes would hold its partition for half a minute.
+    let settings = place.data().join("settings.toml");
+    std::fs::write(&settings, "partitions = 4\n[timeouts]\nschema = 1000\n").unwrap();
+    let mut system = place.start(&["--config", settings.to_str().unwrap()]);
     let writer = Writer::new(&place);
     let bad = bad_records(&writer);
     for record in bad.iter().chain(&foreign_records(&writer)) {

@@ -144,11 +144,23 @@ pub enum DecodeError {
         /// What stands there.
         found: String,
     },
-    /// The registry says there is no such schema, and kept saying so.
+    /// The registry says there is no such schema, and has said nothing else for as long as one may take to come.
     #[error("schema {schema} is not in the registry")]
     UnknownSchema {
         /// The schema.
         schema: SchemaRef,
+    },
+    /// The registry says there is no such schema; a replica may lag behind the record, so it may still come.
+    #[error(
+        "schema {schema} is not in the registry, for {missing:.1?} so far; it is waited for until that is {patience:?}"
+    )]
+    MissingSchema {
+        /// The schema.
+        schema: SchemaRef,
+        /// How long the registry has said so without a break.
+        missing: Duration,
+        /// How long it has to say so to be believed.
+        patience: Duration,
     },
     /// The registry's schema is of no use to us.
     #[error("schema {schema} cannot be used")]
@@ -180,7 +192,7 @@ impl DecodeError {
     /// True if the same record may read later: wait and try again, and give nothing up for it. Else it never will.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::MissingSchema { .. })
     }
 }
 
@@ -288,6 +300,11 @@ pub trait SchemaSource: Send + Sync {
     /// [`RegistryError`].
     fn schema(&self, schema: SchemaRef) -> Result<Registered, RegistryError>;
 
+    /// How long it has to say without a break that it does not have a schema, to be believed.
+    fn patience(&self) -> Duration {
+        default::SCHEMA
+    }
+
     /// Time since a fixed moment, by the clock that patience with the source is measured with. A simulation has its own.
     fn elapsed(&self) -> Duration {
         static START: OnceLock<Instant> = OnceLock::new();
@@ -301,6 +318,10 @@ impl SchemaSource for Registry {
             SchemaRef::Id(id) => self.schema_by_id(id),
             SchemaRef::Guid(guid) => self.schema_by_guid(guid),
         }
+    }
+
+    fn patience(&self) -> Duration {
+        self.schema_patience()
     }
 }
 
@@ -322,8 +343,8 @@ impl std::fmt::Debug for Readers {
     }
 }
 
-/// A schema the registry does not have. A replica of the registry may lag behind the record, so the first answers count as
-/// "not yet"; after that the answer stands for a while.
+/// A schema the registry does not have. A replica of the registry may lag behind the record, so the answer is not believed until it
+/// has been given for a while without another one in between; after that it stands for a while without being asked for.
 #[derive(Debug, Clone, Copy)]
 struct Absence {
     answers: u32,
@@ -332,8 +353,8 @@ struct Absence {
 }
 
 impl Absence {
-    const NOT_YET_ANSWERS: u32 = 3;
-    const NOT_YET_FOR: Duration = Duration::from_secs(2);
+    /// Two answers far apart say nothing of the time between them.
+    const LEAST_ANSWERS: u32 = 3;
     const STANDS_FOR: Duration = Duration::from_secs(60);
     const MOST: usize = 10_000;
 
@@ -345,12 +366,16 @@ impl Absence {
         Self { answers: self.answers.saturating_add(1), last: now, ..self }
     }
 
-    fn is_settled(self) -> bool {
-        self.answers >= Self::NOT_YET_ANSWERS && self.last.saturating_sub(self.since) >= Self::NOT_YET_FOR
+    fn lasted(self) -> Duration {
+        self.last.saturating_sub(self.since)
     }
 
-    fn stands(self, now: Duration) -> bool {
-        self.is_settled() && now.saturating_sub(self.last) < Self::STANDS_FOR
+    fn is_settled(self, patience: Duration) -> bool {
+        self.answers >= Self::LEAST_ANSWERS && self.lasted() >= patience
+    }
+
+    fn stands(self, now: Duration, patience: Duration) -> bool {
+        self.is_settled(patience) && now.saturating_sub(self.last) < Self::STANDS_FOR
     }
 }
 
@@ -395,7 +420,11 @@ impl Readers {
             return Err(DecodeError::UnknownSchema { schema });
         }
         let unusable = |source| DecodeError::UnusableSchema { schema, source };
-        match self.source.schema(schema) {
+        let answer = self.source.schema(schema);
+        if !answer.as_ref().is_err_and(RegistryError::is_not_found) {
+            self.absent.lock().unwrap_or_else(PoisonError::into_inner).remove(&schema);
+        }
+        match answer {
             Ok(registered) => {
                 let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
                 if let Some(reader) = known.get(&schema) {
@@ -408,7 +437,7 @@ impl Readers {
                 known.insert(schema, reader);
                 Ok(reader)
             }
-            Err(source) if source.is_not_found() => self.note_absence(schema, source, self.source.elapsed()),
+            Err(source) if source.is_not_found() => Err(self.note_absence(schema, self.source.elapsed())),
             Err(source) if source.is_transient() => Err(DecodeError::Unavailable { schema, source }),
             Err(source) => Err(unusable(CodecError::new(source))),
         }
@@ -432,24 +461,20 @@ impl Readers {
 
     fn is_absent(&self, schema: SchemaRef, now: Duration) -> bool {
         let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
-        absent.get(&schema).is_some_and(|absence| absence.stands(now))
+        absent.get(&schema).is_some_and(|absence| absence.stands(now, self.source.patience()))
     }
 
-    fn note_absence(
-        &self,
-        schema: SchemaRef,
-        source: RegistryError,
-        now: Duration,
-    ) -> Result<&'static ReadSchema, DecodeError> {
+    fn note_absence(&self, schema: SchemaRef, now: Duration) -> DecodeError {
+        let patience = self.source.patience();
         let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
         if absent.len() >= Absence::MOST {
-            absent.retain(|_, absence| absence.stands(now));
+            absent.retain(|_, absence| absence.stands(now, patience));
         }
         let absence = absent.entry(schema).and_modify(|a| *a = a.again(now)).or_insert_with(|| Absence::first(now));
-        if absence.is_settled() {
-            Err(DecodeError::UnknownSchema { schema })
+        if absence.is_settled(patience) {
+            DecodeError::UnknownSchema { schema }
         } else {
-            Err(DecodeError::Unavailable { schema, source })
+            DecodeError::MissingSchema { schema, missing: absence.lasted(), patience }
         }
     }
 }

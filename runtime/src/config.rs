@@ -150,6 +150,7 @@ struct TimeoutsMs {
     transaction: Option<u64>,
     request: Option<u64>,
     registry: Option<u64>,
+    schema: Option<u64>,
     answer: Option<u64>,
     shutdown: Option<u64>,
 }
@@ -183,6 +184,9 @@ pub struct Timeouts {
     pub request: Duration,
     /// One call to the schema registry.
     pub registry: Duration,
+    /// How long the registry has to say without a break that it does not have a schema, until a record written with it is laid
+    /// aside: a replica of the registry may lag behind the record.
+    pub schema: Duration,
     /// How long an HTTP request waits for the event that answers it.
     pub answer: Duration,
     /// How long a graceful stop may take.
@@ -196,6 +200,7 @@ impl Default for Timeouts {
             transaction: Duration::from_secs(10),
             request: Duration::from_secs(10),
             registry: Duration::from_secs(5),
+            schema: default::SCHEMA,
             answer: Duration::from_secs(5),
             shutdown: Duration::from_secs(10),
         }
@@ -217,6 +222,7 @@ impl Timeouts {
             transaction: pick("transaction", file.transaction, self.transaction)?,
             request: pick("request", file.request, self.request)?,
             registry: pick("registry", file.registry, self.registry)?,
+            schema: pick("schema", file.schema, self.schema)?,
             answer: pick("answer", file.answer, self.answer)?,
             shutdown: pick("shutdown", file.shutdown, self.shutdown)?,
         })
@@ -270,6 +276,8 @@ pub mod default {
     pub const PARTITIONS: i32 = 8;
     /// Workers per service.
     pub const WORKERS: usize = 1;
+    /// How long a schema may be missing at the registry.
+    pub const SCHEMA: std::time::Duration = std::time::Duration::from_secs(30);
 }
 
 /// Flags, environment and file, merged: what a [`Config`] and a service's own settings are made from.
@@ -416,7 +424,8 @@ impl Config {
             listen: None,
             partitions: 4,
             replication: None,
-            timeouts: Timeouts::default(),
+            // Tests have no lagging replica, and records with schemas that never come.
+            timeouts: Timeouts { schema: Duration::from_secs(1), ..Timeouts::default() },
             parking: ParkingLimits::default(),
             kafka: BTreeMap::new(),
         }

@@ -84,6 +84,7 @@ pub struct Registry {
 struct Inner {
     url: String,
     timeout: Duration,
+    schema_patience: Duration,
     settings: SrSettings,
     http: reqwest::Client,
     credentials: Option<(String, String)>,
@@ -133,6 +134,7 @@ impl Registry {
                 http: http.map_err(|e| failed(e.to_string()))?,
                 runtime: Some(runtime),
                 timeout: config.timeouts.registry,
+                schema_patience: config.timeouts.schema,
                 url: url.clone(),
                 credentials,
             }),
@@ -143,6 +145,12 @@ impl Registry {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.inner.url
+    }
+
+    /// How long the registry has to say without a break that it does not have a schema, to be believed.
+    #[must_use]
+    pub fn schema_patience(&self) -> Duration {
+        self.inner.schema_patience
     }
 
     /// The schema with this id.

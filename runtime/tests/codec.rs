@@ -8,9 +8,9 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use probe::{Count, Counted};
@@ -27,6 +27,7 @@ struct Table {
     schemas: Mutex<HashMap<SchemaRef, String>>,
     is_down: Mutex<bool>,
     asked: AtomicUsize,
+    elapsed_ms: AtomicU64,
 }
 
 impl Table {
@@ -36,6 +37,10 @@ impl Table {
 
     fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.elapsed_ms.fetch_add(seconds * 1_000, Ordering::SeqCst);
     }
 }
 
@@ -50,6 +55,10 @@ impl SchemaSource for Table {
             Some(text) => Ok(Registered { id: None, version: None, text: text.clone() }),
             None => Err(RegistryError::Refused { url, operation, code: 40_403, message: "no such schema".to_owned() }),
         }
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.elapsed_ms.load(Ordering::SeqCst))
     }
 }
 
@@ -169,21 +178,42 @@ fn a_registry_that_is_down_is_asked_again() {
 fn a_schema_that_is_not_there_may_come_for_a_while_and_then_is_given_up() {
     let table = Arc::new(Table::default());
     let readers = Readers::new(Arc::clone(&table) as Arc<dyn SchemaSource>);
-    let value = [0, 0, 0, 0, 9, 0];
-    assert!(readers.decode(Some(&value), None).unwrap_err().is_transient(), "a replica may lag behind the record");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let error = readers.decode(Some(&value), None).unwrap_err();
-        if !error.is_transient() {
-            assert!(matches!(error, DecodeError::UnknownSchema { schema: SchemaRef::Id(9) }));
-            break;
-        }
-        assert!(Instant::now() < deadline, "never given up");
-        std::thread::park_timeout(Duration::from_millis(100));
-    }
+    let ask = || readers.decode(Some(&[0, 0, 0, 0, 9, 0]), None).unwrap_err();
+    assert!(ask().is_transient(), "a replica may lag behind the record");
+    table.pass(40);
+    assert!(ask().is_transient(), "two answers say nothing of the time between them");
+    let error = ask();
+    assert!(matches!(error, DecodeError::UnknownSchema { schema: SchemaRef::Id(9) }), "{error}");
     let asked = table.asked();
-    assert!(readers.decode(Some(&value), None).is_err());
+    assert!(!ask().is_transient());
     assert_eq!(table.asked(), asked, "the answer stands for a while");
+    table.pass(61);
+    assert!(!ask().is_transient(), "and is confirmed");
+    assert_eq!(table.asked(), asked + 1);
+}
+
+#[test]
+fn a_schema_is_given_up_only_if_the_registry_said_nothing_else_meanwhile() {
+    let table = Arc::new(Table::default());
+    let bytes = encoded(&writers(&table, "musiccorp"), &counted(1));
+    let late = std::mem::take(&mut *table.schemas.lock().unwrap());
+    let readers = Readers::new(Arc::clone(&table) as Arc<dyn SchemaSource>);
+    let ask = || readers.decode(Some(&bytes), None);
+    for _ in 0..29 {
+        assert!(ask().unwrap_err().is_transient());
+        table.pass(1);
+    }
+    let said = ask().unwrap_err().to_string();
+    assert!(said.contains("for 29.0s so far") && said.contains("until that is 30s"), "{said}");
+    *table.is_down.lock().unwrap() = true;
+    assert!(ask().unwrap_err().is_transient());
+    *table.is_down.lock().unwrap() = false;
+    for _ in 0..30 {
+        assert!(ask().unwrap_err().is_transient(), "the time begins again");
+        table.pass(1);
+    }
+    *table.schemas.lock().unwrap() = late;
+    assert_eq!(ask().unwrap().read::<Counted>().unwrap().amount, 1);
 }
 
 #[test]

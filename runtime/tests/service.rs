@@ -7,6 +7,8 @@
 mod cluster;
 #[path = "service/history.rs"]
 mod history;
+#[path = "service/outages.rs"]
+mod outages;
 mod probe;
 
 use std::{

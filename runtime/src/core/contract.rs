@@ -316,9 +316,10 @@ fn class_of(error: &DecodeError) -> &'static str {
     match error {
         DecodeError::NoBody => "tombstone",
         DecodeError::NotFramed { .. } => "framing",
-        DecodeError::UnknownSchema { .. } | DecodeError::UnusableSchema { .. } | DecodeError::Unavailable { .. } => {
-            "schema"
-        }
+        DecodeError::UnknownSchema { .. }
+        | DecodeError::MissingSchema { .. }
+        | DecodeError::UnusableSchema { .. }
+        | DecodeError::Unavailable { .. } => "schema",
         DecodeError::Body { .. } => "body",
     }
 }
