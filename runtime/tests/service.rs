@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "service/bounded.rs"]
+mod bounded;
 mod cluster;
 #[path = "service/history.rs"]
 mod history;

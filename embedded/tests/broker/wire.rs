@@ -117,3 +117,23 @@ fn connections_beyond_the_limit_are_closed_and_others_go_on() {
     second.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(second.read(&mut head).unwrap_or(0), 0);
 }
+
+#[test]
+fn a_client_that_takes_no_answers_is_not_read_from_either_and_others_are_served() {
+    /// Far more than the sockets of both sides hold.
+    const ENDLESS: usize = 256 << 20;
+    let broker = start();
+    let mut stream = TcpStream::connect(broker.addr()).unwrap();
+    stream.set_write_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
+    let requests = request(18, 0, &[]).repeat(10_000);
+    let mut written = 0;
+    let refused = loop {
+        match stream.write(&requests) {
+            Ok(bytes) => written += bytes,
+            Err(error) => break error,
+        }
+        assert!(written < ENDLESS, "the broker goes on reading what it cannot answer");
+    };
+    assert!(matches!(refused.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{refused}");
+    still_serves(&broker, "t");
+}

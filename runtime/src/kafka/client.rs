@@ -151,8 +151,9 @@ pub fn log_reader(config: &Config, purpose: &str) -> ClientConfig {
         .set("enable.partition.eof", "true")
         // A fold that waits for a schema may wait long; it holds nobody up, being in no group.
         .set("max.poll.interval.ms", "86400000")
-        // A rebuild reads as fast as it can.
-        .set("queued.min.messages", "100000")
+        // A rebuild reads as fast as it can, and a slow one holds no more than this: the client counts keys and bodies as bytes, and
+        // headers not at all, so the number is a bound of its own.
+        .set("queued.min.messages", "10000")
         .set("queued.max.messages.kbytes", "32768")
         // Bit rot in an event store must show.
         .set("check.crcs", "true")

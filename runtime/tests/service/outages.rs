@@ -1,4 +1,5 @@
-//! A registry that lags: a record whose schema it does not have yet is waited for, with its place on `/readyz`, and is no letter.
+//! What is away for a while and comes back: a registry that does not have a schema yet, a disk without room. Whatever it is, it is
+//! waited for, `/readyz` says what for, and nothing is lost or done twice.
 
 use axum::{
     Router,
@@ -77,4 +78,59 @@ async fn a_schema_that_a_lagging_registry_has_only_later_is_waited_for() {
 
 fn source(stage: &Stage) -> String {
     stage.topic("source", runtime::Channel::Events)
+}
+
+/// Tells the process that it is the one whose disk is to be full.
+const FULL: &str = "DACAPO_DISK_FULL";
+
+/// No file of this process may grow any more, or may again. To whoever writes that is a disk without room.
+fn files_may_grow(may: bool) {
+    let soft = if may { "--fsize=unlimited:" } else { "--fsize=1:" };
+    let pid = std::process::id().to_string();
+    let changed = std::process::Command::new("prlimit").args(["--pid", &pid, soft]).status().unwrap();
+    assert!(changed.success());
+}
+
+#[test]
+fn a_disk_without_room_is_waited_for() {
+    let prlimit = std::process::Command::new("prlimit").arg("--version").output();
+    if prlimit.is_err() {
+        return eprintln!("skipped: there is no prlimit here, which takes the room away");
+    }
+    if std::env::var(FULL).is_ok() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        return runtime.block_on(on_a_full_disk());
+    }
+    // A process of its own, and one that takes the error instead of the signal.
+    let mut process = std::process::Command::new("sh");
+    process.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(std::env::current_exe().unwrap());
+    process.args(["--exact", "outages::a_disk_without_room_is_waited_for", "--nocapture"]).env(FULL, "1");
+    let output = process.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+async fn on_a_full_disk() {
+    let stage = Stage::on(Cluster::start_embedded("probe").await).await;
+    let running = stage.start().await;
+    let key = key_per_partition()[0].clone();
+    stage.ping(&key, &key, "count", 1).await;
+    stage.until_counted(1).await;
+    assert!(running.stop().await);
+    stage.pings((0..10).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
+    files_may_grow(false);
+    let running = start(stage.config(), stage.probe.clone(), stage.world.clone(), axum::Router::new()).await.unwrap();
+    stage
+        .until("a service that says why it cannot go on", |_| {
+            let health = running.health();
+            assert!(health.is_live, "it can go on as soon as there is room: {}", health.text);
+            (!health.is_ready && health.text.contains("Disk error")).then_some(())
+        })
+        .await;
+    assert_eq!(stage.counted(), 1, "nothing half done is visible");
+    files_may_grow(true);
+    tokio::time::timeout(2 * PATIENCE, running.ready()).await.expect("well again").unwrap();
+    stage.until_counted(11).await;
+    assert!(running.stop().await);
+    assert_eq!(stage.counted(), 11, "each once");
+    assert_whole(&stage.events());
 }
