@@ -31,11 +31,14 @@ pub(crate) struct Effects<E> {
     waiting: BTreeSet<(TimestampMs, Arc<str>)>,
     /// Entities whose answers nobody would decide, and the effects of theirs that would be tried otherwise.
     paused: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// The time that was told last.
+    seen_ms: TimestampMs,
 }
 
 impl<E: Effect> Effects<E> {
     pub(crate) fn new() -> Self {
-        Self { pending: BTreeMap::new(), waiting: BTreeSet::new(), paused: BTreeMap::new() }
+        let (pending, waiting, paused) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { pending, waiting, paused, seen_ms: TimestampMs::MIN }
     }
 
     /// Notes that an entity's pending effects have changed from `was` to `now`. Answers their keys.
@@ -63,6 +66,7 @@ impl<E: Effect> Effects<E> {
     }
 
     fn add(&mut self, key: &Arc<str>, entity: &Arc<str>, correlation_id: &str, effect: E, now_ms: TimestampMs) {
+        self.heed_step(now_ms);
         let pending = Pending {
             entity: Arc::clone(entity),
             correlation_id: correlation_id.into(),
@@ -76,6 +80,7 @@ impl<E: Effect> Effects<E> {
 
     /// Takes at most `room` effects that may be tried now.
     pub(crate) fn take(&mut self, now_ms: TimestampMs, room: usize, into: &mut Vec<Due<E>>) {
+        self.heed_step(now_ms);
         let mut left = room;
         while left > 0 && self.waiting.first().is_some_and(|(at, _)| *at <= now_ms) {
             let Some((_, key)) = self.waiting.pop_first() else { return };
@@ -107,13 +112,31 @@ impl<E: Effect> Effects<E> {
         }
     }
 
+    /// Pauses are lengths of time and not instants: when the clock was set back, what waits is to wait no longer for that.
+    fn heed_step(&mut self, now_ms: TimestampMs) {
+        let back = self.seen_ms.saturating_sub(now_ms);
+        self.seen_ms = now_ms;
+        if back <= 0 || self.waiting.is_empty() {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        self.waiting = waiting.into_iter().map(|(at, key)| (at.saturating_sub(back), key)).collect();
+        for (at, key) in &self.waiting {
+            if let Some(pending) = self.pending.get_mut(key) {
+                pending.not_before_ms = Some(*at);
+            }
+        }
+    }
+
     /// The answer lies in the inbox. The effect stays pending until it is decided.
     pub(crate) fn answered(&mut self, key: &str, now_ms: TimestampMs) {
+        self.heed_step(now_ms);
         self.wait(key, now_ms.saturating_add(ANSWER_PATIENCE_MS), 0);
     }
 
     /// No definite answer. `jitter` is any number; it decides where in the second half of the pause the next attempt falls.
     pub(crate) fn unanswered(&mut self, key: &str, retry_after: Option<Duration>, now_ms: TimestampMs, jitter: u64) {
+        self.heed_step(now_ms);
         let attempt = self.pending.get(key).map_or(0, |pending| pending.attempt);
         let asked_for = retry_after.map_or(0, |pause| i64::try_from(pause.as_millis()).unwrap_or(LONGEST_PAUSE_MS));
         let pause = pause_ms(attempt, jitter).max(asked_for.min(LONGEST_PAUSE_MS));
@@ -180,6 +203,20 @@ mod tests {
         assert!(taken(&mut effects, 20_000, 9).is_empty(), "the answer is on its way");
         assert!(effects.change(&entity, "saga", &keys, vec![], 0).is_empty());
         assert_eq!((effects.len(), effects.next()), (0, None));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_or_forth_makes_no_pause_longer() {
+        const HOUR: i64 = 3_600_000;
+        let mut effects = Effects::new();
+        effects.change(&"e".into(), "saga", &[], vec![Call("a"), Call("b")], HOUR);
+        assert_eq!(taken(&mut effects, HOUR, 1).len(), 1);
+        effects.unanswered("a", Some(Duration::from_secs(20)), HOUR, 0);
+        assert_eq!(taken(&mut effects, 0, 9)[0].effect, Call("b"), "due before the clock was set back an hour");
+        assert!(taken(&mut effects, 19_999, 9).is_empty());
+        assert_eq!(taken(&mut effects, 20_000, 9)[0].effect, Call("a"));
+        effects.unanswered("a", None, 20_000, 0);
+        assert_eq!(taken(&mut effects, HOUR, 9).len(), 1, "and an hour on it is simply due");
     }
 
     #[test]

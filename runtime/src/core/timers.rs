@@ -105,6 +105,18 @@ mod tests {
     }
 
     #[test]
+    fn a_timer_that_has_fired_does_not_fire_again_when_the_clock_is_set_back() {
+        let mut timers = Timers::default();
+        let entity: Arc<str> = "order-1".into();
+        let wake = timers.change(&entity, None, Some(100));
+        timers.ends_known(5_000, vec![0]);
+        assert_eq!(timers.pass(&[0]).len(), 1, "a clock an hour ahead fires it early");
+        assert_eq!(timers.change(&entity, wake, Some(100)).map(|wake| wake.at_ms), Some(100));
+        assert!(!timers.wants_ends(50) && !timers.wants_ends(200), "back again, and past the instant once more");
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
     fn a_wish_that_changes_moves_its_timer() {
         let mut timers = Timers::default();
         let entity: Arc<str> = "order-1".into();
