@@ -6,6 +6,7 @@
 #                                           (default: a new temporary directory); prints DIR/endpoints.env
 #   scripts/kafka.sh stop DIR               stop what `start DIR` started, and nothing else; DIR is kept
 #   scripts/kafka.sh kill-broker DIR        kill -9 the broker
+#   scripts/kafka.sh freeze-broker DIR      stop the broker where it stands (SIGSTOP); `thaw-broker DIR` lets it go on
 #   scripts/kafka.sh restart-broker DIR     start it again on the same data and port (stops it first if it runs)
 #   scripts/kafka.sh tool CLASS ARGS...     run a tool from the jars, e.g. `tool TopicCommand --list ...`;
 #                                           a short name is looked for in org.apache.kafka.tools
@@ -223,6 +224,13 @@ cmd_restart_broker() {
     start_broker "$dir" "$(port_of "$dir")" || { tail -20 "$dir/broker.log" >&2; die "the broker did not come back"; }
 }
 
+signal_broker() { # signal_broker DIR SIGNAL
+    local dir
+    dir=$(started_dir "$1")
+    alive "$dir" broker || die "no broker runs in $dir"
+    kill "-$2" "$(cat "$dir/broker.pid")"
+}
+
 cmd_run() {
     [ "${1:-}" = "--" ] && [ $# -gt 1 ] || usage
     shift
@@ -255,6 +263,8 @@ case $command in
     start) cmd_start "$@" ;;
     stop) dir=$(started_dir "${1:-}") && stop_in "$dir" ;;
     kill-broker) dir=$(started_dir "${1:-}") && end_process "$dir" broker KILL ;;
+    freeze-broker) signal_broker "${1:-}" STOP ;;
+    thaw-broker) signal_broker "${1:-}" CONT ;;
     restart-broker) cmd_restart_broker "$@" ;;
     tool) cmd_tool "$@" ;;
     run) cmd_run "$@" ;;

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod cli;
 pub mod contract;
+pub mod draws;
 pub mod endpoints;
 pub mod events;
 pub mod orders;

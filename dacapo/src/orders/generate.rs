@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::Order;
-use crate::seed::{self, Shelf};
+use crate::{
+    draws::Draws,
+    seed::{self, Shelf},
+};
 
 /// The postcode whose parcels the simulated courier refuses once.
 const REFUSED_ONCE: &str = "REFUSED 1";
@@ -98,12 +101,12 @@ impl Generator {
         let mut lines = lines(&mut draws, Shelf::Stocked);
         let mut customer_id = seed::customer_id(customer);
         match aim {
-            Aim::Short => lines.push(line(seed::draw_sku(Shelf::Empty, draws.next()), 1)),
-            Aim::Lost => lines.push(line(seed::draw_sku(Shelf::Ghost, draws.next()), 1)),
+            Aim::Short => lines.push(line(seed::draw_sku(Shelf::Empty, draws.any()), 1)),
+            Aim::Lost => lines.push(line(seed::draw_sku(Shelf::Ghost, draws.any()), 1)),
             Aim::Refused => match draws.below(3) {
                 0 => customer_id = format!("customer-nobody-{index}"),
                 1 => lines.push(line("lp-no-such-album", 1)),
-                _ => lines.push(line(seed::draw_sku(Shelf::NotSold, draws.next()), 1)),
+                _ => lines.push(line(seed::draw_sku(Shelf::NotSold, draws.any()), 1)),
             },
             Aim::Completed | Aim::Declined | Aim::Cancelled | Aim::Delayed => {}
         }
@@ -135,7 +138,7 @@ impl Generator {
 
 /// One to four different albums from a shelf, up to three of each.
 fn lines(draws: &mut Draws, shelf: Shelf) -> Vec<Value> {
-    let mut skus: Vec<&str> = (0..=draws.below(4)).map(|_| seed::draw_sku(shelf, draws.next())).collect();
+    let mut skus: Vec<&str> = (0..=draws.below(4)).map(|_| seed::draw_sku(shelf, draws.any())).collect();
     skus.sort_unstable();
     skus.dedup();
     skus.iter().map(|sku| line(sku, 1 + draws.below(3))).collect()
@@ -143,29 +146,6 @@ fn lines(draws: &mut Draws, shelf: Shelf) -> Vec<Value> {
 
 fn line(sku: &str, quantity: u64) -> Value {
     json!({ "sku": sku, "quantity": quantity })
-}
-
-/// The numbers drawn for one order (`SplitMix64`, Steele, Lea and Flood 2014).
-struct Draws(u64);
-
-impl Draws {
-    fn new(seed: u64, index: u64) -> Self {
-        let mut draws = Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        draws.next();
-        draws
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ const DELIVERY: &str = "opening-stock";
 ///
 /// # Errors
 /// The registry does not know a schema, or the broker does not take a command.
-pub(super) async fn seed(config: &Config, registry: &Registry) -> anyhow::Result<()> {
+pub async fn seed(config: &Config, registry: &Registry) -> anyhow::Result<()> {
     put::<catalogue::inbox::Command>(config, registry, albums()).await.context("cannot list the albums")?;
     put::<warehouse::inbox::Command>(config, registry, goods()).await.context("cannot receive the goods")?;
     put::<customers::inbox::Command>(config, registry, shoppers()).await.context("cannot register the customers")

@@ -93,7 +93,7 @@ impl Embedded {
 ///
 /// # Errors
 /// What exists is not as it must be, or nobody answered for [`PATIENCE`].
-pub(super) async fn prepare(config: &Config, partitions: Option<i32>) -> anyhow::Result<()> {
+pub async fn prepare(config: &Config, partitions: Option<i32>) -> anyhow::Result<()> {
     let (deadline, mut told) = (Instant::now() + PATIENCE, String::new());
     loop {
         match attempt(config, partitions).await {
