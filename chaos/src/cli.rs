@@ -15,6 +15,7 @@ use crate::{
     plan::{Plan, Terms},
     report::Report,
     run::{self, Options},
+    stage::{self, Settings},
 };
 
 /// The shortest session an Apache Kafka grants unless it is told otherwise, in milliseconds.
@@ -107,7 +108,7 @@ async fn command(cli: &Cli) -> anyhow::Result<bool> {
         return Ok(true);
     }
     let (folder, temporary) = match &cli.data {
-        Some(folder) => (run::made(folder)?, None),
+        Some(folder) => (stage::folder(folder)?, None),
         None => {
             let folder = tempfile::Builder::new().prefix("dacapo-chaos-").tempdir()?;
             (folder.path().to_path_buf(), Some(folder))
@@ -149,13 +150,15 @@ impl Cli {
         let options = Options {
             plan,
             seed: terms.seed,
-            session_ms: terms.session_ms,
-            partitions: self.partitions,
             rate: self.rate,
             settle: Duration::from_secs(self.settle),
-            system: self.system.clone(),
-            executable,
-            folder: folder.to_owned(),
+            stage: Settings {
+                executable,
+                folder: folder.to_owned(),
+                system: self.system.clone(),
+                partitions: self.partitions,
+                session_ms: terms.session_ms,
+            },
         };
         run::run(options, ground).await
     }

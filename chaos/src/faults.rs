@@ -1,33 +1,19 @@
 //! Carries a fault out: strikes, lets it last, heals.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use dacapo::draws::Draws;
-use tokio::sync::Mutex;
 
 use crate::{
-    fleet::{Fleet, Member},
-    ground::Ground,
+    fleet::Member,
     plan::{Fault, Instance, Kind, Target},
-    process::Process,
     proxy::Line,
+    stage::Stage,
 };
 
 /// How long an instance may take to stop when it is asked to.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Everything that can be struck.
-pub(crate) struct Arena {
-    pub(crate) fleet: Arc<Fleet>,
-    pub(crate) ground: Mutex<Ground>,
-    pub(crate) outside: Mutex<Process>,
-    pub(crate) executable: PathBuf,
-}
 
 /// When it struck, and when it was over.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +29,7 @@ impl Struck {
     }
 }
 
-impl Arena {
+impl Stage {
     /// Strikes and heals. `struck` is told the moment of the blow.
     pub(crate) async fn carry_out(
         &self,
@@ -116,7 +102,7 @@ impl Arena {
             struck(Struck::now());
             outside.kill()?;
             tokio::time::sleep(lasts).await;
-            return outside.start(&self.executable);
+            return outside.start(&self.settings.executable);
         }
         let mut ground = self.ground.lock().await;
         struck(Struck::now());
@@ -150,13 +136,6 @@ impl Arena {
             member.wait_until_ready(STOP_PATIENCE).await?;
         }
         Ok(())
-    }
-
-    /// What ended by itself.
-    pub(crate) async fn ended(&self) -> Vec<String> {
-        let outside = self.outside.lock().await.ended();
-        let ground = self.ground.lock().await.ended();
-        self.fleet.ended().into_iter().chain(ground).chain(outside).collect()
     }
 }
 

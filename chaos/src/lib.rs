@@ -16,5 +16,6 @@ pub mod proxy;
 pub mod report;
 pub mod roles;
 mod run;
+pub mod stage;
 mod verdict;
 pub mod watch;

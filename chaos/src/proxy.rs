@@ -30,12 +30,16 @@ pub enum Line {
     Frozen,
     /// Requests pass, answers wait: what was asked for is done, and nobody learns of it.
     Deaf,
+    /// Requests to join a group wait, all others pass: whoever lost its place in a group can do whatever it likes without it.
+    Expelled,
     /// Connections are closed, new ones too.
     Cut,
 }
 
 /// Requests whose answers name brokers: Metadata, FindCoordinator, DescribeCluster.
 const NAMING: [i16; 3] = [3, 10, 60];
+/// The request to join a group.
+const JOIN_GROUP: i16 = 11;
 /// Such an answer is never larger.
 const NAMING_BYTES_MAX: usize = 16 << 20;
 /// Bytes that are passed on at a time.
@@ -57,12 +61,19 @@ pub enum Behind {
     Other,
 }
 
+/// What went through.
+#[derive(Debug, Default)]
+struct Counts {
+    renamed: AtomicU64,
+    joins: AtomicU64,
+}
+
 /// A running proxy.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
     switch: watch::Sender<Switch>,
-    renamed: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     accepting: JoinHandle<()>,
 }
 
@@ -75,10 +86,10 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let switch = watch::Sender::new(Switch { line: Line::Open, cuts: 0 });
-        let renamed = Arc::new(AtomicU64::new(0));
-        let names = Names { of: advertised(target), ours: advertised(address), renamed: Arc::clone(&renamed) };
+        let counts = Arc::new(Counts::default());
+        let names = Names { of: advertised(target), ours: advertised(address), counts: Arc::clone(&counts) };
         let accepting = tokio::spawn(accept(listener, Route { target, behind, names, switch: switch.clone() }));
-        Ok(Self { address, switch, renamed, accepting })
+        Ok(Self { address, switch, counts, accepting })
     }
 
     /// Where it listens.
@@ -98,7 +109,13 @@ impl Proxy {
     /// How often a broker's address was replaced. None at all means that clients go past the proxy.
     #[must_use]
     pub fn renamed(&self) -> u64 {
-        self.renamed.load(Ordering::Relaxed)
+        self.counts.renamed.load(Ordering::Relaxed)
+    }
+
+    /// How many requests to join a group came here, whether they passed or not.
+    #[must_use]
+    pub fn joins(&self) -> u64 {
+        self.counts.joins.load(Ordering::Relaxed)
     }
 }
 
@@ -120,7 +137,7 @@ fn advertised(address: SocketAddr) -> Vec<u8> {
 struct Names {
     of: Vec<u8>,
     ours: Vec<u8>,
-    renamed: Arc<AtomicU64>,
+    counts: Arc<Counts>,
 }
 
 impl Names {
@@ -130,7 +147,7 @@ impl Names {
             let from = at + found + self.of.len() - 4;
             answer[from..from + 4].copy_from_slice(&self.ours[self.ours.len() - 4..]);
             at = from + 4;
-            self.renamed.fetch_add(1, Ordering::Relaxed);
+            self.counts.renamed.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -174,7 +191,7 @@ async fn pass(client: TcpStream, route: Route) -> io::Result<()> {
     let answers = Gate { switch: route.switch.subscribe(), closed_by: &[Line::Frozen, Line::Deaf, Line::Cut] };
     match route.behind {
         Behind::Kafka => tokio::select! {
-            ended = pass_requests(from_client, to_server, requests, &asked) => ended,
+            ended = pass_requests(from_client, to_server, requests, &asked, &route.names.counts) => ended,
             ended = pass_answers(from_server, to_client, answers, &asked, &route.names) => ended,
         },
         Behind::Other => tokio::select! {
@@ -235,17 +252,26 @@ async fn pass_requests(
     mut to: impl AsyncWrite + Unpin,
     mut gate: Gate,
     asked: &Asked,
+    counts: &Counts,
 ) -> io::Result<()> {
+    let mut joins = Gate { switch: gate.switch.clone(), closed_by: &[Line::Frozen, Line::Expelled, Line::Cut] };
     loop {
         // Length, key, version, correlation id: how every request of every version begins.
         let mut head = [0; 12];
         from.read_exact(&mut head).await?;
         let [l0, l1, l2, l3, k0, k1, _, _, c0, c1, c2, c3] = head;
-        asked.note(i32::from_be_bytes([c0, c1, c2, c3]), i16::from_be_bytes([k0, k1]));
+        let key = i16::from_be_bytes([k0, k1]);
+        asked.note(i32::from_be_bytes([c0, c1, c2, c3]), key);
+        let gate = if key == JOIN_GROUP {
+            counts.joins.fetch_add(1, Ordering::Relaxed);
+            &mut joins
+        } else {
+            &mut gate
+        };
         gate.open().await?;
         to.write_all(&head).await?;
         let rest = u64::from(u32::from_be_bytes([l0, l1, l2, l3])).saturating_sub(8);
-        pass_exactly(&mut from, &mut to, &mut gate, rest).await?;
+        pass_exactly(&mut from, &mut to, gate, rest).await?;
     }
 }
 
@@ -307,12 +333,12 @@ mod tests {
         let (broker, ours): (SocketAddr, SocketAddr) =
             ("127.0.0.1:9092".parse().unwrap(), "127.0.0.1:4000".parse().unwrap());
         let other: SocketAddr = "127.0.0.1:9093".parse().unwrap();
-        let names = Names { of: advertised(broker), ours: advertised(ours), renamed: Arc::default() };
+        let names = Names { of: advertised(broker), ours: advertised(ours), counts: Arc::default() };
         let answer = |first: SocketAddr| [b"..".to_vec(), advertised(first), advertised(other), b".".to_vec()].concat();
         let mut seen = answer(broker);
         names.replace(&mut seen);
         assert_eq!(seen, answer(ours));
-        assert_eq!(names.renamed.load(Ordering::Relaxed), 1);
+        assert_eq!(names.counts.renamed.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]

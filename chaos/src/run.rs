@@ -1,32 +1,24 @@
-//! A run: everything is started, the load begins, the plan is carried out, everything must settle.
+//! A run: the load begins, the plan is carried out, everything must settle.
 
 use std::{
     collections::BTreeSet,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
-use dacapo::{output, seed, up};
-use runtime::{Channel, Config, config::Args, message::topic, projection::View, registry::Registry};
+use dacapo::output;
+use runtime::{Channel, message::topic};
 use tokio::task::JoinSet;
 
 use crate::{
-    faults::{Arena, Struck},
-    fleet::{Fleet, Settings},
+    faults::Struck,
     ground::Ground,
     load::Load,
-    plan::{Fault, Instance, Kind, Plan, STRUCK, Step, Target},
-    process::{Process, free_port},
+    plan::{Fault, Kind, Plan, STRUCK, Step, Target},
     report::{Recovery, Report, What},
-    roles::DACAPO,
-    verdict,
-    watch::{self, Seen},
+    stage::{Settings, Stage},
 };
 
-/// How long everything may take to be ready in the beginning.
-const START_PATIENCE: Duration = Duration::from_secs(120);
 /// How long after a fault the services that it struck may take to decide again, beyond the fault itself.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
 /// How often something that is waited for is looked at.
@@ -41,22 +33,18 @@ const BASELINES: usize = 2;
 pub(crate) struct Options {
     pub(crate) plan: Plan,
     pub(crate) seed: u64,
-    pub(crate) session_ms: u64,
-    pub(crate) partitions: i32,
+    /// Orders a second.
     pub(crate) rate: f64,
+    /// How long everything may take to settle.
     pub(crate) settle: Duration,
-    pub(crate) system: String,
-    pub(crate) executable: PathBuf,
-    pub(crate) folder: PathBuf,
+    pub(crate) stage: Settings,
 }
 
 /// What runs.
 struct Run {
-    options: Options,
-    arena: Arena,
-    /// Settings of those who look on: past the proxies.
-    config: Config,
-    seen: View<Seen>,
+    plan: Plan,
+    seed: u64,
+    stage: Stage,
     recoveries: Mutex<Vec<Recovery>>,
     findings: Mutex<Vec<String>>,
 }
@@ -66,8 +54,10 @@ struct Run {
 /// # Errors
 /// It could not be begun, or not be looked at to its end. What did not hold is no error: it stands in the report.
 pub(crate) async fn run(options: Options, ground: Ground) -> anyhow::Result<Report> {
-    let run = Arc::new(Run::start(options, ground).await?);
-    let load = Load::start(Arc::clone(&run.arena.fleet), run.options.seed, run.options.rate);
+    let Options { plan, seed, rate, settle, stage } = options;
+    let stage = Stage::set(stage, &plan.begins_with, ground).await?;
+    let run = Arc::new(Run { plan, seed, stage, recoveries: Mutex::default(), findings: Mutex::default() });
+    let load = Load::start(Arc::clone(&run.stage.fleet), seed, rate);
     let began = Instant::now();
     let guard = tokio::spawn(Arc::clone(&run).guard());
     run.baseline().await;
@@ -75,101 +65,24 @@ pub(crate) async fn run(options: Options, ground: Ground) -> anyhow::Result<Repo
     let took = began.elapsed();
     output::note("the plan is over; everything must settle");
     let settling = Instant::now();
-    let answers = load.stop(run.options.settle).await;
-    let (balance, settled) = verdict::settle(&run.config, run.options.settle).await?;
-    if let Err(error) = run.arena.fleet.wait_until_ready(run.options.settle).await {
-        run.find(format!("{error:#}"));
-    }
+    let answers = load.stop(settle).await;
+    let verdict = run.stage.settle(&answers, settle).await?;
     guard.abort();
-    let took_to_settle = settling.elapsed();
-    let done = verdict::outside_world(&run.options.folder.join("outside"))?;
-    let findings = run.seen.read(|seen| verdict::findings(&balance, settled, &answers, seen, &done));
-    findings.into_iter().for_each(|finding| run.find(finding));
-    let letters = run.seen.read(|seen| seen.letters.len());
-    let take = |of: &Mutex<Vec<String>>| std::mem::take(&mut *of.lock().unwrap_or_else(PoisonError::into_inner));
+    verdict.findings.into_iter().for_each(|finding| run.find(finding));
     Ok(Report {
         recoveries: std::mem::take(&mut *run.recoveries.lock().unwrap_or_else(PoisonError::into_inner)),
-        findings: take(&run.findings),
-        balance,
+        findings: std::mem::take(&mut *run.findings.lock().unwrap_or_else(PoisonError::into_inner)),
+        balance: verdict.balance,
         answered: answers.answered,
         repeated: answers.repeated,
-        effects: done.keys(),
-        letters,
+        effects: verdict.effects,
+        letters: verdict.letters,
         took,
-        took_to_settle,
+        took_to_settle: settling.elapsed(),
     })
 }
 
 impl Run {
-    async fn start(options: Options, ground: Ground) -> anyhow::Result<Self> {
-        let kafka = ground.kafka();
-        let args = Args {
-            system: Some(options.system.clone()),
-            bootstrap: Some(kafka.to_string()),
-            registry: Some(ground.registry_url().to_owned()),
-            partitions: Some(options.partitions),
-            ..Args::default()
-        };
-        let config = Config::load("chaos", &args)?;
-        up::prepare(&config, Some(options.partitions)).await?;
-        let (outside, outside_url) = outside(&options)?;
-        let fleet = Arc::new(Fleet::new(Settings {
-            executable: options.executable.clone(),
-            folder: options.folder.clone(),
-            system: options.system.clone(),
-            kafka,
-            registry_url: ground.registry_url().to_owned(),
-            outside_url,
-            session_ms: options.session_ms,
-        })?);
-        let seen = watch::start(&config)?;
-        let executable = options.executable.clone();
-        let arena = Arena { fleet, ground: ground.into(), outside: outside.into(), executable };
-        let (recoveries, findings) = (Mutex::default(), Mutex::default());
-        let run = Self { options, arena, config, seen, recoveries, findings };
-        run.man().await?;
-        Ok(run)
-    }
-
-    /// Starts the instances. Those that look the catalogue and the customers up come when both are filled.
-    async fn man(&self) -> anyhow::Result<()> {
-        let (late, early): (Vec<&Instance>, Vec<&Instance>) =
-            self.options.plan.begins_with.iter().partition(|instance| instance.service == "order-processor");
-        for instance in early {
-            self.arena.fleet.add(instance).await?;
-        }
-        up::seed(&self.config.for_service("operator"), &Registry::new(&self.config)?).await?;
-        let stocked =
-            seed::ALBUMS.iter().filter(|album| matches!(album.shelf, seed::Shelf::Stocked | seed::Shelf::Ghost));
-        let expected = [
-            ("AlbumListed", seed::ALBUMS.len() as u64),
-            ("CustomerVerified", seed::CUSTOMERS),
-            ("GoodsReceived", stocked.count() as u64),
-        ];
-        let deadline = Instant::now() + START_PATIENCE;
-        while !self.seen.read(|seen| expected.iter().all(|(event, times)| seen.count(event) >= *times)) {
-            let ended = self.arena.ended().await;
-            if !ended.is_empty() || Instant::now() >= deadline {
-                bail!("the catalogue and the customers were not filled: {}", ended.join("; "));
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        for instance in late {
-            self.arena.fleet.add(instance).await?;
-        }
-        self.arena.fleet.wait_until_ready(START_PATIENCE).await?;
-        for member in self.arena.fleet.members() {
-            if member.door().renamed() == 0 {
-                bail!(
-                    "{} went past its proxy: the broker does not advertise {}; give --bootstrap as it advertises itself",
-                    member.instance,
-                    self.config.bootstrap
-                );
-            }
-        }
-        Ok(())
-    }
-
     /// Times the services while nothing is wrong: what the load itself takes to reach every partition.
     async fn baseline(self: &Arc<Self>) {
         for _ in 0..BASELINES {
@@ -184,7 +97,7 @@ impl Run {
 
     async fn play(self: &Arc<Self>) {
         let mut under_way = Vec::new();
-        for (number, step) in self.options.plan.steps.iter().enumerate() {
+        for (number, step) in self.plan.steps.iter().enumerate() {
             tokio::time::sleep(Duration::from_millis(step.pause_ms)).await;
             let is_alone = under_way.is_empty() && !step.overlaps;
             under_way.push(tokio::spawn(Arc::clone(self).step(number + 1, step.clone(), is_alone)));
@@ -204,13 +117,13 @@ impl Run {
         let Step { fault, .. } = &step;
         let (tell, told) = tokio::sync::oneshot::channel();
         let struck = async {
-            let seed = self.options.seed.wrapping_add(number as u64);
+            let seed = self.seed.wrapping_add(number as u64);
             let tell = |struck| {
                 if tell.send(struck).is_err() {
                     tracing::debug!("nobody times this fault any more");
                 }
             };
-            if let Err(error) = self.arena.carry_out(fault, seed, tell).await {
+            if let Err(error) = self.stage.carry_out(fault, seed, tell).await {
                 self.find(format!("fault {number} ({}): {error:#}", fault.kind));
             }
         };
@@ -228,13 +141,13 @@ impl Run {
     }
 
     async fn time(&self, what: What, services: &[&'static str], struck: Struck, lasts: Duration) -> Option<Duration> {
-        let partitions = usize::try_from(self.options.partitions).unwrap_or(usize::MAX);
+        let partitions = usize::try_from(self.stage.settings.partitions).unwrap_or(usize::MAX);
         let mut missing: BTreeSet<&str> = services.iter().copied().collect();
         let deadline = struck.at + lasts + RECOVERY_PATIENCE;
         loop {
-            self.seen.read(|seen| {
+            self.stage.seen.read(|seen| {
                 missing.retain(|service| {
-                    let events = topic(&self.options.system, service, Channel::Events);
+                    let events = topic(&self.stage.settings.system, service, Channel::Events);
                     !seen.has_decided(&events, partitions, struck.at_ms)
                 });
             });
@@ -260,7 +173,7 @@ impl Run {
     /// Finds processes that ended and should not have.
     async fn guard(self: Arc<Self>) {
         loop {
-            self.arena.ended().await.into_iter().for_each(|ended| self.find(ended));
+            self.stage.ended().await.into_iter().for_each(|ended| self.find(ended));
             tokio::time::sleep(GUARD).await;
         }
     }
@@ -280,22 +193,4 @@ fn services_of(fault: &Fault) -> Vec<&'static str> {
         Target::All if fault.kind == Kind::Outside => vec!["payment", "warehouse"],
         Target::All => STRUCK.to_vec(),
     }
-}
-
-/// The gateway, the floor and the courier, as one process: slow now and then, with answers that get lost.
-fn outside(options: &Options) -> anyhow::Result<(Process, String)> {
-    let listen = format!("127.0.0.1:{}", free_port()?);
-    let journal = options.folder.join("outside");
-    let mut args = vec!["outside".into(), "--listen".into(), (&listen).into(), "--journal".into(), journal.into()];
-    let faults = ["--outside-latency-ms", "2", "--outside-failures", "5", "--silent-charges", "3"];
-    args.extend(faults.map(Into::into));
-    let mut outside = Process::new("outside", DACAPO, args, &options.folder);
-    outside.start(&options.executable).context("cannot start the outside world")?;
-    Ok((outside, format!("http://{listen}")))
-}
-
-/// Where this run's files lie, made if need be.
-pub(crate) fn made(folder: &Path) -> anyhow::Result<PathBuf> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    folder.canonicalize().with_context(|| format!("cannot use {}", folder.display()))
 }

@@ -1,11 +1,7 @@
 //! Whether everything held: the books, the acknowledgements, the dead letters, the effects.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use dacapo::audit::{Balance, audit};
 use runtime::Config;
 
@@ -30,11 +26,6 @@ pub(crate) async fn settle(config: &Config, patience: Duration) -> anyhow::Resul
         }
         tokio::time::sleep(AGAIN).await;
     }
-}
-
-/// What the outside world's journals say.
-pub(crate) fn outside_world(journals: &Path) -> anyhow::Result<Done> {
-    Done::read(journals).with_context(|| format!("the journals in {} cannot be read", journals.display()))
 }
 
 /// Everything that did not hold.
