@@ -66,8 +66,10 @@ pub fn group_member(config: &Config, names: &WorkerNames) -> ClientConfig {
         // Classic: the newer protocol's poll-interval handling is not fixed in this librdkafka, and upstream will change the
         // default.
         .set("group.protocol", "classic")
-        // Only the inbox is subscribed and the other inputs follow it, so any assignor works; this one moves least.
-        .set("partition.assignment.strategy", "cooperative-sticky")
+        // Only the inbox is subscribed and the other inputs follow it, so any assignor works. An eager one: each generation gives out
+        // every partition. A cooperative one takes a partition away in one generation and gives it out in the next, and a named
+        // member that starts again in between is let back in without a next one: Apache Kafka then leaves the partition to nobody.
+        .set("partition.assignment.strategy", "range")
         // A dead member's partitions are free after this long. Safety does not depend on it: fencing does that.
         .set("session.timeout.ms", session_ms.to_string())
         .set("heartbeat.interval.ms", (session_ms / 5).max(1).to_string())
