@@ -51,6 +51,9 @@ const HERE: &[(&str, &str)] =
 /// Figures that mean anything need a quiet machine and minutes.
 const BENCH: Act = Skip("a release build, and minutes of a machine that does nothing else");
 
+/// A hundred faults take minutes.
+const STRUCK: Act = Skip("a release build, and minutes; chaos/tests strikes in small");
+
 /// Where nothing is parked there is nothing to put right.
 const PARKED: Act = Skip("bad_topics.rs does it, on a system where something is parked");
 
@@ -94,6 +97,9 @@ const SHOWN: &[Shown] = &[
         &[("kafka:9092", "OWN_KAFKA"), ("http://registry:8081", "OWN_REGISTRY")],
         Stay("up after "),
     ),
+    shown("cargo run --release -p chaos -- --seed 42 --faults 100", &[], STRUCK),
+    shown("cargo run --release -p chaos -- --seed 42 --faults 100 --brokers apache", &[], STRUCK),
+    shown("cargo run --release -p chaos -- --seed 42 --faults 100 --plan-only", &[], STRUCK),
     shown(
         "dacapo up --orders-from docs/examples/orders.ndjson --until-settled --ephemeral",
         &[],

@@ -91,6 +91,7 @@ fn the_arrows_point_one_way() {
             "conformance",
             "simulation",
             "bench",
+            "chaos",
         ];
         others.contains(&name) || SERVICES.iter().chain(&VIEWS).any(|service| service.ends_with(&format!("/{name}")))
     };
@@ -128,6 +129,26 @@ fn nothing_that_ships_knows_the_simulation_or_its_mutants() {
             let source = read(&path).to_lowercase();
             assert!(!source.contains("mutant"), "{} names a mutant: weakenings live in simulation/", path.display());
         }
+    }
+}
+
+#[test]
+fn nothing_depends_on_chaos() {
+    for path in files(&root(), "Cargo.toml") {
+        let manifest: toml::Table = toml::from_str(&read(&path)).unwrap();
+        for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            let named =
+                manifest.get(table).and_then(toml::Value::as_table).is_some_and(|table| table.contains_key("chaos"));
+            assert!(!named, "{} depends on chaos", path.display());
+        }
+    }
+}
+
+#[test]
+fn chaos_is_drawn_from_its_seed() {
+    let plan = read(root().join("chaos/src/plan.rs"));
+    for word in ["Instant", "SystemTime", "now_ms", "now_v7", "std::fs", "tokio", "HashMap"] {
+        assert!(!plan.contains(word), "chaos/src/plan.rs names {word}: the same seed draws the same plan");
     }
 }
 
