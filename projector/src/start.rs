@@ -137,16 +137,23 @@ impl Running {
         self.board.reading().trouble.filter(|_| self.reading.is_finished())
     }
 
-    /// Ends reading and serving, within the shutdown deadline.
-    pub async fn stop(self) {
+    /// Ends reading and serving, within the shutdown deadline. Answers whether all of it ended well and in time.
+    pub async fn stop(self) -> bool {
         self.ending.send_replace(true);
         let all = async { tokio::join!(self.server, self.reading, self.statuses.stop(self.patience)) };
         match tokio::time::timeout(self.patience, all).await {
-            Ok((Ok(Ok(())), Ok(()), true)) => tracing::info!("projector stopped"),
+            Ok((Ok(Ok(())), Ok(()), true)) => {
+                tracing::info!("projector stopped");
+                true
+            }
             Ok((server, reading, statuses)) => {
                 tracing::error!(?server, ?reading, statuses, "projector did not end well");
+                false
             }
-            Err(_) => tracing::warn!(patience = ?self.patience, "projector did not end in time"),
+            Err(_) => {
+                tracing::warn!(patience = ?self.patience, "projector did not end in time");
+                false
+            }
         }
     }
 }

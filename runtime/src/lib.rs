@@ -34,4 +34,4 @@ pub use decider::{
     Unanswered,
 };
 pub use message::{Channel, Message, NoCommand, RecordType, Written};
-pub use service::{NoSettings, Running, run, start};
+pub use service::{NoSettings, Program, Running, start};

@@ -14,7 +14,7 @@ use std::{
 use axum::Router;
 use tokio::{sync::watch, task::JoinHandle};
 
-pub use main::{NoSettings, run};
+pub use main::{NoSettings, Program, Runs};
 
 use crate::{
     codec::{Readers, SchemaSource, WriterError, Writers},

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use runtime::{
     Config, Decider, Decision, Heard, NoCommand, NoEffect, NothingToPerform,
-    service::{self, Running, StartError},
+    service::{self, Program, Running, StartError},
 };
 
 pub mod decide;
@@ -55,4 +55,12 @@ impl Decider for Loyalty {
 /// Something that waiting does not resolve keeps it from starting.
 pub async fn service(config: Config) -> Result<Running, StartError> {
     service::start(config, Loyalty, NothingToPerform, axum::Router::new()).await
+}
+
+/// The service as a program: its own binary runs it, and so does `dacapo service`.
+#[must_use]
+pub fn program() -> Program {
+    Program::new(Loyalty::NAME, "Gives points for what was shipped", |config, _: service::NoSettings| async move {
+        Ok(service(config).await?)
+    })
 }

@@ -90,6 +90,9 @@ pub struct Settings {
     /// Mail server to hand mail to instead, unencrypted: a relay on the same machine or network.
     #[arg(long, env = "DACAPO_MAIL_SERVER", value_name = "HOST:PORT")]
     pub mail_server: Option<String>,
+    /// Compose each mail and keep none, whatever else is set: for a run that keeps nothing.
+    #[arg(long, env = "DACAPO_MAIL_DISCARD", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub mail_discard: Option<bool>,
     /// Whom mail is from; by default `MusicCorp <orders@musiccorp.example>`.
     #[arg(long, env = "DACAPO_MAIL_FROM", value_name = "MAILBOX")]
     pub mail_from: Option<String>,
@@ -144,12 +147,15 @@ pub enum MailerError {
 }
 
 impl Mailer {
-    /// The mailer that the settings ask for: the server if one is named, else the folder.
+    /// The mailer that the settings ask for: one that keeps none, else the server if one is named, else the folder.
     ///
     /// # Errors
     /// The sender, the server or the folder cannot be used.
     pub fn of(settings: &Settings) -> Result<Self, MailerError> {
         let sender = settings.mail_from.as_deref().unwrap_or(DEFAULT_SENDER);
+        if settings.mail_discard == Some(true) {
+            return Self::keeping_none(sender);
+        }
         match &settings.mail_server {
             Some(server) => Self::to_server(sender, server),
             None => Self::into_folder(sender, settings.mail_folder.clone().unwrap_or_else(|| DEFAULT_FOLDER.into())),

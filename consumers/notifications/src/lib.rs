@@ -14,7 +14,7 @@ use std::borrow::Cow;
 
 use runtime::{
     Config, Decider, Decision, Heard,
-    service::{self, Running, StartError},
+    service::{self, Program, Running, StartError},
 };
 
 use crate::effects::Mailer;
@@ -63,4 +63,12 @@ impl Decider for Notifications {
 /// Something that waiting does not resolve keeps it from starting.
 pub async fn service(config: Config, mailer: Mailer) -> Result<Running, StartError> {
     service::start(config, Notifications, mailer, axum::Router::new()).await
+}
+
+/// The service as a program: its own binary runs it, and so does `dacapo service`.
+#[must_use]
+pub fn program() -> Program {
+    Program::new(Notifications::NAME, "Writes mail to customers", |config, settings: effects::Settings| async move {
+        Ok(service(config, Mailer::of(&settings)?).await?)
+    })
 }

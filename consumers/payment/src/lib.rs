@@ -24,7 +24,7 @@ use std::borrow::Cow;
 
 use runtime::{
     Config, Decider, Decision, Heard, TimestampMs,
-    service::{self, Running, StartError},
+    service::{self, Program, Running, StartError},
 };
 
 use crate::{
@@ -95,4 +95,16 @@ impl Decider for Payment {
 /// Something that waiting does not resolve keeps it from starting.
 pub async fn service(config: Config, payment: Payment, gateway: Gateway) -> Result<Running, StartError> {
     service::start(config, payment, gateway, axum::Router::new()).await
+}
+
+/// The service as a program: its own binary runs it, and so does `dacapo service`.
+#[must_use]
+pub fn program() -> Program {
+    Program::new(
+        Payment::NAME,
+        "Charges orders, and pays back what was undone",
+        |config, settings: Settings| async move {
+            Ok(service(config, Payment::of(&settings), Gateway::of(&settings)?).await?)
+        },
+    )
 }

@@ -1,14 +1,5 @@
 //! The payment as a program of its own.
 
-use std::process::ExitCode;
-
-use payment::{
-    Payment,
-    effects::{Gateway, Settings},
-};
-
-fn main() -> ExitCode {
-    runtime::service::run("payment", |config, settings: Settings| async move {
-        Ok(payment::service(config, Payment::of(&settings), Gateway::of(&settings)?).await?)
-    })
+fn main() -> std::process::ExitCode {
+    payment::program().main()
 }

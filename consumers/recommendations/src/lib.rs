@@ -25,7 +25,7 @@ use runtime::{
     message::{Channel, topic},
     projection::{Topics, View, ViewError},
     registry::{Registry, RegistryError},
-    service::{self, Running},
+    service::{self, Program, Running},
 };
 
 use crate::together::Together;
@@ -61,4 +61,12 @@ pub async fn service(config: Config) -> Result<Running, StartError> {
     checks.live("what was bought", move || live.health().failed.map_or(Ok(()), Err));
     checks.ready("what was bought", move || http::is_ready(&ready));
     Ok(service::start_reader(NAME, config, http::routes(view), checks).await?)
+}
+
+/// The service as a program: its own binary runs it, and so does `dacapo service`.
+#[must_use]
+pub fn program() -> Program {
+    Program::new(NAME, "Answers what was bought together", |config, _: service::NoSettings| async move {
+        Ok(service(config).await?)
+    })
 }

@@ -24,7 +24,7 @@ use std::borrow::Cow;
 
 use runtime::{
     Config, Decider, Decision, Heard, TimestampMs,
-    service::{self, Running, StartError},
+    service::{self, Program, Running, StartError},
 };
 
 use crate::{
@@ -114,4 +114,16 @@ impl Decider for Warehouse {
 /// Something that waiting does not resolve keeps it from starting.
 pub async fn service(config: Config, warehouse: Warehouse, outside: FloorAndCourier) -> Result<Running, StartError> {
     service::start(config, warehouse, outside, axum::Router::new()).await
+}
+
+/// The service as a program: its own binary runs it, and so does `dacapo service`.
+#[must_use]
+pub fn program() -> Program {
+    Program::new(
+        Warehouse::NAME,
+        "Holds stock, has orders packaged and dispatched",
+        |config, settings: Settings| async move {
+            Ok(service(config, Warehouse::of(&settings), FloorAndCourier::of(&settings)?).await?)
+        },
+    )
 }

@@ -13,7 +13,7 @@ use runtime::{
     Config, Decider, Decision, Heard, NoEffect, NothingToPerform,
     edge::Door,
     health::Checks,
-    service::{self, Running, StartError},
+    service::{self, Program, Running, StartError},
 };
 
 pub mod decide;
@@ -59,4 +59,12 @@ pub async fn service(config: Config) -> Result<Running, StartError> {
     checks.ready("edge", move || checked.ready());
     let routes = http::routes(door);
     service::start_with(config, Catalogue, NothingToPerform, routes, checks).await
+}
+
+/// The service as a program: its own binary runs it, and so does `dacapo service`.
+#[must_use]
+pub fn program() -> Program {
+    Program::new(Catalogue::NAME, "Lists albums and their prices", |config, _: service::NoSettings| async move {
+        Ok(service(config).await?)
+    })
 }

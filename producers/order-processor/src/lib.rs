@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use runtime::{
     Config, Decider, Decision, Heard, NoEffect, NothingToPerform,
     health::Checks,
-    service::{self, Running, StartError},
+    service::{self, Program, Running, StartError},
 };
 
 use crate::edge::Edge;
@@ -70,4 +70,17 @@ pub async fn service(config: Config, edge: Edge) -> Result<Running, StartError> 
     let (checks, checked) = (Checks::default(), edge.clone());
     checks.ready("edge", move || checked.ready());
     service::start_with(config, OrderProcessor, NothingToPerform, http::routes(edge), checks).await
+}
+
+/// The service as a program: its own binary runs it, and so does `dacapo service`.
+#[must_use]
+pub fn program() -> Program {
+    Program::new(
+        OrderProcessor::NAME,
+        "Takes orders and owns each to its end",
+        |config, _: service::NoSettings| async move {
+            let edge = edge::Edge::start(&config);
+            Ok(service(config, edge).await?)
+        },
+    )
 }

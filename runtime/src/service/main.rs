@@ -1,13 +1,22 @@
-//! What every service's `main` does: settings, log, start, wait for a signal, stop.
+//! A service as a program: its command line, and its life from the settings to the exit code.
+//!
+//! A service's crate offers one [`Program`]. Its own `main` runs it, and so does whatever else starts services, so both take the
+//! same flags and behave alike.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    pin::Pin,
+    process::ExitCode,
+};
 
-use clap::{Args as _, FromArgMatches};
+use clap::{ArgMatches, Args as _, FromArgMatches};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::oneshot;
 
 use crate::{
     config::{Args, Config, Sources},
-    service::Running,
+    service::{Running, StartError},
     telemetry,
 };
 
@@ -16,68 +25,224 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct NoSettings {}
 
-/// Runs a service as a program of its own: reads flags, environment and file, starts it, waits for SIGTERM or SIGINT, stops it.
+/// How the process itself behaves, beside what it runs.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+struct ProcessArgs {
+    /// Stop, as on SIGTERM, when standard input ends: for a process that starts this one and must not be outlived by it.
+    #[arg(long)]
+    until_stdin_ends: bool,
+}
+
+/// What a program keeps running.
+pub trait Runs {
+    /// Where its HTTP side listens.
+    fn address(&self) -> Option<SocketAddr>;
+
+    /// Waits until it has stopped for good by itself.
+    fn failed(&self) -> impl Future<Output = anyhow::Error>;
+
+    /// Stops it. Answers whether all of it was done in time.
+    fn stop(self) -> impl Future<Output = bool>;
+}
+
+impl Runs for Running {
+    fn address(&self) -> Option<SocketAddr> {
+        self.http_addr()
+    }
+
+    async fn failed(&self) -> anyhow::Error {
+        let failure: StartError = Running::failed(self).await;
+        failure.into()
+    }
+
+    async fn stop(self) -> bool {
+        Running::stop(self).await
+    }
+}
+
+type Life = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
+
+/// A service as a program: reads flags, environment and file, starts it, waits until it is told to stop, stops it.
 ///
 /// ```ignore
-/// fn main() -> std::process::ExitCode {
-///     runtime::service::run("loyalty", |config, _: runtime::service::NoSettings| async move {
-///         Ok(runtime::service::start(config, Loyalty::default(), NothingToPerform, axum::Router::new()).await?)
+/// pub fn program() -> Program {
+///     Program::new("loyalty", "Gives points for what was shipped", |config, _: NoSettings| async move {
+///         Ok(service(config).await?)
 ///     })
 /// }
+///
+/// fn main() -> std::process::ExitCode {
+///     loyalty::program().main()
+/// }
 /// ```
-pub fn run<Own, Starting>(service: &'static str, start: impl FnOnce(Config, Own) -> Starting) -> ExitCode
-where
-    Own: clap::Args + Serialize + DeserializeOwned,
-    Starting: Future<Output = anyhow::Result<Running>>,
-{
-    telemetry::init_logs();
-    let ran = settings::<Own>(service).and_then(|(config, own)| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(until_signal(start(config, own)))
-    });
-    match ran {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => {
-            tracing::error!(service, "did not stop in time");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            tracing::error!(service, "{error:#}");
-            ExitCode::FAILURE
+///
+/// It stops on SIGTERM and SIGINT, and with `--until-stdin-ends` also when standard input ends. Standard output has one line, as
+/// soon as it listens: the address of its HTTP side. Everything else is its log, on standard error.
+pub struct Program {
+    name: &'static str,
+    about: &'static str,
+    augment: fn(clap::Command) -> clap::Command,
+    live: Box<dyn FnOnce(ArgMatches) -> Life>,
+}
+
+impl Program {
+    /// The program of the service `name`, which `start` starts.
+    pub fn new<Own, Started, Starting>(
+        name: &'static str,
+        about: &'static str,
+        start: impl FnOnce(Config, Own) -> Starting + 'static,
+    ) -> Self
+    where
+        Own: clap::Args + Serialize + DeserializeOwned + 'static,
+        Started: Runs + 'static,
+        Starting: Future<Output = anyhow::Result<Started>> + 'static,
+    {
+        let live = move |matches: ArgMatches| -> Life {
+            Box::pin(async move {
+                let process = ProcessArgs::from_arg_matches(&matches)?;
+                let (config, own) = settings::<Own>(name, &matches)?;
+                until_told(process, start(config, own)).await
+            })
+        };
+        Self { name, about, augment: augment::<Own>, live: Box::new(live) }
+    }
+
+    /// The service's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its command line.
+    #[must_use]
+    pub fn command(&self) -> clap::Command {
+        // Last, because flags bring the description of the type that they stand in.
+        (self.augment)(clap::Command::new(self.name).version(env!("CARGO_PKG_VERSION"))).about(self.about)
+    }
+
+    /// Runs it as this process, with this process's command line. The exit code is 0 after a stop that was asked for, 1 if a
+    /// setting cannot be used, if it has failed or did not stop in time, and 2 if the command line is not understood.
+    #[must_use]
+    pub fn main(self) -> ExitCode {
+        let matches = self.command().get_matches();
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                telemetry::init_logs();
+                tracing::error!(service = self.name, %error, "cannot start threads");
+                return ExitCode::FAILURE;
+            }
+        };
+        let ended_well = runtime.block_on(self.run(&matches));
+        // Not by dropping it: that would wait for calls to a broker that is away, and what had to be stopped is stopped by now.
+        runtime.shutdown_background();
+        if ended_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// Runs it until it is told to stop. Answers whether it ended well; if not, the log says why.
+    pub async fn run(self, matches: &ArgMatches) -> bool {
+        telemetry::init_logs();
+        match (self.live)(matches.clone()).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(service = self.name, "{error:#}");
+                false
+            }
         }
     }
 }
 
-fn settings<Own>(service: &'static str) -> anyhow::Result<(Config, Own)>
+fn augment<Own: clap::Args>(command: clap::Command) -> clap::Command {
+    ProcessArgs::augment_args(Own::augment_args(Args::augment_args(command)))
+}
+
+fn settings<Own>(service: &'static str, matches: &ArgMatches) -> anyhow::Result<(Config, Own)>
 where
     Own: clap::Args + Serialize + DeserializeOwned,
 {
-    let command = Own::augment_args(Args::augment_args(clap::Command::new(service)));
-    let matches = command.get_matches();
-    let sources = Sources::load(&Args::from_arg_matches(&matches)?)?;
-    let own = sources.own(service, &Own::from_arg_matches(&matches)?)?;
+    let sources = Sources::load(&Args::from_arg_matches(matches)?)?;
+    let own = sources.own(service, &Own::from_arg_matches(matches)?)?;
     let config = sources.config(service)?;
     telemetry::record_metrics()?;
     config.log_effective();
     Ok((config, own))
 }
 
-async fn until_signal(starting: impl Future<Output = anyhow::Result<Running>>) -> anyhow::Result<bool> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+async fn until_told<Started: Runs>(
+    process: ProcessArgs,
+    starting: impl Future<Output = anyhow::Result<Started>>,
+) -> anyhow::Result<()> {
+    let mut told = Told::listen(process)?;
     let running = tokio::select! {
         running = starting => running?,
-        _ = terminate.recv() => return Ok(true),
-        _ = interrupt.recv() => return Ok(true),
+        () = told.wait() => return Ok(()),
     };
+    if let Some(address) = running.address() {
+        announce(address);
+    }
     let failure = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = told.wait() => None,
         failure = running.failed() => Some(failure),
     };
     let stopped = running.stop().await;
     match failure {
-        Some(failure) => Err(failure.into()),
-        None => Ok(stopped),
+        Some(failure) => Err(failure),
+        None if stopped => Ok(()),
+        None => anyhow::bail!("did not stop in time"),
     }
+}
+
+/// Says where the HTTP side listens: who asked for port 0 learns it here.
+fn announce(address: SocketAddr) {
+    let mut out = io::stdout().lock();
+    if let Err(error) = writeln!(out, "http://{address}").and_then(|()| out.flush()) {
+        tracing::debug!(%error, "nobody reads the address");
+    }
+}
+
+/// The ways to be told to stop.
+struct Told {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    stdin_ended: Option<oneshot::Receiver<()>>,
+}
+
+impl Told {
+    fn listen(process: ProcessArgs) -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            stdin_ended: process.until_stdin_ends.then(watch_stdin).transpose()?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        let stdin_ended = async {
+            match &mut self.stdin_ended {
+                // The watching thread is gone only when standard input is.
+                Some(ended) => drop(ended.await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = stdin_ended => tracing::info!("standard input has ended"),
+        }
+    }
+}
+
+/// Reads standard input to its end on a thread of its own: a read cannot be broken off, and the process may end during it.
+fn watch_stdin() -> io::Result<oneshot::Receiver<()>> {
+    let (ended, watched) = oneshot::channel();
+    std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        if let Err(error) = io::copy(&mut io::stdin().lock(), &mut io::sink()) {
+            tracing::warn!(%error, "standard input cannot be read");
+        }
+        if ended.send(()).is_err() {
+            tracing::debug!("stopped already");
+        }
+    })?;
+    Ok(watched)
 }
