@@ -6,11 +6,13 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    audit, events,
+    audit, events, health,
     orders::{Generator, Mix},
     output,
     outside::{Faults, Outside, OutsideConfig},
-    parked, replay, sagas, schemas, send, topics, up,
+    parked, prepare, replay, sagas, schemas, send, service,
+    signals::Signals,
+    topics, up,
 };
 
 /// MusicCorp on Kafka: run it, watch every order, put right what is stuck.
@@ -25,6 +27,9 @@ pub struct Cli {
 enum Command {
     /// Run all of MusicCorp in one process
     Up(Box<up::UpArgs>),
+    /// Run one service as a process of its own, as one of any number of instances
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
     /// Look at sagas: where each is, what it waits for, who owes the next step
     #[command(subcommand)]
     Sagas(sagas::SagasCommand),
@@ -47,12 +52,16 @@ enum Command {
     /// Compare the topics with what they must be, and create them
     #[command(subcommand)]
     Topics(TopicsCommand),
+    /// Create the topics, register the schemas, and put the seed in if asked to, as soon as broker and registry are there
+    Prepare(prepare::PrepareArgs),
     /// Find what does not add up, from the topics alone
     Audit(audit::AuditArgs),
     /// Run the simulated outside world alone: payment gateway, picking floor, courier
     Outside(OutsideArgs),
     /// Print generated orders, one JSON object a line
     Orders(OrdersArgs),
+    /// Ask a process whether it is live or ready
+    Health(health::HealthArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -171,6 +180,10 @@ struct OrdersArgs {
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Up(args) => up::run(*args).await,
+        Command::Service(command) => {
+            service::run(&command).await;
+            Ok(())
+        }
         Command::Sagas(command) => sagas::run(&command).await,
         Command::Replay(command) => replay::run(&command).await,
         Command::Parked(command) => parked::run(&command).await,
@@ -179,18 +192,21 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Events(command) => events::run(&command).await,
         Command::Schemas(command) => schemas::run(&command).await,
         Command::Topics(TopicsCommand::Create(args)) => topics::create(&args).await,
+        Command::Prepare(args) => prepare::run(&args).await,
         Command::Audit(args) => audit::run(&args).await,
         Command::Outside(args) => outside(args).await,
         Command::Orders(args) => orders(&args),
+        Command::Health(args) => health::run(&args).await,
     }
 }
 
 async fn outside(args: OutsideArgs) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
     let faults = args.faults.faults(0)?;
     let config = OutsideConfig { listen: args.listen, data_dir: args.journal, faults };
     let outside = Outside::start(config).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     output::line(&format!("payment gateway, picking floor and courier listen on {}", outside.url()))?;
-    tokio::signal::ctrl_c().await?;
+    signals.asked_to_stop().await;
     Ok(outside.stop().await?)
 }
 

@@ -23,8 +23,11 @@ pub struct Endpoints {
     /// The simulated outside world, if this process runs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside: Option<String>,
-    /// Every service's HTTP address.
+    /// Every service's HTTP address; of one with several instances, that of one of them.
     pub services: BTreeMap<String, String>,
+    /// The HTTP addresses of the instances of each service that runs as processes of its own, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub instances: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Endpoints {

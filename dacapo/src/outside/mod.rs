@@ -12,7 +12,7 @@ mod journal;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use axum::{Json, Router, http::HeaderMap, http::StatusCode, response::IntoResponse, response::Response};
+use axum::{Json, Router, http::HeaderMap, http::StatusCode, response::IntoResponse, response::Response, routing::get};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
@@ -48,6 +48,9 @@ impl Outside {
         let courier = courier::Courier::open(config.data_dir.as_deref())?;
         let faults = Arc::new(config.faults);
         let app = Router::new()
+            // It waits for nothing once it listens.
+            .route("/livez", get(|| async { "alive\n" }))
+            .route("/readyz", get(|| async { "ready\n" }))
             .merge(gateway::routes(Arc::new(gateway), Arc::clone(&faults)))
             .merge(floor::routes(Arc::clone(&faults)))
             .merge(courier::routes(Arc::new(courier), faults));

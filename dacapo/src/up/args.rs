@@ -7,12 +7,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use embedded::broker::Fsync;
-use payment::Payment;
 use runtime::config::{Args, Config};
 use tracing_subscriber::EnvFilter;
-use warehouse::Warehouse;
 
-use super::{placing::Source, system::Embedded};
+use super::{instances::Instances, placing::Source, system::Embedded};
 use crate::{
     cli::{FaultArgs, MixArgs},
     target::DEFAULT_DATA,
@@ -76,6 +74,10 @@ pub struct UpArgs {
     /// Where the simulated outside world listens; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     pub listen_outside: SocketAddr,
+    /// Run so many instances of a service as processes of their own, restarted when they die, the rest in this one; may be given
+    /// several times
+    #[arg(long, value_name = "SERVICE=N,...", value_delimiter = ',')]
+    pub instances: Vec<Instances>,
     /// When the embedded broker syncs to disk. Every policy survives the death of the process; `never` and `interval` may lose the
     /// last records when the machine loses power
     #[arg(long, value_name = "POLICY", default_value = "never")]
@@ -104,20 +106,14 @@ pub struct DeadlineArgs {
 }
 
 impl DeadlineArgs {
-    pub(super) fn payment(&self) -> Payment {
+    pub(super) fn payment(&self) -> payment::effects::Settings {
         let Self { charge_deadline_ms, .. } = *self;
-        Payment::of(&payment::effects::Settings { charge_deadline_ms, ..Default::default() })
+        payment::effects::Settings { charge_deadline_ms, ..Default::default() }
     }
 
-    pub(super) fn warehouse(&self) -> Warehouse {
+    pub(super) fn warehouse(&self) -> warehouse::effects::Settings {
         let Self { courier_deadline_ms, dispatch_pause_ms, dispatch_attempts, .. } = *self;
-        let settings = warehouse::effects::Settings {
-            courier_deadline_ms,
-            dispatch_pause_ms,
-            dispatch_attempts,
-            ..Default::default()
-        };
-        Warehouse::of(&settings)
+        warehouse::effects::Settings { courier_deadline_ms, dispatch_pause_ms, dispatch_attempts, ..Default::default() }
     }
 }
 

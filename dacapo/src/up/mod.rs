@@ -1,10 +1,11 @@
 //! `dacapo up`: broker, registry, schemas, topics, seed, the outside world, all services and the projector in one process.
 
 mod args;
+mod children;
+mod instances;
 mod placing;
 mod progress;
 pub mod report;
-mod seeding;
 mod services;
 mod settling;
 mod system;
@@ -17,16 +18,16 @@ use std::{
 
 use anyhow::{Context, bail};
 use runtime::config::Config;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-};
+use tokio::sync::watch;
 
 use crate::{
     audit::{self, Balance},
     endpoints::Endpoints,
     output,
     outside::{Outside, OutsideConfig},
+    prepare::prepare,
+    seeding,
+    signals::Signals,
 };
 
 pub use args::UpArgs;
@@ -68,6 +69,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
             Ok(())
         }
         failure = up.services.failed() => Err(failure),
+        never = up.keep_announced(&args) => never,
     };
     if tokio::time::timeout(STOP_PATIENCE, up.stop()).await.is_err() {
         output::note(
@@ -130,7 +132,7 @@ impl Up {
             Some(Embedded::start(&config).await?)
         };
         let config = args.config(embedded.as_ref(), data)?;
-        system::prepare(&config, args.partitions).await?;
+        prepare(&config, args.partitions).await?;
         let outside = OutsideConfig {
             listen: args.listen_outside,
             data_dir: data.map(|data| data.join("outside")),
@@ -166,23 +168,45 @@ impl Up {
     }
 
     fn announce(&self, args: &UpArgs) -> anyhow::Result<()> {
-        let endpoints = Endpoints {
+        let endpoints = self.endpoints();
+        endpoints.write(&args.data).context("cannot write the addresses into the data folder")?;
+        output::note(&format!("kafka              {}", endpoints.kafka));
+        output::note(&format!("registry           {}", endpoints.registry));
+        output::note(&format!("projector          {}", endpoints.projector));
+        for (service, url) in
+            endpoints.services.iter().filter(|(service, _)| !endpoints.instances.contains_key(*service))
+        {
+            output::note(&format!("{service:<18} {url}"));
+        }
+        for (instance, url) in endpoints.instances.values().flatten() {
+            output::note(&format!("{instance:<18} {url}"));
+        }
+        output::note(&format!("all of them are in {}", Endpoints::path(&args.data).display()));
+        Ok(())
+    }
+
+    fn endpoints(&self) -> Endpoints {
+        Endpoints {
             system: Some(self.config.system.clone()),
             kafka: self.config.bootstrap.clone(),
             registry: self.config.registry_url.clone(),
             projector: self.services.projector().url(),
             outside: Some(self.outside.url()),
             services: self.services.addresses(),
-        };
-        endpoints.write(&args.data).context("cannot write the addresses into the data folder")?;
-        output::note(&format!("kafka       {}", endpoints.kafka));
-        output::note(&format!("registry    {}", endpoints.registry));
-        output::note(&format!("projector   {}", endpoints.projector));
-        for (service, url) in &endpoints.services {
-            output::note(&format!("{service:<16} {url}"));
+            instances: self.services.instances(),
         }
-        output::note(&format!("all of them are in {}", Endpoints::path(&args.data).display()));
-        Ok(())
+    }
+
+    /// Says again where everything is whenever an instance has started elsewhere.
+    async fn keep_announced(&self, args: &UpArgs) -> anyhow::Result<()> {
+        let mut moved = self.services.moved();
+        // The services are held for as long as this runs, so that there is always somebody to tell.
+        while moved.changed().await.is_ok() {
+            if let Err(error) = self.endpoints().write(&args.data) {
+                tracing::warn!(%error, "cannot write the addresses into the data folder");
+            }
+        }
+        std::future::pending().await
     }
 
     /// Places the orders, and waits for their ends if asked to; else until it is told to stop.
@@ -251,26 +275,6 @@ impl Up {
         }
         if let Some(embedded) = self.embedded {
             embedded.stop().await;
-        }
-    }
-}
-
-/// Ctrl-C and SIGTERM, listened for from the first moment on: a signal that nobody listens for ends the process on the spot.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    async fn asked_to_stop(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
         }
     }
 }

@@ -1,28 +1,79 @@
-//! All services of MusicCorp and the projector, started and stopped as one.
+//! All services of MusicCorp and the projector, started and stopped as one: in this process, or as instances beside it.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow, bail};
 use notifications::effects::Mailer;
 use order_processor::edge::Edge;
-use payment::effects::Gateway;
+use payment::{Payment, effects::Gateway};
 use projector::Declaration;
 use runtime::{config::Config, service::Running};
-use warehouse::effects::FloorAndCourier;
+use tokio::{sync::watch, task::JoinSet};
+use warehouse::{Warehouse, effects::FloorAndCourier};
 
-use super::UpArgs;
+use super::{
+    UpArgs,
+    children::Children,
+    instances::{self, Instance},
+};
 use crate::seed;
 
 /// How long everything may take to be ready.
 const READY_PATIENCE: Duration = Duration::from_secs(90);
-/// Who MusicCorp's mail is from.
-const SENDER: &str = "MusicCorp <orders@musiccorp.example>";
 /// How often something that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// The settings of the services that have some of their own.
+#[derive(Debug)]
+pub(super) struct Settings {
+    warehouse: warehouse::effects::Settings,
+    payment: payment::effects::Settings,
+    notifications: notifications::effects::Settings,
+}
+
+impl Settings {
+    /// What the flags say, with this outside world and this data folder; without one no mail is kept.
+    fn new(args: &UpArgs, outside: &str, data: Option<&Path>) -> Self {
+        let outside = || Some(outside.to_owned());
+        let mail_folder = data.map(|data| data.join("mail"));
+        Self {
+            warehouse: warehouse::effects::Settings {
+                floor_url: outside(),
+                courier_url: outside(),
+                ..args.deadlines.warehouse()
+            },
+            payment: payment::effects::Settings { gateway_url: outside(), ..args.deadlines.payment() },
+            notifications: notifications::effects::Settings {
+                mail_discard: Some(mail_folder.is_none()),
+                mail_folder,
+                ..Default::default()
+            },
+        }
+    }
+
+    /// The same as flags of one service.
+    ///
+    /// # Errors
+    /// A setting is nothing that a flag can say.
+    pub(super) fn flags_of(&self, service: &str) -> anyhow::Result<Vec<String>> {
+        match service {
+            "warehouse" => instances::flags(&self.warehouse),
+            "payment" => instances::flags(&self.payment),
+            "notifications" => instances::flags(&self.notifications),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
 
 /// What runs.
 pub(super) struct Services {
     running: BTreeMap<&'static str, Running>,
+    children: Children,
     projector: projector::Running,
     edge: Edge,
 }
@@ -35,20 +86,18 @@ impl Services {
         outside: &str,
         data: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        let mailer = match data {
-            Some(data) => Mailer::into_folder(SENDER, data.join("mail"))?,
-            None => Mailer::keeping_none(SENDER)?,
-        };
+        let settings = Settings::new(args, outside, data);
+        let elsewhere = instances::services_of(&args.instances)?;
+        let host = args.listen_http.ip();
+        let beside = Instance::all(&args.instances, config, args.config.as_deref(), &settings, data, host)?;
         // First of all, because its address is the one that may be taken.
         let listen = Config { listen: Some(args.listen_http), ..config.for_service("projector") };
         let projector = projector::start(&listen, &Declaration::shipped()?)
             .await
             .context("--listen-http chooses where the projector listens")?;
-        let free_port = SocketAddr::new(args.listen_http.ip(), 0);
-        let of = |service: &str| Config { listen: Some(free_port), ..config.for_service(service) };
-        let edge = Edge::start(&of("order-processor"));
-        let mut services = Self { running: BTreeMap::new(), projector, edge };
-        let started = match services.start_each(of, args, outside, mailer).await {
+        let edge = Edge::start(&config.for_service("order-processor"));
+        let mut services = Self { running: BTreeMap::new(), children: Children::start(beside), projector, edge };
+        let started = match services.start_here(config, host, &settings, &elsewhere).await {
             Ok(()) => services.wait_until_ready().await,
             Err(error) => Err(error),
         };
@@ -61,43 +110,35 @@ impl Services {
         }
     }
 
-    async fn start_each(
+    /// Starts those that do not run elsewhere, all at once: each waits for the broker and the registry most of the time.
+    async fn start_here(
         &mut self,
-        of: impl Fn(&str) -> Config,
-        args: &UpArgs,
-        outside: &str,
-        mailer: Mailer,
+        config: &Config,
+        host: std::net::IpAddr,
+        settings: &Settings,
+        elsewhere: &BTreeSet<&'static str>,
     ) -> anyhow::Result<()> {
-        let floor_and_courier = FloorAndCourier::at(outside, outside)?;
-        let gateway = Gateway::at(outside)?;
-        let (warehouse, payment) = (args.deadlines.warehouse(), args.deadlines.payment());
-        // All at once: each waits for the broker and the registry most of the time.
-        let started = tokio::join!(
-            customers::service(of("customers")),
-            catalogue::service(of("catalogue")),
-            order_processor::service(of("order-processor"), self.edge.clone()),
-            warehouse::service(of("warehouse"), warehouse, floor_and_courier),
-            payment::service(of("payment"), payment, gateway),
-            loyalty::service(of("loyalty")),
-            notifications::service(of("notifications"), mailer),
-            recommendations::service(of(recommendations::NAME)),
-        );
-        let started = [
-            ("customers", started.0.map_err(anyhow::Error::from)),
-            ("catalogue", started.1.map_err(anyhow::Error::from)),
-            ("order-processor", started.2.map_err(anyhow::Error::from)),
-            ("warehouse", started.3.map_err(anyhow::Error::from)),
-            ("payment", started.4.map_err(anyhow::Error::from)),
-            ("loyalty", started.5.map_err(anyhow::Error::from)),
-            ("notifications", started.6.map_err(anyhow::Error::from)),
-            (recommendations::NAME, started.7.map_err(anyhow::Error::from)),
-        ];
+        let mut starting = Starting { config, host, elsewhere, under_way: JoinSet::new() };
+        starting.begin("customers", customers::service);
+        starting.begin("catalogue", catalogue::service);
+        let edge = self.edge.clone();
+        starting.begin("order-processor", move |config| order_processor::service(config, edge));
+        let warehouse = Warehouse::of(&settings.warehouse);
+        let floor_and_courier = FloorAndCourier::of(&settings.warehouse)?;
+        starting.begin("warehouse", move |config| warehouse::service(config, warehouse, floor_and_courier));
+        let (payment, gateway) = (Payment::of(&settings.payment), Gateway::of(&settings.payment)?);
+        starting.begin("payment", move |config| payment::service(config, payment, gateway));
+        starting.begin("loyalty", loyalty::service);
+        let mailer = Mailer::of(&settings.notifications)?;
+        starting.begin("notifications", move |config| notifications::service(config, mailer));
+        starting.begin(recommendations::NAME, recommendations::service);
         // What did start is kept, also beside one that did not, so that it can be stopped.
         let mut failed = None;
-        for (service, started) in started {
+        while let Some(started) = starting.under_way.join_next().await {
             match started {
-                Ok(running) => drop(self.running.insert(service, running)),
-                Err(error) => failed = failed.or(Some(error)),
+                Ok((service, Ok(running))) => drop(self.running.insert(service, running)),
+                Ok((_, Err(error))) => failed = failed.or(Some(error)),
+                Err(error) => failed = failed.or(Some(error.into())),
             }
         }
         failed.map_or(Ok(()), Err)
@@ -108,6 +149,7 @@ impl Services {
             for (service, running) in &self.running {
                 running.ready().await.with_context(|| format!("{service} is not ready"))?;
             }
+            self.children.ready().await?;
             self.edge.wait_until_ready(READY_PATIENCE).await?;
             anyhow::Ok(())
         };
@@ -119,9 +161,8 @@ impl Services {
 
     fn not_ready(&self) -> String {
         let waiting = self.running.iter().filter(|(_, running)| !running.health().is_ready);
-        let told: Vec<String> =
-            waiting.map(|(service, running)| format!("{service} ({})", running.health().text)).collect();
-        told.join(", ")
+        let told = waiting.map(|(service, running)| format!("{service} ({})", running.health().text));
+        told.chain(self.children.not_ready()).collect::<Vec<_>>().join(", ")
     }
 
     /// Waits until the edge knows every album and every customer that was put in.
@@ -151,12 +192,30 @@ impl Services {
         self.edge.clone()
     }
 
-    /// Every service's HTTP address.
+    /// Every service's HTTP address; of one with several instances, the first that has one.
     pub(super) fn addresses(&self) -> BTreeMap<String, String> {
-        let addresses = self.running.iter().filter_map(|(service, running)| {
+        let here = self.running.iter().filter_map(|(service, running)| {
             running.http_addr().map(|addr| ((*service).to_owned(), format!("http://{addr}")))
         });
-        addresses.collect()
+        let mut addresses: BTreeMap<String, String> = here.collect();
+        for (service, _, address) in self.children.addresses() {
+            addresses.entry(service.to_owned()).or_insert(address);
+        }
+        addresses
+    }
+
+    /// The HTTP addresses of the instances of each service that has some, by their names.
+    pub(super) fn instances(&self) -> BTreeMap<String, BTreeMap<String, String>> {
+        let mut instances = BTreeMap::<String, BTreeMap<String, String>>::new();
+        for (service, instance, address) in self.children.addresses() {
+            instances.entry(service.to_owned()).or_default().insert(instance, address);
+        }
+        instances
+    }
+
+    /// Tells whenever an instance listens somewhere else than before.
+    pub(super) fn moved(&self) -> watch::Receiver<u64> {
+        self.children.moved()
     }
 
     /// Waits until one of them has stopped by itself.
@@ -188,6 +247,7 @@ impl Services {
                 })
             })
             .collect();
+        self.children.stop().await;
         for stop in stops {
             if let Err(error) = stop.await {
                 tracing::warn!(%error, "a service did not stop cleanly");
@@ -195,5 +255,31 @@ impl Services {
         }
         drop(self.edge);
         self.projector.stop().await;
+    }
+}
+
+/// Services on their way up.
+struct Starting<'a> {
+    config: &'a Config,
+    host: std::net::IpAddr,
+    /// Those that are not to be started here.
+    elsewhere: &'a BTreeSet<&'static str>,
+    under_way: JoinSet<(&'static str, anyhow::Result<Running>)>,
+}
+
+impl Starting<'_> {
+    /// Begins to start a service, at a free port of its own.
+    fn begin<Start, Started, E>(&mut self, service: &'static str, start: Start)
+    where
+        Start: FnOnce(Config) -> Started,
+        Started: Future<Output = Result<Running, E>> + Send + 'static,
+        E: Into<anyhow::Error> + 'static,
+    {
+        if self.elsewhere.contains(service) {
+            return;
+        }
+        let listen = Some(SocketAddr::new(self.host, 0));
+        let started = start(Config { listen, ..self.config.for_service(service) });
+        self.under_way.spawn(async move { (service, started.await.map_err(Into::into)) });
     }
 }

@@ -195,6 +195,15 @@ impl System<'_> {
         }
     }
 
+    /// Waits until it has ended by itself, which must be a good end. Answers what it printed last.
+    #[track_caller]
+    pub(crate) fn ends_well(mut self) -> String {
+        let status = ended(self.child.take().unwrap(), PATIENCE);
+        let log = self.place.log();
+        assert!(status.is_some_and(|status| status.success()), "dacapo up ended: {status:?}\n{log}");
+        log
+    }
+
     /// Kills the process as `kill -9` does.
     pub(crate) fn kill(mut self) {
         let mut child = self.child.take().unwrap();
@@ -277,6 +286,12 @@ impl Http {
             let response = self.client.get(url).timeout(Duration::from_secs(60)).send().await.unwrap();
             (response.status().as_u16(), response.text().await.unwrap())
         })
+    }
+
+    /// True if a process that serves there is ready.
+    pub(crate) fn ready(&self, url: &str) -> bool {
+        let asked = self.client.get(format!("{url}/readyz")).timeout(Duration::from_secs(5));
+        self.runtime.block_on(async { asked.send().await.is_ok_and(|answer| answer.status().is_success()) })
     }
 
     /// The status and the body of a POST.

@@ -1,0 +1,9 @@
+//! MusicCorp as several processes: named instances under `dacapo up --instances`, services started one by one, and the topology of
+//! `docker-compose.yml`, which is held against the programs and run as plain processes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod instances;
+mod service;
+#[path = "../support/mod.rs"]
+mod support;
