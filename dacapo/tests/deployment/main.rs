@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod checks;
+mod compose;
+mod files;
 mod instances;
 mod service;
 #[path = "../support/mod.rs"]
