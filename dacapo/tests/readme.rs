@@ -61,6 +61,9 @@ const PARKED: Act = Skip("bad_topics.rs does it, on a system where something is 
 const SIMULATED: Act =
     Skip("a release build; .ci/run plays these seeds and mutants, and the simulation's own tests its stories");
 
+/// An engine for containers is not there everywhere.
+const CONTAINERS: Act = Skip("needs a container engine; dacapo/tests/deployment holds the files against the programs");
+
 /// Every command that a document shows, in the order of the documents.
 const SHOWN: &[Shown] = &[
     shown(
@@ -100,6 +103,27 @@ const SHOWN: &[Shown] = &[
     shown("cargo run --release -p chaos -- --seed 42 --faults 100", &[], STRUCK),
     shown("cargo run --release -p chaos -- --seed 42 --faults 100 --brokers apache", &[], STRUCK),
     shown("cargo run --release -p chaos -- --seed 42 --faults 100 --plan-only", &[], STRUCK),
+    shown("dacapo up --instances warehouse=3,order-processor=2", &[], Interrupt("Ctrl-C stops")),
+    shown(
+        "dacapo prepare --bootstrap kafka:9092 --registry http://registry:8081 --seed",
+        &[("kafka:9092", "OWN_KAFKA"), ("http://registry:8081", "OWN_REGISTRY")],
+        Run(&["topics and schemas are there", "are in the inboxes"]),
+    ),
+    shown("dacapo outside --listen 0.0.0.0:8090", &[("0.0.0.0:8090", "127.0.0.1:0")], Interrupt("listen on http")),
+    shown(
+        "dacapo service warehouse --bootstrap kafka:9092 --registry http://registry:8081 --instance a --data stores --listen 0.0.0.0:8080",
+        &[("kafka:9092", "OWN_KAFKA"), ("http://registry:8081", "OWN_REGISTRY"), ("0.0.0.0:8080", "127.0.0.1:0")],
+        Interrupt("partitions assigned"),
+    ),
+    shown(
+        "dacapo health http://127.0.0.1:8080/readyz",
+        &[],
+        Skip("dacapo/tests/deployment asks every process so, at ports that are free"),
+    ),
+    shown("docker compose up --build --detach", &[], CONTAINERS),
+    shown("docker compose up --build --detach --no-deps warehouse-a", &[], CONTAINERS),
+    shown("docker compose up --build --detach --no-deps warehouse-b", &[], CONTAINERS),
+    shown("scripts/processes.sh", &[], Skip("runs a test of dacapo/tests/deployment, which is run anyway")),
     shown(
         "dacapo up --orders-from docs/examples/orders.ndjson --until-settled --ephemeral",
         &[],

@@ -7,6 +7,7 @@ mod checks;
 mod compose;
 mod files;
 mod instances;
+mod processes;
 mod service;
 #[path = "../support/mod.rs"]
 mod support;
