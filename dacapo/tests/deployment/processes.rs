@@ -122,8 +122,8 @@ impl Processes {
             self.containers.iter().map(|(name, process)| (name.clone(), process.runs() == "prepare")).collect();
         for (name, is_one_shot) in &all {
             if *is_one_shot {
-                let status = self.command(name).status().unwrap();
-                assert!(status.success(), "{name}: {status}\n{}", self.log(name));
+                let output = self.command(name).output().unwrap();
+                assert!(output.status.success(), "{name}: {}\n{}", output.status, self.log(name));
             } else {
                 self.start(name);
             }

@@ -37,8 +37,8 @@ fn a_setting_that_makes_no_sense_is_told_and_ends_it() {
     assert_eq!(dacapo(&["service", "warehouse", "--no-such-flag"]).status.code(), Some(2));
 }
 
-/// A service on a pair that is not there yet.
-fn waiting(pair: &Pair, extra: &[&str]) -> (Child, String) {
+/// A service on a pair, once it has said where it listens.
+fn started(pair: &Pair, extra: &[&str]) -> (Child, String) {
     let place = Place::new(&ground());
     let mut command = place.command();
     command.args(["service", "payment", "--bootstrap", &pair.bootstrap(), "--registry", &pair.registry()]);
@@ -57,16 +57,16 @@ fn waiting(pair: &Pair, extra: &[&str]) -> (Child, String) {
 #[test]
 fn before_its_broker_is_there_it_lives_and_is_not_ready_and_each_way_to_stop_it_is_a_good_end() {
     let pair = Pair::absent();
-    let (terminated, address) = waiting(&pair, &[]);
+    let (terminated, address) = started(&pair, &[]);
     let live = dacapo(&["health", &format!("{address}/livez")]);
     assert!(live.status.success(), "{}", text(&live.stderr));
     let ready = dacapo(&["health", &format!("{address}/readyz")]);
     assert_eq!(ready.status.code(), Some(1));
     assert!(text(&ready.stderr).contains("503"), "{}", text(&ready.stderr));
-    let (interrupted, _) = waiting(&pair, &[]);
-    let (mut left_alone, _) = waiting(&pair, &["--until-stdin-ends"]);
+    let (interrupted, _) = started(&pair, &[]);
+    let (mut left_alone, _) = started(&pair, &["--until-stdin-ends"]);
     // Its standard input ends, and it is not asked to care.
-    let (mut indifferent, elsewhere) = waiting(&pair, &[]);
+    let (mut indifferent, elsewhere) = started(&pair, &[]);
     drop((left_alone.stdin.take(), indifferent.stdin.take()));
     for (signal, child) in [("-TERM", &terminated), ("-INT", &interrupted)] {
         assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
@@ -81,6 +81,28 @@ fn before_its_broker_is_there_it_lives_and_is_not_ready_and_each_way_to_stop_it_
     let gone = dacapo(&["health", &format!("{elsewhere}/livez"), "--timeout", "2"]);
     assert_eq!(gone.status.code(), Some(1));
     assert!(text(&gone.stderr).contains("does not answer"), "{}", text(&gone.stderr));
+}
+
+#[test]
+fn a_name_that_is_taken_over_ends_the_one_that_had_it() {
+    let pair = Pair::start();
+    let prepared = dacapo(&["prepare", "--bootstrap", &pair.bootstrap(), "--registry", &pair.registry()]);
+    assert!(prepared.status.success(), "{}", text(&prepared.stderr));
+    let ready = |address: &str| {
+        let deadline = Instant::now() + PATIENCE;
+        while !dacapo(&["health", &format!("{address}/readyz")]).status.success() {
+            assert!(Instant::now() < deadline, "{address} is not ready");
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    };
+    let (first, address) = started(&pair, &["--instance", "a"]);
+    ready(&address);
+    let (second, address) = started(&pair, &["--instance", "a"]);
+    let status = ended(first, PATIENCE).expect("the first one ends");
+    assert_eq!(status.code(), Some(1));
+    ready(&address);
+    assert!(Command::new("kill").args(["-TERM", &second.id().to_string()]).status().unwrap().success());
+    assert!(ended(second, Duration::from_secs(30)).is_some_and(|status| status.success()));
 }
 
 #[test]
