@@ -1,7 +1,7 @@
 //! What this executable is when it is started under another name: the process that a fault strikes.
 //!
 //! Chaos needs a dozen programs and `cargo run -p chaos` builds one, so that one is all of them, told by the name it is started
-//! under (`argv[0]`, as busybox is). Each service is the very function that its own binary runs, with the same flags.
+//! under (`argv[0]`, as busybox is). Each service is the very program that its own binary runs, with the same flags.
 //! Every role ends when its standard input does: a chaos that dies leaves nobody behind.
 
 use std::{io::Read, net::SocketAddr, path::PathBuf, process::ExitCode};
@@ -12,8 +12,7 @@ use embedded::{
     broker::{Broker, BrokerConfig},
     registry::{Level, Registry, RegistryConfig},
 };
-use notifications::effects::Mailer;
-use runtime::{NoSettings, service, telemetry};
+use runtime::telemetry;
 
 /// The role of a broker.
 pub const BROKER: &str = "broker";
@@ -25,40 +24,12 @@ pub const DACAPO: &str = "dacapo";
 /// Plays the role of that name to its end; `None` if it is none.
 #[must_use]
 pub fn play(name: &str) -> Option<ExitCode> {
-    let role: fn() -> ExitCode = match name {
-        "customers" => {
-            || service::run("customers", |config, _: NoSettings| async { Ok(customers::service(config).await?) })
-        }
-        "catalogue" => {
-            || service::run("catalogue", |config, _: NoSettings| async { Ok(catalogue::service(config).await?) })
-        }
-        "order-processor" => || {
-            service::run("order-processor", |config, _: NoSettings| async {
-                let edge = order_processor::edge::Edge::start(&config);
-                Ok(order_processor::service(config, edge).await?)
-            })
-        },
-        "warehouse" => || {
-            service::run("warehouse", |config, settings: warehouse::effects::Settings| async move {
-                let outside = warehouse::effects::FloorAndCourier::of(&settings)?;
-                Ok(warehouse::service(config, warehouse::Warehouse::of(&settings), outside).await?)
-            })
-        },
-        "payment" => || {
-            service::run("payment", |config, settings: payment::effects::Settings| async move {
-                let gateway = payment::effects::Gateway::of(&settings)?;
-                Ok(payment::service(config, payment::Payment::of(&settings), gateway).await?)
-            })
-        },
-        "loyalty" => || service::run("loyalty", |config, _: NoSettings| async { Ok(loyalty::service(config).await?) }),
-        "notifications" => || {
-            service::run("notifications", |config, settings: notifications::effects::Settings| async move {
-                Ok(notifications::service(config, Mailer::of(&settings)?).await?)
-            })
-        },
-        BROKER => || until_signal(broker),
-        REGISTRY => || until_signal(registry),
-        DACAPO => || block_on(async { dacapo::cli::run(dacapo::cli::Cli::parse()).await }),
+    let program = dacapo::service::programs().into_iter().find(|program| program.name() == name);
+    let role: Box<dyn FnOnce() -> ExitCode> = match (name, program) {
+        (_, Some(program)) => Box::new(|| program.main()),
+        (BROKER, None) => Box::new(|| until_signal(broker)),
+        (REGISTRY, None) => Box::new(|| until_signal(registry)),
+        (DACAPO, None) => Box::new(|| block_on(async { dacapo::cli::run(dacapo::cli::Cli::parse()).await })),
         _ => return None,
     };
     end_with_standard_input();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use dacapo::{audit::Balance, seed, up};
+use dacapo::{audit::Balance, prepare, seed, seeding};
 use runtime::{Config, config::Args, projection::View, registry::Registry};
 use tokio::sync::Mutex;
 
@@ -85,7 +85,7 @@ impl Stage {
             ..Args::default()
         };
         let config = Config::load("chaos", &args)?;
-        up::prepare(&config, Some(settings.partitions)).await?;
+        prepare::prepare(&config, Some(settings.partitions)).await?;
         let (outside, outside_url) = outside(&settings)?;
         let fleet = Arc::new(Fleet::new(fleet::Settings {
             executable: settings.executable.clone(),
@@ -109,7 +109,7 @@ impl Stage {
         for instance in early {
             self.fleet.add(instance).await?;
         }
-        up::seed(&self.config.for_service("operator"), &Registry::new(&self.config)?).await?;
+        seeding::seed(&self.config.for_service("operator"), &Registry::new(&self.config)?).await?;
         self.wait_for_seed().await?;
         for instance in late {
             self.fleet.add(instance).await?;

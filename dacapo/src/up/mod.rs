@@ -34,9 +34,7 @@ pub use args::UpArgs;
 use placing::Tally;
 use progress::{Progress, Standing};
 use report::Outcomes;
-pub use seeding::seed;
 use services::Services;
-pub use system::prepare;
 use system::{Embedded, EmbeddedConfig};
 
 /// How long the last pieces may take to leave the books.
