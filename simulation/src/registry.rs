@@ -90,8 +90,8 @@ impl Registry {
         self.moment().down_until_ms = until_ms;
     }
 
-    /// A schema is not found for a while; once in a history, because the runtime takes one that is not found for two seconds for
-    /// one that does not exist, whatever was answered in between.
+    /// A schema is not found for a while, once in a history: far shorter than the runtime waits before it takes a schema that is not
+    /// found for one that does not exist.
     pub(crate) fn lags_until(&self, schema: u32, until_ms: i64) {
         self.moment().lags_until_ms.entry(schema).or_insert(until_ms);
     }

@@ -57,8 +57,8 @@ fn every_instance_serves_every_order_and_one_that_dies_comes_back() {
         let (status, placed) = http.post(at, &format!("order {number}"), order("lp-goldberg"));
         assert_eq!(status, 201, "{placed}");
         let id = placed["order_id"].as_str().unwrap().to_owned();
-        // The other one knows it as well, and answers the same request alike.
-        assert_eq!(http.get(&format!("{elsewhere}/{id}")).0, 200);
+        // The other one knows it as well once it has read it, and answers the same request alike.
+        system.wait_for("the order at the other instance", || http.get(&format!("{elsewhere}/{id}")).0 == 200);
         let (_, again) = http.post(elsewhere, &format!("order {number}"), order("lp-goldberg"));
         assert_eq!(again["order_id"], id.as_str(), "{again}");
         ids.insert(id);

@@ -204,7 +204,8 @@ impl Reader {
         Some(record)
     }
 
-    /// `None` if the pause was broken off.
+    /// `None` if the pause was broken off. A body on a raw topic may be anything, so a schema that the registry does not have is not
+    /// waited for there.
     fn decode<'m>(
         &self,
         message: &'m BorrowedMessage<'_>,
@@ -214,6 +215,9 @@ impl Reader {
         loop {
             let decoded = self.readers.decode(message.payload(), schema_header(message));
             match decoded {
+                Err(error @ DecodeError::MissingSchema { .. }) if self.topics.is_raw(message.topic()) => {
+                    return Some(Err(error));
+                }
                 Err(error) if error.is_transient() => {
                     tracing::warn!(
                         topic = message.topic(),
