@@ -93,11 +93,10 @@ fn a_parked_item_holds_up_its_own_orders_only_and_is_put_right() {
     let waits = place_order(&http, &url, "waits", "lp-trout");
     let goes_on = place_order(&http, &url, "goes-on", "lp-goldberg");
     let mut shown = String::new();
-    system.wait_for("the end of the order for another item", || {
-        place.ok(&["sagas", "show", &goes_on]).contains("completed (completed)")
-    });
+    system
+        .wait_for("the end of the order for another item", || saga(&place, &goes_on).contains("completed (completed)"));
     system.wait_for("the order that waits", || {
-        shown = place.ok(&["sagas", "show", &waits]);
+        shown = saga(&place, &waits);
         shown.contains("[parked]")
     });
     assert!(shown.contains(&format!("waits in warehouse behind {at}: HoldItem at")), "{shown}");
@@ -122,12 +121,15 @@ fn a_parked_item_holds_up_its_own_orders_only_and_is_put_right() {
     );
     let done = place.ok(&["parked", "drop", &at, "--reason", "not a command"]);
     assert!(done.contains("is out of the way; nothing of its entity waits any more"), "{done}");
-    system.wait_for("the end of the order that waited", || {
-        place.ok(&["sagas", "show", &waits]).contains("completed (completed)")
-    });
+    system.wait_for("the end of the order that waited", || saga(&place, &waits).contains("completed (completed)"));
     assert_eq!(place.ok(&["parked", "list"]).trim(), "nothing is parked");
     place.ok(&["audit"]);
     system.stop();
+}
+
+/// What the board shows of a saga; it may not have heard of it yet.
+fn saga(place: &Place, id: &str) -> String {
+    String::from_utf8(place.run(&["sagas", "show", id]).stdout).unwrap()
 }
 
 fn parked_place(system: &mut System<'_>, place: &Place) -> String {
