@@ -20,7 +20,7 @@ use runtime::{
     Channel, clock,
     codec::{Readers, Writers},
     config::Config,
-    core::{DropParked, Parked, ParkedNews, ParkingCommand, Record, RetryParked},
+    core::{DropParked, Parked, ParkedNews, ParkingCommand, RetryParked},
     envelope::{Envelope, Position, source},
     message::{Message, parked_topic, topic},
     projection::{LogRecord, Projection, Topics, View},
@@ -155,17 +155,7 @@ struct Waits {
 impl Projection for Waits {
     fn apply(&mut self, record: &LogRecord<'_>) {
         let Some(service) = self.services.get(record.topic).copied() else { return };
-        let headers: Vec<(&str, Option<&[u8]>)> = record.headers().into_iter().flatten().collect();
-        let read = Record {
-            topic: record.topic,
-            partition: record.partition,
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-            key: record.key,
-            value: record.value,
-            headers: &headers,
-        };
-        match ParkedNews::read(&self.system, &read) {
+        match record.with_record(|record| ParkedNews::read(&self.system, record)) {
             Ok(ParkedNews::Waits(parked)) => drop(self.records.insert((service, parked.place.clone()), parked)),
             Ok(ParkedNews::Left(left)) => drop(self.records.remove(&(service, left.place))),
             Err(_) => self.foreign += 1,

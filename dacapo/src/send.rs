@@ -8,7 +8,7 @@ use runtime::{
     codec::Writers,
     config::Config,
     envelope::{Envelope, source},
-    message::topic,
+    message::{parked_topic, topic},
     publisher::{Authority, Publisher, Ready},
     registry::Registry,
     schemas::{Record, json::json_to_avro},
@@ -130,6 +130,11 @@ fn refuse_owned(system: &str, name: &str) -> anyhow::Result<()> {
             bail!(
                 "an operator may not write to {name}: an events topic is written by its owner only; \
                  `dacapo send {service} COMMAND` asks {service} to decide"
+            );
+        }
+        if name == parked_topic(system, service) {
+            bail!(
+                "an operator may not write to {name}: {service} keeps there what cannot work; `dacapo parked` puts it right"
             );
         }
         if name == topic(system, service, Channel::Inbox) {

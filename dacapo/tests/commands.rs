@@ -137,6 +137,8 @@ fn it_publishes(place: &Place) {
         &place.fails(&["publish", &events, &record, "--key", "o", "{}"]),
         &["written by its owner only", "dacapo send payment"],
     );
+    let parked = format!("{}.payment.parked", place.system());
+    says(&place.fails(&["publish", &parked, &record, "--key", "o", "{}"]), &["may not write", "`dacapo parked`"]);
     let inbox = format!("{}.payment.inbox", place.system());
     says(&place.fails(&["publish", &inbox, &record, "--key", "o", "{}"]), &["takes commands", "dacapo send payment"]);
     let (radio, play) = (format!("radio.{}", place.system()), format!("org.radio.{}.Played", place.system()));

@@ -11,12 +11,10 @@ use std::{
 use runtime::{
     core::{Parked, ParkedNews},
     envelope::Position,
+    message::PARKED,
 };
 
 use crate::{api, present::time, record};
-
-/// How topics end on which services keep what is parked.
-pub(crate) const TOPICS: &str = ".parked";
 
 /// The longest reason that is shown, in characters.
 const REASON_MAX: usize = 400;
@@ -102,7 +100,7 @@ impl ParkedRecords {
 
 /// `payment` of `musiccorp.payment.parked`.
 fn service_of(topic: &str) -> &str {
-    topic.strip_suffix(TOPICS).and_then(|rest| rest.rsplit('.').next()).unwrap_or(topic)
+    topic.strip_suffix(PARKED).and_then(|rest| rest.rsplit('.').next()).unwrap_or(topic)
 }
 
 impl api::ParkedRecord {

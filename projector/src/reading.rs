@@ -13,8 +13,9 @@ use std::{
 use runtime::{
     Config, clock,
     codec::{Decoded, Readers, SchemaRef},
-    core::{self, ParkedNews},
+    core::ParkedNews,
     kafka::admin::Admin,
+    message::PARKED,
     projection::{self, LogRecord, Projection, Topics, ViewError},
     registry::Registry,
 };
@@ -23,7 +24,6 @@ use tokio::{sync::watch, task::JoinHandle};
 use crate::{
     board::{Board, Reading},
     fields::Fields,
-    parked,
     record::{Bodies, Body, BodyError, Record},
     view::View,
 };
@@ -56,17 +56,7 @@ impl Folder {
 
     /// Takes in what a service keeps because it cannot work. What is no such record changes nothing.
     fn fold_parked(&self, seen: &Record<'_>, record: &LogRecord<'_>) {
-        let headers: Vec<(&str, Option<&[u8]>)> = record.headers().into_iter().flatten().collect();
-        let record = core::Record {
-            topic: record.topic,
-            partition: record.partition,
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-            key: record.key,
-            value: record.value,
-            headers: &headers,
-        };
-        match ParkedNews::read(&self.system, &record) {
+        match record.with_record(|record| ParkedNews::read(&self.system, record)) {
             Ok(news) => self.board.write_last(|view| view.fold_parked(seen, news)),
             Err(error) => tracing::warn!(place = %record.position(), %error, "passed over"),
         }
@@ -95,7 +85,7 @@ impl Projection for Folder {
             value: record.value,
             readable: record.schema().is_some(),
         };
-        if record.topic.ends_with(parked::TOPICS) {
+        if record.topic.ends_with(PARKED) {
             return self.fold_parked(&seen, record);
         }
         let schema = self.new_schema(record);
@@ -128,7 +118,7 @@ impl Bodies for AvroBodies<'_> {
 
 /// Splits topics into those whose bodies should be readable, and dead letters and what is parked.
 pub(crate) fn topics<'a>(names: impl IntoIterator<Item = &'a str>) -> Topics {
-    let is_raw = |name: &&str| name.starts_with(DEAD_LETTERS) || name.ends_with(parked::TOPICS);
+    let is_raw = |name: &&str| name.starts_with(DEAD_LETTERS) || name.ends_with(PARKED);
     let (raw, decoded): (Vec<&str>, Vec<&str>) = names.into_iter().partition(is_raw);
     Topics::decoded(decoded).and_raw(raw)
 }
@@ -279,8 +269,7 @@ impl Readings {
         }
         // Those of the system alone: another one on the same cluster may call its sagas the same.
         let (letters, ours) = (format!("{DEAD_LETTERS}{}.", self.config.system), format!("{}.", self.config.system));
-        let is_wanted =
-            |name: &String| name.starts_with(&letters) || name.starts_with(&ours) && name.ends_with(parked::TOPICS);
+        let is_wanted = |name: &String| name.starts_with(&letters) || name.starts_with(&ours) && name.ends_with(PARKED);
         let new: BTreeSet<String> =
             names.into_iter().filter(|name| is_wanted(name) && !self.topics.contains(name)).collect();
         if new.is_empty() || self.views.len() == READERS_MAX {

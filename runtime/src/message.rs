@@ -75,10 +75,13 @@ pub fn topic(system: &str, service: &str, channel: Channel) -> String {
     format!("{system}.{service}.{}", channel.name())
 }
 
+/// How the topics end on which services keep what waits.
+pub const PARKED: &str = ".parked";
+
 /// The topic on which a service keeps what waits because one of its entity's records cannot work: `<system>.<service>.parked`.
 #[must_use]
 pub fn parked_topic(system: &str, service: &str) -> String {
-    format!("{system}.{service}.parked")
+    format!("{system}.{service}{PARKED}")
 }
 
 /// An enum with one newtype variant per record type. Implemented by [`says!`](crate::says) and [`hears!`](crate::hears), not by hand.

@@ -18,6 +18,7 @@ pub use view::{Health, Undecodable, View, ViewError};
 
 use crate::{
     codec::{DecodeError, Decoded, ReadSchema},
+    core::Record,
     decider::TimestampMs,
     envelope::{Bare, Envelope, EnvelopeError, Position},
 };
@@ -213,6 +214,20 @@ impl<'a> LogRecord<'a> {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
         let read = self.decoded.ok_or(DecodeError::NoBody).and_then(|decoded| decoded.read());
         read.inspect_err(|e| self.note(&crate::telemetry::chain(e)))
+    }
+
+    /// Shows it as the core sees records.
+    pub fn with_record<T>(&self, take: impl FnOnce(&Record<'_>) -> T) -> T {
+        let headers: Vec<(&str, Option<&[u8]>)> = self.headers().into_iter().flatten().collect();
+        take(&Record {
+            topic: self.topic,
+            partition: self.partition,
+            offset: self.offset,
+            timestamp_ms: self.timestamp_ms,
+            key: self.key,
+            value: self.value,
+            headers: &headers,
+        })
     }
 
     fn note(&self, trouble: &dyn fmt::Display) {

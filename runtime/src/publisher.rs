@@ -29,7 +29,7 @@ use crate::{
     decider::TimestampMs,
     envelope::{self, Envelope, Position},
     kafka::client::{self, ClientLog},
-    message::{Channel, Written, topic},
+    message::{Channel, PARKED, Written, topic},
 };
 
 /// The most records of one batch. More are more batches.
@@ -398,6 +398,10 @@ impl Publisher {
             };
             Err(PublishError::NotOurs { who, topic: name.to_owned(), rule })
         };
+        let is_of_system = name.strip_prefix(&config.system).is_some_and(|rest| rest.starts_with('.'));
+        if is_of_system && name.ends_with(PARKED) {
+            return refused("a parked topic is written by the worker that owns its partition only");
+        }
         let Some((owner, channel)) = owner_of(&config.system, name) else { return Ok(()) };
         let is_own = *authority == Authority::Service && owner == config.service;
         match (channel, authority) {
@@ -602,7 +606,12 @@ mod tests {
         for ours in ["musiccorp.payment.events", "musiccorp.payment.inbox", "partner.events", "acme.payment.events"] {
             assert!(service.check(&[ready(ours, "k")]).is_ok(), "{ours}");
         }
-        for theirs in ["musiccorp.warehouse.events", "musiccorp.warehouse.inbox", "musiccorp.projector.state"] {
+        for theirs in [
+            "musiccorp.warehouse.events",
+            "musiccorp.warehouse.inbox",
+            "musiccorp.projector.state",
+            "musiccorp.payment.parked",
+        ] {
             assert!(matches!(service.check(&[ready(theirs, "k")]), Err(PublishError::NotOurs { .. })), "{theirs}");
         }
     }
@@ -613,6 +622,8 @@ mod tests {
         assert!(operator.check(&[ready("musiccorp.warehouse.inbox", "k")]).is_ok());
         assert!(operator.check(&[ready("musiccorp.payment.events", "k")]).is_err());
         assert!(operator.check(&[ready("musiccorp.projector.state", "k")]).is_err());
+        assert!(operator.check(&[ready("musiccorp.payment.parked", "k")]).is_err());
+        assert!(operator.check(&[ready("partner.parked", "k")]).is_ok());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Owns where checkpoints are kept, when they are thrown away, and how a state becomes bytes. A checkpoint is a position in the
 //! own log and everything folded up to it, saved as one. Whatever is doubtful (cannot be opened, belongs to another cluster,
 //! group, topic or build) is put aside, and the log is folded again from the beginning: only time is lost. A checkpoint ahead of
-//! its log is not doubtful: it witnesses that the log has lost something, and what to make of that is not decided here. Saving never makes a worker wait. It knows nothing of entities but their keys.
+//! its log is not doubtful: it witnesses that the log has lost something, and what to make of that is not decided here. Saving never
+//! makes a worker wait. It knows nothing of entities but their keys.
 
 mod disk;
 mod memory;

@@ -12,7 +12,7 @@ use runtime::{
     config::Config,
     envelope::Envelope,
     kafka::{admin::dead_letters, client::group},
-    message::{Channel, parked_topic, topic},
+    message::{Channel, PARKED, parked_topic, topic},
     projection::{LogRecord, Projection, Topics, View},
     registry::Registry,
 };
@@ -107,7 +107,7 @@ impl Auditor {
             books.unreadable(record.topic, place, "a dead letter lies here");
             return;
         }
-        if record.topic.ends_with(".parked") {
+        if record.topic.ends_with(PARKED) {
             let waits = (record.topic.to_owned(), record.key.unwrap_or_default().to_owned());
             if record.is_deletion {
                 self.parked.remove(&waits);
