@@ -120,7 +120,12 @@ pub(crate) struct Seen {
 /// Reads what is decided, from where the topic ends now, on a thread of its own. There is room for so many that nobody has taken
 /// yet; with less than come, taking them late would show as latency.
 pub(crate) struct Watch {
+    /// Goes first: a reader without room would never see that it is to stop.
     pub(crate) seen: Receiver<Seen>,
+    _reader: Reader,
+}
+
+struct Reader {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -153,7 +158,7 @@ impl Watch {
                 }
             }
         });
-        Ok(Self { seen, stop, thread: Some(thread) })
+        Ok(Self { seen, _reader: Reader { stop, thread: Some(thread) } })
     }
 
     /// Everything up to `count` decisions, or what came until nothing more does for a while.
@@ -169,7 +174,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for Reader {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take()
