@@ -415,21 +415,22 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         };
         let writers = looked_up.map_err(|source| StartError::Schemas { service, source: Box::new(source) })?;
         let readers = Readers::new(Arc::new(registry) as Arc<dyn SchemaSource>);
-        let partitions = self.check_topics().await?;
+        // One client for all questions: each of its kind takes a while to connect, and to go.
+        let admin = Admin::new(&self.config).map_err(|source| StartError::Topics { service, source })?;
+        let partitions = self.check_topics(&admin).await?;
         let group = client::group(&self.config.system, service);
         let names = ContractNames { system: &self.config.system, group: &group, build: &build(), partitions };
         let mut contract =
             Contract::of::<D>(names, readers, writers).map_err(|source| StartError::Contract { service, source })?;
-        contract.limits = self.ask_limits(&contract).await?;
+        contract.limits = self.ask_limits(&admin, &contract).await?;
         contract.parking = self.config.parking;
-        self.start_workers(&contract).await
+        self.start_workers(admin, &contract).await
     }
 
     /// Checks that every topic is there, that all are partitioned alike, and that the own events are kept for ever.
-    async fn check_topics(&self) -> Result<i32, StartError> {
+    async fn check_topics(&self, admin: &Admin) -> Result<i32, StartError> {
         let service = D::NAME;
         let topics = |source| StartError::Topics { service, source };
-        let admin = Admin::new(&self.config).map_err(topics)?;
         let asked = admin.clone();
         let counts = blocking(service, move || asked.partition_counts()).await?.map_err(topics)?;
         let system = &self.config.system;
@@ -448,16 +449,15 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
             return Err(StartError::Partitions { service, counts: counts.join(", ") });
         }
         let own = TopicSpec::of_service(system, service, partitions);
-        let plan = TopicPlan::draw(&admin, &own).await.map_err(topics)?;
+        let plan = TopicPlan::draw(admin, &own).await.map_err(topics)?;
         plan.verify().map_err(topics)?;
         Ok(partitions)
     }
 
     /// Asks what the topics take, and says so if a letter may not be as large as what it is about.
-    async fn ask_limits(&self, contract: &Contract) -> Result<Limits, StartError> {
+    async fn ask_limits(&self, admin: &Admin, contract: &Contract) -> Result<Limits, StartError> {
         let service = D::NAME;
         let topics = |source| StartError::Topics { service, source };
-        let admin = Admin::new(&self.config).map_err(topics)?;
         let (limits, largest_input) = admin.limits(contract).await.map_err(topics)?;
         if limits.dead_letters <= largest_input {
             let topic = &contract.dead_letter_topic;
@@ -469,17 +469,20 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         Ok(limits)
     }
 
-    async fn start_workers(&self, contract: &Contract) -> Result<(), StartError> {
+    async fn start_workers(&self, admin: Admin, contract: &Contract) -> Result<(), StartError> {
         let service = D::NAME;
         let config = self.config.clone();
         let (group, topic) = (contract.group.to_string(), contract.events_topic.to_string());
         let opened = blocking(service, move || {
-            let admin = Admin::new(&config).map_err(|source| StartError::Topics { service, source })?;
             let cluster = admin.cluster_id().unwrap_or_default();
             let header = store::Header::new(cluster, group, topic, &*build());
-            store::open(&config, &header).map_err(|source| StartError::Store { service, source })
+            let opened = store::open(&config, &header).map_err(|source| StartError::Store { service, source });
+            (opened, admin)
         });
-        let store = opened.await??;
+        let (store, admin) = opened.await?;
+        // Nobody waits for it to go.
+        drop(tokio::task::spawn_blocking(move || drop(admin)));
+        let store = store?;
         let life = life_id();
         let mut workers = Vec::new();
         for worker in 0..self.config.workers {

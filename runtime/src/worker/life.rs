@@ -160,7 +160,9 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         let producer: TransactionalProducer = producer
             .create_with_context(Teller::new(log("decisions"), &setup.contract.events_topic))
             .map_err(kafka("set up the producer of decisions"))?;
-        if let Err(source) = producer.init_transactions(config.timeouts.transaction + config.timeouts.request) {
+        let begun = connect(&producer, &setup.contract.events_topic, config.timeouts.request)
+            .and_then(|()| producer.init_transactions(config.timeouts.transaction + config.timeouts.request));
+        if let Err(source) = begun {
             let_go_in(producer, config.timeouts.shutdown / 2);
             return Err(kafka("begin to write transactions; is the broker reachable?")(source));
         }
@@ -653,6 +655,15 @@ fn count_batch(group: &str, inputs: usize, outputs: usize, took: Duration) {
     metrics::counter!(metric::CONSUMED, "consumergroup" => group.clone()).increment(inputs as u64);
     metrics::counter!(metric::SENT, "consumergroup" => group.clone()).increment(outputs as u64);
     metrics::histogram!(metric::OPERATION_DURATION, "consumergroup" => group, "operation" => "commit").record(took);
+}
+
+/// Waits for a connection to a broker. A producer looks for one to begin its transactions on twice a second; whoever has one begins
+/// at once. It is asked for twice because the first answer names the brokers, and ends the connection to the configured address.
+fn connect(producer: &TransactionalProducer, topic: &str, patience: Duration) -> Result<(), KafkaError> {
+    for _ in 0..2 {
+        producer.client().fetch_metadata(Some(topic), patience)?;
+    }
+    Ok(())
 }
 
 fn let_go_in<T: Send + 'static>(client: T, patience: Duration) {

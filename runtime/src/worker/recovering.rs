@@ -219,6 +219,12 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                     .map_err(kafka("place the reader"))?;
             }
         }
+        // Told beforehand: of topics that it does not know yet, the client looks for the leaders at its leisure, a second later.
+        for topic in [&contract.events_topic, &contract.parked_topic] {
+            reader
+                .fetch_metadata(Some(topic), self.setup.config.timeouts.request)
+                .map_err(kafka("find the leaders of the own log"))?;
+        }
         reader.assign(&start).map_err(kafka("place the reader"))?;
         while !folds.is_empty() && !self.is_cancelled() {
             match reader.poll(Duration::from_millis(100)) {
