@@ -22,7 +22,7 @@ use std::{
 
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer, RebalanceProtocol},
+    consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     message::{BorrowedMessage, Headers},
     producer::{BaseRecord, Producer},
@@ -330,7 +330,10 @@ impl<'k, R: Rows> Life<'k, R> {
         while let Some(change) = self.consumer.context().next_change() {
             match change {
                 Change::Assigned(partitions) => self.take_on(&partitions)?,
-                Change::Revoked(partitions) => self.give_back(&partitions)?,
+                Change::Revoked => {
+                    self.kept.clear();
+                    self.consumer.unassign().map_err(kafka("give partitions back"))?;
+                }
             }
         }
         if Instant::now() >= self.write_at {
@@ -370,26 +373,9 @@ impl<'k, R: Rows> Life<'k, R> {
             }
             self.since = 0;
         }
-        let assigned = match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&start),
-            RebalanceProtocol::Eager | RebalanceProtocol::None => self.consumer.assign(&start),
-        };
-        assigned.map_err(kafka("take an assignment"))?;
+        self.consumer.assign(&start).map_err(kafka("take an assignment"))?;
         // A partition that was ours before is still paused from then.
         if start.count() == 0 { Ok(()) } else { self.consumer.resume(&start).map_err(kafka("read the table again")) }
-    }
-
-    fn give_back(&mut self, partitions: &[i32]) -> Result<(), Trouble> {
-        let mut gone = TopicPartitionList::new();
-        for partition in partitions {
-            self.kept.remove(partition);
-            gone.add_partition(&self.keeper.topic, *partition);
-        }
-        let given = match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(&gone),
-            RebalanceProtocol::Eager | RebalanceProtocol::None => self.consumer.unassign(),
-        };
-        given.map_err(kafka("give partitions back"))
     }
 
     fn met_end(&mut self, partition: i32) -> Result<(), Trouble> {

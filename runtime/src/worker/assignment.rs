@@ -3,17 +3,22 @@
 //! Only the inbox is subscribed. What the group assigns is acknowledged with nothing at first, and the inputs are assigned when
 //! the task has passed its barrier, so that no record is ever delivered too early. The client is told of the other inputs' topics
 //! meanwhile: it would look for the leaders of topics that are not subscribed at its own leisure, a second later.
+//!
+//! Each generation of the group gives out every partition and takes every one back, so what flows is always told as a whole.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use rdkafka::{
     Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer, RebalanceProtocol},
+    consumer::{BaseConsumer, Consumer},
     error::KafkaResult,
 };
 
 use super::member::Member;
-use crate::{core::Machine, decider::Decider};
+use crate::{
+    core::{Contract, Machine},
+    decider::Decider,
+};
 
 /// The partitions that flow.
 #[derive(Debug, Default)]
@@ -27,20 +32,13 @@ const ASK_AT_MOST: Duration = Duration::from_secs(1);
 
 impl Flow {
     /// Acknowledges an assignment. Nothing new flows yet.
-    pub(super) fn acknowledge<D: Decider>(
-        &mut self,
-        consumer: &BaseConsumer<Member>,
-        machine: &Machine<D>,
-    ) -> KafkaResult<()> {
+    pub(super) fn acknowledge(&mut self, consumer: &BaseConsumer<Member>, contract: &Contract) -> KafkaResult<()> {
         if !self.knows_topics {
-            let others = machine.contract().inputs.iter().skip(1);
+            let others = contract.inputs.iter().skip(1);
             let told = others.map(|topic| consumer.fetch_metadata(Some(topic), ASK_AT_MOST));
             self.knows_topics = told.collect::<KafkaResult<Vec<_>>>().is_ok();
         }
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_assign(&TopicPartitionList::new()),
-            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&inputs(machine, &self.flowing)?),
-        }
+        consumer.assign(&TopicPartitionList::new())
     }
 
     /// Lets a partition flow from its task's positions.
@@ -50,15 +48,7 @@ impl Flow {
         machine: &Machine<D>,
         partition: i32,
     ) -> KafkaResult<()> {
-        if !self.flowing.insert(partition) {
-            return Ok(());
-        }
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => {
-                consumer.incremental_assign(&inputs(machine, &BTreeSet::from([partition]))?)
-            }
-            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&inputs(machine, &self.flowing)?),
-        }
+        if self.flowing.insert(partition) { consumer.assign(&inputs(machine, &self.flowing)?) } else { Ok(()) }
     }
 
     /// Stops a partition's inputs, between batches.
@@ -68,32 +58,13 @@ impl Flow {
         machine: &Machine<D>,
         partition: i32,
     ) -> KafkaResult<()> {
-        if !self.flowing.remove(&partition) {
-            return Ok(());
-        }
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => {
-                consumer.incremental_unassign(&inputs(machine, &BTreeSet::from([partition]))?)
-            }
-            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&inputs(machine, &self.flowing)?),
-        }
+        if self.flowing.remove(&partition) { consumer.assign(&inputs(machine, &self.flowing)?) } else { Ok(()) }
     }
 
-    /// Acknowledges a revocation: gives back what flows of these partitions. The tasks are still in the machine.
-    pub(super) fn give_back<D: Decider>(
-        &mut self,
-        consumer: &BaseConsumer<Member>,
-        machine: &Machine<D>,
-        partitions: &[i32],
-    ) -> KafkaResult<()> {
-        let gone: BTreeSet<i32> = partitions.iter().copied().filter(|p| self.flowing.remove(p)).collect();
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_unassign(&inputs(machine, &gone)?),
-            RebalanceProtocol::Eager | RebalanceProtocol::None => {
-                self.flowing.clear();
-                consumer.unassign()
-            }
-        }
+    /// Acknowledges a revocation: gives everything back.
+    pub(super) fn give_back(&mut self, consumer: &BaseConsumer<Member>) -> KafkaResult<()> {
+        self.flowing.clear();
+        consumer.unassign()
     }
 
     pub(super) fn is_open(&self, partition: i32) -> bool {

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     clock,
-    core::{CRASHES_AT_MOST, Failure, Limits, Machine, Outcome, Target, panic_text},
+    core::{CRASHES_AT_MOST, Failure, Limits, Machine, Outcome, Target, Task, panic_text},
     decider::{Decider, Perform},
     envelope::Position,
     kafka::{Admin, ClientLog, client},
@@ -113,7 +113,7 @@ struct Life<'s, D: Decider, P> {
     machine: Machine<D>,
     group: Option<ConsumerGroupMetadata>,
     flow: Flow,
-    recovering: Vec<Recovering<D>>,
+    recovering: Option<Recovering<D>>,
     holds: BTreeMap<i32, Hold>,
     to_hold: BTreeSet<i32>,
     last_batch: usize,
@@ -188,7 +188,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             answers: Arc::new(answers),
             group: None,
             flow: Flow::default(),
-            recovering: Vec::new(),
+            recovering: None,
             holds: BTreeMap::new(),
             to_hold: BTreeSet::new(),
             last_batch: 0,
@@ -284,8 +284,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         if !self.machine.batch().is_empty() {
             patience = patience.min(POSITIONS_EVERY.saturating_sub(self.batch_since.elapsed()));
         }
-        if !self.recovering.is_empty() || self.machine.in_flight() > 0 || !self.machine.waits_for_positions().is_empty()
-        {
+        if self.recovering.is_some() || self.machine.in_flight() > 0 || !self.machine.waits_for_positions().is_empty() {
             patience = patience.min(Duration::from_millis(5));
         }
         if let Some(due_ms) = self.machine.next_due() {
@@ -460,20 +459,20 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             match change {
                 Change::Assigned(partitions) => {
                     tracing::info!(service = D::NAME, ?partitions, "partitions assigned");
-                    self.flow.acknowledge(&self.consumer, &self.machine).map_err(kafka("take an assignment"))?;
+                    self.flow
+                        .acknowledge(&self.consumer, self.machine.contract())
+                        .map_err(kafka("take an assignment"))?;
                     if !partitions.is_empty() {
                         let started = Recovering::start(self.setup, &partitions)
                             .map_err(|e| LifeEnd::Other(format!("cannot start a recovery: {e}")))?;
-                        self.recovering.push(started);
+                        self.recovering = Some(started);
                     }
                     self.setup.status.set(WorkerState::Member);
                 }
-                Change::Revoked(partitions) => {
-                    tracing::info!(service = D::NAME, ?partitions, "partitions revoked");
-                    self.flow
-                        .give_back(&self.consumer, &self.machine, &partitions)
-                        .map_err(kafka("give partitions back"))?;
-                    self.release(&partitions);
+                Change::Revoked => {
+                    tracing::info!(service = D::NAME, "partitions revoked");
+                    self.flow.give_back(&self.consumer).map_err(kafka("give partitions back"))?;
+                    self.release();
                 }
             }
             self.count();
@@ -481,24 +480,23 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         Ok(())
     }
 
-    fn release(&mut self, partitions: &[i32]) {
+    fn release(&mut self) {
         self.save();
+        let partitions: Vec<i32> = self.machine.tasks().map(Task::partition).collect();
         for partition in partitions {
-            self.machine.release(*partition);
-            self.holds.remove(partition);
-            self.setup.status.no_trouble(*partition);
-            for recovering in &mut self.recovering {
-                recovering.give_up(*partition);
-            }
+            self.machine.release(partition);
         }
-        self.recovering.retain(|recovering| recovering.left() > 0);
+        self.holds.clear();
+        self.recovering = None;
+        self.setup.status.no_troubles();
     }
 
     fn recovered(&mut self) -> Result<(), LifeEnd> {
-        if self.recovering.is_empty() {
-            return Ok(());
+        let Some(recovering) = &mut self.recovering else { return Ok(()) };
+        let news = recovering.take();
+        if recovering.left() == 0 {
+            self.recovering = None;
         }
-        let news: Vec<News<D>> = self.recovering.iter_mut().flat_map(Recovering::take).collect();
         for news in news {
             match news {
                 News::Recovered(task) => {
@@ -520,13 +518,12 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                 }
             }
         }
-        self.recovering.retain(|recovering| recovering.left() > 0);
         self.count();
         Ok(())
     }
 
     fn count(&self) {
-        let recovering = self.recovering.iter().map(Recovering::left).sum();
+        let recovering = self.recovering.as_ref().map_or(0, Recovering::left);
         self.setup.status.count(recovering, self.machine.tasks().count());
         let parked: usize = self.machine.tasks().map(|task| task.parked_size().0).sum();
         let labels =

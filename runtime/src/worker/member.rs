@@ -15,7 +15,7 @@ use std::{
 use rdkafka::{
     ClientContext, Message, Statistics, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
     producer::{DeliveryResult, NoCustomPartitioner, ProducerContext},
     types::RDKafkaRespErr,
@@ -26,8 +26,10 @@ use crate::kafka::ClientLog;
 /// What the group tells a member.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Change {
+    /// These are its partitions in a new generation.
     Assigned(Vec<i32>),
-    Revoked(Vec<i32>),
+    /// Everything is to be given back.
+    Revoked,
 }
 
 /// The context of a worker's consumer.
@@ -82,19 +84,16 @@ impl ClientContext for Member {
 
 impl ConsumerContext for Member {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let listed: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
         let change = match error {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Change::Assigned(listed),
-            _ => Change::Revoked(listed),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                Change::Assigned(partitions.elements().iter().map(|element| element.partition()).collect())
+            }
+            _ => Change::Revoked,
         };
         if self.leaving.load(Ordering::Acquire) {
-            let done = match (&change, consumer.rebalance_protocol()) {
-                (Change::Assigned(_), RebalanceProtocol::Cooperative) => {
-                    consumer.incremental_assign(&TopicPartitionList::new())
-                }
-                (Change::Assigned(_), _) => consumer.assign(&TopicPartitionList::new()),
-                // Everything at once: the other inputs are assigned with the inbox and go with it.
-                (Change::Revoked(_), _) => consumer.unassign(),
+            let done = match change {
+                Change::Assigned(_) => consumer.assign(&TopicPartitionList::new()),
+                Change::Revoked => consumer.unassign(),
             };
             if let Err(error) = done {
                 tracing::debug!(%error, "partitions could not be given back while leaving");

@@ -46,9 +46,9 @@ pub(super) enum News<D: Decider> {
     Delayed { partitions: Vec<i32>, reason: String },
 }
 
-/// A recovery under way.
+/// A recovery under way, of all that a generation of the group gave. Dropping it gives up what is left.
 pub(super) struct Recovering<D: Decider> {
-    wanted: BTreeSet<i32>,
+    left: usize,
     cancelled: Arc<AtomicBool>,
     news: Receiver<News<D>>,
 }
@@ -73,48 +73,25 @@ impl<D: Decider> Recovering<D> {
     /// Starts to recover these partitions.
     pub(super) fn start<P: Perform<D>>(setup: &Arc<Setup<D, P>>, partitions: &[i32]) -> std::io::Result<Self> {
         let wanted: BTreeSet<i32> = partitions.iter().copied().collect();
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let (tell, news) = mpsc::sync_channel(wanted.len() * 2 + 8);
-        let work = Work { setup: Arc::clone(setup), left: wanted.clone(), cancelled: Arc::clone(&cancelled), tell };
+        let (left, cancelled) = (wanted.len(), Arc::new(AtomicBool::new(false)));
+        let (tell, news) = mpsc::sync_channel(left * 2 + 8);
+        let work = Work { setup: Arc::clone(setup), left: wanted, cancelled: Arc::clone(&cancelled), tell };
         let name = format!("recovery-{}", setup.names.client_id);
         std::thread::Builder::new().name(name).spawn(move || work.run())?;
-        Ok(Self { wanted, cancelled, news })
+        Ok(Self { left, cancelled, news })
     }
 
-    /// What has come about. News of partitions that were given up meanwhile are not among it.
+    /// What has come about.
     pub(super) fn take(&mut self) -> Vec<News<D>> {
-        let mut taken = Vec::new();
-        while let Ok(news) = self.news.try_recv() {
-            let partition = match &news {
-                News::Recovered(task) => task.partition(),
-                News::Refused { partition, .. } => *partition,
-                News::Lost { .. } => {
-                    taken.push(news);
-                    continue;
-                }
-                News::Delayed { partitions, reason } => {
-                    let partitions = partitions.iter().copied().filter(|p| self.wanted.contains(p)).collect();
-                    taken.push(News::Delayed { partitions, reason: reason.clone() });
-                    continue;
-                }
-            };
-            if self.wanted.remove(&partition) {
-                taken.push(news);
-            }
-        }
-        taken
+        let news: Vec<News<D>> = self.news.try_iter().collect();
+        let is_last = |news: &&News<D>| matches!(news, News::Recovered(_) | News::Refused { .. });
+        self.left = self.left.saturating_sub(news.iter().filter(is_last).count());
+        news
     }
 
-    /// Gives a partition up.
-    pub(super) fn give_up(&mut self, partition: i32) {
-        self.wanted.remove(&partition);
-        if self.wanted.is_empty() {
-            self.cancelled.store(true, Ordering::Release);
-        }
-    }
-
+    /// How many partitions there is still to hear of.
     pub(super) fn left(&self) -> usize {
-        self.wanted.len()
+        self.left
     }
 }
 

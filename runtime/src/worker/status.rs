@@ -152,6 +152,10 @@ impl Status {
         self.with(|inner| inner.troubles.remove(&partition));
     }
 
+    pub(crate) fn no_troubles(&self) {
+        self.with(|inner| inner.troubles.clear());
+    }
+
     pub(crate) fn crash(&self) {
         self.0.crashing.store(true, Ordering::Release);
     }
