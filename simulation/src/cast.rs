@@ -14,7 +14,6 @@ use runtime::{
 };
 
 use crate::{
-    cluster::Protocol,
     driver::{AskedBy, Kit, Mood, Moody, Outside, Process, Violation, World, truth::Truth},
     registry::Table,
 };
@@ -189,8 +188,7 @@ impl Cast<'_> {
         let inputs = contract.inputs.iter().map(|topic| cluster.topic(topic)).collect();
         let (events, letters) = (cluster.topic(&contract.events_topic), cluster.topic(&contract.dead_letter_topic));
         let parked = cluster.topic(&contract.parked_topic);
-        let protocol = if self.world.chance.permille(600) { Protocol::Cooperative } else { Protocol::Eager };
-        let group = self.world.cluster.add_group(protocol);
+        let group = self.world.cluster.add_group();
         let readers = self.workshop.readers.clone();
         let mood = Mood::default();
         // What is true is folded by the decider as it is meant; the processes have one that fails now and then.

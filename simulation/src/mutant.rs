@@ -46,7 +46,7 @@ mutants! {
     /// A process decides once it has read its own log to the end that it can see, although an open transaction may lie there.
     NoBarrier = "no-barrier", 3_000;
     /// Committed offsets are taken although a transaction that may change them is not ended.
-    UnstableOffsets = "unstable-offsets", 3_000;
+    UnstableOffsets = "unstable-offsets", 20_000;
     /// The outside world is asked under a new key at every attempt.
     NoIdempotencyKey = "no-idempotency-key", 300;
     /// Input positions are committed outside the transaction, from whomever.

@@ -1,8 +1,8 @@
 //! A consumer group as its coordinator keeps it: members, generations, committed offsets, and who may commit.
 //!
 //! The rules are Kafka's: a member that is not heard of within its session is put out; whoever joins or leaves makes everybody
-//! join again; a transaction's offsets are taken from a member of the present generation only, and stay pending until the
-//! transaction ends.
+//! give everything back and join again, and then all is given out; a transaction's offsets are taken from a member of the present
+//! generation only, and stay pending until the transaction ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,21 +24,11 @@ pub(crate) struct Membership {
     pub(crate) generation: u32,
 }
 
-/// How partitions change hands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    /// Everybody gives everything back, then all is given out.
-    Eager,
-    /// A member keeps what it has until somebody else is to have it.
-    Cooperative,
-}
-
 #[derive(Debug)]
 struct Member {
     instance: Option<String>,
     heard_at_ms: i64,
     joined: bool,
-    owned: BTreeSet<i32>,
     assigned: BTreeSet<i32>,
 }
 
@@ -70,17 +60,10 @@ pub(crate) enum Refused {
 
 impl std::fmt::Display for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{:?} {:?} generation {}, {} offsets pend",
-            self.protocol,
-            self.phase,
-            self.generation,
-            self.pending.len()
-        )?;
+        write!(f, "{:?} generation {}, {} offsets pend", self.phase, self.generation, self.pending.len())?;
         for (id, member) in &self.members {
             let name = member.instance.as_deref().unwrap_or("unnamed");
-            write!(f, "; {id} {name} joined {} owns {:?} assigned {:?}", member.joined, member.owned, member.assigned)?;
+            write!(f, "; {id} {name} joined {} assigned {:?}", member.joined, member.assigned)?;
         }
         Ok(())
     }
@@ -89,7 +72,6 @@ impl std::fmt::Display for Group {
 /// A group.
 #[derive(Debug)]
 pub(crate) struct Group {
-    pub(crate) protocol: Protocol,
     partitions: i32,
     generation: u32,
     phase: Phase,
@@ -101,9 +83,8 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(protocol: Protocol, partitions: i32) -> Self {
+    pub(crate) fn new(partitions: i32) -> Self {
         Self {
-            protocol,
             partitions,
             generation: 0,
             phase: Phase::Stable,
@@ -115,8 +96,8 @@ impl Group {
         }
     }
 
-    /// Lets somebody in. Who comes under the name of a member takes its place, and that one is fenced; without a rebalance if the
-    /// last join had nothing to keep.
+    /// Lets somebody in. Who comes under the name of a member takes its place, and that one is fenced; without a rebalance if none
+    /// is under way.
     pub(crate) fn join(&mut self, instance: Option<&str>, now_ms: i64) -> MemberId {
         self.last_id += 1;
         let known = instance.and_then(|instance| {
@@ -127,13 +108,10 @@ impl Group {
             instance: instance.map(str::to_owned),
             heard_at_ms: now_ms,
             joined: false,
-            owned: BTreeSet::new(),
             assigned: BTreeSet::new(),
         });
         member.heard_at_ms = now_ms;
-        // A broker that finds the metadata of the last join changed rebalances; what is owned is part of it.
-        let goes_on = known.is_some() && self.phase == Phase::Stable && member.owned.is_empty();
-        member.owned.clear();
+        let goes_on = known.is_some() && self.phase == Phase::Stable;
         member.joined = !goes_on;
         self.members.insert(self.last_id, member);
         if !goes_on {
@@ -142,11 +120,10 @@ impl Group {
         self.last_id
     }
 
-    /// A member joins again, keeping what it has.
-    pub(crate) fn join_again(&mut self, id: MemberId, owned: BTreeSet<i32>, now_ms: i64) {
+    /// A member that has given everything back joins again.
+    pub(crate) fn join_again(&mut self, id: MemberId, now_ms: i64) {
         if let Some(member) = self.members.get_mut(&id) {
             member.joined = true;
-            member.owned = owned;
             member.heard_at_ms = now_ms;
         }
         self.prepare(now_ms, Some(id));
@@ -168,7 +145,7 @@ impl Group {
         }
     }
 
-    /// Gives everything out anew, to whomever.
+    /// Gives everything out anew, this time to whomever.
     pub(crate) fn shuffle(&mut self, now_ms: i64) {
         self.shuffles = true;
         self.prepare(now_ms, None);
@@ -204,42 +181,19 @@ impl Group {
         self.generation += 1;
         self.phase = Phase::Stable;
         let ids: Vec<MemberId> = self.members.keys().copied().collect();
-        let owners = self.wanted(&ids, chance);
-        let owned = |id: &MemberId, partition: i32, members: &BTreeMap<MemberId, Member>| {
-            members.get(id).is_some_and(|member| member.owned.contains(&partition))
-        };
         for member in self.members.values_mut() {
             member.assigned.clear();
         }
-        for (partition, owner) in owners {
-            // What another one still has is given out when that one has let go of it.
-            let taken = ids.iter().any(|id| *id != owner && owned(id, partition, &self.members));
-            if !taken && let Some(member) = self.members.get_mut(&owner) {
+        if ids.is_empty() {
+            return;
+        }
+        let shuffles = std::mem::take(&mut self.shuffles);
+        for (partition, turn) in (0..self.partitions).zip(ids.iter().cycle()) {
+            let owner = if shuffles { chance.pick(&ids) } else { turn };
+            if let Some(member) = self.members.get_mut(owner) {
                 member.assigned.insert(partition);
             }
         }
-    }
-
-    /// Who is to have which partition: whoever has it, unless that is unfair or everything is given out anew.
-    fn wanted(&mut self, ids: &[MemberId], chance: &mut Chance) -> BTreeMap<i32, MemberId> {
-        let mut owners = BTreeMap::new();
-        if ids.is_empty() {
-            return owners;
-        }
-        let most = usize::try_from(self.partitions).unwrap_or(1).div_ceil(ids.len());
-        let mut counts: BTreeMap<MemberId, usize> = BTreeMap::new();
-        let shuffles = std::mem::take(&mut self.shuffles);
-        for partition in 0..self.partitions {
-            let has = ids.iter().copied().find(|id| self.members[id].owned.contains(&partition));
-            let owner = match has {
-                Some(owner) if !shuffles && counts.get(&owner).copied().unwrap_or(0) < most => owner,
-                _ if shuffles => *chance.pick(ids),
-                _ => ids.iter().copied().min_by_key(|id| counts.get(id).copied().unwrap_or(0)).unwrap_or(ids[0]),
-            };
-            *counts.entry(owner).or_default() += 1;
-            owners.insert(partition, owner);
-        }
-        owners
     }
 
     /// True if nobody waits for anybody and every partition has an owner.

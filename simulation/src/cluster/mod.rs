@@ -17,7 +17,7 @@ use std::{
 pub use log::{Fetched, Headers, Log, Place, Stored};
 
 pub(crate) use self::{
-    group::{Group, Heartbeat, MemberId, Membership, Protocol},
+    group::{Group, Heartbeat, MemberId, Membership},
     log::TxNo,
 };
 use crate::{chance::Chance, mutant::Mutant, trace::Trace};
@@ -118,8 +118,8 @@ impl Cluster {
         self.log.topic(name, self.partitions)
     }
 
-    pub(crate) fn add_group(&mut self, protocol: Protocol) -> usize {
-        self.groups.push(Group::new(protocol, self.partitions));
+    pub(crate) fn add_group(&mut self) -> usize {
+        self.groups.push(Group::new(self.partitions));
         self.groups.len() - 1
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::cluster::{Group, Heartbeat, MemberId, Membership, Protocol};
+use crate::cluster::{Group, Heartbeat, MemberId, Membership};
 
 /// What the group tells a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,6 @@ pub(crate) struct Client {
     owned: BTreeSet<i32>,
     changes: VecDeque<Change>,
     revoking: usize,
-    joins_again: bool,
     awaits_generation: bool,
 }
 
@@ -51,11 +50,7 @@ impl Client {
 
     /// True if it has joined, has heard what it is assigned, and owes the group nothing.
     pub(crate) fn is_settled(&self) -> bool {
-        self.member.is_some()
-            && self.changes.is_empty()
-            && self.revoking == 0
-            && !self.awaits_generation
-            && !self.joins_again
+        self.member.is_some() && self.changes.is_empty() && self.revoking == 0 && !self.awaits_generation
     }
 
     /// What it is assigned.
@@ -63,10 +58,10 @@ impl Client {
         &self.owned
     }
 
-    fn revoke(&mut self, partitions: BTreeSet<i32>) {
-        if !partitions.is_empty() {
-            self.owned.retain(|partition| !partitions.contains(partition));
-            self.changes.push_back(Change::Revoked(partitions));
+    fn revoke_all(&mut self) {
+        let owned = std::mem::take(&mut self.owned);
+        if !owned.is_empty() {
+            self.changes.push_back(Change::Revoked(owned));
             self.revoking += 1;
         }
     }
@@ -85,53 +80,30 @@ impl Client {
         match group.heartbeat(member, now_ms) {
             Heartbeat::Unknown => {
                 self.member = None;
-                self.revoke(self.owned.clone());
+                self.revoke_all();
                 true
             }
             Heartbeat::Wait => false,
             Heartbeat::JoinAgain => {
-                if group.protocol == Protocol::Eager {
-                    self.revoke(self.owned.clone());
-                }
+                self.revoke_all();
                 if self.revoking > 0 {
                     return false;
                 }
-                self.join_again(group, member, now_ms);
+                self.awaits_generation = true;
+                group.join_again(member, now_ms);
                 true
             }
-            Heartbeat::Member { generation, assigned } => self.heed(group, member, generation, &assigned, now_ms),
+            Heartbeat::Member { generation, assigned } => self.heed(generation, assigned),
         }
     }
 
-    fn join_again(&mut self, group: &mut Group, member: MemberId, now_ms: i64) {
-        self.joins_again = false;
-        self.awaits_generation = true;
-        group.join_again(member, self.owned.clone(), now_ms);
-    }
-
-    fn heed(
-        &mut self,
-        group: &mut Group,
-        member: MemberId,
-        generation: u32,
-        assigned: &BTreeSet<i32>,
-        now_ms: i64,
-    ) -> bool {
-        if self.awaits_generation {
-            self.awaits_generation = false;
-            self.generation = generation;
-            let revoked: BTreeSet<i32> = self.owned.difference(assigned).copied().collect();
-            self.joins_again = !revoked.is_empty();
-            self.revoke(revoked);
-            let added: BTreeSet<i32> = assigned.difference(&self.owned).copied().collect();
-            self.owned.extend(added.iter().copied());
-            self.changes.push_back(Change::Assigned(added));
-            return true;
+    fn heed(&mut self, generation: u32, assigned: BTreeSet<i32>) -> bool {
+        if !std::mem::take(&mut self.awaits_generation) {
+            return false;
         }
-        if self.joins_again && self.revoking == 0 {
-            self.join_again(group, member, now_ms);
-            return true;
-        }
-        false
+        self.generation = generation;
+        self.owned.clone_from(&assigned);
+        self.changes.push_back(Change::Assigned(assigned));
+        true
     }
 }
