@@ -189,7 +189,8 @@ impl<C: Attend> Member<C> {
         Work { processed: notes.processed, failed_commits: notes.failed_commits }
     }
 
-    fn stop(&mut self) {
+    /// Polls no more. Its client lives on and reports to the group, and gives back nothing that it is asked for.
+    pub(crate) fn stop(&mut self) {
         self.stopping.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             // A panic in there has left its message; what it did not do is missed by the check.

@@ -23,6 +23,10 @@ pub(super) const CHECKS: &[Check] = &[
     ),
     check("a cooperative join leaves the partitions that stay alone", cooperative_keeps),
     check("a static member that returns gets its partitions back without a rebalance", static_return),
+    check(
+        "range: a static member that dies in a rebalance and returns leaves no partition to nobody",
+        static_return_amid,
+    ),
     check("a second member with the same instance id fences the first", static_twice),
     check("a member that is gone without a word is replaced after its session", session),
     check("a group goes on where it committed", resume),
@@ -57,17 +61,22 @@ fn joins_and_leaves(cx: &Context, assignor: &str) -> Verdict {
     let mut work = vec![first.leave()];
     write_everywhere(&producer, &topic, PARTITIONS, 50)?;
     stage(&[&second, &third])?;
-    // A group is done when it has committed the ends.
-    let asker = consumer(cx, &group, &[])?;
-    for partition in 0..PARTITIONS {
-        until("the group at the end", PATIENCE, || {
-            let now = committed(&asker, &topic, partition, PATIENCE).doing("committed offset")?;
-            Ok((now == Some(200)).then_some(()))
-        })?;
-    }
+    await_committed(cx, &group, &topic, PARTITIONS, 200)?;
     work.extend([second.leave(), third.leave()]);
     let wanted: BTreeMap<_, _> = (0..PARTITIONS).map(|p| ((topic.clone(), p), 200)).collect();
     ensure_all_processed(&work, &wanted)
+}
+
+/// A group is done when it has committed the ends.
+fn await_committed(cx: &Context, group: &str, topic: &str, partitions: i32, end: i64) -> Result<(), Failure> {
+    let asker = consumer(cx, group, &[])?;
+    for partition in 0..partitions {
+        until("the group at the end", PATIENCE, || {
+            let now = committed(&asker, topic, partition, PATIENCE).doing("committed offset")?;
+            Ok((now == Some(end)).then_some(()))
+        })?;
+    }
+    Ok(())
 }
 
 fn range(cx: &Context) -> Verdict {
@@ -110,6 +119,44 @@ fn static_return(cx: &Context) -> Verdict {
     write_everywhere(&producer(cx, &[])?, &topic, 4, 5)?;
     until("the records", PATIENCE, || Ok((back.processed_count() + second.processed_count() == 20).then_some(())))?;
     Ok(format!("back after {:.0} ms", took.as_secs_f64() * 1_000.0))
+}
+
+fn static_return_amid(cx: &Context) -> Verdict {
+    const PARTITIONS: i32 = 4;
+    let topic = cx.topic("amid", PARTITIONS)?;
+    let group = cx.group("amid");
+    let producer = producer(cx, &[])?;
+    let join = |id| {
+        let static_member = [("group.instance.id", id), ("session.timeout.ms", "12000")];
+        Member::join(
+            cx,
+            &group,
+            &topic,
+            &[static_member.as_slice(), &[("partition.assignment.strategy", "range")]].concat(),
+        )
+    };
+    write_everywhere(&producer, &topic, PARTITIONS, 50)?;
+    let mut first = join("one")?;
+    await_shares(&[&first], &[&topic], PARTITIONS, REBALANCE)?;
+    // The group waits for what it is to give back, so it is in the middle of the rebalance when it dies.
+    first.stop();
+    let second = join("two")?;
+    until("a rebalance that waits for the first member", REBALANCE, || {
+        let described = cx.admin.inner().fetch_group_list(Some(&group), PATIENCE).doing("describing the group")?;
+        Ok(described.groups().first().is_some_and(|seen| seen.state() == "PreparingRebalance").then_some(()))
+    })?;
+    write_everywhere(&producer, &topic, PARTITIONS, 50)?;
+    let mut work = vec![first.leave()];
+    let started = Instant::now();
+    let back = join("one")?;
+    await_shares(&[&back, &second], &[&topic], PARTITIONS, REBALANCE)?;
+    let took = started.elapsed();
+    write_everywhere(&producer, &topic, PARTITIONS, 50)?;
+    await_committed(cx, &group, &topic, PARTITIONS, 150)?;
+    work.extend([back.leave(), second.leave()]);
+    let wanted: BTreeMap<_, _> = (0..PARTITIONS).map(|p| ((topic.clone(), p), 150)).collect();
+    let processed = ensure_all_processed(&work, &wanted)?;
+    Ok(format!("{processed}; shared out {:.0} ms after the return", took.as_secs_f64() * 1_000.0))
 }
 
 fn static_twice(cx: &Context) -> Verdict {
