@@ -4,7 +4,7 @@
 //! does not print. It knows no service: a service reads its own keys through the same three sources with [`Sources::own`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -127,7 +127,7 @@ pub struct Args {
     pub replication: Option<i32>,
 }
 
-/// The file: the common settings, timeouts, Kafka properties, and a table per service.
+/// The file: the common settings, timeouts, limits, what is accepted of topics, Kafka properties, and a table per service.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 struct File {
     #[serde(flatten)]
@@ -136,6 +136,8 @@ struct File {
     timeouts: TimeoutsMs,
     #[serde(default)]
     parking: Parking,
+    #[serde(default)]
+    views: Views,
     #[serde(default)]
     kafka: BTreeMap<String, toml::Value>,
     #[serde(default)]
@@ -161,6 +163,14 @@ struct TimeoutsMs {
 struct Parking {
     records: Option<usize>,
     bytes: Option<usize>,
+}
+
+/// What is accepted of the topics that views are folded from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Views {
+    #[serde(default)]
+    accept_cut: BTreeSet<String>,
 }
 
 impl Parking {
@@ -260,6 +270,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How much may wait in one partition because a record of its entity cannot work.
     pub parking: ParkingLimits,
+    /// Topics of which views are folded although what was said first is not there any more.
+    pub accept_cut: BTreeSet<String>,
     /// Properties handed through to librdkafka; the denied ones are already refused.
     pub kafka: BTreeMap<String, Secret>,
 }
@@ -331,6 +343,7 @@ impl Sources {
             replication: args.replication.map(|n| in_range("replication", Some(n), n, 1, 16)).transpose()?,
             timeouts: Timeouts::default().over(self.file.timeouts)?,
             parking: self.file.parking.limits()?,
+            accept_cut: self.file.views.accept_cut.clone(),
             kafka: checked_kafka(&self.file.kafka)?,
         };
         Ok(config)
@@ -393,6 +406,7 @@ impl Config {
             replication = ?self.replication,
             timeouts = ?self.timeouts,
             parking = ?self.parking,
+            accept_cut = ?self.accept_cut,
             kafka = ?self.shown_kafka(),
             "configuration in force"
         );
@@ -427,6 +441,7 @@ impl Config {
             // Tests have no lagging replica, and records with schemas that never come.
             timeouts: Timeouts { schema: Duration::from_secs(1), ..Timeouts::default() },
             parking: ParkingLimits::default(),
+            accept_cut: BTreeSet::new(),
             kafka: BTreeMap::new(),
         }
     }
@@ -588,17 +603,24 @@ mod tests {
     #[test]
     fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
         let args = Args { system: Some("fromflag".to_owned()), ..Args::default() };
-        let config = parse(&args, "system = 'fromfile'\nworkers = 3\n[timeouts]\nanswer = 250\n[parking]\nrecords = 7")
+        let config = parse(&args, "system = 'fromfile'\nworkers = 3\n[timeouts]\nanswer = 250\n[parking]\nrecords = 7\n[views]\naccept_cut = ['shop.orders']")
             .expect("fine");
         assert_eq!((config.system.as_str(), config.workers, config.partitions), ("fromflag", 3, default::PARTITIONS));
         assert_eq!(config.timeouts.answer, Duration::from_millis(250));
         assert_eq!(config.timeouts.session, Timeouts::default().session);
         assert_eq!((config.parking.records, config.parking.bytes), (7, ParkingLimits::default().bytes));
+        assert_eq!(config.accept_cut, BTreeSet::from(["shop.orders".to_owned()]));
     }
 
     #[test]
     fn an_unknown_key_fails_wherever_it_stands() {
-        for text in ["sytem = 'x'", "[timeouts]\nanwser = 1", "config = 'other.toml'", "[kafak]\na = 1"] {
+        for text in [
+            "sytem = 'x'",
+            "[timeouts]\nanwser = 1",
+            "[views]\nacept_cut = []",
+            "config = 'other.toml'",
+            "[kafak]\na = 1",
+        ] {
             let error = parse(&Args::default(), text).expect_err(text);
             assert!(matches!(error, ConfigError::Malformed { .. }), "{text}: {error}");
         }

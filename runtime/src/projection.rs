@@ -1,9 +1,10 @@
 //! Projections: folds of what topics say, read from all partitions in no group.
 //!
 //! A projection decides nothing and says nothing; it may be thrown away and folded again at any time. This module owns the
-//! record as a fold sees it and the view that others read; `reader` gets records out of Kafka, `view` folds on a thread of its
-//! own, `replay` folds beside the live view up to exact offsets.
+//! record as a fold sees it and the view that others read; `reader` gets records out of Kafka, `history` says which topics are not
+//! what they were, `view` folds on a thread of its own, `replay` folds beside the live view up to exact offsets.
 
+mod history;
 mod reader;
 mod replay;
 mod view;
@@ -38,13 +39,14 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Topics whose bodies should be readable: those that are not are counted and their places kept.
+    /// Topics that hold all that was ever said, in bodies that should be readable: those that are not are counted and their places
+    /// kept. A topic that was cut is refused, unless the settings accept that.
     #[must_use]
     pub fn decoded<T: Into<String>>(topics: impl IntoIterator<Item = T>) -> Self {
         Self { decoded: topics.into_iter().map(Into::into).collect(), raw: Vec::new() }
     }
 
-    /// Adds topics whose bodies may be anything, as those of dead letters.
+    /// Adds topics whose bodies may be anything and which may be cut, as those of dead letters.
     #[must_use]
     pub fn and_raw<T: Into<String>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.raw.extend(topics.into_iter().map(Into::into));

@@ -22,6 +22,7 @@ use std::{
 };
 
 pub(crate) use commit::{CommitError, TransactionalProducer, deliver};
+pub(crate) use history::Held;
 pub(crate) use member::{Change, Member, Teller, let_go};
 pub use status::{Status, Trouble, WorkerState};
 

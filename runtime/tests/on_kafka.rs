@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cluster;
+#[path = "cluster/operator.rs"]
+mod operator;
 mod probe;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -130,6 +132,63 @@ async fn what_is_published_is_folded_and_folded_again_the_same() {
         fold_to(&config, "half", readers, topics_of(&config), Sums::default(), &half, PATIENCE)
     });
     assert_eq!(part.await.unwrap().unwrap().records as i64, first);
+}
+
+/// Why a view has given up.
+async fn refusal(view: &View<Sums>) -> String {
+    // What was there at the start is read, or never will be.
+    let mut changes = view.changes();
+    let given_up = changes.wait_for(|_| view.health().failed.is_some());
+    tokio::time::timeout(PATIENCE, given_up).await.expect("a view that gives up").unwrap();
+    let said = view.health().failed.unwrap();
+    assert!(said.contains("docs/operations.md"), "it says what to do: {said}");
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_of_a_topic_that_was_cut_is_refused_until_that_is_accepted() {
+    let mut cluster = Cluster::start("probe").await;
+    cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
+    let batch = (0..9).map(|n| counted("k", n));
+    let places = publisher(&cluster).publish(batch, PATIENCE).await.unwrap();
+    let partition = places[0].partition;
+    let before = view(&cluster, topics_of(&cluster.config));
+    before.wait_until_caught_up(PATIENCE).await.unwrap();
+    cluster.cut(&events(&cluster), partition, 4).await;
+    let place = format!("{}/{partition} begins at offset 4", events(&cluster));
+    let said = refusal(&view(&cluster, topics_of(&cluster.config))).await;
+    assert!(said.contains(&place), "{said}");
+    // Neither is a fold of what is left compared with one of the whole.
+    let (config, readers, positions) = (cluster.config.clone(), readers(&cluster), before.positions());
+    let again = tokio::task::spawn_blocking(move || {
+        fold_to(&config, "again", readers, topics_of(&config), Sums::default(), &positions, PATIENCE)
+    });
+    let said = again.await.unwrap().unwrap_err().to_string();
+    assert!(said.contains(&place), "{said}");
+
+    let raw = view(&cluster, Topics::default().and_raw([events(&cluster)]));
+    raw.wait_until_caught_up(PATIENCE).await.unwrap();
+    cluster.config.accept_cut.insert(events(&cluster));
+    let accepted = view(&cluster, topics_of(&cluster.config));
+    accepted.wait_until_caught_up(PATIENCE).await.unwrap();
+    for view in [raw, accepted] {
+        assert_eq!(view.read(|sums| (sums.records, sums.by_key["k"])), (5, (4..9).sum::<i64>()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_anew_under_a_view_stops_it_with_the_place() {
+    let cluster = Cluster::start("probe").await;
+    cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
+    let places = publisher(&cluster).publish((0..9).map(|n| counted("k", n)), PATIENCE).await.unwrap();
+    let live = view(&cluster, topics_of(&cluster.config));
+    live.wait_until_caught_up(PATIENCE).await.unwrap();
+    cluster.make_anew(&events(&cluster)).await;
+    publisher(&cluster).publish([counted("k", 1)], PATIENCE).await.unwrap();
+    let said = refusal(&live).await;
+    let topic = format!("{}/{} holds ", events(&cluster), places[0].partition);
+    assert!(said.contains(&topic) && said.contains("goes on from offset 9"), "{said}");
+    assert_eq!(live.read(|sums| sums.records), 9, "nothing of the new topic is taken for more of the old one");
 }
 
 fn topics_of(config: &runtime::Config) -> Topics {

@@ -9,6 +9,8 @@ mod bounded;
 mod cluster;
 #[path = "service/history.rs"]
 mod history;
+#[path = "cluster/operator.rs"]
+mod operator;
 #[path = "service/outages.rs"]
 mod outages;
 mod probe;

@@ -1,7 +1,7 @@
 //! Gets committed records out of whole partitions, in batches, in no group.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,11 +14,12 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::{LogRecord, Topics};
+use super::{LogRecord, Positions, Topics, history::Lost};
 use crate::{
     codec::{DecodeError, Decoded, Readers, SCHEMA_ID_HEADER},
     config::Config,
     kafka::client::{self, ClientLog},
+    worker::Held,
 };
 
 /// The most records handed on at once: enough that what a batch costs is spread thin.
@@ -38,6 +39,7 @@ pub(super) struct Reader {
     consumer: BaseConsumer<ClientLog>,
     readers: Readers,
     topics: Topics,
+    accept_cut: BTreeSet<String>,
     known: HashMap<String, Known>,
     request: Duration,
 }
@@ -64,7 +66,14 @@ pub(super) struct Batch<'a> {
     /// The end of some partition was reached.
     pub(super) met_an_end: bool,
     /// Reading cannot go on.
-    pub(super) failure: Option<String>,
+    pub(super) failure: Option<Failure>,
+}
+
+/// Why reading cannot go on.
+pub(super) enum Failure {
+    /// A partition does not have the offset to go on from. The client does not tell which: [`Reader::explain`] finds out.
+    NoSuchOffset,
+    Other(String),
 }
 
 impl Reader {
@@ -75,7 +84,8 @@ impl Reader {
             .names()
             .map(|name| (name.clone(), Known { name: name.as_str().into(), partitions: 0, look_again: now }))
             .collect();
-        Ok(Self { consumer, readers, topics, known, request: config.timeouts.request.min(MAX_REQUEST) })
+        let (accept_cut, request) = (config.accept_cut.clone(), config.timeouts.request.min(MAX_REQUEST));
+        Ok(Self { consumer, readers, topics, accept_cut, known, request })
     }
 
     /// Topics that are not there, as far as is known.
@@ -116,6 +126,21 @@ impl Reader {
         Ok(found)
     }
 
+    /// Holds partitions that were found to their beginnings.
+    pub(super) fn hold_to_beginnings(&self, found: &[Found]) -> Result<(), Lost> {
+        for Found { topic, partition, start, .. } in found.iter().filter(|found| found.start > 0) {
+            if self.must_be_whole(topic) {
+                return Err(Lost::Beginning { topic: Arc::clone(topic), partition: *partition, first: *start });
+            }
+            tracing::warn!(%topic, partition, first = start, "the topic was cut: what was said before is not in the view");
+        }
+        Ok(())
+    }
+
+    fn must_be_whole(&self, topic: &str) -> bool {
+        !self.topics.is_raw(topic) && !self.accept_cut.contains(topic)
+    }
+
     fn partition_count(&self, topic: &str) -> KafkaResult<i32> {
         let metadata = self.consumer.fetch_metadata(Some(topic), self.request)?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(0) };
@@ -126,11 +151,25 @@ impl Reader {
         }
     }
 
-    /// Starts reading partitions at these offsets, or at the beginning.
-    pub(super) fn assign<'p>(&self, places: impl IntoIterator<Item = (&'p str, i32, Option<i64>)>) -> KafkaResult<()> {
+    /// Starts reading partitions at these offsets.
+    pub(super) fn assign<'p>(&self, places: impl IntoIterator<Item = (&'p str, i32, i64)>) -> KafkaResult<()> {
+        self.assign_at(places.into_iter().map(|(topic, partition, offset)| (topic, partition, Offset::Offset(offset))))
+    }
+
+    /// Starts reading partitions at their beginnings. That is the offset 0 where a topic must be whole: if it is not there, that is
+    /// a failure.
+    pub(super) fn assign_from_beginning<'p>(
+        &self,
+        places: impl IntoIterator<Item = (&'p str, i32)>,
+    ) -> KafkaResult<()> {
+        let beginning = |topic: &str| if self.must_be_whole(topic) { Offset::Offset(0) } else { Offset::Beginning };
+        self.assign_at(places.into_iter().map(|(topic, partition)| (topic, partition, beginning(topic))))
+    }
+
+    fn assign_at<'p>(&self, places: impl IntoIterator<Item = (&'p str, i32, Offset)>) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for (topic, partition, offset) in places {
-            list.add_partition_offset(topic, partition, offset.map_or(Offset::Beginning, Offset::Offset))?;
+            list.add_partition_offset(topic, partition, offset)?;
         }
         if list.count() == 0 { Ok(()) } else { self.consumer.incremental_assign(&list) }
     }
@@ -160,6 +199,33 @@ impl Reader {
             }
         }
         batch
+    }
+
+    /// Says of a failure which partition it is about, given how far each was read.
+    pub(super) fn explain(&self, failure: Failure, positions: &Positions) -> String {
+        match failure {
+            Failure::NoSuchOffset => match self.lost(positions) {
+                Ok(Some(lost)) => lost.to_string(),
+                // It is there again, or cannot be asked for.
+                Ok(None) | Err(_) => "the log does not have the offset to go on from: it was cut or lost".to_owned(),
+            },
+            Failure::Other(reason) => reason,
+        }
+    }
+
+    fn lost(&self, positions: &Positions) -> KafkaResult<Option<Lost>> {
+        for element in self.consumer.assignment()?.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let position = positions.get(topic, partition).unwrap_or(0);
+            let (first, end) = self.consumer.fetch_watermarks(topic, partition, self.request)?;
+            let topic = Arc::from(topic);
+            if position == 0 && first > 0 {
+                return Ok(Some(Lost::Beginning { topic, partition, first }));
+            } else if !(first..=end).contains(&position) {
+                return Ok(Some(Lost::Place { topic, partition, held: Held { first, end }, position }));
+            }
+        }
+        Ok(None)
     }
 
     /// Where reading stands, past commit markers and aborted records. Only true at the end of a partition.
@@ -243,17 +309,16 @@ fn schema_header<'m>(message: &'m BorrowedMessage<'_>) -> Option<&'m [u8]> {
 }
 
 /// Errors that reading does not recover from by itself. The others librdkafka retries, and logs.
-fn failure_of(error: &KafkaError) -> Option<String> {
+fn failure_of(error: &KafkaError) -> Option<Failure> {
+    let other = |reason: String| Some(Failure::Other(reason));
     match error {
-        KafkaError::MessageConsumptionFatal(code) => Some(format!("the consumer failed: {code}")),
+        KafkaError::MessageConsumptionFatal(code) => other(format!("the consumer failed: {code}")),
         KafkaError::MessageConsumption(code) => match code {
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
-                Some("the log does not have the offset to go on from: it was cut or lost".to_owned())
-            }
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Some(Failure::NoSuchOffset),
             RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed => {
-                Some(format!("reading is not allowed: {code}"))
+                other(format!("reading is not allowed: {code}"))
             }
-            RDKafkaErrorCode::BadMessage => Some(format!("the log is damaged: {code}")),
+            RDKafkaErrorCode::BadMessage => other(format!("the log is damaged: {code}")),
             _ => None,
         },
         _ => None,

@@ -48,8 +48,8 @@ pub fn fold_to<P: Projection>(
     let deadline = Instant::now() + patience;
     let reader = Reader::new(config, purpose, readers, topics).map_err(|e| failed(e.to_string()))?;
     let mut reached = Positions::default();
-    let open = targets.iter().filter(|(_, _, end)| *end > 0).map(|(topic, partition, _)| (&**topic, partition, None));
-    reader.assign(open).map_err(|e| failed(e.to_string()))?;
+    let open = targets.iter().filter(|(_, _, end)| *end > 0).map(|(topic, partition, _)| (&**topic, partition));
+    reader.assign_from_beginning(open).map_err(|e| failed(e.to_string()))?;
     while !reached.reach(targets) {
         if Instant::now() >= deadline {
             return Err(ReplayError::TooSlow {
@@ -68,8 +68,8 @@ pub fn fold_to<P: Projection>(
                 }
             }
         }
-        if let Some(reason) = batch.failure {
-            return Err(failed(reason));
+        if let Some(failure) = batch.failure {
+            return Err(failed(reader.explain(failure, &reached)));
         }
     }
     Ok(projection)

@@ -354,8 +354,9 @@ impl<P: Projection> Shared<P> {
             if batch.met_an_end {
                 self.note_ends(reader);
             }
-            if let Some(reason) = batch.failure {
-                return Err(reason);
+            if let Some(failure) = batch.failure {
+                let positions = self.progress().positions.clone();
+                return Err(reader.explain(failure, &positions));
             }
         }
         Ok(())
@@ -370,7 +371,8 @@ impl<P: Projection> Shared<P> {
         if found.is_empty() && (looked.is_err() || self.progress().has_looked) {
             return Ok(());
         }
-        let places = found.iter().map(|found| (&*found.topic, found.partition, Some(found.start)));
+        reader.hold_to_beginnings(&found).map_err(|lost| lost.to_string())?;
+        let places = found.iter().map(|found| (&*found.topic, found.partition, found.start));
         reader.assign(places).map_err(|e| format!("partitions cannot be assigned: {e}"))?;
         let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
         let mut progress = self.progress();

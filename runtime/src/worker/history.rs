@@ -39,9 +39,9 @@ pub(super) fn noted(note: &str) -> i64 {
 
 /// The offsets that a partition holds: from `first` to before `end`, uncommitted records counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Held {
-    pub(super) first: i64,
-    pub(super) end: i64,
+pub(crate) struct Held {
+    pub(crate) first: i64,
+    pub(crate) end: i64,
 }
 
 impl fmt::Display for Held {

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use embedded::{
     broker::{Broker, BrokerConfig},
@@ -72,14 +72,14 @@ impl Cluster {
 
     /// Creates topics. A cluster on a busy machine may take longer than one request lasts, so it is asked again.
     pub async fn create(&self, specs: &[TopicSpec]) {
-        let deadline = std::time::Instant::now() + 3 * PATIENCE;
+        let deadline = Instant::now() + 3 * PATIENCE;
         loop {
             let done = match TopicPlan::draw(&self.admin, specs).await {
                 Ok(plan) => plan.apply(&self.admin).await.map(|_| ()),
                 Err(error) => Err(error),
             };
             match done {
-                Err(error) if error.is_transient() && std::time::Instant::now() < deadline => {}
+                Err(error) if error.is_transient() && Instant::now() < deadline => {}
                 done => return done.expect("topics"),
             }
         }

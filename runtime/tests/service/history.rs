@@ -1,21 +1,9 @@
 //! Topics that no longer hold what a service has to go on from: cut, made anew, or with the group's offsets gone. What cannot be
 //! put right by itself is refused by name, for good, and what an operator then does is done here too.
 
-use rdkafka::{
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-    consumer::CommitMode,
-};
+use rdkafka::consumer::CommitMode;
 
 use super::*;
-
-fn admin(stage: &Stage) -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", &stage.cluster.config.bootstrap).create().unwrap()
-}
-
-fn options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
-}
 
 fn source(stage: &Stage) -> String {
     stage.topic("source", runtime::Channel::Events)
@@ -27,24 +15,6 @@ fn own_log(stage: &Stage) -> String {
 
 fn group(stage: &Stage) -> String {
     runtime::kafka::client::group(&stage.cluster.config.system, "probe")
-}
-
-/// Deletes what lies before an offset, as retention does.
-async fn cut(stage: &Stage, topic: &str, partition: i32, before: i64) {
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
-    let cut = admin(stage).delete_records(&list, &options()).await.unwrap();
-    assert!(cut.elements().iter().all(|element| element.error().is_ok()), "{cut:?}");
-}
-
-/// Deletes a topic and makes it again, empty.
-async fn make_anew(stage: &Stage, topic: &str) {
-    admin(stage).delete_topics(&[topic], &options()).await.unwrap().remove(0).unwrap();
-    let is_there = |stage: &Stage| stage.cluster.admin.partition_counts().unwrap().contains_key(topic);
-    stage.until("the topic gone", |stage| (!is_there(stage)).then_some(())).await;
-    let partitions = stage.cluster.config.partitions;
-    stage.cluster.create(&[TopicSpec::new(topic, partitions, TopicKind::Events)]).await;
-    stage.until("the topic made anew", |stage| is_there(stage).then_some(())).await;
 }
 
 /// What an operator does to accept a loss: sets where the group goes on, while nobody is in it.
@@ -61,10 +31,10 @@ fn set_offset(stage: &Stage, topic: &str, partition: i32, offset: i64) {
 
 async fn delete_group(stage: &Stage) {
     let group = group(stage);
-    let admin = admin(stage);
+    let (operator, options) = stage.cluster.operator();
     let deadline = Instant::now() + PATIENCE;
     // Whoever stopped has left, but a broker may need a moment to have noticed.
-    while let Err((_, code)) = admin.delete_groups(&[&group], &options()).await.unwrap().remove(0) {
+    while let Err((_, code)) = operator.delete_groups(&[&group], &options).await.unwrap().remove(0) {
         assert!(Instant::now() < deadline, "{group} cannot be deleted: {code}");
     }
 }
@@ -106,7 +76,7 @@ async fn after_ten(config: impl FnOnce(Config) -> Config) -> (Stage, Config, Str
 async fn an_input_cut_before_it_was_heard_is_refused_until_the_loss_is_accepted() {
     let (stage, config, key) = after_ten(|config| config).await;
     stage.pings((0..5).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
-    cut(&stage, &source(&stage), 0, 13).await;
+    stage.cluster.cut(&source(&stage), 0, 13).await;
     let said = refused(&stage, config.clone()).await;
     let place = format!("{}/0 holds offsets 13 to 14", source(&stage));
     assert_says(&said, &[&place, &format!("{} goes on from offset 10", group(&stage)), "was cut"]);
@@ -129,7 +99,7 @@ async fn an_input_cut_under_a_running_service_stops_it_with_the_place() {
     stage.until_counted(100).await;
     stage.until("a held partition", |_| (!running.health().is_ready).then_some(())).await;
     stage.ping(&keys[0], &keys[0], "count", 1).await;
-    cut(&stage, &source(&stage), 0, 1).await;
+    stage.cluster.cut(&source(&stage), 0, 1).await;
     let said = refuses(&stage, &running).await;
     assert_says(&said, &[&format!("{}/0 holds offsets 1 to 1", source(&stage)), "goes on from offset 0"]);
     running.stop().await;
@@ -138,7 +108,7 @@ async fn an_input_cut_under_a_running_service_stops_it_with_the_place() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_input_made_anew_is_refused_until_it_is_to_be_heard_from_its_beginning() {
     let (stage, config, key) = after_ten(|config| config).await;
-    make_anew(&stage, &source(&stage)).await;
+    stage.cluster.make_anew(&source(&stage)).await;
     stage.pings((0..2).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
     let said = refused(&stage, config.clone()).await;
     let place = format!("{}/0 holds offsets 0 to 1", source(&stage));
@@ -153,7 +123,7 @@ async fn an_input_made_anew_is_refused_until_it_is_to_be_heard_from_its_beginnin
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_own_log_that_was_cut_is_refused() {
     let (stage, config, _) = after_ten(|config| config).await;
-    cut(&stage, &own_log(&stage), 0, 4).await;
+    stage.cluster.cut(&own_log(&stage), 0, 4).await;
     let said = refused(&stage, config).await;
     assert_says(&said, &[&format!("own log {}/0 begins at offset 4", own_log(&stage)), "was cut"]);
 }
@@ -168,7 +138,7 @@ async fn an_own_log_made_anew_is_no_empty_log_whoever_remembers_it() {
     stage.ping(&key, &key, "count", 1).await;
     stage.until_counted(11).await;
     assert!(running.stop().await);
-    make_anew(&stage, &own_log(&stage)).await;
+    stage.cluster.make_anew(&own_log(&stage)).await;
     let without_store = Config { data_dir: None, ..config.clone() };
     let said = refused(&stage, without_store.clone()).await;
     let place = format!("own log {}/0 ends at offset 0", own_log(&stage));
@@ -193,7 +163,7 @@ async fn an_own_log_made_anew_under_a_running_service_stops_it() {
         stage.pings((0..5).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
         stage.until_counted(total).await;
     }
-    make_anew(&stage, &own_log(&stage)).await;
+    stage.cluster.make_anew(&own_log(&stage)).await;
     stage.ping(&key, &key, "count", 1).await;
     let said = refuses(&stage, &running).await;
     assert_says(&said, &[&format!("own log {}/0 ends at offset", own_log(&stage)), "made anew"]);
