@@ -254,6 +254,25 @@ fn every_path_the_documents_name_exists() {
 }
 
 #[test]
+fn every_test_that_operators_are_told_of_exists() {
+    let text = read(root().join("docs/operations.md"));
+    let (_, table) = text.split_once("## Which test shows it").unwrap();
+    let (mut file, mut source, mut tests) = ("", String::new(), 0);
+    for word in table.split([' ', ',', ';', '|', '\n']) {
+        if let Some(path) = word.strip_prefix('`').and_then(|word| word.strip_suffix('`')) {
+            (file, source) = (path, if path.ends_with(".rs") { read(root().join(path)) } else { String::new() });
+        } else if word.contains('_') {
+            assert!(source.contains(&format!("fn {word}(")), "docs/operations.md names {word}, which is not in {file}");
+            tests += 1;
+        }
+    }
+    assert!(
+        tests > 20,
+        "only {tests} tests are found in docs/operations.md: does this one still read it as it is written?"
+    );
+}
+
+#[test]
 fn no_function_outgrows_a_screen() {
     const MAX_LINES: usize = 70;
     let mut long = Vec::new();
