@@ -326,7 +326,7 @@ impl SchemaSource for Registry {
 }
 
 /// Schemas that were parsed, with the text each was parsed from: a schema lives as long as the process, so nobody parses it twice.
-type Parsed = HashMap<SchemaRef, (String, &'static ReadSchema)>;
+type Parsed = HashMap<SchemaRef, (Arc<str>, &'static ReadSchema)>;
 
 /// Reads framed bodies of any schema. Clones share the readers.
 #[derive(Clone)]
@@ -446,7 +446,7 @@ impl Readers {
     fn parse(&self, schema: SchemaRef, registered: Registered) -> Result<&'static ReadSchema, CodecError> {
         let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((text, reader)) = parsed.get(&schema)
-            && *text == registered.text
+            && (Arc::ptr_eq(text, &registered.text) || *text == registered.text)
             && reader.version == registered.version
         {
             return Ok(reader);

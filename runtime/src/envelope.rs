@@ -315,10 +315,15 @@ fn text<'h>(header: &'static str, value: Option<&'h [u8]>) -> Result<Option<&'h 
         return Err(EnvelopeError { header, problem: "is longer than 1024 bytes" });
     }
     let text = std::str::from_utf8(bytes).map_err(|_| EnvelopeError { header, problem: "is not UTF-8 text" })?;
-    if text.chars().any(char::is_control) {
+    if has_control_characters(text) {
         return Err(EnvelopeError { header, problem: "has control characters in it" });
     }
     Ok(Some(text).filter(|t| !t.is_empty()))
+}
+
+/// Most text is ASCII, whose control characters are told by their bytes.
+fn has_control_characters(text: &str) -> bool {
+    if text.is_ascii() { text.bytes().any(|byte| byte.is_ascii_control()) } else { text.chars().any(char::is_control) }
 }
 
 fn parsed<T>(

@@ -71,7 +71,7 @@ pub struct Registered {
     /// Its version within the subject, if the call tells.
     pub version: Option<u32>,
     /// The schema.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 /// The client. Clones share it.
@@ -286,7 +286,7 @@ impl Registry {
         let raw = self.call(operation.clone(), call)?;
         let avro = raw.schema_type.as_deref().is_none_or(|kind| kind == "AVRO");
         match raw.schema {
-            Some(text) if avro => Ok(Registered { id: raw.id, version: raw.version, text }),
+            Some(text) if avro => Ok(Registered { id: raw.id, version: raw.version, text: text.into() }),
             Some(_) => Err(RegistryError::Refused {
                 url: self.inner.url.clone(),
                 operation,

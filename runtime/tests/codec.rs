@@ -52,7 +52,7 @@ impl SchemaSource for Table {
             return Err(RegistryError::Unavailable { url, operation, reason: "it is down".to_owned() });
         }
         match self.schemas.lock().unwrap().get(&schema) {
-            Some(text) => Ok(Registered { id: None, version: None, text: text.clone() }),
+            Some(text) => Ok(Registered { id: None, version: None, text: text.as_str().into() }),
             None => Err(RegistryError::Refused { url, operation, code: 40_403, message: "no such schema".to_owned() }),
         }
     }

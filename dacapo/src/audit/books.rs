@@ -148,10 +148,27 @@ pub(crate) struct Books {
     stock: BTreeMap<String, Stock>,
     held_by: HashMap<(String, String), i64>,
     content_of: HashMap<Uuid, u64>,
-    last_sequence: HashMap<(String, String), u64>,
-    findings: Vec<Finding>,
-    unlisted_findings: u64,
+    /// By topic and key.
+    last_sequence: HashMap<String, HashMap<String, u64>>,
+    found: Found,
     events: u64,
+}
+
+/// What does not add up.
+#[derive(Debug, Clone, Default)]
+struct Found {
+    listed: Vec<Finding>,
+    unlisted: u64,
+}
+
+impl Found {
+    fn add(&mut self, rule: Rule, what: String) {
+        if self.listed.len() < Balance::MAX_FINDINGS {
+            self.listed.push(Finding { rule, what });
+        } else {
+            self.unlisted += 1;
+        }
+    }
 }
 
 /// The balance: what was found, and the totals.
@@ -197,12 +214,11 @@ impl Books {
                 format!("id {} has two contents, the second in {} {}", stamp.id, stamp.topic, stamp.place),
             );
         }
-        let last = self.last_sequence.entry((stamp.topic.to_owned(), stamp.key.to_owned())).or_default();
-        let expected = *last + 1;
+        let expected = self.last_of(stamp).map_or(0, |last| *last) + 1;
         match stamp.sequence {
-            Some(sequence) if sequence == expected => *last = sequence,
+            Some(sequence) if sequence == expected => self.note_sequence(stamp, sequence),
             Some(sequence) => {
-                *last = sequence.max(*last);
+                self.note_sequence(stamp, sequence.max(expected - 1));
                 let what = format!(
                     "{} {}: {} has sequence {sequence} where {expected} is due",
                     stamp.topic, stamp.place, stamp.key
@@ -215,9 +231,24 @@ impl Books {
         }
     }
 
+    fn last_of(&mut self, stamp: &Stamp<'_>) -> Option<&mut u64> {
+        self.last_sequence.get_mut(stamp.topic)?.get_mut(stamp.key)
+    }
+
+    fn note_sequence(&mut self, stamp: &Stamp<'_>, sequence: u64) {
+        // Names are copied once per entity, not once per event.
+        match self.last_of(stamp) {
+            Some(last) => *last = sequence,
+            None => {
+                let of_topic = self.last_sequence.entry(stamp.topic.to_owned()).or_default();
+                of_topic.insert(stamp.key.to_owned(), sequence);
+            }
+        }
+    }
+
     /// Enters a record that could not be read, or a dead letter.
     pub(crate) fn unreadable(&mut self, topic: &str, place: Place, why: &str) {
-        self.find(Rule::Readable, format!("{topic} {place}: {why}"));
+        self.find(Rule::Readable, unreadable(topic, place, why));
     }
 
     /// Enters one fact.
@@ -317,20 +348,20 @@ impl Books {
     }
 
     fn find(&mut self, rule: Rule, what: String) {
-        if self.findings.len() < Balance::MAX_FINDINGS {
-            self.findings.push(Finding { rule, what });
-        } else {
-            self.unlisted_findings += 1;
-        }
+        self.found.add(rule, what);
     }
 
-    /// Closes the books.
-    pub(crate) fn balance(mut self) -> Balance {
-        let mut ends = Ends::default();
+    /// Strikes the balance; `waiting` is where records wait, by topic.
+    pub(crate) fn balance<'a>(&self, waiting: impl IntoIterator<Item = (&'a str, Place)>) -> Balance {
+        let (mut ends, mut found) = (Ends::default(), self.found.clone());
+        for (topic, place) in waiting {
+            let why = "a record waits: it, or one before it, cannot work (`dacapo parked list`)";
+            found.add(Rule::Readable, unreadable(topic, place, why));
+        }
         let (mut captured, mut refunded, mut completed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut orders: Vec<(String, Order)> = std::mem::take(&mut self.orders).into_iter().collect();
-        orders.sort_by(|a, b| a.0.cmp(&b.0));
-        for (id, order) in &orders {
+        let mut orders: Vec<(&String, &Order)> = self.orders.iter().collect();
+        orders.sort_by_key(|(id, _)| *id);
+        for (id, order) in orders {
             order.taken.iter().for_each(|money| add(&mut captured, money));
             order.refunded.iter().for_each(|money| add(&mut refunded, money));
             order.completed.iter().for_each(|money| add(&mut completed, money));
@@ -342,7 +373,7 @@ impl Books {
                 End::Several => vec![(Rule::OneEnd, "has more than one end".to_owned())],
             };
             for (rule, fault) in faults {
-                self.find(rule, format!("order {id} {fault}"));
+                found.add(rule, format!("order {id} {fault}"));
             }
         }
         for currency in captured.keys().chain(completed.keys()).cloned().collect::<std::collections::BTreeSet<String>>()
@@ -353,14 +384,14 @@ impl Books {
                 let what = format!(
                     "captured minus refunded is {kept} {currency} (minor units), completed orders are worth {due}"
                 );
-                self.find(Rule::Money, what);
+                found.add(Rule::Money, what);
             }
         }
         let mut stock = Stock::default();
         self.stock.values().for_each(|of_sku| stock.add(*of_sku));
         Balance {
-            findings: self.findings,
-            unlisted_findings: self.unlisted_findings,
+            findings: found.listed,
+            unlisted_findings: found.unlisted,
             ends,
             captured_minor: captured,
             refunded_minor: refunded,
@@ -369,6 +400,10 @@ impl Books {
             events: self.events,
         }
     }
+}
+
+fn unreadable(topic: &str, place: Place, why: &str) -> String {
+    format!("{topic} {place}: {why}")
 }
 
 enum End {

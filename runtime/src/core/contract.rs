@@ -52,6 +52,9 @@ pub enum ContractError {
     },
 }
 
+/// Short names of records by their full ones. A contract is copied for every recovery; its names are not.
+type Names = Arc<BTreeMap<String, &'static str>>;
+
 #[derive(Clone, Copy)]
 struct Known {
     schema: &'static ReadSchema,
@@ -106,10 +109,10 @@ pub struct Contract {
     pub system: Arc<str>,
     /// What its topics take: the usual, until a driver tells.
     pub limits: Limits,
-    heard: BTreeMap<String, &'static str>,
-    said: BTreeMap<String, &'static str>,
-    asked: BTreeMap<String, &'static str>,
-    owners: Vec<&'static str>,
+    heard: Names,
+    said: Names,
+    asked: Names,
+    owners: Arc<[&'static str]>,
     timer: bool,
     readers: Readers,
     writers: Writers,
@@ -152,7 +155,9 @@ impl Contract {
         if let Some(foreign) = D::Event::RECORDS.iter().chain(D::Command::RECORDS).find(|r| r.owner != D::NAME) {
             return Err(ContractError::NotItsOwn { service: D::NAME, record: foreign.name, owner: foreign.owner });
         }
-        let names = |records: &'static [RecordType]| records.iter().map(|r| (r.full_name(system), r.name)).collect();
+        let names = |records: &'static [RecordType]| -> Names {
+            Arc::new(records.iter().map(|r| (r.full_name(system), r.name)).collect())
+        };
         Ok(Self {
             service: D::NAME,
             group: group.into(),
@@ -255,7 +260,7 @@ impl Contract {
 
     fn find(&self, schema: SchemaRef) -> Result<Known, DecodeError> {
         let found = self.readers.schema(schema)?;
-        let of = |names: &BTreeMap<String, &'static str>| names.get(&found.full_name).copied();
+        let of = |names: &Names| names.get(&found.full_name).copied();
         Ok(Known { schema: found, heard: of(&self.heard), said: of(&self.said), parking: of(&self.asked) })
     }
 

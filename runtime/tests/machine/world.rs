@@ -48,7 +48,7 @@ impl SchemaSource for Table {
             return Err(RegistryError::Unavailable { url, operation, reason: "out for lunch".to_owned() });
         }
         match self.0.lock().unwrap().get(id as usize - 1) {
-            Some(text) => Ok(Registered { id: Some(id), version: Some(1), text: text.clone() }),
+            Some(text) => Ok(Registered { id: Some(id), version: Some(1), text: text.as_str().into() }),
             None => Err(RegistryError::Refused {
                 url: "table".to_owned(),
                 operation: "find".to_owned(),
