@@ -3,7 +3,7 @@
 
 use std::{
     cell::Cell,
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::{
     cast::{Cast, Service, Workshop},
     chance::Chance,
-    cluster::{Cluster, Place, Reply, Request, Stored},
+    cluster::{Cluster, Log, Place, Reply, Request, Stored},
     driver::{Violation, World},
     faults::{Fault, Faults},
     mutant::Mutant,
@@ -165,6 +165,20 @@ impl Hand<'_> {
         places.flat_map(|place| log.committed(place).map(move |(offset, stored)| (place, offset, stored))).collect()
     }
 
+    /// Those of them that came since it was last asked; `next` is how far that was, at first nowhere.
+    pub fn events_since(&self, service: &str, next: &mut Positions) -> Vec<(Place, i64, Rc<Stored>)> {
+        let name = topic(self.workshop.system(), service, Channel::Events);
+        let (log, mut news) = (&self.world.cluster.log, Vec::new());
+        let Some(topic) = log.find(&name) else { return news };
+        for place in log.places().filter(|place| place.topic == topic) {
+            let from = next.entry(place).or_default();
+            while let Some((offset, stored)) = log.next_committed(place, from) {
+                news.push((place, offset, stored));
+            }
+        }
+        news
+    }
+
     /// What histories share.
     #[must_use]
     pub fn workshop(&self) -> &Workshop {
@@ -176,6 +190,9 @@ impl Hand<'_> {
         &mut self.world.chance
     }
 }
+
+/// How far each partition was read: the next offset.
+pub type Positions = BTreeMap<Place, i64>;
 
 /// What a scenario sees when promises are looked after.
 pub struct Finale<'a> {
@@ -195,6 +212,23 @@ impl Finale<'_> {
         let log = &self.cluster.log;
         for place in log.places().filter(|place| passes(log.name(place.topic))) {
             for (offset, stored) in log.committed(place) {
+                each(log.name(place.topic), place.partition, offset, &stored);
+            }
+        }
+    }
+
+    /// Those of them that came since it was last asked; `next` is how far that was, at first nowhere. What is committed stays as it
+    /// is, so what is added up record by record need not be added up again.
+    pub fn records_since(
+        &self,
+        next: &mut Positions,
+        passes: impl Fn(&str) -> bool,
+        mut each: impl FnMut(&Arc<str>, i32, i64, &Stored),
+    ) {
+        let log = &self.cluster.log;
+        for place in log.places().filter(|place| passes(log.name(place.topic))) {
+            let from = next.entry(place).or_default();
+            while let Some((offset, stored)) = log.next_committed(place, from) {
                 each(log.name(place.topic), place.partition, offset, &stored);
             }
         }
@@ -243,6 +277,7 @@ struct Stage<'a> {
     play: Box<dyn Play>,
     todo: VecDeque<usize>,
     steps: u64,
+    contents: Contents,
 }
 
 impl<'a> Stage<'a> {
@@ -267,7 +302,7 @@ impl<'a> Stage<'a> {
             .collect();
         let is_wanted = |deed: &usize| plan.only_deeds.as_ref().is_none_or(|only| only.contains(deed));
         let todo = (0..play.deeds().len()).filter(is_wanted).collect();
-        Ok(Self { workshop, services, actors, play, todo, steps: 0 })
+        Ok(Self { workshop, services, actors, play, todo, steps: 0, contents: Contents::default() })
     }
 
     fn live(&mut self, world: &mut World, plan: &Plan) -> Result<(), Violation> {
@@ -438,7 +473,7 @@ impl<'a> Stage<'a> {
         for service in &self.services {
             service.check(world, is_quiet)?;
         }
-        no_equivocation(&world.cluster)?;
+        self.contents.catch_up(&world.cluster.log)?;
         let view = Finale { cluster: &world.cluster, workshop: self.workshop, is_quiet, poisons: &world.poisons };
         self.play.check(&view, &mut world.trace)
     }
@@ -489,19 +524,28 @@ fn poisoned_key(world: &mut World, inbox: usize) -> Option<Vec<u8>> {
     Some(keys.into_iter().nth(at).unwrap_or_else(|| b"stranger".to_vec()))
 }
 
-/// No id has two contents, whatever topic it lies on.
-fn no_equivocation(cluster: &Cluster) -> Result<(), Violation> {
-    let mut contents: HashMap<Uuid, (Rc<Stored>, Place, i64)> = HashMap::new();
-    for place in cluster.log.places() {
-        for (offset, stored) in cluster.log.committed(place) {
-            let Some(id) = stored.header("ce_id").and_then(|id| Uuid::parse_str(id).ok()) else { continue };
-            let (known, first, at) = contents.entry(id).or_insert_with(|| (Rc::clone(&stored), place, offset));
-            if known.value != stored.value {
-                let name = |place: &Place| format!("{}/{}", cluster.log.name(place.topic), place.partition);
-                let what = format!("{id} at {}/{at} and at {}/{offset}", name(first), name(&place));
-                return Err(Violation::new("an id has one content", what));
+/// What lies under which id.
+#[derive(Default)]
+struct Contents {
+    next: Positions,
+    known: HashMap<Uuid, (Rc<Stored>, Place, i64)>,
+}
+
+impl Contents {
+    /// No id has two contents, whatever topic it lies on.
+    fn catch_up(&mut self, log: &Log) -> Result<(), Violation> {
+        for place in log.places() {
+            let from = self.next.entry(place).or_default();
+            while let Some((offset, stored)) = log.next_committed(place, from) {
+                let Some(id) = stored.header("ce_id").and_then(|id| Uuid::parse_str(id).ok()) else { continue };
+                let (known, first, at) = self.known.entry(id).or_insert_with(|| (Rc::clone(&stored), place, offset));
+                if known.value != stored.value {
+                    let name = |place: &Place| format!("{}/{}", log.name(place.topic), place.partition);
+                    let what = format!("{id} at {}/{at} and at {}/{offset}", name(first), name(&place));
+                    return Err(Violation::new("an id has one content", what));
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }

@@ -27,7 +27,7 @@ pub use chance::Chance;
 pub use cluster::{Cluster, Fetched, Headers, Log, Place, Stored};
 pub use driver::{Nobody, Outside, Violation, World};
 pub use faults::{Fault, Faults};
-pub use history::{Finale, Hand, History, Plan, Play, Scenario, play};
+pub use history::{Finale, Hand, History, Plan, Play, Positions, Scenario, play};
 pub use mutant::Mutant;
 pub use shrink::shrink;
 pub use trace::{Line, Sightings, Trace};

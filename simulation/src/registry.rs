@@ -14,17 +14,17 @@ use runtime::{
 
 /// Every schema that was registered, whoever asks. Ids count from 1.
 #[derive(Debug, Default)]
-pub(crate) struct Table(Mutex<Vec<String>>);
+pub(crate) struct Table(Mutex<Vec<Arc<str>>>);
 
 impl Table {
-    fn texts(&self) -> MutexGuard<'_, Vec<String>> {
+    fn texts(&self) -> MutexGuard<'_, Vec<Arc<str>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn id_of(&self, text: &str) -> u32 {
         let mut texts = self.texts();
-        let at = texts.iter().position(|known| known == text).unwrap_or_else(|| {
-            texts.push(text.to_owned());
+        let at = texts.iter().position(|known| **known == *text).unwrap_or_else(|| {
+            texts.push(text.into());
             texts.len() - 1
         });
         u32::try_from(at).unwrap_or(u32::MAX - 1) + 1

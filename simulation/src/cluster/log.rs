@@ -118,6 +118,7 @@ pub enum Fetched {
 #[derive(Debug, Default)]
 pub struct Log {
     topics: Vec<Topic>,
+    changes: u64,
 }
 
 impl Log {
@@ -148,6 +149,11 @@ impl Log {
         (0..self.topics.len()).flat_map(move |topic| partitions(topic).map(move |partition| Place { topic, partition }))
     }
 
+    /// How often anything was appended, markers too: as long as it stays the same, whoever has read to every end finds no more.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     fn partition(&self, place: Place) -> &Partition {
         &self.topics[place.topic].partitions[usize::try_from(place.partition).unwrap_or_default()]
     }
@@ -158,6 +164,7 @@ impl Log {
 
     /// Appends a record; answers its offset.
     pub(crate) fn append(&mut self, place: Place, stored: Rc<Stored>, tx: Option<TxNo>, now_ms: i64) -> i64 {
+        self.changes += 1;
         let partition = self.partition_mut(place);
         let offset = end_of(partition);
         if let Some(tx) = tx {
@@ -175,6 +182,7 @@ impl Log {
 
     /// Writes a transaction's marker.
     pub(crate) fn mark(&mut self, place: Place, tx: TxNo, now_ms: i64) {
+        self.changes += 1;
         let partition = self.partition_mut(place);
         partition.entries.push(Entry::Marker);
         partition.open.remove(&tx);
@@ -245,13 +253,21 @@ impl Log {
     /// Every committed record of a partition.
     pub fn committed(&self, place: Place) -> impl Iterator<Item = (i64, Rc<Stored>)> {
         let mut from = 0;
-        std::iter::from_fn(move || match self.read(place, from) {
+        std::iter::from_fn(move || self.next_committed(place, &mut from))
+    }
+
+    /// The next committed record from `from` on, if there is one; `from` moves behind it.
+    pub fn next_committed(&self, place: Place, from: &mut i64) -> Option<(i64, Rc<Stored>)> {
+        match self.read(place, *from) {
             Fetched::Record { offset, stored } => {
-                from = offset + 1;
+                *from = offset + 1;
                 Some((offset, stored))
             }
-            Fetched::End(_) => None,
-        })
+            Fetched::End(end) => {
+                *from = end;
+                None
+            }
+        }
     }
 }
 

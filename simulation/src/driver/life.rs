@@ -54,6 +54,32 @@ pub(crate) enum Step {
     Stopped,
 }
 
+/// How far each partition of each input was fetched.
+struct Reached {
+    partitions: usize,
+    next: Vec<i64>,
+}
+
+impl Reached {
+    fn new(inputs: usize, partitions: i32) -> Self {
+        let partitions = usize::try_from(partitions).unwrap_or(1);
+        Self { partitions, next: vec![0; inputs * partitions] }
+    }
+
+    fn at(&self, input: usize, partition: i32) -> usize {
+        input * self.partitions + usize::try_from(partition).unwrap_or(0)
+    }
+
+    fn of(&self, input: usize, partition: i32) -> i64 {
+        self.next[self.at(input, partition)]
+    }
+
+    fn set(&mut self, input: usize, partition: i32, next: i64) {
+        let at = self.at(input, partition);
+        self.next[at] = next;
+    }
+}
+
 struct Hold {
     until_ms: i64,
     pause_ms: i64,
@@ -67,7 +93,9 @@ pub(crate) struct Life<D: Decider> {
     session: Session,
     fence: Option<Membership>,
     flow: BTreeSet<i32>,
-    fetched: BTreeMap<(usize, i32), i64>,
+    fetched: Reached,
+    /// Everything that flows was read to its end when the log had changed so often.
+    read_all: Option<u64>,
     recovering: Vec<Recovering<D>>,
     holds: BTreeMap<i32, Hold>,
     to_hold: BTreeSet<i32>,
@@ -98,7 +126,8 @@ impl<D: Decider> Life<D> {
             session,
             fence: None,
             flow: BTreeSet::new(),
-            fetched: BTreeMap::new(),
+            fetched: Reached::new(kit.inputs.len(), kit.contract.partitions),
+            read_all: None,
             recovering: Vec::new(),
             holds: BTreeMap::new(),
             to_hold: BTreeSet::new(),
@@ -167,14 +196,16 @@ impl<D: Decider> Life<D> {
 
     /// Takes some of what is there, from any partition that flows.
     fn gather(&mut self, kit: &Kit<D>, world: &mut World, whom: &str, now_ms: i64) -> bool {
-        let flowing: Vec<i32> = self.flow.iter().copied().collect();
-        if flowing.is_empty() {
+        if self.flow.is_empty() {
             return false;
         }
-        let (mut taken, most) = (false, 1 + world.chance.below(8));
-        let places = flowing.len() * kit.inputs.len();
+        let (mut taken, mut left) = (false, 1 + world.chance.below(8));
+        let places = self.flow.len() * kit.inputs.len();
         let first = world.chance.index(places);
-        let mut left = most;
+        if self.read_all == Some(world.cluster.log.changes()) {
+            return false;
+        }
+        let flowing: Vec<i32> = self.flow.iter().copied().collect();
         for at in (first..places).chain(0..first) {
             let (input, partition) = (at / flowing.len(), flowing[at % flowing.len()]);
             while left > 0
@@ -189,6 +220,8 @@ impl<D: Decider> Life<D> {
                 left -= 1;
             }
         }
+        let has_room = self.machine.batch().inputs() < BATCH_INPUTS;
+        self.read_all = (!taken && has_room).then(|| world.cluster.log.changes());
         taken
     }
 
@@ -201,17 +234,17 @@ impl<D: Decider> Life<D> {
         now_ms: i64,
     ) -> bool {
         let place = Place { topic: kit.inputs[input], partition };
-        let from = self.fetched.get(&(input, partition)).copied().unwrap_or(0);
+        let from = self.fetched.of(input, partition);
         let log = &world.cluster.log;
         let fetched =
             if world.is(Mutant::ReadUncommitted) { log.read_uncommitted(place, from) } else { log.read(place, from) };
         match fetched {
             Fetched::End(position) => {
-                self.fetched.insert((input, partition), position);
+                self.fetched.set(input, partition, position);
                 false
             }
             Fetched::Record { offset, stored } => {
-                self.fetched.insert((input, partition), offset + 1);
+                self.fetched.set(input, partition, offset + 1);
                 if self.machine.batch().is_empty() {
                     self.batch_since_ms = now_ms;
                 }
@@ -289,9 +322,7 @@ impl<D: Decider> Life<D> {
             }
         }
         for partition in self.machine.waits_for_positions() {
-            let reached: Vec<i64> = (0..kit.inputs.len())
-                .map(|input| self.fetched.get(&(input, partition)).copied().unwrap_or(0))
-                .collect();
+            let reached: Vec<i64> = (0..kit.inputs.len()).map(|input| self.fetched.of(input, partition)).collect();
             let before = self.machine.batch().outputs().len();
             self.machine.reached(partition, &reached, now_ms);
             let fired = self.machine.batch().outputs().len() > before;
@@ -386,8 +417,9 @@ impl<D: Decider> Life<D> {
         if let Some(task) = self.machine.task(partition)
             && self.flow.insert(partition)
         {
+            self.read_all = None;
             for (input, position) in task.positions().iter().enumerate() {
-                self.fetched.insert((input, partition), *position);
+                self.fetched.set(input, partition, *position);
             }
         }
     }
@@ -508,7 +540,7 @@ impl<D: Decider> Life<D> {
         for partition in &self.flow {
             for (input, topic) in kit.inputs.iter().enumerate() {
                 let place = Place { topic: *topic, partition: *partition };
-                let position = self.fetched.get(&(input, *partition)).copied().unwrap_or(0);
+                let position = self.fetched.of(input, *partition);
                 if position < world.cluster.log.high_watermark(place) {
                     return Some(format!("{} is unread from {position} on", world.cluster.log.name(*topic)));
                 }

@@ -128,7 +128,7 @@ impl<D: Decider> Recovering<D> {
             let mark = if world.is(Mutant::NoBarrier) { 0 } else { world.cluster.log.high_watermark(place) };
             let mut recovery = Recovery::new(kit.decider.clone(), &self.contract, *partition);
             if let Some(kept) = store.load(*partition, world.cluster.log.high_watermark(place)) {
-                let entities = kept.entities.iter().map(|(key, bytes)| (&**key, bytes.as_slice()));
+                let entities = kept.entities.iter().map(|(key, bytes)| (&**key, &**bytes));
                 let positions = kept.positions.iter().map(|(topic, position)| (&**topic, *position));
                 if recovery.resume(&self.contract, kept.position, positions, entities).is_ok() {
                     world.trace.sometimes("a recovery begins at a checkpoint");

@@ -1,7 +1,7 @@
 //! The checkpoints of one instance, as a disk keeps them: what was saved lately may be lost with the process, and what is found at
 //! a start may be nothing, old or damaged.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use runtime::core::SavedTask;
 
@@ -12,7 +12,7 @@ use crate::chance::Chance;
 pub(crate) struct Kept {
     pub(crate) position: i64,
     pub(crate) positions: Vec<(Arc<str>, i64)>,
-    pub(crate) entities: BTreeMap<Arc<str>, Vec<u8>>,
+    pub(crate) entities: BTreeMap<Arc<str>, Rc<[u8]>>,
 }
 
 type Checkpoints = BTreeMap<i32, Kept>;
@@ -41,7 +41,7 @@ impl Store {
         }
         kept.position = saved.next;
         kept.positions = saved.positions;
-        kept.entities.extend(saved.entities);
+        kept.entities.extend(saved.entities.into_iter().map(|(key, bytes)| (key, bytes.into())));
     }
 
     pub(crate) fn forget(&mut self, partition: i32) {
@@ -73,7 +73,7 @@ impl Store {
     pub(crate) fn damage(&mut self, chance: &mut Chance) -> bool {
         let Some(kept) = self.now.values_mut().next() else { return false };
         match kept.entities.values_mut().next() {
-            Some(bytes) if chance.permille(700) => bytes.truncate(bytes.len() / 2),
+            Some(bytes) if chance.permille(700) => *bytes = Rc::from(&bytes[..bytes.len() / 2]),
             _ => kept.position += 1_000,
         }
         true

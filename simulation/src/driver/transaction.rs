@@ -96,7 +96,7 @@ impl Transaction {
 
     /// Sends the next request.
     pub(crate) fn step(&mut self, world: &mut World, whom: &str) -> Went {
-        let Some(request) = self.requests.front().cloned() else { return Went::Committed };
+        let Some(request) = self.requests.pop_front() else { return Went::Committed };
         let careless = world.is(Mutant::GoOnAfterError);
         let lost = |what: &str| if careless { None } else { Some(Went::Failed(what.to_owned())) };
         let mut failed = None;
@@ -119,14 +119,16 @@ impl Transaction {
             return failed;
         }
         match reply {
-            Some(Reply::Busy) => return Went::Again,
+            Some(Reply::Busy) => {
+                self.requests.push_front(request);
+                return Went::Again;
+            }
             Some(Reply::Fenced) => return Went::Failed("fenced: another producer has this one's id".to_owned()),
             Some(Reply::NotAMember) => return Went::Failed("fenced: not a member of this generation".to_owned()),
             Some(Reply::NoTransaction) if !careless => return Went::Failed("there is no transaction".to_owned()),
             Some(Reply::Done { end }) => self.note_end(&request, end),
             Some(Reply::NoTransaction) | None => {}
         }
-        self.requests.pop_front();
         if self.requests.is_empty() { Went::Committed } else { Went::On }
     }
 

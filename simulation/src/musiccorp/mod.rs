@@ -11,7 +11,8 @@ use catalogue::Catalogue;
 use customers::Customers;
 use loyalty::Loyalty;
 use notifications::Notifications;
-use order_processor::OrderProcessor;
+use oracle::Books;
+use order_processor::{OrderProcessor, lookups::Lookups};
 use payment::Payment;
 use runtime::projection::{LogRecord, Projection as _};
 use warehouse::Warehouse;
@@ -24,7 +25,7 @@ use crate::{
     cast::Cast,
     chance::Chance,
     driver::{Nobody, Outside, Violation},
-    history::{Finale, Hand, Play, Scenario},
+    history::{Finale, Hand, Play, Positions, Scenario},
     trace::Trace,
 };
 
@@ -39,6 +40,8 @@ impl Scenario for MusicCorp {
     fn begin(&self, cast: &mut Cast<'_>, chance: &mut Chance) -> Box<dyn Play> {
         let performance = Performance {
             deeds: workload::draw(chance),
+            window: Window::default(),
+            books: Books::default(),
             gateway: Rc::default(),
             floor: Rc::default(),
             mail: Rc::default(),
@@ -65,6 +68,8 @@ impl Scenario for MusicCorp {
 
 struct Performance {
     deeds: Vec<Deed>,
+    window: Window,
+    books: Books,
     gateway: Rc<RefCell<Gateway>>,
     floor: Rc<RefCell<FloorAndCourier>>,
     mail: Rc<RefCell<Mail>>,
@@ -90,7 +95,7 @@ impl Play for Performance {
 
     fn act(&mut self, deed: usize, hand: &mut Hand<'_>) -> Result<bool, Violation> {
         self.begun.insert(deed);
-        workload::act(&mut self.deeds[deed], hand)
+        workload::act(&mut self.deeds[deed], &mut self.window, hand)
     }
 
     fn tend(&mut self, hand: &mut Hand<'_>) -> Result<bool, Violation> {
@@ -106,22 +111,35 @@ impl Play for Performance {
     fn check(&mut self, view: &Finale<'_>, trace: &mut Trace) -> Result<(), Violation> {
         let rung: Vec<(String, i64)> = self.begun.iter().filter_map(|deed| self.deeds[*deed].rung()).collect();
         let outside = (&*self.gateway.borrow(), &*self.floor.borrow(), &*self.mail.borrow());
-        oracle::check(view, outside, &rung, trace)
+        oracle::check(view, &mut self.books, outside, &rung, trace)
     }
 }
 
-/// What the edge would look up now: who the customers are and what albums cost.
-fn lookups(hand: &Hand<'_>) -> order_processor::lookups::Lookups {
-    let mut lookups = order_processor::lookups::Lookups::new(SYSTEM);
-    for service in ["customers", "catalogue"] {
-        for (place, offset, stored) in hand.events_of(service) {
-            let name = runtime::message::topic(SYSTEM, service, runtime::Channel::Events).into();
-            let decoded = hand.workshop().readers().decode(stored.value.as_deref(), None).ok();
-            let record = LogRecord::new(&name, place.partition, offset, stored.timestamp_ms);
-            lookups.apply(&record.carrying(stored.key.as_deref(), None, stored.value.as_deref(), decoded));
-        }
+/// What the edge looks up: who the customers are and what albums cost.
+struct Window {
+    lookups: Lookups,
+    next: Positions,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { lookups: Lookups::new(SYSTEM), next: Positions::new() }
     }
-    lookups
+}
+
+impl Window {
+    /// What it would find now.
+    fn now(&mut self, hand: &Hand<'_>) -> &Lookups {
+        for service in ["customers", "catalogue"] {
+            let name = runtime::message::topic(SYSTEM, service, runtime::Channel::Events).into();
+            for (place, offset, stored) in hand.events_since(service, &mut self.next) {
+                let decoded = hand.workshop().readers().decode(stored.value.as_deref(), None).ok();
+                let record = LogRecord::new(&name, place.partition, offset, stored.timestamp_ms);
+                self.lookups.apply(&record.carrying(stored.key.as_deref(), None, stored.value.as_deref(), decoded));
+            }
+        }
+        &self.lookups
+    }
 }
 
 /// What must be seen at least once in ten thousand seeds: else the simulation has lost its teeth.

@@ -18,7 +18,7 @@ use crate::{
     cluster::{Place, Stored},
     driver::Violation,
     faults::Fault,
-    history::Finale,
+    history::{Finale, Positions},
     trace::Trace,
 };
 
@@ -93,6 +93,21 @@ runtime::hears! {
     }
 }
 
+/// What has been added up so far, record by record; what comes later is added to it.
+pub(super) struct Books {
+    next: Positions,
+    auditor: Auditor,
+    facts: Vocabulary<Fact>,
+    read: Read,
+}
+
+impl Default for Books {
+    fn default() -> Self {
+        let (next, read) = (Positions::new(), Read::default());
+        Self { next, auditor: Auditor::new(SYSTEM), facts: Vocabulary::new(SYSTEM), read }
+    }
+}
+
 /// What was read of the facts.
 #[derive(Default)]
 struct Read {
@@ -105,18 +120,20 @@ struct Read {
 /// Looks after every promise.
 pub(super) fn check(
     view: &Finale<'_>,
+    books: &mut Books,
     (gateway, floor, mail): (&Gateway, &FloorAndCourier, &Mail),
     rung: &[(String, i64)],
     trace: &mut Trace,
 ) -> Result<(), Violation> {
-    no_findings(view, &audit(view))?;
+    books.catch_up(view);
+    let read = &books.read;
+    no_findings(view, &books.auditor.balance())?;
     letters(view, trace)?;
-    let read = read(view);
     for (order_id, end) in &read.ends {
         outside_agrees(order_id, *end, gateway, floor)?;
         trace.sometimes(end.seen());
     }
-    tally(view, &read, rung, trace)?;
+    tally(view, read, rung, trace)?;
     if let Some(unsent) = read.notified.iter().find(|id| !mail.sent.contains_key(*id)) {
         return Err(Violation::new("who was told was sent a mail", format!("notification {unsent} never went out")));
     }
@@ -127,17 +144,23 @@ fn is_of_musiccorp(topic: &str) -> bool {
     topic.ends_with(".events") && !topic.ends_with("tally.events")
 }
 
-fn audit(view: &Finale<'_>) -> Balance {
-    let mut auditor = Auditor::new(SYSTEM);
-    view.records(is_of_musiccorp, |topic, partition, offset, stored| {
-        stored.with_record(topic, partition, offset, |record| {
-            let (envelope, key) = (record.envelope().ok(), record.key_text());
-            let decoded = view.workshop.readers().decode(record.value, None).ok();
-            let is_deletion = record.value.is_none();
-            auditor.hear(&Seen { topic, partition, offset, envelope: envelope.as_ref(), key, decoded, is_deletion });
+impl Books {
+    /// Enters what was committed meanwhile.
+    fn catch_up(&mut self, view: &Finale<'_>) {
+        let Self { next, auditor, facts, read } = self;
+        view.records_since(next, is_of_musiccorp, |topic, partition, offset, stored| {
+            stored.with_record(topic, partition, offset, |record| {
+                let (envelope, key) = (record.envelope().ok(), record.key_text());
+                let decoded = view.workshop.readers().decode(record.value, None).ok();
+                let is_deletion = record.value.is_none();
+                let envelope = envelope.as_ref();
+                auditor.hear(&Seen { topic, partition, offset, envelope, key, decoded, is_deletion });
+                if let Some(Ok(Some(fact))) = decoded.map(|decoded| facts.read(&decoded)) {
+                    read.enter(fact);
+                }
+            });
         });
-    });
-    auditor.balance()
+    }
 }
 
 /// In the middle an order may be open, and its money and stock with it; at the end nothing may.
@@ -215,30 +238,28 @@ fn parked(view: &Finale<'_>) -> Result<ParkedRecords, Violation> {
     broken.map_or(Ok(parked), |what| Err(Violation::new("what is parked can be read", what)))
 }
 
-fn read(view: &Finale<'_>) -> Read {
-    let vocabulary = Vocabulary::<Fact>::new(SYSTEM);
-    let mut read = Read::default();
-    view.records(is_of_musiccorp, |_, _, _, stored| match fact(view, &vocabulary, stored) {
-        Some(Fact::OrderPlaced(of)) => {
-            read.ends.entry(of.order_id).or_insert(End::Open);
+impl Read {
+    fn enter(&mut self, fact: Fact) {
+        match fact {
+            Fact::OrderPlaced(of) => {
+                self.ends.entry(of.order_id).or_insert(End::Open);
+            }
+            Fact::OrderRejected(of) => {
+                self.ends.insert(of.order_id, End::Rejected);
+            }
+            Fact::OrderCancelled(of) => {
+                self.ends.insert(of.order_id, End::Cancelled(of.reason));
+            }
+            Fact::OrderCompleted(of) => {
+                self.ends.insert(of.order_id.clone(), End::Completed);
+                self.completed.push(of);
+            }
+            Fact::CustomerNotified(of) => {
+                self.notified.insert(of.notification_id);
+            }
+            Fact::AlbumPriceChanged(of) => self.repriced.push(of.sku),
         }
-        Some(Fact::OrderRejected(of)) => {
-            read.ends.insert(of.order_id, End::Rejected);
-        }
-        Some(Fact::OrderCancelled(of)) => {
-            read.ends.insert(of.order_id, End::Cancelled(of.reason));
-        }
-        Some(Fact::OrderCompleted(of)) => {
-            read.ends.insert(of.order_id.clone(), End::Completed);
-            read.completed.push(of);
-        }
-        Some(Fact::CustomerNotified(of)) => {
-            read.notified.insert(of.notification_id);
-        }
-        Some(Fact::AlbumPriceChanged(of)) => read.repriced.push(of.sku),
-        None => {}
-    });
-    read
+    }
 }
 
 fn fact<M: runtime::Message>(view: &Finale<'_>, vocabulary: &Vocabulary<M>, stored: &Stored) -> Option<M> {

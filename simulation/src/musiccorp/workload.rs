@@ -26,7 +26,7 @@ use warehouse::{
 };
 
 use super::{
-    lookups,
+    Window,
     outside::DECLINED,
     tally::{Ring, Tally},
 };
@@ -197,7 +197,7 @@ pub(super) fn tend(order_id: &str, tended: usize, hand: &mut Hand<'_>) -> Result
 }
 
 /// Does a deed. False: nobody knows whether it arrived; it is done again.
-pub(super) fn act(deed: &mut Deed, hand: &mut Hand<'_>) -> Result<bool, Violation> {
+pub(super) fn act(deed: &mut Deed, window: &mut Window, hand: &mut Hand<'_>) -> Result<bool, Violation> {
     let euros = |amount_minor: i64| Price { amount_minor, currency: "EUR".to_owned() };
     match deed {
         Deed::List { sku, price_minor } => {
@@ -247,7 +247,7 @@ pub(super) fn act(deed: &mut Deed, hand: &mut Hand<'_>) -> Result<bool, Violatio
                 Some(command) => command,
                 None => {
                     // Most customers look at the shop before they order; some are faster than it.
-                    let known = lookups(hand);
+                    let known = window.now(hand);
                     let mut skus = request.lines.iter().map(|line| &line.sku);
                     let is_furnished = skus.all(|sku| sku == UNLISTED || known.knows_album(sku));
                     let is_known = request.customer_id == NOBODY || known.knows_customer(&request.customer_id);
