@@ -82,6 +82,8 @@ pub fn group_member(config: &Config, names: &WorkerNames) -> ClientConfig {
         // Small: a worker takes batches of hundreds, and several partitions share the memory.
         .set("queued.min.messages", "5000")
         .set("queued.max.messages.kbytes", "16384")
+        // A question that was asked before a partition flowed is waited for, and holds its first records up for as long.
+        .set("fetch.wait.max.ms", "100")
         .set("statistics.interval.ms", "5000");
     if let Some(id) = &names.group_instance_id {
         // A restart under the same name goes on at once, without a rebalance.

@@ -41,14 +41,16 @@ impl Flow {
         consumer.assign(&TopicPartitionList::new())
     }
 
-    /// Lets a partition flow from its task's positions.
+    /// Lets partitions flow from their tasks' positions.
     pub(super) fn open<D: Decider>(
         &mut self,
         consumer: &BaseConsumer<Member>,
         machine: &Machine<D>,
-        partition: i32,
+        partitions: &[i32],
     ) -> KafkaResult<()> {
-        if self.flowing.insert(partition) { consumer.assign(&inputs(machine, &self.flowing)?) } else { Ok(()) }
+        let flowed = self.flowing.len();
+        self.flowing.extend(partitions);
+        if self.flowing.len() > flowed { consumer.assign(&inputs(machine, &self.flowing)?) } else { Ok(()) }
     }
 
     /// Stops a partition's inputs, between batches.

@@ -57,6 +57,9 @@ const HOLD_FIRST: Duration = Duration::from_millis(500);
 const HOLD_LONGEST: Duration = Duration::from_secs(30);
 /// This many lives in a row ended by the same fence: another process has the name.
 const FENCED_LIVES: u32 = 5;
+/// The group fenced this member twice within this time: another process has the name. Once may be its own request to join, which it
+/// has sent again for want of an answer.
+const FENCED_TWICE: Duration = Duration::from_secs(120);
 
 /// How a life ended.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +98,7 @@ pub(super) struct Suspects {
     /// Records over which a state was lost, and how often.
     records: BTreeMap<Position, u32>,
     fenced: u32,
+    fenced_as_member: Option<Instant>,
     /// What the topics take, once it has turned out to be other than at the start.
     limits: Option<Limits>,
 }
@@ -344,7 +348,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
     fn client_error(&mut self, error: KafkaError) -> Result<(), LifeEnd> {
         let fenced = error.rdkafka_error_code() == Some(RDKafkaErrorCode::FencedInstanceId);
         if fenced || self.consumer.context().is_fenced() {
-            return Err(LifeEnd::NameTaken { name: self.setup.names.client_id.clone() });
+            return Err(self.fenced_as_member());
         }
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
@@ -395,6 +399,14 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         }
     }
 
+    fn fenced_as_member(&mut self) -> LifeEnd {
+        let before = self.suspects.fenced_as_member.replace(Instant::now());
+        if before.is_some_and(|before| before.elapsed() < FENCED_TWICE) {
+            return LifeEnd::NameTaken { name: self.setup.names.client_id.clone() };
+        }
+        LifeEnd::Other("the group gave this member's place to a newer member of its name".to_owned())
+    }
+
     /// A topic takes less than it did: the next life keeps to what it takes now.
     fn ask_limits(&mut self) {
         let asked = Admin::new(&self.setup.config)
@@ -443,7 +455,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                 }
             } else if now >= hold.until && self.machine.task(*partition).is_some() {
                 self.machine.let_on(*partition);
-                self.flow.open(&self.consumer, &self.machine, *partition).map_err(kafka("let a partition on"))?;
+                self.flow.open(&self.consumer, &self.machine, &[*partition]).map_err(kafka("let a partition on"))?;
             }
         }
         for partition in well {
@@ -497,13 +509,13 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         if recovering.left() == 0 {
             self.recovering = None;
         }
+        let mut recovered = Vec::new();
         for news in news {
             match news {
                 News::Recovered(task) => {
-                    let partition = task.partition();
+                    recovered.push(task.partition());
+                    self.setup.status.no_trouble(task.partition());
                     self.machine.adopt(*task);
-                    self.setup.status.no_trouble(partition);
-                    self.flow.open(&self.consumer, &self.machine, partition).map_err(kafka("assign inputs"))?;
                 }
                 News::Lost { reason } => return Err(LifeEnd::History(reason)),
                 News::Refused { partition, place, reason } => {
@@ -518,6 +530,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                 }
             }
         }
+        self.flow.open(&self.consumer, &self.machine, &recovered).map_err(kafka("assign inputs"))?;
         self.count();
         Ok(())
     }
