@@ -14,13 +14,15 @@
 #                                           set, stop, remove the data, exit with COMMAND's code
 #
 # Exit codes: 0 done, 1 failed, 2 wrong usage, 3 Java or Maven is missing.
-# DACAPO_KAFKA_CACHE moves the cache folder, DACAPO_KAFKA_HEAP (default 768m) sizes the broker.
+# DACAPO_KAFKA_CACHE moves the cache folder, DACAPO_KAFKA_VERSION takes another release (into a cache of its own),
+# DACAPO_KAFKA_HEAP (default 768m) sizes the broker.
 # The product needs none of this: it is what its tests are held against.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${DACAPO_KAFKA_CACHE:-$ROOT/.kafka}
 KAFKA_VERSION=4.3.1
+KAFKA_VERSION=${DACAPO_KAFKA_VERSION:-$KAFKA_VERSION}
 REGISTRY_VERSION=2.6.13.Final
 READY_SECONDS=60
 
@@ -74,7 +76,8 @@ free_port() {
 alive() { # alive DIR NAME: the process is there and is the one this script started for DIR
     local pid args
     pid=$(cat "$1/$2.pid" 2>/dev/null) || return 1
-    args=$(ps -ww -p "$pid" -o args= 2>/dev/null) || return 1
+    # Not every Debian has ps.
+    args=$({ tr '\0' ' ' <"/proc/$pid/cmdline" || ps -ww -p "$pid" -o args=; } 2>/dev/null) || return 1
     case $args in *"-Ddacapo.test.dir=$1 "*) return 0 ;; *) return 1 ;; esac
 }
 
