@@ -276,6 +276,10 @@ fn are_put_aside(
     let mut letters = Vec::new();
     system.wait_for(&format!("{} records in {topic}", expected.len()), || {
         letters = read_all(&kafka_of(place), &topic);
+        if topic.ends_with(".parked") {
+            // Of a dead letter there is a tombstone alone.
+            letters.retain(|letter| letter.value.is_some());
+        }
         letters.len() >= expected.len()
     });
     let found: BTreeSet<&str> = letters.iter().map(|letter| letter.header(MARK)).collect();

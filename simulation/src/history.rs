@@ -480,11 +480,11 @@ impl<'a> Stage<'a> {
 
     /// Every store is emptied and every process started again: nothing that anybody can see may come of it.
     fn rebuild(&mut self, world: &mut World) -> Result<(), Violation> {
-        // A group that has lost its offsets reads again what led to no event, and forwards it or lays it aside once more.
+        // A group that has lost its offsets reads again what led to no event, and forwards it once more.
         let reads_again = world.trace.seen().contains(Fault::OffsetsLost.name());
         let ends = |world: &World| -> Vec<i64> {
             let log = &world.cluster.log;
-            let counts = |place: &Place| !reads_again || log.name(place.topic).ends_with(".events");
+            let counts = |place: &Place| !reads_again || !log.name(place.topic).ends_with(".inbox");
             log.places().filter(counts).map(|place| log.high_watermark(place)).collect()
         };
         let asked = |services: &[Box<dyn Service>]| services.iter().map(|service| service.asked()).sum::<u64>();

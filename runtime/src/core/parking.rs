@@ -2,7 +2,8 @@
 //!
 //! A parked record lies on the service's parked topic under its place as the key, with its bytes, its headers and the verdict; a
 //! tombstone takes it away. So the topic is the truth: whoever takes the partition over folds it and knows the same. The first
-//! of an entity's records is the one that failed, the others wait behind it in the order in which they came. Owns the form of
+//! of an entity's records is the one that failed, the others wait behind it in the order in which they came. Of a dead letter there
+//! is a tombstone alone: nothing waits, and it tells how far the input was heard, should the group forget that. Owns the form of
 //! these records and the bounds; when a record is parked or tried again is the business of the task.
 
 use std::{
@@ -119,7 +120,7 @@ pub struct Left {
 pub enum ParkedNews {
     /// This waits; if it was there before, this is how it stands now.
     Waits(Parked),
-    /// This waits no more.
+    /// This waits no more, or never did: it was laid aside as a dead letter.
     Left(Left),
 }
 
@@ -262,6 +263,12 @@ impl ParkedNews {
     }
 }
 
+/// The headers of the tombstone that tells of a dead letter.
+pub(crate) fn headers_of_laid_aside(system: &str, now_ms: TimestampMs) -> Vec<Header> {
+    let ours = |name: &str, value: String| (format!("{system}.{name}"), Some(value.into_bytes()));
+    vec![ours(name::OUTCOME, name::LAID_ASIDE.to_owned()), ours(name::TIME, clock::rfc3339(now_ms))]
+}
+
 impl Left {
     pub(crate) fn headers_on_topic(
         &self,
@@ -292,6 +299,7 @@ mod name {
     pub(super) const OUTCOME: &str = "parked.outcome";
     pub(super) const HANDLED: &str = "handled";
     pub(super) const DROPPED: &str = "dropped";
+    pub(super) const LAID_ASIDE: &str = "laid aside";
     pub(super) const WORDS: &str = "parked.words";
     pub(super) const COMMAND: &str = "parked.command";
     pub(super) const CLASS: &str = "errors.class";

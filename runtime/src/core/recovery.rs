@@ -14,7 +14,7 @@ use crate::{
         Contract, Record,
         contract::Read,
         entity::{Entity, MalformedCheckpoint, Said},
-        parking::{ParkedNews, Parking},
+        parking::{Left, Parked, ParkedNews, Parking},
         partition_of,
         task::{Recovered, Task},
     },
@@ -210,9 +210,8 @@ impl<D: Decider> Recovery<D> {
     pub fn fold_parked(&mut self, contract: &Contract, record: &Record<'_>) -> Result<(), Alarm> {
         let news = ParkedNews::read(&contract.system, record)
             .map_err(|e| Alarm::Unreadable { place: record.position(), reason: e.to_string() })?;
-        if let ParkedNews::Waits(parked) = &news {
-            self.note_position(contract, &parked.place);
-        }
+        let (ParkedNews::Waits(Parked { place, .. }) | ParkedNews::Left(Left { place, .. })) = &news;
+        self.note_position(contract, place);
         self.parking.fold(news);
         Ok(())
     }

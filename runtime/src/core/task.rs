@@ -23,7 +23,7 @@ use crate::{
         effects::Effects,
         entity::{Entity, MalformedCheckpoint, Said},
         limits,
-        parking::{CRASHES_AT_MOST, Parked, Parking, Verdict},
+        parking::{CRASHES_AT_MOST, Parked, Parking, Verdict, headers_of_laid_aside},
         partition_of,
         recovery::panic_text,
         timers::Timers,
@@ -603,6 +603,10 @@ fn lay_aside<D>(scene: &mut Scene<'_, D>, record: &Record<'_>, defect: &Defect) 
     tracing::warn!(place = %record.position(), class = defect.class, %reason, "record laid aside as a dead letter");
     let (key, value) = (key.map(|key| scene.batch.put(key)), value.map(|value| scene.batch.put(value)));
     scene.batch.append(Target::DeadLetters, None, record.timestamp_ms, headers, (key, value));
+    // Nothing on the own log tells of it; so that it is not laid aside once more, should the group's offsets be lost.
+    let place = scene.batch.put(record.position().to_string().as_bytes());
+    let headers = OutHeaders::Verbatim(headers_of_laid_aside(&contract.system, now_ms));
+    scene.batch.append(Target::Parked, Some(record.partition), now_ms, headers, (Some(place), None));
 }
 
 /// What a dead letter says beside what the record said: where it lay and why it is one.

@@ -277,6 +277,30 @@ fn a_key_that_says_nothing_about_the_entity_makes_a_dead_letter() {
 }
 
 #[test]
+fn a_dead_letter_is_written_once_although_the_group_has_lost_its_offsets() {
+    let mut world = World::new();
+    let stored = |key| Stored { timestamp_ms: NOW, key, value: Some(vec![1]), headers: Vec::new() };
+    world.append(SOURCE, here(), stored(None));
+    world.append(INBOX, here(), stored(Some(vec![0xff])));
+    world.settle();
+    // Of an entity's record that was parked and given up, no event tells either.
+    let bad = garbage(&mut world);
+    world.settle();
+    give_up(&mut world, &bad);
+    let before = (world.all_on(DEAD).len(), world.all_on(PARKED).len());
+    assert_eq!((before, parked(&world).len()), ((2, 4), 0));
+    world.recover_all(&[]);
+    world.settle();
+    assert_eq!((world.all_on(DEAD).len(), world.all_on(PARKED).len()), before);
+    // The topic is compacted: the tombstones tell as much as what they took away.
+    let kept = world.log.get_mut(&(PARKED.to_owned(), here())).unwrap();
+    kept.retain(|stored| stored.value.is_none());
+    world.recover_all(&[]);
+    world.settle();
+    assert_eq!((world.all_on(DEAD).len(), world.all_on(PARKED).len()), (2, 3));
+}
+
+#[test]
 fn who_asks_for_what_does_not_wait_changes_nothing() {
     let mut world = World::new();
     let bad = garbage(&mut world);

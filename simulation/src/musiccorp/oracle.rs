@@ -17,7 +17,6 @@ use super::{
 use crate::{
     cluster::{Place, Stored},
     driver::Violation,
-    faults::Fault,
     history::{Finale, Positions},
     trace::Trace,
 };
@@ -128,7 +127,7 @@ pub(super) fn check(
     books.catch_up(view);
     let read = &books.read;
     no_findings(view, &books.auditor.balance())?;
-    letters(view, trace)?;
+    letters(view)?;
     for (order_id, end) in &read.ends {
         outside_agrees(order_id, *end, gateway, floor)?;
         trace.sometimes(end.seen());
@@ -180,10 +179,9 @@ fn no_findings(view: &Finale<'_>, balance: &Balance) -> Result<(), Violation> {
     Ok(())
 }
 
-/// What cannot be read is put aside, and nothing else is given up. A letter lies there once, unless the group's offsets were lost
-/// behind it: then the record is met and laid aside again, because nothing on the own log tells of it; its place tells that it is
-/// the same. In the end nothing waits.
-fn letters(view: &Finale<'_>, trace: &Trace) -> Result<(), Violation> {
+/// What cannot be read is put aside, and nothing else is given up. A letter lies there once, also if the group's offsets were lost
+/// behind it. In the end nothing waits.
+fn letters(view: &Finale<'_>) -> Result<(), Violation> {
     let (mut count, mut places) = (0, BTreeSet::new());
     view.records(
         |topic| topic.starts_with("dlq."),
@@ -193,7 +191,7 @@ fn letters(view: &Finale<'_>, trace: &Trace) -> Result<(), Violation> {
             places.insert((topic.to_string(), place.map(|part| part.unwrap_or_default().to_owned())));
         },
     );
-    let is_repeated = count > places.len() && !trace.seen().contains(Fault::OffsetsLost.name());
+    let is_repeated = count > places.len();
     let mut put_aside: BTreeSet<Position> =
         places.into_iter().filter_map(|(_, place)| place.join("/").parse().ok()).collect();
     let parked = parked(view)?;

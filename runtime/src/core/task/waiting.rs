@@ -65,7 +65,8 @@ impl<D: Decider> Task<D> {
         if !self.parking.holds(&parked.place) && !self.parking.has_room(&parked, limits) {
             let (records, bytes) = (self.parking.len(), self.parking.bytes());
             return Err(refused(format!(
-                "parking is full: {records} records with {bytes} bytes wait on {topic}/{}, and no record is ever skipped; hint:                  raise [parking] records or bytes, start again, then `dacapo parked list`",
+                "parking is full: {records} records with {bytes} bytes wait on {topic}/{}, and no record is ever skipped; \
+                 hint: raise [parking] records or bytes, start again, then `dacapo parked list`",
                 self.partition
             )));
         }
