@@ -90,10 +90,10 @@ impl Registry {
         self.moment().down_until_ms = until_ms;
     }
 
-    /// A schema is not found for a while, once in a history: far shorter than the runtime waits before it takes a schema that is not
-    /// found for one that does not exist.
+    /// A schema is not found for a while, and perhaps again later: each time far shorter than the runtime waits before it takes a
+    /// schema that is not found for one that does not exist.
     pub(crate) fn lags_until(&self, schema: u32, until_ms: i64) {
-        self.moment().lags_until_ms.entry(schema).or_insert(until_ms);
+        self.moment().lags_until_ms.insert(schema, until_ms);
     }
 
     pub(crate) fn schemas(&self) -> usize {
