@@ -162,6 +162,7 @@ const SHOWN: &[Shown] = &[
     shown("cargo run --release -p bench -- recovery", &[], BENCH),
     shown("cargo run --release -p simulation -- --seeds 10000", &[], SIMULATED),
     shown("cargo run --release -p simulation -- --minutes 60 --from 1", &[], SIMULATED),
+    shown("cargo run --release -p simulation -- --minutes 60 --wild", &[], SIMULATED),
     shown("cargo run --release -p simulation -- --mutants", &[], SIMULATED),
     shown("cargo run --release -p simulation -- --seed 42", &[], SIMULATED),
     shown("cargo run --release -p simulation -- --seed 42 --saga ID", &[], SIMULATED),

@@ -27,6 +27,8 @@ pub struct Campaign {
     pub for_at_most: Option<Duration>,
     /// Each is played twice, and must go the same way.
     pub twice: bool,
+    /// More faults, for longer.
+    pub is_wild: bool,
     /// A weakening of the protocol.
     pub mutant: Option<Mutant>,
     /// How many threads.
@@ -37,7 +39,8 @@ impl Campaign {
     /// These seeds, each once, on one thread.
     #[must_use]
     pub fn of(from: u64, seeds: u64) -> Self {
-        Self { from, seeds, for_at_most: None, twice: false, mutant: None, threads: NonZeroUsize::MIN }
+        let (twice, is_wild) = (false, false);
+        Self { from, seeds, for_at_most: None, twice, is_wild, mutant: None, threads: NonZeroUsize::MIN }
     }
 }
 
@@ -114,7 +117,7 @@ pub fn run(scenario: &(dyn Scenario + Sync), system: &'static str, campaign: &Ca
 }
 
 fn one(scenario: &dyn Scenario, workshop: &Workshop, campaign: &Campaign, seed: u64, verdict: &mut Verdict) {
-    let plan = Plan { mutant: campaign.mutant, ..Plan::of(seed) };
+    let plan = Plan { mutant: campaign.mutant, is_wild: campaign.is_wild, ..Plan::of(seed) };
     let history = play(scenario, workshop, &plan);
     verdict.seeds += 1;
     verdict.steps += history.steps;

@@ -88,13 +88,16 @@ pub struct Faults {
 
 impl Faults {
     /// Draws which kinds there are in this history and how often they strike: a history with few kinds reaches states that one
-    /// with all of them never does. `only` leaves out every fault that is not among these numbers.
+    /// with all of them never does. A wild one has most kinds, and all of them often. `only` leaves out every fault that is not
+    /// among these numbers.
     #[must_use]
-    pub fn draw(seed: u64, only: Option<BTreeSet<u32>>) -> Self {
+    pub fn draw(seed: u64, is_wild: bool, only: Option<BTreeSet<u32>>) -> Self {
         let mut chance = Chance::new(seed, 2);
-        let share = *chance.pick(&[0, 200, 400, 600, 1_000]);
+        let (shares, often): (&[u64], &[u64]) =
+            if is_wild { (&[600, 800, 1_000], &[4, 8, 12]) } else { (&[0, 200, 400, 600, 1_000], &[1, 1, 2, 4]) };
+        let share = *chance.pick(shares);
         let kinds = Fault::ALL.iter().copied().filter(|_| chance.permille(share)).collect();
-        let times = *chance.pick(&[1, 1, 2, 4]);
+        let times = *chance.pick(often);
         Self { chance, kinds, times, asked: 0, only, fired: Vec::new(), healed: false }
     }
 

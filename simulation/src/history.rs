@@ -43,6 +43,8 @@ const SETTLES_WITHIN_MS: i64 = 20 * 60_000;
 pub struct Plan {
     /// The seed.
     pub seed: u64,
+    /// More faults, for longer.
+    pub is_wild: bool,
     /// Only these faults, by number; all that are drawn if `None`.
     pub only_faults: Option<BTreeSet<u32>>,
     /// Only these deeds, by number; all if `None`.
@@ -241,7 +243,7 @@ pub fn play(scenario: &dyn Scenario, workshop: &Workshop, plan: &Plan) -> Histor
     let mut world = World {
         now_ms: BEGIN_MS,
         chance: Chance::new(plan.seed, 1),
-        faults: Faults::draw(plan.seed, plan.only_faults.clone()),
+        faults: Faults::draw(plan.seed, plan.is_wild, plan.only_faults.clone()),
         cluster: Cluster::new(1, plan.mutant),
         trace: Trace::new(plan.tells),
         registry: Registry::new(&workshop.table),
@@ -306,7 +308,7 @@ impl<'a> Stage<'a> {
     }
 
     fn live(&mut self, world: &mut World, plan: &Plan) -> Result<(), Violation> {
-        let drawn = 300 + world.chance.below(3_500);
+        let drawn = (300 + world.chance.below(3_500)) * if plan.is_wild { 3 } else { 1 };
         let goes_on_in_chaos = world.chance.permille(200);
         let chaos = plan.steps.unwrap_or(u64::MAX).min(if goes_on_in_chaos { drawn * 2 } else { drawn });
         while self.steps < chaos {

@@ -35,6 +35,9 @@ struct Args {
     /// Play each seed twice and hold the traces against each other
     #[arg(long)]
     twice: bool,
+    /// More faults, for longer: what a night is for
+    #[arg(long)]
+    wild: bool,
     /// Prove that every weakening of the protocol is found out within its budget of seeds
     #[arg(long)]
     mutants: bool,
@@ -88,6 +91,7 @@ fn campaign(args: &Args) -> Campaign {
     Campaign {
         for_at_most: args.minutes.map(|minutes| Duration::from_secs(minutes * 60)),
         twice: args.twice,
+        is_wild: args.wild,
         mutant: args.mutant,
         threads: args.threads,
         ..Campaign::of(args.from, if args.minutes.is_some() { u64::MAX - args.from } else { args.seeds })
@@ -132,7 +136,7 @@ fn unseen(verdict: &Verdict) -> Vec<&'static str> {
 /// Shrinks a failing seed and shows the line that plays it again.
 fn report(args: &Args, seed: u64, out: &mut impl io::Write) -> io::Result<()> {
     let workshop = Workshop::new(SYSTEM);
-    let plan = Plan { mutant: args.mutant, ..Plan::of(seed) };
+    let plan = Plan { mutant: args.mutant, is_wild: args.wild, ..Plan::of(seed) };
     let (plan, history) = shrink(&MusicCorp, &workshop, &plan, SHRINK_TRIES);
     let what = history.violation.as_ref().map(ToString::to_string).unwrap_or_default();
     writeln!(out, "shrunk to {} faults, {} steps: {what}", history.faults.len(), history.steps)?;
@@ -143,6 +147,9 @@ fn report(args: &Args, seed: u64, out: &mut impl io::Write) -> io::Result<()> {
 fn line(plan: &Plan) -> String {
     let list = |numbers: Vec<String>| numbers.join(",");
     let mut line = format!("cargo run --release -p simulation -- --seed {}", plan.seed);
+    if plan.is_wild {
+        line += " --wild";
+    }
     if let Some(faults) = &plan.only_faults {
         line += &format!(" --only-faults={}", list(faults.iter().map(ToString::to_string).collect()));
     }
@@ -165,6 +172,7 @@ fn tell(args: &Args, seed: u64, out: &mut impl io::Write) -> io::Result<bool> {
         only_faults: args.only_faults.as_ref().map(set),
         only_deeds: args.only_deeds.as_ref().map(|numbers| numbers.iter().copied().collect()),
         steps: args.steps,
+        is_wild: args.wild,
         mutant: args.mutant,
         tells: true,
         ..Plan::of(seed)

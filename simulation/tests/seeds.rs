@@ -19,6 +19,8 @@ struct Cases {
 struct Case {
     name: String,
     seed: u64,
+    #[serde(default)]
+    is_wild: bool,
     only_faults: Option<BTreeSet<u32>>,
     only_deeds: Option<BTreeSet<usize>>,
     steps: Option<u64>,
@@ -40,8 +42,8 @@ fn what_once_broke_a_promise_does_so_no_more() {
     let cases: Cases = toml::from_str(include_str!("../regressions.toml")).unwrap();
     let workshop = Workshop::new(SYSTEM);
     for case in cases.case {
-        let Case { name, seed, only_faults, only_deeds, steps } = case;
-        let plan = Plan { only_faults, only_deeds, steps, ..Plan::of(seed) };
+        let Case { name, seed, is_wild, only_faults, only_deeds, steps } = case;
+        let plan = Plan { is_wild, only_faults, only_deeds, steps, ..Plan::of(seed) };
         assert_eq!(play(&MusicCorp, &workshop, &plan).violation, None, "{name} (seed {seed})");
     }
 }

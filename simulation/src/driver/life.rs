@@ -6,11 +6,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
+    sync::Arc,
 };
 
 use runtime::{
     Decider, TimestampMs,
-    core::{Machine, Outcome},
+    core::{CRASHES_AT_MOST, Machine, Outcome},
     envelope::Position,
 };
 use uuid::Uuid;
@@ -105,6 +106,10 @@ pub(crate) struct Life<D: Decider> {
     pub(crate) is_stopping: bool,
     /// The record over which a state was lost: everything in memory must be thrown away.
     pub(crate) broken: Option<Position>,
+    /// Records that cost earlier lives a state, and how often.
+    suspects: BTreeMap<Position, u32>,
+    /// The open batch is to be committed before one of them is tried.
+    commits_first: bool,
     batch_since_ms: i64,
     ends_asked_ms: i64,
     saved_ms: i64,
@@ -136,6 +141,8 @@ impl<D: Decider> Life<D> {
             begun: Vec::new(),
             is_stopping: false,
             broken: None,
+            suspects: suspects.clone(),
+            commits_first: false,
             batch_since_ms: 0,
             ends_asked_ms: 0,
             saved_ms: world.now_ms,
@@ -168,6 +175,8 @@ impl<D: Decider> Life<D> {
                 if self.machine.may_go_on() {
                     world.trace.sometimes("what waited goes on in a batch of its own");
                     self.machine.go_on(now_ms);
+                    let held = self.machine.held().map(|(partition, _)| partition);
+                    self.to_hold.extend(held.filter(|partition| !self.holds.contains_key(partition)));
                 }
             }
             let taken = self.gather(kit, world, whom, now_ms);
@@ -176,7 +185,7 @@ impl<D: Decider> Life<D> {
             }
             self.timers(kit, world, now_ms);
             self.is_between = true;
-            let must = self.client.has_change() || self.is_stopping;
+            let must = std::mem::take(&mut self.commits_first) || self.client.has_change() || self.is_stopping;
             if let Some(ended) = self.begin_commit(kit, world, must, now_ms) {
                 return Ok(ended);
             }
@@ -221,7 +230,7 @@ impl<D: Decider> Life<D> {
             }
         }
         let has_room = self.machine.batch().inputs() < BATCH_INPUTS;
-        self.read_all = (!taken && has_room).then(|| world.cluster.log.changes());
+        self.read_all = (!taken && has_room && !self.commits_first).then(|| world.cluster.log.changes());
         taken
     }
 
@@ -244,6 +253,13 @@ impl<D: Decider> Life<D> {
                 false
             }
             Fetched::Record { offset, stored } => {
+                if !self.suspects.is_empty() {
+                    let at = Position::new(Arc::clone(world.cluster.log.name(place.topic)), partition, offset);
+                    if self.must_rest(&at) {
+                        world.trace.sometimes("a record that cost a state is tried alone, and later");
+                        return false;
+                    }
+                }
                 self.fetched.set(input, partition, offset + 1);
                 if self.machine.batch().is_empty() {
                     self.batch_since_ms = now_ms;
@@ -252,6 +268,18 @@ impl<D: Decider> Life<D> {
                 true
             }
         }
+    }
+
+    /// A record that cost a state before is tried alone, and only after its partition has rested.
+    fn must_rest(&mut self, place: &Position) -> bool {
+        let Some(times) = self.suspects.get(place).filter(|times| **times < CRASHES_AT_MOST) else { return false };
+        if self.holds.contains_key(&place.partition) {
+            self.commits_first = !self.machine.batch().is_empty();
+            return self.commits_first;
+        }
+        self.machine.hold(place.partition, place.clone(), format!("a state was lost over it, {times} times"));
+        self.to_hold.insert(place.partition);
+        true
     }
 
     fn take(

@@ -170,6 +170,7 @@ pub const SEEN_SOMETIMES: &[&str] = &[
     "a partition is held for a schema",
     "a process dies at the end of a transaction",
     "a process dies in a transaction",
+    "a record that cost a state is tried alone, and later",
     "a recovery begins at a checkpoint",
     "a recovery ends when its partition is somebody else's",
     "a recovery waits at its barrier",
