@@ -1,27 +1,23 @@
 //! `dacapo up --instances`: named instances as child processes, on whatever broker the environment names.
 
-use std::{collections::BTreeSet, fs, process::Command, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::support::{Http, Place, System, ended, ground};
+use crate::support::{Http, Place, Signal, System, ended, ground, signal};
 
 /// The process of an instance, if it has one.
-fn process(place: &Place, instance: &str) -> Option<String> {
+fn process(place: &Place, instance: &str) -> Option<u32> {
     // Its data folder is in its command line, and in nobody else's.
     let data = place.data().join("instances").join(instance).display().to_string();
-    let is_it = |pid: &String| {
+    let is_it = |pid: &u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.split(|byte| *byte == 0).any(|argument| argument == data.as_bytes())
     };
     let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
-    let found: Vec<String> = all.filter(|name| name.parse::<u32>().is_ok()).filter(is_it).collect();
+    let found: Vec<u32> = all.filter_map(|name| name.parse().ok()).filter(is_it).collect();
     assert!(found.len() <= 1, "{instance} runs more than once: {found:?}");
     found.into_iter().next()
-}
-
-fn signal(signal: &str, process: &str) {
-    assert!(Command::new("kill").args([signal, process]).status().unwrap().success());
 }
 
 fn order(sku: &str) -> String {
@@ -81,7 +77,7 @@ fn killed_and_back(place: &Place, system: &mut System<'_>) {
     let http = Http::new();
     for (service, name) in [("warehouse", "warehouse-2"), ("order-processor", "order-processor-1")] {
         let (before, address) = (process(place, name).unwrap(), instance(place, service, name));
-        signal("-KILL", &before);
+        signal(before, Signal::KILL);
         system.wait_for(&format!("{name} in a new process"), || {
             process(place, name).is_some_and(|after| after != before)
                 && place.endpoints()["instances"][service][name].is_string()
@@ -101,7 +97,7 @@ fn orders_settle_while_instances_die() {
     system.wait_until_up();
     for name in ["warehouse-1", "notifications-1", "order-processor-2", "warehouse-2"] {
         let before = process(&place, name).unwrap();
-        signal("-KILL", &before);
+        signal(before, Signal::KILL);
         system.wait_for(&format!("{name} in a new process"), || process(&place, name).is_some_and(|now| now != before));
     }
     let log = system.ends_well();
@@ -115,14 +111,17 @@ fn orders_settle_while_instances_die() {
 fn no_instance_outlives_a_parent_that_is_killed() {
     let place = Place::new(&ground());
     let system = place.start(&["--instances", "warehouse=2"]);
-    let left: Vec<String> = ["warehouse-1", "warehouse-2"].iter().map(|name| process(&place, name).unwrap()).collect();
+    let left: Vec<u32> = ["warehouse-1", "warehouse-2"].iter().map(|name| process(&place, name).unwrap()).collect();
     system.kill();
     // They give themselves ten seconds to end well, in vain where the broker has died with their parent.
     let system = place.launch(&["--instances", "warehouse=2", "--orders", "20", "--until-settled"]);
     let log = system.ends_well();
     assert!(log.contains("audit: clean"), "{log}");
     for process in left {
-        assert!(!std::path::Path::new("/proc").join(&process).exists(), "process {process} has outlived its parent");
+        assert!(
+            !std::path::Path::new("/proc").join(process.to_string()).exists(),
+            "process {process} has outlived its parent"
+        );
     }
 }
 

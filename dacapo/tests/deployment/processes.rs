@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     checks::{Files, Process},
     compose::{Compose, Dockerfile},
-    support::{Ground, Http, PATIENCE, Place, ended, ground, pair::Pair},
+    support::{Ground, Http, PATIENCE, Place, Signal, ended, ground, pair::Pair, signal},
 };
 
 /// The containers of ours, as processes.
@@ -179,7 +179,7 @@ impl Processes {
     /// Stops a process as a container is stopped. It must end well.
     fn stop(&mut self, container: &str) {
         let Running { child, .. } = self.running.remove(container).unwrap();
-        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        signal(child.id(), Signal::TERM);
         let status = ended(child, Duration::from_secs(20));
         assert!(status.is_some_and(|status| status.success()), "{container}: {status:?}\n{}", self.log(container));
     }

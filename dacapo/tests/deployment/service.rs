@@ -2,11 +2,11 @@
 
 use std::{
     io::Read as _,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output, Stdio},
     time::{Duration, Instant},
 };
 
-use crate::support::{PATIENCE, Place, ended, ground, pair::Pair};
+use crate::support::{PATIENCE, Place, Signal, ended, ground, pair::Pair, signal};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -68,9 +68,8 @@ fn before_its_broker_is_there_it_lives_and_is_not_ready_and_each_way_to_stop_it_
     // Its standard input ends, and it is not asked to care.
     let (mut indifferent, elsewhere) = started(&pair, &[]);
     drop((left_alone.stdin.take(), indifferent.stdin.take()));
-    for (signal, child) in [("-TERM", &terminated), ("-INT", &interrupted)] {
-        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
-    }
+    signal(terminated.id(), Signal::TERM);
+    signal(interrupted.id(), Signal::INT);
     for child in [terminated, interrupted, left_alone] {
         let status = ended(child, Duration::from_secs(30));
         assert!(status.is_some_and(|status| status.success()), "{status:?}");
@@ -101,7 +100,7 @@ fn a_name_that_is_taken_over_ends_the_one_that_had_it() {
     let status = ended(first, PATIENCE).expect("the first one ends");
     assert_eq!(status.code(), Some(1));
     ready(&address);
-    assert!(Command::new("kill").args(["-TERM", &second.id().to_string()]).status().unwrap().success());
+    signal(second.id(), Signal::TERM);
     assert!(ended(second, Duration::from_secs(30)).is_some_and(|status| status.success()));
 }
 

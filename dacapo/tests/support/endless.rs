@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{PATIENCE, ended};
+use super::{PATIENCE, Signal, ended, signal};
 
 /// A command that goes on until Ctrl-C, and the lines it prints.
 pub(crate) struct Endless {
@@ -47,7 +47,7 @@ impl Endless {
     #[track_caller]
     pub(crate) fn interrupt(mut self) {
         let child = self.child.take().unwrap();
-        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        signal(child.id(), Signal::INT);
         // Nobody reads what it prints meanwhile: a reader that is slow must not keep it.
         let status = ended(child, Duration::from_secs(30));
         let said: Vec<String> = self.lines.try_iter().collect();

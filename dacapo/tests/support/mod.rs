@@ -8,6 +8,9 @@ pub(crate) mod endless;
 pub(crate) mod pair;
 pub(crate) mod records;
 
+/// What a person's Ctrl-C, a container engine and an operating system send.
+pub(crate) use rustix::process::Signal;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -17,6 +20,13 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// Sends a signal to a process.
+#[track_caller]
+pub(crate) fn signal(process: u32, signal: Signal) {
+    let process = rustix::process::Pid::from_raw(process.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(process, signal).unwrap();
+}
 
 /// How long anything may take before a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
@@ -215,8 +225,7 @@ impl System<'_> {
     #[track_caller]
     pub(crate) fn stop(mut self) {
         let mut child = self.child.take().unwrap();
-        let asked = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-        assert!(asked.success());
+        signal(child.id(), Signal::INT);
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = child.try_wait().unwrap() {
