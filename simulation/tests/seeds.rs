@@ -24,6 +24,8 @@ struct Case {
     only_faults: Option<BTreeSet<u32>>,
     only_deeds: Option<BTreeSet<usize>>,
     steps: Option<u64>,
+    /// What must be seen in it, so that it is still the history that its name tells of.
+    sees: BTreeSet<String>,
 }
 
 #[test]
@@ -42,9 +44,15 @@ fn what_once_broke_a_promise_does_so_no_more() {
     let cases: Cases = toml::from_str(include_str!("../regressions.toml")).unwrap();
     let workshop = Workshop::new(SYSTEM);
     for case in cases.case {
-        let Case { name, seed, is_wild, only_faults, only_deeds, steps } = case;
+        let Case { name, seed, is_wild, only_faults, only_deeds, steps, sees } = case;
         let plan = Plan { is_wild, only_faults, only_deeds, steps, ..Plan::of(seed) };
-        assert_eq!(play(&MusicCorp, &workshop, &plan).violation, None, "{name} (seed {seed})");
+        let history = play(&MusicCorp, &workshop, &plan);
+        assert_eq!(history.violation, None, "{name} (seed {seed})");
+        let missed: Vec<&String> = sees.iter().filter(|what| !history.trace.seen().contains(what.as_str())).collect();
+        assert!(
+            missed.is_empty(),
+            "{name}: seed {seed} plays another history now, without {missed:?}; look for a new one"
+        );
     }
 }
 
