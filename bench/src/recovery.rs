@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use rdkafka::producer::Producer;
+use rdkafka::producer::{DefaultProducerContext, Producer, ThreadedProducer};
 
 use crate::{
     load::{self, Clock, Watch},
@@ -123,29 +123,54 @@ fn end(mut child: Child) -> anyhow::Result<()> {
 }
 
 fn wait_until_it_decides(stage: &Stage) -> anyhow::Result<()> {
-    next_decision(stage, Clock::start(), 0).map(|_| ())
+    Onlooker::start(stage)?.next_decision(0).map(|_| ())
 }
 
-/// Kills the child and starts another one. Answers the seconds to the next visible decision.
+/// Kills the child and starts another one. Answers the seconds to the next visible decision about an input that was sent later.
 fn kill(stage: &Stage, kind: Kind, data: &Path, child: Child) -> anyhow::Result<(f64, Child)> {
-    let clock = Clock::start();
+    // Reader and producer are at work before: their own start is none of the instance's.
+    let mut onlooker = Onlooker::start(stage)?;
+    onlooker.next_decision(0)?;
+    let killed_us = onlooker.clock.now_us();
     end(child)?;
     let child = start(stage, kind, data)?;
-    let seen_us = next_decision(stage, clock, 0)?;
-    Ok((seen_us as f64 / 1e6, child))
+    let seen_us = onlooker.next_decision(killed_us)?;
+    Ok(((seen_us - killed_us) as f64 / 1e6, child))
 }
 
-/// Sends inputs until a decision about one of them is visible. Answers when that was.
-fn next_decision(stage: &Stage, clock: Clock, first: u64) -> anyhow::Result<i64> {
-    let watch = Watch::start(stage, &load::decisions(stage), clock, 1_000)?;
-    let (producer, to) = (load::producer(stage)?, load::inputs(stage));
-    for number in first.. {
-        // Of all partitions in turn, so that it does not matter which one decides first.
-        load::tick(stage, &producer, &to, &format!("entity-{}", number % 1_000), clock.now_us())?;
-        if let Ok(seen) = watch.seen.recv_timeout(TICK) {
-            return Ok(seen.seen_us);
-        }
-        ensure!(clock.now_us() < i64::try_from(PATIENCE.as_micros())?, "nothing was decided within {PATIENCE:?}");
+/// Sends inputs, and sees what is decided about them.
+struct Onlooker<'s> {
+    stage: &'s Stage,
+    clock: Clock,
+    watch: Watch,
+    producer: ThreadedProducer<DefaultProducerContext>,
+    sent: u64,
+}
+
+impl<'s> Onlooker<'s> {
+    fn start(stage: &'s Stage) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let watch = Watch::start(stage, &load::decisions(stage), clock, 1_000)?;
+        Ok(Self { stage, clock, watch, producer: load::producer(stage)?, sent: 0 })
     }
-    Ok(0)
+
+    /// Sends inputs until a decision is visible about one that was sent at `since_us` or later. Answers when that was.
+    fn next_decision(&mut self, since_us: i64) -> anyhow::Result<i64> {
+        let (began_us, to) = (self.clock.now_us(), load::inputs(self.stage));
+        loop {
+            // Of all partitions in turn, so that it does not matter which one decides first.
+            let key = format!("entity-{}", self.sent % 1_000);
+            load::tick(self.stage, &self.producer, &to, &key, self.clock.now_us())?;
+            self.sent += 1;
+            let mut seen = self.watch.seen.recv_timeout(TICK).ok();
+            while let Some(decided) = seen {
+                if decided.intended_us >= since_us {
+                    return Ok(decided.seen_us);
+                }
+                seen = self.watch.seen.try_recv().ok();
+            }
+            let waited_us = self.clock.now_us() - began_us;
+            ensure!(waited_us < i64::try_from(PATIENCE.as_micros())?, "nothing was decided within {PATIENCE:?}");
+        }
+    }
 }
