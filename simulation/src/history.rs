@@ -37,6 +37,8 @@ const SETTLES_WITHIN: u64 = 200_000;
 const TENDED: usize = 1_000_000;
 /// How long that may take, by its own clock.
 const SETTLES_WITHIN_MS: i64 = 20 * 60_000;
+/// An operator comes whenever all is quiet, and after so many rounds in which something was waited for.
+const OPERATOR_COMES_EVERY: u32 = 100;
 
 /// Which history.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -420,7 +422,7 @@ impl<'a> Stage<'a> {
             service.mend();
         }
         world.trace.tell(None, || "HEALED: nothing goes wrong any more".to_owned());
-        let (begun_ms, mut idle) = (world.now_ms, 0);
+        let (begun_ms, mut idle, mut rounds) = (world.now_ms, 0, 0);
         for step in 0..SETTLES_WITHIN {
             idle = if self.step(world)? { 0 } else { idle + 1 };
             if idle < 3 * self.actors.len() + 20 {
@@ -435,6 +437,11 @@ impl<'a> Stage<'a> {
                 if !self.play.tend(&mut hand)? {
                     return Ok(());
                 }
+                continue;
+            }
+            // An effect of an entity that waits rests until somebody comes and puts right what it waits for.
+            rounds += 1;
+            if rounds % OPERATOR_COMES_EVERY == 0 && self.put_right(world)? {
                 continue;
             }
             if world.now_ms - begun_ms > SETTLES_WITHIN_MS {
