@@ -14,7 +14,7 @@
 #                                           set, stop, remove the data, exit with COMMAND's code
 #
 # Exit codes: 0 done, 1 failed, 2 wrong usage, 3 Java or Maven is missing.
-# DACAPO_KAFKA_CACHE moves the cache folder, DACAPO_KAFKA_VERSION takes another release (into a cache of its own),
+# DACAPO_KAFKA_CACHE moves the cache folder, DACAPO_KAFKA_VERSION takes another release (a cache holds one: move it as well),
 # DACAPO_KAFKA_HEAP (default 768m) sizes the broker.
 # The product needs none of this: it is what its tests are held against.
 set -euo pipefail
