@@ -4,6 +4,8 @@
 
 pub mod admin;
 pub mod client;
+mod contact;
 
 pub use admin::{Admin, AdminError, TopicKind, TopicPlan, TopicSpec};
 pub use client::ClientLog;
+pub(crate) use contact::{Contact, Standing};

@@ -22,7 +22,7 @@ use std::{
 
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata},
     error::KafkaError,
     message::{BorrowedMessage, Headers},
     producer::{BaseRecord, Producer},
@@ -36,13 +36,13 @@ use crate::{
     core::partition_of,
     envelope::{self, Envelope, command_id, header},
     kafka::{
-        Admin, ClientLog,
+        Admin, ClientLog, Contact, Standing,
         client::{self, WorkerNames},
     },
     message::{Channel, Message as _, Written, topic},
     registry::Registry,
     telemetry::{build, chain},
-    worker::{Change, CommitError, Member, Teller, TransactionalProducer, deliver, let_go},
+    worker::{Change, CommitError, Fences, Member, Teller, Transactor, let_go},
 };
 
 /// Rows are written at most this often. What changed several times meanwhile is written once, as it is then.
@@ -184,6 +184,8 @@ enum Trouble {
     Row(#[source] crate::codec::CodecError),
     #[error("cannot {step}")]
     Kafka { step: &'static str, source: KafkaError },
+    #[error("no broker answers")]
+    Unreachable,
     #[error("rows are not committed")]
     Commit(#[source] CommitError),
     #[error("another process runs under the name {0}; hint: give every instance its own name, or none")]
@@ -206,12 +208,12 @@ struct Keeper<R> {
 
 impl<R: Rows> Keeper<R> {
     fn run(self) {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut fences) = (FIRST_PAUSE, Fences::default());
         while !self.is_ending() {
             let born = Instant::now();
             let Err(trouble) = self.live() else { return };
             let reason = chain(&trouble);
-            if matches!(trouble, Trouble::NameTaken(_)) {
+            if matches!(trouble, Trouble::NameTaken(_)) && fences.tell_another_process(Instant::now()) {
                 tracing::error!(topic = self.topic, reason, "the table is not written by this instance any more");
                 self.tell(Some(&reason));
                 return;
@@ -278,10 +280,11 @@ struct Life<'k, R> {
     writers: Writers,
     partitions: i32,
     consumer: BaseConsumer<Member>,
-    producer: TransactionalProducer,
+    transactor: Transactor,
     kept: BTreeMap<i32, Kept>,
     since: u64,
     write_at: Instant,
+    contact: Contact,
 }
 
 /// A row as it goes on the wire.
@@ -296,28 +299,34 @@ impl<'k, R: Rows> Life<'k, R> {
     fn begin(keeper: &'k Keeper<R>, writers: Writers, partitions: i32) -> Result<Self, Trouble> {
         let (config, names) = (&keeper.config, &keeper.names);
         let log = |purpose: &str| ClientLog::new(format!("{}.{purpose}", names.client_id));
-        let producer: TransactionalProducer = client::transactional_producer(config, names)
-            .create_with_context(Teller::new(log("table"), &keeper.topic))
-            .map_err(kafka("set up a producer"))?;
-        if let Err(source) = producer.init_transactions(config.timeouts.transaction + config.timeouts.request) {
-            let_go(producer, config.timeouts.shutdown / 2);
-            return Err(kafka("begin to write transactions")(source));
+        let teller = Teller::new(log("table"), &keeper.topic);
+        let transactor = Transactor::new(&client::transactional_producer(config, names), teller);
+        let transactor = transactor.map_err(Trouble::Commit)?;
+        if let Err(error) = transactor.init(config.timeouts.transaction + config.timeouts.request) {
+            transactor.let_go(config.timeouts.shutdown / 2);
+            return Err(Trouble::Commit(error));
         }
         let consumer: BaseConsumer<Member> = client::group_member(config, names)
             .set("enable.partition.eof", "true")
             .create_with_context(Member::new(log("rows")))
             .map_err(kafka("set up a reader of the table"))?;
         consumer.subscribe(&[&keeper.topic]).map_err(kafka("join the group"))?;
-        let (kept, write_at) = (BTreeMap::new(), Instant::now());
-        Ok(Self { keeper, writers, partitions, consumer, producer, kept, since: 0, write_at })
+        let (kept, write_at, contact) = (BTreeMap::new(), Instant::now(), Contact::new(Instant::now()));
+        Ok(Self { keeper, writers, partitions, consumer, transactor, kept, since: 0, write_at, contact })
     }
 
     fn turn(&mut self) -> Result<(), Trouble> {
         let mut polled = self.consumer.poll(POLL.min(self.write_at.saturating_duration_since(Instant::now())));
         while let Some(event) = polled {
             match event {
-                Ok(message) => note(&mut self.kept, &message),
-                Err(KafkaError::PartitionEOF(partition)) => self.met_end(partition)?,
+                Ok(message) => {
+                    self.contact.heard();
+                    note(&mut self.kept, &message);
+                }
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    self.contact.heard();
+                    self.met_end(partition)?;
+                }
                 Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Err(kafka("read the table")(error)),
                 // The client goes on by itself, and its context has logged it.
                 Err(_) => {}
@@ -326,6 +335,10 @@ impl<'k, R: Rows> Life<'k, R> {
         }
         if self.consumer.context().is_fenced() {
             return Err(Trouble::NameTaken(self.keeper.names.client_id.clone()));
+        }
+        let ask = |patience| self.consumer.fetch_metadata(Some(&self.keeper.topic), patience).is_ok();
+        if self.contact.look(ask) == Some(Standing::Lost) {
+            return Err(Trouble::Unreachable);
         }
         while let Some(change) = self.consumer.context().next_change() {
             match change {
@@ -411,7 +424,7 @@ impl<'k, R: Rows> Life<'k, R> {
             ready.extend(self.ready(row)?);
         }
         if !ready.is_empty() {
-            self.commit(&ready, &group).map_err(Trouble::Commit)?;
+            self.commit(&ready, group).map_err(Trouble::Commit)?;
         }
         self.since = changed.next;
         Ok(changed.more)
@@ -434,10 +447,10 @@ impl<'k, R: Rows> Life<'k, R> {
         Ok(Some(Ready { partition, key: row.key, value, envelope }))
     }
 
-    fn commit(&mut self, ready: &[Ready], group: &rdkafka::consumer::ConsumerGroupMetadata) -> Result<(), CommitError> {
+    fn commit(&mut self, ready: &[Ready], group: ConsumerGroupMetadata) -> Result<(), CommitError> {
         let patience = self.keeper.config.timeouts.transaction;
-        let deadline = Instant::now() + patience;
-        self.producer.begin_transaction().map_err(CommitError::kafka("begin a transaction"))?;
+        let (producer, deadline) = (self.transactor.producer(), Instant::now() + patience);
+        producer.begin_transaction().map_err(CommitError::kafka("begin a transaction"))?;
         let mut offsets = TopicPartitionList::new();
         for row in ready {
             let record = BaseRecord::to(&self.keeper.topic)
@@ -446,21 +459,13 @@ impl<'k, R: Rows> Life<'k, R> {
                 .payload(&row.value)
                 .timestamp(row.envelope.time_ms)
                 .headers(row.envelope.to_headers());
-            self.producer.send(record).map_err(|(error, _)| CommitError::kafka("hand a row to the producer")(error))?;
+            producer.send(record).map_err(|(error, _)| CommitError::kafka("hand a row to the producer")(error))?;
         }
         for (partition, kept) in self.kept.iter().filter(|(_, kept)| kept.is_ready) {
             let added = offsets.add_partition_offset(&self.keeper.topic, *partition, Offset::Offset(kept.next));
             added.map_err(CommitError::kafka("list positions"))?;
         }
-        self.producer
-            .send_offsets_to_transaction(&offsets, group, patience)
-            .map_err(CommitError::kafka("add positions to the transaction"))?;
-        deliver(&self.producer, deadline, patience)?;
-        let told = self.producer.context().take();
-        if let Some(undelivered) = told.failure {
-            return Err(CommitError::Delivery(undelivered));
-        }
-        self.producer.commit_transaction(patience).map_err(CommitError::kafka("commit rows"))?;
+        let told = self.transactor.commit(offsets, Arc::new(group), deadline, patience, |_| Ok(()))?;
         for row in ready {
             if let Some(kept) = self.kept.get_mut(&row.partition) {
                 kept.latest.insert(row.key.as_str().into(), row.envelope.id);
@@ -474,7 +479,7 @@ impl<'k, R: Rows> Life<'k, R> {
     fn end(self) {
         let patience = self.keeper.config.timeouts.shutdown / 2;
         self.consumer.context().leave();
-        if !let_go(self.consumer, patience) || !let_go(self.producer, patience) {
+        if !let_go(self.consumer, patience) || !self.transactor.let_go(patience) {
             tracing::warn!(topic = self.keeper.topic, "a client did not close in time; it is left behind");
         }
     }

@@ -11,6 +11,7 @@ mod life;
 mod member;
 mod recovering;
 mod status;
+mod transactor;
 
 use std::{
     sync::{
@@ -21,10 +22,11 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use commit::{CommitError, TransactionalProducer, deliver};
+pub(crate) use commit::CommitError;
 pub(crate) use history::Held;
-pub(crate) use member::{Change, Member, Teller, let_go};
+pub(crate) use member::{Change, Fences, Member, Teller, let_go};
 pub use status::{Status, Trouble, WorkerState};
+pub(crate) use transactor::Transactor;
 
 use crate::{
     clock,
@@ -142,7 +144,7 @@ fn run<D: Decider, P: Perform<D>>(setup: &Arc<Setup<D, P>>) {
         }
         tracing::warn!(worker = %setup.names.client_id, reason = %end, "worker starts again from the log");
         setup.status.set(WorkerState::Restarting { reason: end.to_string() });
-        if clock::now_ms().saturating_sub(born) > 60_000 {
+        if clock::now_ms().saturating_sub(born) > 60_000 || end.is_unreachable() {
             pause = FIRST_PAUSE;
         }
         rest(

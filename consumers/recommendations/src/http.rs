@@ -27,8 +27,14 @@ pub(crate) fn routes(view: View<Together>) -> Router {
     Router::new().route("/albums/{sku}/bought-together", get(bought_together)).with_state(view)
 }
 
-/// Why it answers nothing now, if so.
+/// Why it should be asked nothing now, if so.
 pub(crate) fn is_ready(view: &View<Together>) -> Result<(), String> {
+    is_usable(view)?;
+    if view.health().is_cut_off { Err("no broker answers".to_owned()) } else { Ok(()) }
+}
+
+/// Why it answers nothing now, if so. While brokers are away it goes on answering what it knows.
+fn is_usable(view: &View<Together>) -> Result<(), String> {
     let health = view.health();
     match (health.failed, health.caught_up) {
         (Some(reason), _) => Err(reason),
@@ -43,7 +49,7 @@ async fn bought_together(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Recommended>, Problem> {
     let limit = limit(query.as_deref().unwrap_or_default()).map_err(bad_query)?;
-    is_ready(&view).map_err(Problem::unavailable)?;
+    is_usable(&view).map_err(Problem::unavailable)?;
     let recommended = view.read(|together| together.with(&sku, limit));
     recommended.map(Json).ok_or_else(|| Problem::not_found("album of that sku"))
 }

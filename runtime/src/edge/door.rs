@@ -76,6 +76,15 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Door<D, S> {
     /// # Errors
     /// What is missing.
     pub fn ready(&self) -> Result<(), String> {
+        let open = self.usable()?;
+        match [open.edge.health(), open.states.health()].iter().any(|health| health.is_cut_off) {
+            true => Err("no broker answers".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    /// What it answers with, once that is up to date. It goes on answering while brokers are away.
+    fn usable(&self) -> Result<&Open<D, S>, String> {
         let Some(open) = self.open.get() else {
             let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
             return Err(trouble.unwrap_or_else(|| "connecting".to_owned()));
@@ -88,7 +97,7 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Door<D, S> {
                 return Err("still reading what the service said".to_owned());
             }
         }
-        Ok(())
+        Ok(open)
     }
 
     /// Submits a command as [`Edge::submit`] does. What was answered can be seen in [`Door::state`] afterwards.
@@ -116,10 +125,7 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Door<D, S> {
     }
 
     fn opened(&self) -> Result<&Open<D, S>, EdgeError> {
-        match (self.ready(), self.open.get()) {
-            (Ok(()), Some(open)) => Ok(open),
-            _ => Err(EdgeError::NotReady),
-        }
+        self.usable().map_err(|_| EdgeError::NotReady)
     }
 }
 

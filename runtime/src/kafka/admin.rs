@@ -2,12 +2,17 @@
 //!
 //! A plan is drawn first and can be shown; applying it only ever creates. What exists and differs is reported, never altered.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rdkafka::{
+    ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication},
-    client::Client,
-    error::KafkaError,
+    error::{KafkaError, KafkaResult},
     types::RDKafkaErrorCode,
 };
 
@@ -142,13 +147,21 @@ impl AdminError {
     }
 }
 
-/// A client for topics. Clones share it.
+/// A client for topics. Clones share it. One that could not reach the cluster is replaced before the next question: it may have
+/// lost its brokers for good.
 #[derive(Clone)]
 pub struct Admin {
-    client: Arc<AdminClient<ClientLog>>,
+    setup: Arc<ClientConfig>,
+    client: Arc<Mutex<Arc<Native>>>,
     bootstrap: String,
     timeout: Duration,
     replication: i32,
+}
+
+type Native = AdminClient<ClientLog>;
+
+fn make(setup: &ClientConfig) -> KafkaResult<Arc<Native>> {
+    setup.create_with_context(ClientLog::new("admin")).map(Arc::new)
 }
 
 impl fmt::Debug for Admin {
@@ -163,11 +176,11 @@ impl Admin {
     /// # Errors
     /// A property makes no sense.
     pub fn new(config: &Config) -> Result<Self, AdminError> {
-        let client = client::admin(config)
-            .create_with_context(ClientLog::new("admin"))
-            .map_err(|source| AdminError::Setup { source: Box::new(source) })?;
+        let setup = client::admin(config);
+        let client = make(&setup).map_err(|source| AdminError::Setup { source: Box::new(source) })?;
         Ok(Self {
-            client: Arc::new(client),
+            setup: Arc::new(setup),
+            client: Arc::new(Mutex::new(client)),
             bootstrap: config.bootstrap.clone(),
             timeout: config.timeouts.request,
             replication: config.replication.unwrap_or(-1),
@@ -177,7 +190,12 @@ impl Admin {
     /// The cluster's id; a store made for another one is foreign. Blocks for at most the request timeout.
     #[must_use]
     pub fn cluster_id(&self) -> Option<String> {
-        self.native().fetch_cluster_id(self.timeout)
+        let client = self.client();
+        let id = client.inner().fetch_cluster_id(self.timeout);
+        if id.is_none() {
+            self.replace(&client);
+        }
+        id
     }
 
     /// The partition count of each topic that exists. Blocks for at most the request timeout.
@@ -185,10 +203,11 @@ impl Admin {
     /// # Errors
     /// [`AdminError::Unreachable`].
     pub fn partition_counts(&self) -> Result<HashMap<String, i32>, AdminError> {
-        let metadata = self
-            .native()
+        let client = self.client();
+        let metadata = client
+            .inner()
             .fetch_metadata(None, self.timeout)
-            .map_err(|source| self.unreachable("list topics", source))?;
+            .map_err(|source| self.unreachable(&client, "list topics", source))?;
         let counts = metadata.topics().iter().filter(|topic| topic.error().is_none());
         Ok(counts
             .map(|topic| (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX)))
@@ -198,11 +217,11 @@ impl Admin {
     async fn settings_of(&self, topics: &[&str]) -> Result<HashMap<String, HashMap<String, String>>, AdminError> {
         let operation = "describe topics";
         let asked: Vec<ResourceSpecifier<'_>> = topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        let answers = self
-            .client
+        let client = self.client();
+        let answers = client
             .describe_configs(&asked, &self.options())
             .await
-            .map_err(|source| self.unreachable(operation, source))?;
+            .map_err(|source| self.unreachable(&client, operation, source))?;
         let mut settings = HashMap::new();
         for answer in answers {
             let resource = answer.map_err(|code| AdminError::Refused { operation: operation.to_owned(), code })?;
@@ -237,11 +256,11 @@ impl Admin {
 
     async fn create(&self, specs: &[&TopicSpec]) -> Result<(), AdminError> {
         let topics: Vec<NewTopic<'_>> = specs.iter().map(|spec| self.new_topic(spec)).collect();
-        let answers = self
-            .client
+        let client = self.client();
+        let answers = client
             .create_topics(&topics, &self.options())
             .await
-            .map_err(|source| self.unreachable("create topics", source))?;
+            .map_err(|source| self.unreachable(&client, "create topics", source))?;
         for answer in answers {
             match answer {
                 // Somebody else was faster; what they made is verified like any other.
@@ -263,11 +282,23 @@ impl Admin {
         AdminOptions::new().request_timeout(Some(self.timeout)).operation_timeout(Some(self.timeout))
     }
 
-    fn native(&self) -> &Client<ClientLog> {
-        self.client.inner()
+    fn client(&self) -> Arc<Native> {
+        Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn unreachable(&self, operation: &str, source: KafkaError) -> AdminError {
+    fn replace(&self, old: &Arc<Native>) {
+        let mut current = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&current, old) {
+            return;
+        }
+        match make(&self.setup) {
+            Ok(fresh) => *current = fresh,
+            Err(error) => tracing::error!(%error, "a client that may have lost its brokers could not be replaced"),
+        }
+    }
+
+    fn unreachable(&self, client: &Arc<Native>, operation: &str, source: KafkaError) -> AdminError {
+        self.replace(client);
         AdminError::Unreachable {
             operation: operation.to_owned(),
             bootstrap: self.bootstrap.clone(),

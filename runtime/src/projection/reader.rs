@@ -1,7 +1,7 @@
 //! Gets committed records out of whole partitions, in batches, in no group.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,8 +18,11 @@ use super::{LogRecord, Positions, Topics, history::Lost};
 use crate::{
     codec::{DecodeError, Decoded, Readers, SCHEMA_ID_HEADER},
     config::Config,
-    kafka::client::{self, ClientLog},
-    worker::Held,
+    kafka::{
+        Contact, Standing,
+        client::{self, ClientLog},
+    },
+    worker::{Held, let_go},
 };
 
 /// The most records handed on at once: enough that what a batch costs is spread thin.
@@ -36,10 +39,12 @@ const MAX_REQUEST: Duration = Duration::from_secs(2);
 
 /// Reads a set of topics.
 pub(super) struct Reader {
+    config: Config,
+    purpose: String,
     consumer: BaseConsumer<ClientLog>,
+    contact: Contact,
     readers: Readers,
     topics: Topics,
-    accept_cut: BTreeSet<String>,
     known: HashMap<String, Known>,
     request: Duration,
 }
@@ -65,8 +70,18 @@ pub(super) struct Batch<'a> {
     pub(super) messages: Vec<BorrowedMessage<'a>>,
     /// The end of some partition was reached.
     pub(super) met_an_end: bool,
+    pub(super) signs: Signs,
     /// Reading cannot go on.
     pub(super) failure: Option<Failure>,
+}
+
+/// What a poll says of the client's brokers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Signs {
+    /// Something came from one.
+    heard: bool,
+    /// All connections are lost.
+    disconnected: bool,
 }
 
 /// Why reading cannot go on.
@@ -78,14 +93,52 @@ pub(super) enum Failure {
 
 impl Reader {
     pub(super) fn new(config: &Config, purpose: &str, readers: Readers, topics: Topics) -> KafkaResult<Self> {
-        let consumer = client::log_reader(config, purpose).create_with_context(ClientLog::new(purpose))?;
-        let now = Instant::now();
+        let (consumer, now) = (make_consumer(config, purpose)?, Instant::now());
         let known = topics
             .names()
             .map(|name| (name.clone(), Known { name: name.as_str().into(), partitions: 0, look_again: now }))
             .collect();
-        let (accept_cut, request) = (config.accept_cut.clone(), config.timeouts.request.min(MAX_REQUEST));
-        Ok(Self { consumer, readers, topics, accept_cut, known, request })
+        let (config, purpose) = (config.clone(), purpose.to_owned());
+        let request = config.timeouts.request.min(MAX_REQUEST);
+        Ok(Self { config, purpose, consumer, contact: Contact::new(now), readers, topics, known, request })
+    }
+
+    /// Looks whether brokers still answer, if the signs give a reason to. A client that has lost them is replaced: what was read goes
+    /// on being read, each partition from `positions`, else from its beginning. Answers whether brokers are there, if that is news.
+    pub(super) fn keep_contact(
+        &mut self,
+        signs: Signs,
+        positions: impl FnOnce() -> Positions,
+    ) -> KafkaResult<Option<bool>> {
+        if signs.disconnected {
+            self.contact.doubt();
+        }
+        if signs.heard {
+            self.contact.heard();
+            return Ok(Some(true));
+        }
+        let Some(topic) = self.topics.names().next() else { return Ok(None) };
+        let ask = |patience| self.consumer.fetch_metadata(Some(topic), patience).is_ok();
+        let standing = self.contact.look(ask);
+        if standing == Some(Standing::Lost) {
+            tracing::warn!(reader = %self.purpose, "no broker answers: the client is replaced");
+            self.renew(&positions())?;
+        }
+        Ok(standing.map(|standing| standing == Standing::Connected))
+    }
+
+    fn renew(&mut self, positions: &Positions) -> KafkaResult<()> {
+        let read = self.consumer.assignment()?;
+        let old = std::mem::replace(&mut self.consumer, make_consumer(&self.config, &self.purpose)?);
+        // Closing waits for brokers, and nobody else needs to.
+        let_go(old, Duration::ZERO);
+        self.contact = Contact::new(Instant::now());
+        let elements = read.elements();
+        self.assign_at(elements.iter().map(|element| {
+            let (topic, partition) = (element.topic(), element.partition());
+            let from = positions.get(topic, partition).map_or_else(|| self.beginning(topic), Offset::Offset);
+            (topic, partition, from)
+        }))
     }
 
     /// Topics that are not there, as far as is known.
@@ -138,7 +191,7 @@ impl Reader {
     }
 
     fn must_be_whole(&self, topic: &str) -> bool {
-        !self.topics.is_raw(topic) && !self.accept_cut.contains(topic)
+        !self.topics.is_raw(topic) && !self.config.accept_cut.contains(topic)
     }
 
     fn partition_count(&self, topic: &str) -> KafkaResult<i32> {
@@ -162,8 +215,11 @@ impl Reader {
         &self,
         places: impl IntoIterator<Item = (&'p str, i32)>,
     ) -> KafkaResult<()> {
-        let beginning = |topic: &str| if self.must_be_whole(topic) { Offset::Offset(0) } else { Offset::Beginning };
-        self.assign_at(places.into_iter().map(|(topic, partition)| (topic, partition, beginning(topic))))
+        self.assign_at(places.into_iter().map(|(topic, partition)| (topic, partition, self.beginning(topic))))
+    }
+
+    fn beginning(&self, topic: &str) -> Offset {
+        if self.must_be_whole(topic) { Offset::Offset(0) } else { Offset::Beginning }
     }
 
     fn assign_at<'p>(&self, places: impl IntoIterator<Item = (&'p str, i32, Offset)>) -> KafkaResult<()> {
@@ -191,13 +247,17 @@ impl Reader {
                 None => break,
                 Some(Ok(message)) => batch.messages.push(message),
                 Some(Err(KafkaError::PartitionEOF(_))) => batch.met_an_end = true,
-                Some(Err(error)) => batch.failure = failure_of(&error),
+                Some(Err(error)) => {
+                    batch.signs.disconnected |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+                    batch.failure = failure_of(&error);
+                }
             }
             wait = Duration::ZERO;
             if *gather_until.get_or_insert_with(|| Instant::now() + GATHER) < Instant::now() {
                 break;
             }
         }
+        batch.signs.heard = batch.met_an_end || !batch.messages.is_empty();
         batch
     }
 
@@ -306,6 +366,10 @@ impl Reader {
 fn schema_header<'m>(message: &'m BorrowedMessage<'_>) -> Option<&'m [u8]> {
     use rdkafka::message::Headers;
     message.headers()?.iter().filter(|header| header.key == SCHEMA_ID_HEADER).last()?.value
+}
+
+fn make_consumer(config: &Config, purpose: &str) -> KafkaResult<BaseConsumer<ClientLog>> {
+    client::log_reader(config, purpose).create_with_context(ClientLog::new(purpose))
 }
 
 /// Errors that reading does not recover from by itself. The others librdkafka retries, and logs.

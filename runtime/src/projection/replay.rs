@@ -46,7 +46,7 @@ pub fn fold_to<P: Projection>(
 ) -> Result<P, ReplayError> {
     let failed = |reason: String| ReplayError::Failed { purpose: purpose.to_owned(), reason };
     let deadline = Instant::now() + patience;
-    let reader = Reader::new(config, purpose, readers, topics).map_err(|e| failed(e.to_string()))?;
+    let mut reader = Reader::new(config, purpose, readers, topics).map_err(|e| failed(e.to_string()))?;
     let mut reached = Positions::default();
     let open = targets.iter().filter(|(_, _, end)| *end > 0).map(|(topic, partition, _)| (&**topic, partition));
     reader.assign_from_beginning(open).map_err(|e| failed(e.to_string()))?;
@@ -68,9 +68,12 @@ pub fn fold_to<P: Projection>(
                 }
             }
         }
-        if let Some(failure) = batch.failure {
+        let (signs, failure) = (batch.signs, batch.failure);
+        drop(batch.messages);
+        if let Some(failure) = failure {
             return Err(failed(reader.explain(failure, &reached)));
         }
+        reader.keep_contact(signs, || reached.clone()).map_err(|e| failed(e.to_string()))?;
     }
     Ok(projection)
 }

@@ -14,7 +14,10 @@ use std::{
 use rdkafka::error::KafkaError;
 use tokio::sync::watch;
 
-use super::{LogRecord, Positions, Projection, Topics, reader::Reader};
+use super::{
+    LogRecord, Positions, Projection, Topics,
+    reader::{Reader, Signs},
+};
 use crate::{codec::Readers, config::Config, envelope::Position};
 
 /// How many places of undecodable records are kept.
@@ -71,6 +74,8 @@ pub struct Health {
     pub caught_up: bool,
     /// How many offsets lie between it and the ends it knows of.
     pub behind: i64,
+    /// No broker answers: it stands still until one does.
+    pub is_cut_off: bool,
     /// Why it is not kept up to date any more, if so.
     pub failed: Option<String>,
     /// Topics it reads that are not there.
@@ -354,10 +359,23 @@ impl<P: Projection> Shared<P> {
             if batch.met_an_end {
                 self.note_ends(reader);
             }
-            if let Some(failure) = batch.failure {
+            drop(records);
+            let (signs, failure) = (batch.signs, batch.failure);
+            drop(batch.messages);
+            if let Some(failure) = failure {
                 let positions = self.progress().positions.clone();
                 return Err(reader.explain(failure, &positions));
             }
+            self.keep_contact(reader, signs)?;
+        }
+        Ok(())
+    }
+
+    fn keep_contact(&self, reader: &mut Reader, signs: Signs) -> Result<(), String> {
+        let looked = reader.keep_contact(signs, || self.progress().positions.clone());
+        let looked = looked.map_err(|e| format!("a client that has lost its brokers cannot be replaced: {e}"))?;
+        if let Some(is_there) = looked {
+            self.progress().health.is_cut_off = !is_there;
         }
         Ok(())
     }

@@ -1,26 +1,29 @@
 //! One batch, one transaction: events, commands and input positions become visible together, or not at all.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::ConsumerGroupMetadata,
     error::KafkaError,
     message::{Header, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer},
+    producer::{BaseRecord, Producer},
     types::RDKafkaErrorCode,
 };
 
 use super::{
     history,
-    member::{Teller, Told, Undelivered},
+    member::{Told, Undelivered},
+    transactor::{TransactionalProducer, Transactor},
 };
 use crate::{
-    core::{Batch, Contract, Machine, OutHeaders, Output, Target, Task},
+    core::{Batch, Contract, Machine, OutHeaders, Output, Target},
     decider::Decider,
 };
-
-pub(crate) type TransactionalProducer = BaseProducer<Teller, NoCustomPartitioner>;
 
 /// The shortest pause between two looks for deliveries. librdkafka's own flush would poll in slices of 100 ms.
 const SLICE: Duration = Duration::from_micros(100);
@@ -38,6 +41,10 @@ pub(crate) enum CommitError {
     Rewound { topic: String, partition: i32, end: i64, known: i64 },
     #[error("the records of a transaction were not acknowledged within {0:?}")]
     TooLate(Duration),
+    #[error("a call about a transaction did not come back within {0:?}; its producer is left behind")]
+    StaysAway(Duration),
+    #[error("there is no thread to wait for transactions on")]
+    Thread(#[source] std::io::Error),
 }
 
 impl CommitError {
@@ -66,7 +73,7 @@ impl CommitError {
                 other => other.rdkafka_error_code(),
             },
             Self::Delivery(undelivered) => undelivered.error.rdkafka_error_code(),
-            Self::Rewound { .. } | Self::TooLate(_) => None,
+            Self::Rewound { .. } | Self::TooLate(_) | Self::StaysAway(_) | Self::Thread(_) => None,
         }
     }
 }
@@ -74,38 +81,33 @@ impl CommitError {
 /// Commits a batch. The group metadata must be of the moment at which the batch began: a later one would pass the fence for
 /// partitions that were lost meanwhile.
 pub(super) fn commit<D: Decider>(
-    producer: &TransactionalProducer,
+    transactor: &Transactor,
     machine: &Machine<D>,
-    group: &ConsumerGroupMetadata,
+    group: &Arc<ConsumerGroupMetadata>,
     patience: Duration,
 ) -> Result<Told, CommitError> {
     let (contract, batch, deadline) = (machine.contract(), machine.batch(), Instant::now() + patience);
+    let producer = transactor.producer();
     producer.begin_transaction().map_err(CommitError::kafka("begin a transaction"))?;
     for output in batch.outputs() {
         send(producer, contract, batch, output, deadline)?;
     }
     let offsets = offsets_of(machine).map_err(CommitError::kafka("list input positions"))?;
-    // While the coordinator takes the positions, the records are on their way.
-    producer
-        .send_offsets_to_transaction(&offsets, group, patience)
-        .map_err(CommitError::kafka("add input positions to the transaction"))?;
-    deliver(producer, deadline, patience)?;
-    let told = producer.context().take();
-    if let Some(failure) = told.failure {
-        return Err(CommitError::Delivery(failure));
-    }
-    goes_on(machine, &told)?;
-    producer.commit_transaction(patience).map_err(CommitError::kafka("commit a transaction"))?;
-    Ok(told)
+    let (topic, known) = (Arc::clone(&contract.events_topic), own_ends(machine));
+    transactor.commit(offsets, Arc::clone(group), deadline, patience, move |told| goes_on(&topic, &known, told))
+}
+
+/// How far the own log is known to reach.
+fn own_ends<D: Decider>(machine: &Machine<D>) -> BTreeMap<i32, i64> {
+    machine.tasks().map(|task| (task.partition(), task.own_next())).collect()
 }
 
 /// What was appended to the own log lies behind what was there; else it is another log under the same name.
-fn goes_on<D: Decider>(machine: &Machine<D>, told: &Told) -> Result<(), CommitError> {
+fn goes_on(topic: &str, known: &BTreeMap<i32, i64>, told: &Told) -> Result<(), CommitError> {
     for (partition, end) in &told.own_ends {
-        let known = machine.task(*partition).map_or(0, Task::own_next);
+        let known = known.get(partition).copied().unwrap_or(0);
         if known > *end {
-            let topic = machine.contract().events_topic.to_string();
-            return Err(CommitError::Rewound { topic, partition: *partition, end: end - 1, known });
+            return Err(CommitError::Rewound { topic: topic.to_owned(), partition: *partition, end: end - 1, known });
         }
     }
     Ok(())

@@ -20,11 +20,11 @@ use rdkafka::{
 };
 
 use super::{
-    Setup, Trouble, WorkerState,
+    Setup, Transactor, Trouble, WorkerState,
     assignment::Flow,
-    commit::{self, CommitError, TransactionalProducer},
+    commit::{self, CommitError},
     effects::{self, AnswerProducer, Answers, End, IN_FLIGHT_AT_MOST},
-    member::{Change, Member, Teller, let_go},
+    member::{Change, Fences, Member, Teller, let_go},
     recovering::{News, Recovering, with_record},
 };
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     core::{CRASHES_AT_MOST, Failure, Limits, Machine, Outcome, Target, Task, panic_text},
     decider::{Decider, Perform},
     envelope::Position,
-    kafka::{Admin, ClientLog, client},
+    kafka::{Admin, ClientLog, Contact, Standing, client},
     store::Change as StoreChange,
     telemetry::metric,
 };
@@ -57,15 +57,16 @@ const HOLD_FIRST: Duration = Duration::from_millis(500);
 const HOLD_LONGEST: Duration = Duration::from_secs(30);
 /// This many lives in a row ended by the same fence: another process has the name.
 const FENCED_LIVES: u32 = 5;
-/// The group fenced this member twice within this time: another process has the name. Once may be its own request to join, which it
-/// has sent again for want of an answer.
-const FENCED_TWICE: Duration = Duration::from_secs(120);
+/// Answers of effects that wait for so long to be appended, none of them moving, are in a producer that has lost its brokers.
+const ANSWERS_STUCK: Duration = Duration::from_secs(20);
 
 /// How a life ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LifeEnd {
     #[error("cannot {step}: {source}")]
     Kafka { step: &'static str, source: Box<KafkaError> },
+    #[error("no broker answers, so the clients are replaced: {0}")]
+    Unreachable(String),
     #[error("{}", crate::telemetry::chain(.0))]
     Commit(CommitError),
     #[error("{reason} (at {place})")]
@@ -86,6 +87,11 @@ impl LifeEnd {
     pub(super) fn is_final(&self) -> bool {
         matches!(self, Self::NameTaken { .. } | Self::History(_))
     }
+
+    /// True if nothing is wrong but that brokers are away. The next life waits for them by itself.
+    pub(super) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable(_))
+    }
 }
 
 fn kafka(step: &'static str) -> impl Fn(KafkaError) -> LifeEnd {
@@ -98,7 +104,7 @@ pub(super) struct Suspects {
     /// Records over which a state was lost, and how often.
     records: BTreeMap<Position, u32>,
     fenced: u32,
-    fenced_as_member: Option<Instant>,
+    fenced_as_member: Fences,
     /// What the topics take, once it has turned out to be other than at the start.
     limits: Option<Limits>,
 }
@@ -112,10 +118,10 @@ struct Life<'s, D: Decider, P> {
     setup: &'s Arc<Setup<D, P>>,
     suspects: &'s mut Suspects,
     consumer: Arc<BaseConsumer<Member>>,
-    producer: TransactionalProducer,
+    transactor: Transactor,
     answers: Arc<AnswerProducer>,
     machine: Machine<D>,
-    group: Option<ConsumerGroupMetadata>,
+    group: Option<Arc<ConsumerGroupMetadata>>,
     flow: Flow,
     recovering: Option<Recovering<D>>,
     holds: BTreeMap<i32, Hold>,
@@ -125,7 +131,8 @@ struct Life<'s, D: Decider, P> {
     ends_asked: Instant,
     saved: Instant,
     recommitted: Instant,
-    unreachable: bool,
+    answers_moved: Instant,
+    contact: Contact,
 }
 
 /// Lives until an error, or until asked to stop. A panic of our own or of a decider is an end like any other.
@@ -161,14 +168,16 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         let mut contract = setup.contract.clone();
         contract.limits = suspects.limits.unwrap_or(contract.limits).within(client::largest_record(&producer));
         client::bound_batches(&mut producer, contract.limits.least());
-        let producer: TransactionalProducer = producer
-            .create_with_context(Teller::new(log("decisions"), &setup.contract.events_topic))
-            .map_err(kafka("set up the producer of decisions"))?;
-        let begun = connect(&producer, &setup.contract.events_topic, config.timeouts.request)
-            .and_then(|()| producer.init_transactions(config.timeouts.transaction + config.timeouts.request));
-        if let Err(source) = begun {
-            let_go_in(producer, config.timeouts.shutdown / 2);
-            return Err(kafka("begin to write transactions; is the broker reachable?")(source));
+        let teller = Teller::new(log("decisions"), &setup.contract.events_topic);
+        let transactor = Transactor::new(&producer, teller).map_err(LifeEnd::Commit)?;
+        let begun = connect(transactor.producer(), &setup.contract.events_topic, config.timeouts.request)
+            .map_err(|error| LifeEnd::Unreachable(format!("asked for {}: {error}", setup.contract.events_topic)))
+            .and_then(|()| {
+                transactor.init(config.timeouts.transaction + config.timeouts.request).map_err(LifeEnd::Commit)
+            });
+        if let Err(end) = begun {
+            left_behind(transactor.let_go(config.timeouts.shutdown / 2));
+            return Err(end);
         }
         let answers: AnswerProducer = client::idempotent_producer(config, "answers")
             .create_with_context(Answers::new(log("answers")))
@@ -188,7 +197,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             setup,
             suspects,
             consumer: Arc::new(consumer),
-            producer,
+            transactor,
             answers: Arc::new(answers),
             group: None,
             flow: Flow::default(),
@@ -200,7 +209,8 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             ends_asked: now,
             saved: now,
             recommitted: now,
-            unreachable: false,
+            answers_moved: now,
+            contact: Contact::new(now),
         })
     }
 
@@ -214,7 +224,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
     fn turn(&mut self) -> Result<(), LifeEnd> {
         if self.machine.batch().is_empty() {
             // Of the moment at which a batch begins: see `commit`.
-            self.group = self.consumer.group_metadata();
+            self.group = self.consumer.group_metadata().map(Arc::new);
             self.go_on();
         }
         self.gather()?;
@@ -236,8 +246,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             self.recommitted = Instant::now();
             self.machine.recommit();
         }
-        self.look_for_broker();
-        Ok(())
+        self.look_for_broker()
     }
 
     /// What was parked and has nothing before it any more is handled like input.
@@ -266,7 +275,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                     self.take(&message)?;
                     taken += 1;
                 }
-                Err(KafkaError::PartitionEOF(_)) => {}
+                Err(KafkaError::PartitionEOF(_)) => self.contact.heard(),
                 Err(error) => self.client_error(error)?,
             }
             let batch = self.machine.batch();
@@ -274,6 +283,9 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                 break;
             }
             polled = consumer.poll(Duration::ZERO);
+        }
+        if taken > 0 {
+            self.contact.heard();
         }
         self.last_batch = taken;
         Ok(())
@@ -356,7 +368,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                 Err(LifeEnd::Other("an input no longer has the records to go on from".to_owned()))
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                self.unreachable = true;
+                self.contact.doubt();
                 Ok(())
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => Err(kafka("read inputs")(error)),
@@ -380,7 +392,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         let patience = self.setup.config.timeouts.transaction;
         let (begun, inputs, outputs) = (Instant::now(), batch.inputs(), batch.outputs().len());
         let parks = batch.outputs().iter().any(|output| output.to == Target::Parked);
-        match commit::commit(&self.producer, &self.machine, group, patience) {
+        match commit::commit(&self.transactor, &self.machine, group, patience) {
             Ok(told) => {
                 let took = begun.elapsed();
                 tracing::debug!(service = D::NAME, inputs, outputs, ?took, "batch committed");
@@ -390,9 +402,6 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                     self.count();
                 }
                 self.suspects.fenced = 0;
-                if std::mem::take(&mut self.unreachable) {
-                    self.setup.status.reachable(true);
-                }
                 Ok(())
             }
             Err(error) => Err(self.not_committed(error)),
@@ -400,8 +409,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
     }
 
     fn fenced_as_member(&mut self) -> LifeEnd {
-        let before = self.suspects.fenced_as_member.replace(Instant::now());
-        if before.is_some_and(|before| before.elapsed() < FENCED_TWICE) {
+        if self.suspects.fenced_as_member.tell_another_process(Instant::now()) {
             return LifeEnd::NameTaken { name: self.setup.names.client_id.clone() };
         }
         LifeEnd::Other("the group gave this member's place to a newer member of its name".to_owned())
@@ -546,6 +554,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
 
     fn hear_answers(&mut self) -> Result<(), LifeEnd> {
         if self.machine.in_flight() == 0 {
+            self.answers_moved = Instant::now();
             return Ok(());
         }
         loop {
@@ -555,6 +564,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             if reports.is_empty() {
                 break;
             }
+            self.answers_moved = Instant::now();
             let now_ms = clock::now_ms();
             for report in reports {
                 match report.end {
@@ -566,10 +576,15 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                 }
             }
         }
-        match self.answers.context().fatal() {
-            Some(reason) => Err(LifeEnd::Other(format!("the producer of answers can do no more: {reason}"))),
-            None => Ok(()),
+        if let Some(reason) = self.answers.context().fatal() {
+            return Err(LifeEnd::Other(format!("the producer of answers can do no more: {reason}")));
         }
+        if self.answers.in_flight_count() == 0 {
+            self.answers_moved = Instant::now();
+        } else if self.answers_moved.elapsed() >= ANSWERS_STUCK {
+            return Err(LifeEnd::Unreachable("answers of effects are not appended".to_owned()));
+        }
+        Ok(())
     }
 
     fn perform(&mut self) {
@@ -630,13 +645,17 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         }
     }
 
-    /// With every broker down nothing is heard, and an idle worker would not notice their return either.
-    fn look_for_broker(&mut self) {
-        if self.unreachable && self.ends_asked.elapsed() >= Duration::from_secs(1) {
-            self.ends_asked = Instant::now();
-            let inbox = &self.machine.contract().inputs[0];
-            self.unreachable = self.consumer.fetch_watermarks(inbox, 0, Duration::from_millis(500)).is_err();
-            self.setup.status.reachable(!self.unreachable);
+    /// A reader that has lost its brokers for good looks like one to which nothing is said.
+    fn look_for_broker(&mut self) -> Result<(), LifeEnd> {
+        let (consumer, inbox) = (&self.consumer, &self.machine.contract().inputs[0]);
+        let Some(standing) = self.contact.look(|patience| consumer.fetch_metadata(Some(inbox), patience).is_ok())
+        else {
+            return Ok(());
+        };
+        self.setup.status.reachable(standing == Standing::Connected);
+        match standing {
+            Standing::Lost => Err(LifeEnd::Unreachable(format!("asked for {inbox}"))),
+            Standing::Connected | Standing::Alone => Ok(()),
         }
     }
 
@@ -644,9 +663,9 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
         let patience = self.setup.config.timeouts.shutdown / 2;
         drop(self.recovering);
         self.consumer.context().leave();
-        let_go_in(self.consumer, patience);
-        let_go_in(self.producer, patience);
-        let_go_in(self.answers, patience);
+        left_behind(let_go(self.consumer, patience));
+        left_behind(self.transactor.let_go(patience));
+        left_behind(let_go(self.answers, patience));
     }
 }
 
@@ -669,15 +688,15 @@ fn count_batch(group: &str, inputs: usize, outputs: usize, took: Duration) {
 
 /// Waits for a connection to a broker. A producer looks for one to begin its transactions on twice a second; whoever has one begins
 /// at once. It is asked for twice because the first answer names the brokers, and ends the connection to the configured address.
-fn connect(producer: &TransactionalProducer, topic: &str, patience: Duration) -> Result<(), KafkaError> {
+fn connect(producer: &impl Producer<Teller>, topic: &str, patience: Duration) -> Result<(), KafkaError> {
     for _ in 0..2 {
         producer.client().fetch_metadata(Some(topic), patience)?;
     }
     Ok(())
 }
 
-fn let_go_in<T: Send + 'static>(client: T, patience: Duration) {
-    if !let_go(client, patience) {
+fn left_behind(is_gone: bool) {
+    if !is_gone {
         tracing::warn!("a client did not close in time; it is left behind");
     }
 }

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -30,6 +30,23 @@ pub(crate) enum Change {
     Assigned(Vec<i32>),
     /// Everything is to be given back.
     Revoked,
+}
+
+/// A member that the group fences twice within this time has a name that another process has, too.
+const FENCED_TWICE: Duration = Duration::from_secs(120);
+
+/// When the group fenced a member. Once may be over its own request to join, which it has sent again for want of an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Fences {
+    last: Option<Instant>,
+}
+
+impl Fences {
+    /// Notes that it has happened. Answers whether another process must be behind it.
+    pub(crate) fn tell_another_process(&mut self, now: Instant) -> bool {
+        let before = self.last.replace(now);
+        before.is_some_and(|before| now.duration_since(before) < FENCED_TWICE)
+    }
 }
 
 /// The context of a worker's consumer.
@@ -177,4 +194,17 @@ pub(crate) fn let_go<T: Send + 'static>(client: T, patience: Duration) -> bool {
         let _late = gone.send(());
     });
     spawned.is_ok() && wait.recv_timeout(patience).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_is_fenced_once_in_a_while_goes_on() {
+        let (mut fences, start) = (Fences::default(), Instant::now());
+        assert!(!fences.tell_another_process(start));
+        assert!(!fences.tell_another_process(start + FENCED_TWICE));
+        assert!(fences.tell_another_process(start + FENCED_TWICE + Duration::from_secs(119)));
+    }
 }
