@@ -2,15 +2,16 @@
 //!
 //! The order is the guarantee: committed offsets are fetched as stable, then a client that sees uncommitted records is asked for
 //! the ends of the own log and of what is parked, then both are folded by a reader of committed records until it reports ends at
-//! or past these marks.
+//! or past these marks. Checkpoints are loaded side by side, and each partition is read from the moment its own is there.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    num::NonZero,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, SyncSender},
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     },
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use std::{
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, KafkaResult},
     message::{BorrowedMessage, Headers},
 };
 
@@ -31,8 +32,12 @@ use crate::{
     core::{Alarm, Contract, Folded, Record, Recovery, Task, panic_text},
     decider::{Decider, Perform},
     envelope::Position,
-    kafka::{ClientLog, client},
+    kafka::{ClientLog, Contact, Standing, client},
 };
+
+/// How long it waits for records or checkpoints before it looks around; while there are both to wait for, less.
+const LOOK: Duration = Duration::from_millis(100);
+const LOOK_WHILE_LOADING: Duration = Duration::from_millis(5);
 
 /// What a recovery tells the worker.
 pub(super) enum News<D: Decider> {
@@ -57,6 +62,10 @@ pub(super) struct Recovering<D: Decider> {
 enum Failure {
     #[error("cannot {step}")]
     Kafka { step: &'static str, source: Box<KafkaError> },
+    #[error("there is no thread to load checkpoints on")]
+    Thread(#[source] std::io::Error),
+    #[error("no broker answers")]
+    Unreachable,
     #[error("the schema of the own event at {place} cannot be got: {reason}")]
     Schema { place: Position, reason: String },
     #[error("the recovery panicked: {reason}")]
@@ -118,9 +127,13 @@ struct Committed {
 
 /// What is known of all partitions before they are folded.
 struct Known {
+    contract: Contract,
     committed: BTreeMap<i32, Committed>,
     holdings: Holdings,
 }
+
+/// A partition whose checkpoint is there, or which cannot go on from it.
+type Loaded<D> = Result<(i32, Fold<D>), Failure>;
 
 /// A partition being folded.
 struct Fold<D: Decider> {
@@ -135,6 +148,16 @@ struct Fold<D: Decider> {
 impl<D: Decider> Fold<D> {
     fn is_at_its_marks(&self) -> bool {
         self.recovery.next() >= self.mark && self.parked_next >= self.parked_mark
+    }
+
+    /// Where to read from.
+    fn start(&self, contract: &Contract) -> KafkaResult<TopicPartitionList> {
+        let (mut start, partition) = (TopicPartitionList::new(), self.recovery.partition());
+        start.add_partition_offset(&contract.events_topic, partition, Offset::Offset(self.recovery.next()))?;
+        if self.parked_next < self.parked_mark {
+            start.add_partition_offset(&contract.parked_topic, partition, Offset::Beginning)?;
+        }
+        Ok(start)
     }
 }
 
@@ -166,7 +189,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
 
     fn attempt(&mut self) -> Result<(), Failure> {
         let setup = Arc::clone(&self.setup);
-        let mut contract = setup.contract.clone();
+        let contract = setup.contract.clone();
         let mut config = client::log_reader(&setup.config, "own-log");
         // The group's offsets are asked for under its name; nothing is joined. A read-committed client asks for stable ones.
         config.set("group.id", &setup.names.group);
@@ -176,50 +199,92 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
             config.create_with_context(ClientLog::new("own-log")).map_err(kafka("set up a reader of the own log"))?;
         let committed = self.committed(&contract, &reader)?;
         let holdings = self.holdings(&contract)?;
-        let mut folds = self.folds(&contract, &committed, &holdings)?;
-        let known = Known { committed, holdings };
-        let caught_up: Vec<i32> =
-            folds.iter().filter(|(_, fold)| fold.is_at_its_marks()).map(|(partition, _)| *partition).collect();
-        for partition in caught_up {
-            self.finish(&contract, &known, &mut folds, partition)?;
-        }
-        if folds.is_empty() {
-            return Ok(());
-        }
-        let mut start = TopicPartitionList::new();
-        for (partition, fold) in &folds {
-            let from = Offset::Offset(fold.recovery.next());
-            start.add_partition_offset(&contract.events_topic, *partition, from).map_err(kafka("place the reader"))?;
-            if fold.parked_next < fold.parked_mark {
-                start
-                    .add_partition_offset(&contract.parked_topic, *partition, Offset::Beginning)
-                    .map_err(kafka("place the reader"))?;
-            }
-        }
         // Told beforehand: of topics that it does not know yet, the client looks for the leaders at its leisure, a second later.
         for topic in [&contract.events_topic, &contract.parked_topic] {
             reader
-                .fetch_metadata(Some(topic), self.setup.config.timeouts.request)
+                .fetch_metadata(Some(topic), setup.config.timeouts.request)
                 .map_err(kafka("find the leaders of the own log"))?;
         }
-        reader.assign(&start).map_err(kafka("place the reader"))?;
-        while !folds.is_empty() && !self.is_cancelled() {
-            match reader.poll(Duration::from_millis(100)) {
-                None => {}
-                Some(Ok(message)) => self.fold(&mut contract, &mut folds, &message)?,
+        let known = Known { contract, committed, holdings };
+        let waiting: Mutex<VecDeque<i32>> = Mutex::new(self.left.iter().copied().collect());
+        let (tell, loaded) = mpsc::sync_channel(self.left.len());
+        std::thread::scope(|scope| {
+            for _ in 0..loaders(known.committed.len()) {
+                let (tell, setup, known, waiting) = (tell.clone(), &setup, &known, &waiting);
+                let loader = std::thread::Builder::new().name("load".to_owned());
+                loader.spawn_scoped(scope, move || load(setup, known, waiting, &tell)).map_err(Failure::Thread)?;
+            }
+            drop(tell);
+            // The receiving end goes with this closure, and then nobody loads any more.
+            let loaded = loaded;
+            self.read(&reader, &known, &loaded)
+        })
+    }
+
+    /// (c) Reads partitions whose checkpoints are there up to their marks.
+    fn read(
+        &mut self,
+        reader: &BaseConsumer<ClientLog>,
+        known: &Known,
+        loaded: &Receiver<Loaded<D>>,
+    ) -> Result<(), Failure> {
+        let (mut contract, mut folds) = (known.contract.clone(), BTreeMap::new());
+        let (mut contact, mut is_loading) = (Contact::new(Instant::now()), true);
+        while (is_loading || !folds.is_empty()) && !self.is_cancelled() {
+            is_loading = is_loading && self.take_loaded(reader, known, loaded, &mut folds)?;
+            match reader.poll(if is_loading { LOOK_WHILE_LOADING } else { LOOK }) {
+                None => {
+                    let ask = |patience| reader.fetch_metadata(Some(&contract.events_topic), patience).is_ok();
+                    if contact.look(ask) == Some(Standing::Lost) {
+                        return Err(Failure::Unreachable);
+                    }
+                }
+                Some(Ok(message)) => {
+                    contact.heard();
+                    self.fold(&mut contract, &mut folds, &message)?;
+                }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    contact.heard();
                     // Of one of the two topics; which one is not told.
                     let Some(fold) = folds.get_mut(&partition) else { continue };
-                    let reached = position(&reader, &contract.events_topic, partition)?.max(fold.recovery.next());
-                    fold.parked_next = position(&reader, &contract.parked_topic, partition)?.max(fold.parked_next);
+                    let reached = position(reader, &contract.events_topic, partition)?.max(fold.recovery.next());
+                    fold.parked_next = position(reader, &contract.parked_topic, partition)?.max(fold.parked_next);
                     if reached >= fold.mark && fold.parked_next >= fold.parked_mark {
-                        self.finish(&contract, &known, &mut folds, partition)?;
+                        self.finish(known, &mut folds, partition)?;
                     }
                 }
                 Some(Err(source)) => return Err(kafka("read the own log")(source)),
             }
         }
         Ok(())
+    }
+
+    /// Begins to read what has been loaded. Answers whether more will come.
+    fn take_loaded(
+        &mut self,
+        reader: &BaseConsumer<ClientLog>,
+        known: &Known,
+        loaded: &Receiver<Loaded<D>>,
+        folds: &mut BTreeMap<i32, Fold<D>>,
+    ) -> Result<bool, Failure> {
+        loop {
+            // With nothing to read there is nothing else to wait for.
+            match loaded.recv_timeout(if folds.is_empty() { LOOK } else { Duration::ZERO }) {
+                Ok(loaded) => {
+                    let (partition, fold) = loaded?;
+                    let is_done = fold.is_at_its_marks();
+                    let start = fold.start(&known.contract).map_err(kafka("place the reader"))?;
+                    folds.insert(partition, fold);
+                    if is_done {
+                        self.finish(known, folds, partition)?;
+                    } else {
+                        reader.incremental_assign(&start).map_err(kafka("place the reader"))?;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return Ok(true),
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+            }
+        }
     }
 
     /// (a) The committed offsets of every input, none of them in an open transaction.
@@ -263,40 +328,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
             .map_err(kafka("fetch the ends of the own log and of the inputs"))
     }
 
-    /// The checkpoints to start from, if the own log is still what it was.
-    fn folds(
-        &self,
-        contract: &Contract,
-        committed: &BTreeMap<i32, Committed>,
-        holdings: &Holdings,
-    ) -> Result<BTreeMap<i32, Fold<D>>, Failure> {
-        let (setup, mut folds) = (&self.setup, BTreeMap::new());
-        for partition in self.left.iter().copied() {
-            let held = holdings.of(&contract.events_topic, partition);
-            let checkpoint = setup.store.load(partition);
-            let noted = committed.get(&partition).map_or(0, |committed| committed.own_end);
-            let saved = checkpoint.as_ref().map(|checkpoint| checkpoint.position);
-            history::own_log(contract, partition, held, noted, saved)?;
-            let mut recovery = Recovery::new(setup.decider.clone(), contract, partition);
-            if let Some(checkpoint) = checkpoint {
-                let entities = checkpoint.entities.iter().map(|(key, bytes)| (key.as_str(), bytes.as_slice()));
-                let positions: Vec<(String, i64)> = serde_json::from_slice(&checkpoint.note).unwrap_or_default();
-                let positions = positions.iter().map(|(topic, position)| (topic.as_str(), *position));
-                if let Err(error) = recovery.resume(contract, checkpoint.position, positions, entities) {
-                    tracing::warn!(partition, %error, "checkpoint thrown away; the log is read from the beginning");
-                    setup.store.forget(partition);
-                    recovery = Recovery::new(setup.decider.clone(), contract, partition);
-                }
-            }
-            let parked = holdings.of(&contract.parked_topic, partition);
-            // Nothing to read is nothing to wait for; no end would be reported with a position.
-            let parked_next = if parked.first == parked.end { parked.end } else { 0 };
-            folds.insert(partition, Fold { recovery, mark: held.end, parked_mark: parked.end, parked_next });
-        }
-        Ok(folds)
-    }
-
-    /// (c) Folds one record, of the own log or of what is parked.
+    /// Folds one record, of the own log or of what is parked.
     fn fold(
         &mut self,
         contract: &mut Contract,
@@ -348,14 +380,8 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         self.send(News::Refused { partition, place, reason });
     }
 
-    fn finish(
-        &mut self,
-        contract: &Contract,
-        known: &Known,
-        folds: &mut BTreeMap<i32, Fold<D>>,
-        partition: i32,
-    ) -> Result<(), Failure> {
-        let Some(fold) = folds.remove(&partition) else { return Ok(()) };
+    fn finish(&mut self, known: &Known, folds: &mut BTreeMap<i32, Fold<D>>, partition: i32) -> Result<(), Failure> {
+        let (Some(fold), contract) = (folds.remove(&partition), &known.contract) else { return Ok(()) };
         let offsets = known.committed.get(&partition).map_or(&[][..], |committed| &committed.offsets);
         let task = fold.recovery.finish(contract, offsets, clock::now_ms());
         history::inputs(contract, &task, &known.holdings)?;
@@ -369,6 +395,52 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         // There is room for every partition; the worker is gone if nobody listens.
         let _unheard = self.tell.send(news);
     }
+}
+
+/// How many threads load checkpoints: what a core can do is the limit.
+fn loaders(partitions: usize) -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get).min(partitions)
+}
+
+/// Loads the checkpoints of partitions that wait, until none does or nobody wants them any more.
+fn load<D: Decider, P>(
+    setup: &Setup<D, P>,
+    known: &Known,
+    waiting: &Mutex<VecDeque<i32>>,
+    tell: &SyncSender<Loaded<D>>,
+) {
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    while let Some(partition) = next() {
+        let loaded = load_one(setup, known, partition).map(|fold| (partition, fold));
+        if tell.send(loaded).is_err() {
+            return;
+        }
+    }
+}
+
+/// The checkpoint to start from, if the own log is still what it was.
+fn load_one<D: Decider, P>(setup: &Setup<D, P>, known: &Known, partition: i32) -> Result<Fold<D>, Failure> {
+    let Known { contract, committed, holdings } = known;
+    let held = holdings.of(&contract.events_topic, partition);
+    let checkpoint = setup.store.load(partition);
+    let noted = committed.get(&partition).map_or(0, |committed| committed.own_end);
+    let saved = checkpoint.as_ref().map(|checkpoint| checkpoint.position);
+    history::own_log(contract, partition, held, noted, saved)?;
+    let mut recovery = Recovery::new(setup.decider.clone(), contract, partition);
+    if let Some(checkpoint) = checkpoint {
+        let entities = checkpoint.entities.iter().map(|(key, bytes)| (key.as_str(), bytes.as_slice()));
+        let positions: Vec<(String, i64)> = serde_json::from_slice(&checkpoint.note).unwrap_or_default();
+        let positions = positions.iter().map(|(topic, position)| (topic.as_str(), *position));
+        if let Err(error) = recovery.resume(contract, checkpoint.position, positions, entities) {
+            tracing::warn!(partition, %error, "checkpoint thrown away; the log is read from the beginning");
+            setup.store.forget(partition);
+            recovery = Recovery::new(setup.decider.clone(), contract, partition);
+        }
+    }
+    let parked = holdings.of(&contract.parked_topic, partition);
+    // Nothing to read is nothing to wait for; no end would be reported with a position.
+    let parked_next = if parked.first == parked.end { parked.end } else { 0 };
+    Ok(Fold { recovery, mark: held.end, parked_mark: parked.end, parked_next })
 }
 
 fn position(reader: &BaseConsumer<ClientLog>, topic: &str, partition: i32) -> Result<i64, Failure> {
