@@ -77,13 +77,17 @@ impl Stage {
                 process.thaw()
             }
             Kind::Kill | Kind::StoreDeleted | Kind::StoreDamaged => kill(&member, kind, lasts, seed, struck).await,
-            Kind::Cut | Kind::Stall | Kind::Deaf => {
+            Kind::Cut | Kind::Stall | Kind::Deaf | Kind::Nameless => {
                 struck(Struck::now());
                 member.line(match kind {
-                    Kind::Cut => Line::Cut,
                     Kind::Stall => Line::Frozen,
-                    _ => Line::Deaf,
+                    Kind::Deaf => Line::Deaf,
+                    _ => Line::Cut,
                 });
+                if kind == Kind::Nameless {
+                    // Whoever connects again asks which brokers there are.
+                    member.line(Line::Nameless);
+                }
                 tokio::time::sleep(lasts).await;
                 if kind == Kind::Deaf {
                     // What was answered meanwhile is lost: nobody will ever know whether it was done.

@@ -63,6 +63,8 @@ pub enum Kind {
     Stall,
     /// Requests of an instance pass and answers do not; then the connections are closed.
     Deaf,
+    /// An instance's connections closed, and whoever comes back is told that the cluster has no broker.
+    Nameless,
     /// `kill -9` of the broker, then a start on the same data.
     BrokerKill,
     /// SIGSTOP of the broker, then SIGCONT.
@@ -80,7 +82,7 @@ pub enum Kind {
 }
 
 /// How often each kind lies in the deck that plans are dealt from.
-const DECK: [(Kind, usize); 14] = [
+const DECK: [(Kind, usize); 15] = [
     (Kind::Kill, 4),
     (Kind::Freeze, 3),
     (Kind::StoreDeleted, 1),
@@ -88,6 +90,7 @@ const DECK: [(Kind, usize); 14] = [
     (Kind::Cut, 1),
     (Kind::Stall, 1),
     (Kind::Deaf, 1),
+    (Kind::Nameless, 1),
     (Kind::BrokerKill, 2),
     (Kind::BrokerFreeze, 1),
     (Kind::Registry, 1),
@@ -107,6 +110,7 @@ impl fmt::Display for Kind {
             Self::Cut => "connections cut",
             Self::Stall => "connections frozen",
             Self::Deaf => "answers lost, then cut",
+            Self::Nameless => "told of no broker",
             Self::BrokerKill => "broker kill -9",
             Self::BrokerFreeze => "broker frozen",
             Self::Registry => "registry gone",
@@ -254,7 +258,7 @@ impl Dealer {
             Kind::Kill => (self.one(), self.draws.below(2) * session * 3 / 2 + self.draws.below(500)),
             Kind::Freeze => (self.one(), session * 3 / 2 + self.draws.below(session)),
             Kind::StoreDeleted | Kind::StoreDamaged => (self.one(), 100 + self.draws.below(500)),
-            Kind::Cut | Kind::Stall | Kind::Deaf => (self.one(), 300 + self.draws.below(session * 2)),
+            Kind::Cut | Kind::Stall | Kind::Deaf | Kind::Nameless => (self.one(), 300 + self.draws.below(session * 2)),
             Kind::BrokerKill => (Target::All, 100 + self.draws.below(1_500)),
             Kind::BrokerFreeze | Kind::Registry | Kind::Outside => (Target::All, 500 + self.draws.below(2_500)),
             Kind::Added => (Target::One(self.another()?), 0),

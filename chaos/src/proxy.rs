@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a broker or a registry, with a switch: open, frozen, deaf, cut.
+//! A TCP proxy in front of a broker or a registry, with a switch: open, frozen, deaf, cut, and what only a broker can be.
 //!
 //! Kafka's clients leave the address they start from for the ones that brokers advertise. So every response that names brokers
 //! passes here with the broker's port replaced by the proxy's own: whoever starts at the proxy stays behind it, whatever the
@@ -14,6 +14,11 @@ use std::{
     },
 };
 
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::{
+    messages::MetadataResponse,
+    protocol::{Decodable, Encodable, HeaderVersion},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -32,12 +37,16 @@ pub enum Line {
     Deaf,
     /// Requests to join a group wait, all others pass: whoever lost its place in a group can do whatever it likes without it.
     Expelled,
+    /// Everything passes, but whoever asks which brokers there are is told of none: so answers a broker that has just started.
+    Nameless,
     /// Connections are closed, new ones too.
     Cut,
 }
 
+/// The request for the brokers and topics of a cluster.
+const METADATA: i16 = 3;
 /// Requests whose answers name brokers: Metadata, FindCoordinator, DescribeCluster.
-const NAMING: [i16; 3] = [3, 10, 60];
+const NAMING: [i16; 3] = [METADATA, 10, 60];
 /// The request to join a group.
 const JOIN_GROUP: i16 = 11;
 /// Such an answer is never larger.
@@ -65,6 +74,7 @@ pub enum Behind {
 #[derive(Debug, Default)]
 struct Counts {
     renamed: AtomicU64,
+    nameless: AtomicU64,
     joins: AtomicU64,
 }
 
@@ -110,6 +120,12 @@ impl Proxy {
     #[must_use]
     pub fn renamed(&self) -> u64 {
         self.counts.renamed.load(Ordering::Relaxed)
+    }
+
+    /// How many answers went out that named no broker.
+    #[must_use]
+    pub fn nameless(&self) -> u64 {
+        self.counts.nameless.load(Ordering::Relaxed)
     }
 
     /// How many requests to join a group came here, whether they passed or not.
@@ -213,6 +229,10 @@ impl Gate {
         let open = self.switch.wait_for(|switch| !closed_by.contains(&switch.line)).await;
         open.map(drop).map_err(|_| io::ErrorKind::ConnectionAborted.into())
     }
+
+    fn line(&self) -> Line {
+        self.switch.borrow().line
+    }
 }
 
 async fn pass_bytes(
@@ -231,20 +251,33 @@ async fn pass_bytes(
     }
 }
 
-/// Requests under way, by correlation id: those whose answers name brokers.
+/// Requests under way, by correlation id, with key and version: those whose answers name brokers.
 #[derive(Debug, Default)]
-struct Asked(Mutex<HashMap<i32, i16>>);
+struct Asked(Mutex<HashMap<i32, (i16, i16)>>);
 
 impl Asked {
-    fn note(&self, correlation_id: i32, key: i16) {
+    fn note(&self, correlation_id: i32, key: i16, version: i16) {
         if NAMING.contains(&key) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(correlation_id, key);
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(correlation_id, (key, version));
         }
     }
 
-    fn take(&self, correlation_id: i32) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&correlation_id).is_some()
+    fn take(&self, correlation_id: i32) -> Option<(i16, i16)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&correlation_id)
     }
+}
+
+/// The same answer to a request for metadata, without a broker in it. What cannot be read is left as it is.
+fn without_brokers(answer: &[u8], version: i16) -> Option<Vec<u8>> {
+    let mut rest = Bytes::copy_from_slice(answer);
+    let header_version = MetadataResponse::header_version(version);
+    // The correlation id was read already; a tagged header has its (no) tags behind it.
+    let tags = rest.split_to(usize::from(header_version >= 1).min(rest.len()));
+    let mut told = MetadataResponse::decode(&mut rest, version).ok()?;
+    told.brokers.clear();
+    let mut changed = BytesMut::from(&tags[..]);
+    told.encode(&mut changed, version).ok()?;
+    Some(changed.to_vec())
 }
 
 async fn pass_requests(
@@ -259,9 +292,9 @@ async fn pass_requests(
         // Length, key, version, correlation id: how every request of every version begins.
         let mut head = [0; 12];
         from.read_exact(&mut head).await?;
-        let [l0, l1, l2, l3, k0, k1, _, _, c0, c1, c2, c3] = head;
+        let [l0, l1, l2, l3, k0, k1, v0, v1, c0, c1, c2, c3] = head;
         let key = i16::from_be_bytes([k0, k1]);
-        asked.note(i32::from_be_bytes([c0, c1, c2, c3]), key);
+        asked.note(i32::from_be_bytes([c0, c1, c2, c3]), key, i16::from_be_bytes([v0, v1]));
         let gate = if key == JOIN_GROUP {
             counts.joins.fetch_add(1, Ordering::Relaxed);
             &mut joins
@@ -287,20 +320,24 @@ async fn pass_answers(
         from.read_exact(&mut head).await?;
         let [l0, l1, l2, l3, c0, c1, c2, c3] = head;
         let rest = u64::from(u32::from_be_bytes([l0, l1, l2, l3])).saturating_sub(4);
-        let names_brokers = asked.take(i32::from_be_bytes([c0, c1, c2, c3]));
+        let asked = asked.take(i32::from_be_bytes([c0, c1, c2, c3]));
         let size = usize::try_from(rest).unwrap_or(usize::MAX);
-        if names_brokers && size <= NAMING_BYTES_MAX {
-            let mut answer = vec![0; size];
-            from.read_exact(&mut answer).await?;
-            names.replace(&mut answer);
-            gate.open().await?;
-            to.write_all(&head).await?;
-            to.write_all(&answer).await?;
-        } else {
+        let Some((key, version)) = asked.filter(|_| size <= NAMING_BYTES_MAX) else {
             gate.open().await?;
             to.write_all(&head).await?;
             pass_exactly(&mut from, &mut to, &mut gate, rest).await?;
+            continue;
+        };
+        let mut answer = vec![0; size];
+        from.read_exact(&mut answer).await?;
+        names.replace(&mut answer);
+        gate.open().await?;
+        if key == METADATA && gate.line() == Line::Nameless {
+            answer = without_brokers(&answer, version).unwrap_or(answer);
+            names.counts.nameless.fetch_add(1, Ordering::Relaxed);
         }
+        let length = u32::try_from(answer.len() + 4).unwrap_or(u32::MAX);
+        to.write_all(&[&length.to_be_bytes(), &head[4..], &answer].concat()).await?;
     }
 }
 
@@ -339,6 +376,29 @@ mod tests {
         names.replace(&mut seen);
         assert_eq!(seen, answer(ours));
         assert_eq!(names.counts.renamed.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn an_answer_without_brokers_keeps_everything_else() {
+        use kafka_protocol::messages::{
+            BrokerId, TopicName,
+            metadata_response::{MetadataResponseBroker, MetadataResponseTopic},
+        };
+        let topic = MetadataResponseTopic::default().with_name(Some(TopicName("orders".to_owned().into())));
+        let told = MetadataResponse::default()
+            .with_brokers(vec![MetadataResponseBroker::default().with_node_id(BrokerId(1))])
+            .with_topics(vec![topic]);
+        for version in [1, 9, 12] {
+            let tags = vec![0; usize::from(MetadataResponse::header_version(version) >= 1)];
+            let encoded = |told: &MetadataResponse| {
+                let mut bytes = BytesMut::from(&tags[..]);
+                told.encode(&mut bytes, version).unwrap();
+                bytes.to_vec()
+            };
+            let nobody = told.clone().with_brokers(Vec::new());
+            assert_eq!(without_brokers(&encoded(&told), version), Some(encoded(&nobody)), "version {version}");
+        }
+        assert_eq!(without_brokers(b"\x00\xff\xff", 12), None);
     }
 
     #[tokio::test]

@@ -3,14 +3,32 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod batches;
+mod nameless;
 mod short;
 mod zombie;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// How long anything may take before the test fails.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How often something that is waited for is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Broker and registry that are there already, if the environment names them.
 fn named() -> Option<(String, String)> {
     Some((std::env::var("DACAPO_TEST_KAFKA").ok()?, std::env::var("DACAPO_TEST_REGISTRY").ok()?))
+}
+
+/// Waits for a condition.
+async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// The executable that plays every process.

@@ -5,11 +5,7 @@
 //! Whoever goes on is kept out of its group meanwhile, and kept from nothing else: it owns nothing for sure, so whatever it adds is
 //! too much. `DACAPO_FREEZES=20` asks for more rounds than two.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use chaos::{
     fleet::Member,
@@ -20,12 +16,8 @@ use chaos::{
     stage::{Settings, Stage},
 };
 
-use super::{batches, executable, named, system};
+use super::{LOOK, PATIENCE, batches, executable, named, system, wait_until};
 
-/// How long anything may take before the test fails.
-const PATIENCE: Duration = Duration::from_secs(90);
-/// How often something that is waited for is looked at.
-const LOOK: Duration = Duration::from_millis(20);
 /// Orders a second.
 const RATE: f64 = 15.0;
 /// Batches that a successor writes after the zombie is back, before the zombie counts as harmless.
@@ -38,15 +30,6 @@ enum Frozen {
     Process,
     /// The process and its connections: what it wrote reaches the broker when its successor works already.
     ProcessAndConnections,
-}
-
-/// Waits for a condition.
-async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        tokio::time::sleep(LOOK).await;
-    }
 }
 
 struct Test {
