@@ -222,6 +222,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
     }
 
     fn turn(&mut self) -> Result<(), LifeEnd> {
+        self.setup.status.turned();
         if self.machine.batch().is_empty() {
             // Of the moment at which a batch begins: see `commit`.
             self.group = self.consumer.group_metadata().map(Arc::new);

@@ -6,7 +6,11 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
+
+/// A turn of the loop that lasts longer than this waits for something that should have come, or will never end.
+const LONG_TURN: Duration = Duration::from_secs(5);
 
 /// Where a worker is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,13 +60,34 @@ struct Inner {
     recovering: usize,
     deciding: usize,
     unreachable: bool,
+    turned: Instant,
     troubles: BTreeMap<i32, Trouble>,
+}
+
+impl Inner {
+    /// How long it has been in the same turn, if that is too long.
+    fn is_stuck_for(&self, now: Instant) -> Option<Duration> {
+        let in_this_turn = now.saturating_duration_since(self.turned);
+        (self.state == WorkerState::Member && in_this_turn >= LONG_TURN).then_some(in_this_turn)
+    }
+
+    fn phase(&self) -> String {
+        match &self.state {
+            WorkerState::Joining => "joining its group".to_owned(),
+            WorkerState::Member if self.recovering > 0 => format!("{} partitions recover", self.recovering),
+            WorkerState::Member if self.unreachable => "no broker can be reached".to_owned(),
+            WorkerState::Member => format!("{} partitions decide", self.deciding),
+            WorkerState::Restarting { reason } => format!("starting again: {reason}"),
+            WorkerState::Stopped { reason } => format!("stopped: {reason}"),
+            WorkerState::Ended => "ended".to_owned(),
+        }
+    }
 }
 
 impl Default for Status {
     fn default() -> Self {
         let (state, troubles) = (WorkerState::Joining, BTreeMap::new());
-        let inner = Inner { state, recovering: 0, deciding: 0, unreachable: false, troubles };
+        let inner = Inner { state, recovering: 0, deciding: 0, unreachable: false, turned: Instant::now(), troubles };
         Self(Arc::new(Shared { crashing: AtomicBool::new(false), inner: Mutex::new(inner) }))
     }
 }
@@ -73,6 +98,7 @@ impl Status {
     pub fn is_ready(&self) -> bool {
         self.with(|inner| {
             let works = inner.state == WorkerState::Member && !inner.unreachable;
+            let works = works && inner.is_stuck_for(Instant::now()).is_none();
             works && inner.recovering == 0 && inner.troubles.is_empty()
         })
     }
@@ -105,19 +131,14 @@ impl Status {
     #[must_use]
     pub fn describe(&self) -> String {
         self.with(|inner| {
-            let state = match &inner.state {
-                WorkerState::Joining => "joining its group".to_owned(),
-                WorkerState::Member if inner.recovering > 0 => format!("{} partitions recover", inner.recovering),
-                WorkerState::Member if inner.unreachable => "no broker can be reached".to_owned(),
-                WorkerState::Member => format!("{} partitions decide", inner.deciding),
-                WorkerState::Restarting { reason } => format!("starting again: {reason}"),
-                WorkerState::Stopped { reason } => format!("stopped: {reason}"),
-                WorkerState::Ended => "ended".to_owned(),
-            };
+            let phase = inner.is_stuck_for(Instant::now()).map_or_else(
+                || inner.phase(),
+                |stuck_for| format!("one turn has lasted for {} s", stuck_for.as_secs()),
+            );
             inner
                 .troubles
                 .values()
-                .fold(state, |text, trouble| format!("{text}; {}: {}", trouble.place, trouble.reason))
+                .fold(phase, |text, trouble| format!("{text}; {}: {}", trouble.place, trouble.reason))
         })
     }
 
@@ -132,8 +153,14 @@ impl Status {
                 inner.troubles.clear();
             }
             inner.unreachable = false;
+            inner.turned = Instant::now();
             inner.state = state;
         });
+    }
+
+    /// The loop goes round.
+    pub(crate) fn turned(&self) {
+        self.with(|inner| inner.turned = Instant::now());
     }
 
     pub(crate) fn reachable(&self, reachable: bool) {
@@ -166,5 +193,26 @@ impl Status {
 
     fn with<T>(&self, ask: impl FnOnce(&mut Inner) -> T) -> T {
         ask(&mut self.0.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_whose_loop_stands_still_is_not_ready() {
+        let status = Status::default();
+        status.set(WorkerState::Member);
+        assert!(status.is_ready());
+        let long_ago = Instant::now().checked_sub(LONG_TURN * 2).expect("a machine that has been up for a while");
+        status.with(|inner| inner.turned = long_ago);
+        assert!(
+            !status.is_ready() && status.describe().contains("one turn has lasted for 10 s"),
+            "{}",
+            status.describe()
+        );
+        status.turned();
+        assert!(status.is_ready());
     }
 }

@@ -28,6 +28,9 @@ pub(crate) type TransactionalProducer = BaseProducer<Teller, NoCustomPartitioner
 
 type Call = Box<dyn FnOnce() + Send>;
 
+/// How much longer than it was given a call may take.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// A producer of transactions and the thread on which it is waited for.
 pub(crate) struct Transactor {
     producer: Arc<TransactionalProducer>,
@@ -57,7 +60,7 @@ impl Transactor {
     /// # Errors
     /// It cannot be done now.
     pub(crate) fn init(&self, patience: Duration) -> Result<(), CommitError> {
-        self.call(patience, move |producer| {
+        self.call(patience + GRACE, move |producer| {
             producer.init_transactions(patience).map_err(CommitError::kafka("begin to write transactions"))
         })
     }
@@ -75,7 +78,8 @@ impl Transactor {
         patience: Duration,
         check: impl FnOnce(&Told) -> Result<(), CommitError> + Send + 'static,
     ) -> Result<Told, CommitError> {
-        self.call(patience, move |producer| {
+        // After twice that time the broker has aborted the transaction.
+        self.call(patience * 2, move |producer| {
             // While the coordinator takes the positions, the records are on their way.
             producer
                 .send_offsets_to_transaction(&positions, &group, patience)
@@ -97,10 +101,10 @@ impl Transactor {
         let_go(self.producer, patience)
     }
 
-    /// Makes a call that should end within `patience`. After twice as long the broker has aborted what it is about.
+    /// Makes a call, and waits for its end no longer than this.
     fn call<T: Send + 'static>(
         &self,
-        patience: Duration,
+        at_most: Duration,
         call: impl FnOnce(&TransactionalProducer) -> Result<T, CommitError> + Send + 'static,
     ) -> Result<T, CommitError> {
         let (producer, (answer, answered)) = (Arc::clone(&self.producer), mpsc::sync_channel(1));
@@ -112,8 +116,8 @@ impl Transactor {
             let _late = answer.send(result);
         });
         let is_asked = self.calls.try_send(call).is_ok();
-        let answered = is_asked.then(|| answered.recv_timeout(patience * 2)).and_then(Result::ok);
-        answered.unwrap_or(Err(CommitError::StaysAway(patience * 2)))
+        let answered = is_asked.then(|| answered.recv_timeout(at_most)).and_then(Result::ok);
+        answered.unwrap_or(Err(CommitError::StaysAway(at_most)))
     }
 }
 
