@@ -80,8 +80,26 @@ fn source(stage: &Stage) -> String {
     stage.topic("source", runtime::Channel::Events)
 }
 
+/// Why a disk cannot be made full here.
+const NO_PRLIMIT: &str = "skipped: there is no prlimit here, which takes the room away";
 /// Tells the process that it is the one whose disk is to be full.
 const FULL: &str = "DACAPO_DISK_FULL";
+
+/// This test once more, as a process of its own, and one that takes the error of a full disk instead of the signal. `None` if room
+/// cannot be taken away here.
+fn on_a_disk_of_its_own(test: &str) -> Option<std::process::Command> {
+    if std::process::Command::new("prlimit").arg("--version").output().is_err() {
+        return None;
+    }
+    let mut process = std::process::Command::new("sh");
+    process.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(std::env::current_exe().unwrap());
+    process.args(["--exact", &format!("outages::{test}"), "--nocapture"]).env(FULL, "1");
+    Some(process)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
 
 /// No file of this process may grow any more, or may again. To whoever writes that is a disk without room.
 fn files_may_grow(may: bool) {
@@ -93,18 +111,12 @@ fn files_may_grow(may: bool) {
 
 #[test]
 fn a_disk_without_room_is_waited_for() {
-    let prlimit = std::process::Command::new("prlimit").arg("--version").output();
-    if prlimit.is_err() {
-        return eprintln!("skipped: there is no prlimit here, which takes the room away");
-    }
     if std::env::var(FULL).is_ok() {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        return runtime.block_on(on_a_full_disk());
+        return runtime().block_on(on_a_full_disk());
     }
-    // A process of its own, and one that takes the error instead of the signal.
-    let mut process = std::process::Command::new("sh");
-    process.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(std::env::current_exe().unwrap());
-    process.args(["--exact", "outages::a_disk_without_room_is_waited_for", "--nocapture"]).env(FULL, "1");
+    let Some(mut process) = on_a_disk_of_its_own("a_disk_without_room_is_waited_for") else {
+        return eprintln!("{NO_PRLIMIT}");
+    };
     let output = process.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -132,5 +144,53 @@ async fn on_a_full_disk() {
     stage.until_counted(11).await;
     assert!(running.stop().await);
     assert_eq!(stage.counted(), 11, "each once");
+    assert_whole(&stage.events());
+}
+
+#[test]
+fn a_store_without_room_costs_nothing_but_its_checkpoint() {
+    let runtime = runtime();
+    if std::env::var(FULL).is_ok() {
+        return runtime.block_on(with_a_full_store());
+    }
+    let Some(mut process) = on_a_disk_of_its_own("a_store_without_room_costs_nothing_but_its_checkpoint") else {
+        return eprintln!("{NO_PRLIMIT}");
+    };
+    // The broker has its own disk.
+    let cluster = runtime.block_on(Cluster::start("probe"));
+    process
+        .env("DACAPO_TEST_KAFKA", &cluster.config.bootstrap)
+        .env("DACAPO_TEST_REGISTRY", &cluster.config.registry_url);
+    let output = process.env("RUST_LOG", "info").output().unwrap();
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("the last checkpoint is not saved"), "the store was never without room: {said}");
+}
+
+async fn with_a_full_store() {
+    let (stage, data) = (Stage::set().await, tempfile::tempdir().unwrap());
+    let on = |folder: &str| Config {
+        data_dir: Some(data.path().join(folder)),
+        instance: Some("a".to_owned()),
+        ..stage.config()
+    };
+    let running = stage.start_as(on("data")).await;
+    let key = key_per_partition()[0].clone();
+    let ping = || stage.ping(&key, &key, "count", 1);
+    ping().await;
+    stage.until_counted(1).await;
+    files_may_grow(false);
+    stage.pings((0..10).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
+    stage.until_counted(11).await;
+    assert!(running.health().is_ready, "a cache that cannot be written is no reason: {}", running.health().text);
+    assert!(running.stop().await, "nor does it hold a stop up");
+    let refused = start(on("elsewhere"), stage.probe.clone(), stage.world.clone(), axum::Router::new()).await;
+    let refused = refused.err().map(|error| runtime::telemetry::chain(&error)).unwrap_or_default();
+    assert!(refused.contains("store"), "a new store needs room, and that is said at the start: {refused:?}");
+    files_may_grow(true);
+    let running = stage.start_as(on("data")).await;
+    ping().await;
+    stage.until_counted(12).await;
+    assert!(running.stop().await);
     assert_whole(&stage.events());
 }
