@@ -113,6 +113,7 @@ pub(crate) fn tick(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) key: String,
+    pub(crate) partition: i32,
     pub(crate) intended_us: i64,
     pub(crate) seen_us: i64,
 }
@@ -153,7 +154,8 @@ impl Watch {
                 let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) else { continue };
                 let Some(intended_us) = message.payload().and_then(intended_of) else { continue };
                 let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-                if tell.send(Seen { key, intended_us, seen_us: clock.now_us() }).is_err() {
+                let seen = Seen { key, partition: message.partition(), intended_us, seen_us: clock.now_us() };
+                if tell.send(seen).is_err() {
                     return;
                 }
             }
