@@ -116,18 +116,15 @@ pub(crate) struct Recovered<S> {
 
 impl<D: Decider> Task<D> {
     pub(crate) fn new(decider: &D, partition: i32, recovered: Recovered<D::State>, now_ms: TimestampMs) -> Self {
-        let Recovered { entities, parking, positions, own_next } = recovered;
-        let (timers, mut effects) = (Timers::default(), Effects::new());
+        let Recovered { mut entities, parking, positions, own_next } = recovered;
+        let (mut timers, mut effects) = (Timers::default(), Effects::new());
         parking.entities().for_each(|entity| effects.pause(entity));
+        for (key, entity) in &mut entities {
+            derive(decider, key, entity, &mut timers, &mut effects, now_ms);
+        }
         let unsaved = entities.iter().filter(|(_, entity)| entity.unsaved).map(|(key, _)| Arc::clone(key)).collect();
         let touched = Vec::new();
-        let mut task =
-            Self { partition, positions, held: None, timers, effects, entities, parking, own_next, touched, unsaved };
-        let keys: Vec<Arc<str>> = task.entities.keys().cloned().collect();
-        for key in keys {
-            task.derive(decider, &key, now_ms);
-        }
-        task
+        Self { partition, positions, held: None, timers, effects, entities, parking, own_next, touched, unsaved }
     }
 
     /// The partition.
@@ -358,22 +355,12 @@ impl<D: Decider> Task<D> {
             self.own_next = self.own_next.max(own_next);
         }
         for key in std::mem::take(&mut self.touched) {
-            self.derive(decider, &key, now_ms);
             let Some(entity) = self.entities.get_mut(&key) else { continue };
+            derive(decider, &key, entity, &mut self.timers, &mut self.effects, now_ms);
             entity.touched = false;
             if !std::mem::replace(&mut entity.unsaved, true) {
                 self.unsaved.push(key);
             }
-        }
-    }
-
-    /// Derives what is due from an entity's state.
-    fn derive(&mut self, decider: &D, key: &Arc<str>, now_ms: TimestampMs) {
-        let Some(entity) = self.entities.get_mut(key) else { return };
-        entity.wake = self.timers.change(key, entity.wake, decider.wake_at(&entity.state));
-        let pending = decider.pending(&entity.state);
-        if !pending.is_empty() || !entity.effects.is_empty() {
-            entity.effects = self.effects.change(key, &entity.correlation_id, &entity.effects, pending, now_ms);
         }
     }
 
@@ -630,6 +617,22 @@ fn verdict(
         ours("class", defect.class),
         ours("time", &crate::clock::rfc3339(now_ms)),
     ]
+}
+
+/// Derives what is due from an entity's state.
+fn derive<D: Decider>(
+    decider: &D,
+    key: &Arc<str>,
+    entity: &mut Entity<D::State>,
+    timers: &mut Timers,
+    effects: &mut Effects<D::Effect>,
+    now_ms: TimestampMs,
+) {
+    entity.wake = timers.change(key, entity.wake, decider.wake_at(&entity.state));
+    let pending = decider.pending(&entity.state);
+    if !pending.is_empty() || !entity.effects.is_empty() {
+        entity.effects = effects.change(key, &entity.correlation_id, &entity.effects, pending, now_ms);
+    }
 }
 
 fn verbatim(record: &Record<'_>) -> Vec<(String, Option<Vec<u8>>)> {
