@@ -9,8 +9,10 @@ use crate::cluster::{Group, Heartbeat, MemberId, Membership};
 /// What the group tells a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
+    /// These are its partitions in a new generation.
     Assigned(BTreeSet<i32>),
-    Revoked(BTreeSet<i32>),
+    /// Everything is to be given back.
+    Revoked,
 }
 
 /// The client of one life.
@@ -59,9 +61,8 @@ impl Client {
     }
 
     fn revoke_all(&mut self) {
-        let owned = std::mem::take(&mut self.owned);
-        if !owned.is_empty() {
-            self.changes.push_back(Change::Revoked(owned));
+        if !std::mem::take(&mut self.owned).is_empty() {
+            self.changes.push_back(Change::Revoked);
             self.revoking += 1;
         }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use runtime::{
     Decider, TimestampMs,
-    core::{CRASHES_AT_MOST, Machine, Outcome},
+    core::{CRASHES_AT_MOST, Machine, Outcome, Task},
     envelope::Position,
 };
 use uuid::Uuid;
@@ -97,7 +97,7 @@ pub(crate) struct Life<D: Decider> {
     fetched: Reached,
     /// Everything that flows was read to its end when the log had changed so often.
     read_all: Option<u64>,
-    recovering: Vec<Recovering<D>>,
+    recovering: Option<Recovering<D>>,
     holds: BTreeMap<i32, Hold>,
     to_hold: BTreeSet<i32>,
     transaction: Option<Transaction>,
@@ -133,7 +133,7 @@ impl<D: Decider> Life<D> {
             flow: BTreeSet::new(),
             fetched: Reached::new(kit.inputs.len(), kit.contract.partitions),
             read_all: None,
-            recovering: Vec::new(),
+            recovering: None,
             holds: BTreeMap::new(),
             to_hold: BTreeSet::new(),
             transaction: None,
@@ -459,14 +459,14 @@ impl<D: Decider> Life<D> {
             match change {
                 Change::Assigned(partitions) => {
                     if !partitions.is_empty() {
-                        self.recovering.push(Recovering::start(kit, world, partitions));
+                        self.recovering = Some(Recovering::start(kit, world, partitions));
                     }
                 }
-                Change::Revoked(partitions) => {
+                Change::Revoked => {
                     if !self.machine.batch().is_empty() {
                         world.trace.sometimes("partitions are revoked while positions wait to be committed");
                     }
-                    self.release(&partitions, store, world);
+                    self.release(store, world);
                     self.client.acknowledge_revocation();
                 }
             }
@@ -474,17 +474,15 @@ impl<D: Decider> Life<D> {
         worked
     }
 
-    fn release(&mut self, partitions: &BTreeSet<i32>, store: &mut Store, world: &World) {
+    fn release(&mut self, store: &mut Store, world: &World) {
         self.save(store, world);
+        let partitions: Vec<i32> = self.machine.tasks().map(Task::partition).collect();
         for partition in partitions {
-            self.flow.remove(partition);
-            self.machine.release(*partition);
-            self.holds.remove(partition);
-            for recovering in &mut self.recovering {
-                recovering.give_up(*partition);
-            }
+            self.machine.release(partition);
         }
-        self.recovering.retain(|recovering| !recovering.is_done());
+        self.flow.clear();
+        self.holds.clear();
+        self.recovering = None;
     }
 
     fn recovered(
@@ -494,19 +492,18 @@ impl<D: Decider> Life<D> {
         world: &mut World,
         now_ms: i64,
     ) -> Result<bool, Violation> {
-        let mut worked = false;
-        for at in 0..self.recovering.len() {
-            let member = self.client.membership();
-            let is_owner = member.is_some_and(|member| world.cluster.admits(kit.group, member));
-            let (tasks, stepped) = self.recovering[at].step(kit, store, world, (now_ms, is_owner))?;
-            worked |= stepped;
-            for task in tasks {
-                let partition = task.partition();
-                self.machine.adopt(task);
-                self.open(partition);
-            }
+        let Some(recovering) = &mut self.recovering else { return Ok(false) };
+        let member = self.client.membership();
+        let is_owner = member.is_some_and(|member| world.cluster.admits(kit.group, member));
+        let (tasks, worked) = recovering.step(kit, store, world, (now_ms, is_owner))?;
+        if recovering.is_done() {
+            self.recovering = None;
         }
-        self.recovering.retain(|recovering| !recovering.is_done());
+        for task in tasks {
+            let partition = task.partition();
+            self.machine.adopt(task);
+            self.open(partition);
+        }
         Ok(worked)
     }
 
@@ -549,7 +546,7 @@ impl<D: Decider> Life<D> {
             return Some("a batch is open".to_owned());
         }
         let is_member = self.client.membership().is_some_and(|member| world.cluster.admits(kit.group, member));
-        if !self.recovering.is_empty() || !self.client.is_settled() || !is_member {
+        if self.recovering.is_some() || !self.client.is_settled() || !is_member {
             return Some("it joins or recovers".to_owned());
         }
         if let Some((partition, stage)) = self.machine.held().next() {

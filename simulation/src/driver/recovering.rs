@@ -64,11 +64,6 @@ impl<D: Decider> Recovering<D> {
         Self { wanted, committed: None, folds: BTreeMap::new(), contract, resumes_at_ms: 0 }
     }
 
-    pub(crate) fn give_up(&mut self, partition: i32) {
-        self.wanted.remove(&partition);
-        self.folds.remove(&partition);
-    }
-
     pub(crate) fn is_done(&self) -> bool {
         self.wanted.is_empty()
     }
