@@ -374,7 +374,8 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => Err(kafka("read inputs")(error)),
             _ => {
-                tracing::warn!(service = D::NAME, %error, "reading inputs is disturbed; the client tries again");
+                // The client tries again, and its context has said so.
+                tracing::debug!(service = D::NAME, %error, "reading inputs is disturbed");
                 Ok(())
             }
         }
