@@ -142,7 +142,7 @@ impl Watch {
         let mut all = TopicPartitionList::new();
         for partition in 0..PARTITIONS {
             // The end as it is now: a reader that starts at "the end" finds out later where that is.
-            let (_, end) = consumer.fetch_watermarks(of, partition, Duration::from_secs(30))?;
+            let end = end_of(&consumer, of, partition)?;
             all.add_partition_offset(of, partition, Offset::Offset(end))?;
         }
         consumer.assign(&all)?;
@@ -173,6 +173,19 @@ impl Watch {
             }
         }
         taken
+    }
+}
+
+/// Where a partition ends. A topic that has just been made may have no leader that knows of it yet.
+fn end_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> anyhow::Result<i64> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, PATIENCE) {
+            Ok((_, end)) => return Ok(end),
+            Err(_) if Instant::now() < until => std::thread::park_timeout(Duration::from_millis(100)),
+            Err(error) => return Err(error).with_context(|| format!("cannot ask for the end of {topic}/{partition}")),
+        }
     }
 }
 

@@ -67,16 +67,15 @@ fn measure(stage: &Stage, entities: u64, kills: u64) -> anyhow::Result<()> {
     say(&format!("  filled with {entities} decisions at {filled:.0} a second"))?;
     for kind in KINDS {
         let mut took = Vec::new();
-        let mut child = Some(start(stage, kind, data.path())?);
+        let mut child = start(stage, kind, data.path())?;
         wait_until_it_decides(stage)?;
         for _ in 0..kills {
             // A checkpoint is written every five seconds; an instance that has run for a while has one.
             std::thread::park_timeout(Duration::from_secs(6));
-            let (seconds, again) = kill(stage, kind, data.path(), child.take().context("a child")?)?;
+            let (seconds, again) = kill(stage, kind, data.path(), child)?;
             took.push(seconds);
-            child = Some(again);
+            child = again;
         }
-        end(child.take().context("a child")?)?;
         let told: Vec<String> = took.iter().map(|(any, every)| format!("{any:.2} and {every:.2}")).collect();
         let name = if kind.named { "named" } else { "unnamed" };
         let store = if kind.store { "with its store" } else { "without a store" };
@@ -100,12 +99,30 @@ fn fill(stage: &Stage, entities: u64, data: &Path) -> anyhow::Result<f64> {
     let seconds = clock.now_us() as f64 / 1e6;
     // Whatever was decided last is in a checkpoint before the first kill.
     std::thread::park_timeout(Duration::from_secs(6));
-    end(child)?;
+    drop(child);
     ensure!(seen.len() as u64 == entities, "{} of {entities} were decided", seen.len());
     Ok(entities as f64 / seconds)
 }
 
-fn start(stage: &Stage, kind: Kind, data: &Path) -> anyhow::Result<Child> {
+/// The measured service as a process. It is killed when nobody measures it any more.
+struct Measured(Child);
+
+impl Measured {
+    fn kill(&mut self) -> std::io::Result<()> {
+        self.0.kill()?;
+        self.0.wait().map(drop)
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            tracing::warn!(%error, "the measured service may still run");
+        }
+    }
+}
+
+fn start(stage: &Stage, kind: Kind, data: &Path) -> anyhow::Result<Measured> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("service").args(["--system", &stage.config.system]);
     command.args(["--bootstrap", &stage.config.bootstrap, "--registry", &stage.config.registry_url]);
@@ -115,13 +132,7 @@ fn start(stage: &Stage, kind: Kind, data: &Path) -> anyhow::Result<Child> {
     if kind.store {
         command.arg("--data").arg(data);
     }
-    command.stdout(Stdio::null()).spawn().context("cannot start the measured service")
-}
-
-fn end(mut child: Child) -> anyhow::Result<()> {
-    child.kill()?;
-    child.wait()?;
-    Ok(())
+    command.stdout(Stdio::null()).spawn().map(Measured).context("cannot start the measured service")
 }
 
 fn wait_until_it_decides(stage: &Stage) -> anyhow::Result<()> {
@@ -130,12 +141,12 @@ fn wait_until_it_decides(stage: &Stage) -> anyhow::Result<()> {
 
 /// Kills the child and starts another one. Answers the seconds to the next visible decision about an input that was sent later, and
 /// to such a decision in every partition.
-fn kill(stage: &Stage, kind: Kind, data: &Path, child: Child) -> anyhow::Result<((f64, f64), Child)> {
+fn kill(stage: &Stage, kind: Kind, data: &Path, mut child: Measured) -> anyhow::Result<((f64, f64), Measured)> {
     // Reader and producer are at work before: their own start is none of the instance's.
     let mut onlooker = Onlooker::start(stage)?;
     onlooker.next_decisions(0, 1)?;
     let killed_us = onlooker.clock.now_us();
-    end(child)?;
+    child.kill()?;
     let child = start(stage, kind, data)?;
     let seconds = |seen_us: i64| (seen_us - killed_us) as f64 / 1e6;
     let (any_us, every_us) = onlooker.next_decisions(killed_us, usize::try_from(PARTITIONS)?)?;
