@@ -267,11 +267,11 @@ impl Asked {
     }
 }
 
-/// The same answer to a request for metadata, without a broker in it. What cannot be read is left as it is.
+/// The same answer to a request for metadata, without a broker in it; `None` if it cannot be read.
 fn without_brokers(answer: &[u8], version: i16) -> Option<Vec<u8>> {
     let mut rest = Bytes::copy_from_slice(answer);
     let header_version = MetadataResponse::header_version(version);
-    // The correlation id was read already; a tagged header has its (no) tags behind it.
+    // The correlation id was read already. Behind it a flexible header has the number of its tags, which is 0.
     let tags = rest.split_to(usize::from(header_version >= 1).min(rest.len()));
     let mut told = MetadataResponse::decode(&mut rest, version).ok()?;
     told.brokers.clear();
@@ -332,8 +332,11 @@ async fn pass_answers(
         from.read_exact(&mut answer).await?;
         names.replace(&mut answer);
         gate.open().await?;
-        if key == METADATA && gate.line() == Line::Nameless {
-            answer = without_brokers(&answer, version).unwrap_or(answer);
+        if key == METADATA
+            && gate.line() == Line::Nameless
+            && let Some(nameless) = without_brokers(&answer, version)
+        {
+            answer = nameless;
             names.counts.nameless.fetch_add(1, Ordering::Relaxed);
         }
         let length = u32::try_from(answer.len() + 4).unwrap_or(u32::MAX);

@@ -336,8 +336,7 @@ impl<'k, R: Rows> Life<'k, R> {
         if self.consumer.context().is_fenced() {
             return Err(Trouble::NameTaken(self.keeper.names.client_id.clone()));
         }
-        let ask = |patience| self.consumer.fetch_metadata(Some(&self.keeper.topic), patience).is_ok();
-        if self.contact.look(ask) == Some(Standing::Lost) {
+        if self.contact.look(&self.consumer, &self.keeper.topic) == Some(Standing::Lost) {
             return Err(Trouble::Unreachable);
         }
         while let Some(change) = self.consumer.context().next_change() {

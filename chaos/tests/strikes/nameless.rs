@@ -15,7 +15,7 @@ use runtime::{Channel, clock, message::topic};
 use super::{PATIENCE, executable, named, system, wait_until};
 
 const PARTITIONS: i32 = 2;
-/// So many answers without a broker are enough for every client of an instance to have had one: it has fewer.
+/// So many answers without a broker go to each instance before brokers have names again: more than it has clients.
 const TOLD: u64 = 12;
 
 #[tokio::test(flavor = "multi_thread")]

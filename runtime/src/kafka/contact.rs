@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::{Consumer, ConsumerContext};
+
 /// After this long without a sign of a broker one is asked for.
 const SILENCE: Duration = Duration::from_secs(5);
 /// How long one question may take, and how often it is put while nobody answers.
@@ -54,11 +56,13 @@ impl Contact {
         self.is_doubted = true;
     }
 
-    /// Asks, if it is time to: `ask` says whether a broker has answered within the time that it is given. Answers nothing if
-    /// nothing was asked.
-    pub(crate) fn look(&mut self, ask: impl FnOnce(Duration) -> bool) -> Option<Standing> {
+    /// Asks a broker for a topic through the client, if it is time to. Answers nothing if nothing was asked.
+    pub(crate) fn look<C: ConsumerContext>(&mut self, client: &impl Consumer<C>, topic: &str) -> Option<Standing> {
         let now = Instant::now();
-        self.is_due(now).then(|| self.answered(now, ask(QUESTION), Instant::now()))
+        self.is_due(now).then(|| {
+            let is_there = client.fetch_metadata(Some(topic), QUESTION).is_ok();
+            self.answered(now, is_there, Instant::now())
+        })
     }
 
     fn is_due(&self, now: Instant) -> bool {

@@ -118,8 +118,7 @@ impl Reader {
             return Ok(Some(true));
         }
         let Some(topic) = self.topics.names().next() else { return Ok(None) };
-        let ask = |patience| self.consumer.fetch_metadata(Some(topic), patience).is_ok();
-        let standing = self.contact.look(ask);
+        let standing = self.contact.look(&self.consumer, topic);
         if standing == Some(Standing::Lost) {
             tracing::warn!(reader = %self.purpose, "no broker answers: the client is replaced");
             self.renew(&positions())?;

@@ -649,11 +649,8 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
 
     /// A reader that has lost its brokers for good looks like one to which nothing is said.
     fn look_for_broker(&mut self) -> Result<(), LifeEnd> {
-        let (consumer, inbox) = (&self.consumer, &self.machine.contract().inputs[0]);
-        let Some(standing) = self.contact.look(|patience| consumer.fetch_metadata(Some(inbox), patience).is_ok())
-        else {
-            return Ok(());
-        };
+        let inbox = &self.machine.contract().inputs[0];
+        let Some(standing) = self.contact.look(&*self.consumer, inbox) else { return Ok(()) };
         self.setup.status.reachable(standing == Standing::Connected);
         match standing {
             Standing::Lost => Err(LifeEnd::Unreachable(format!("asked for {inbox}"))),

@@ -234,8 +234,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
             is_loading = is_loading && self.take_loaded(reader, known, loaded, &mut folds)?;
             match reader.poll(if is_loading { LOOK_WHILE_LOADING } else { LOOK }) {
                 None => {
-                    let ask = |patience| reader.fetch_metadata(Some(&contract.events_topic), patience).is_ok();
-                    if contact.look(ask) == Some(Standing::Lost) {
+                    if contact.look(reader, &contract.events_topic) == Some(Standing::Lost) {
                         return Err(Failure::Unreachable);
                     }
                 }

@@ -19,8 +19,8 @@ const CASE: &str = "DACAPO_BOUNDED_CASE";
 /// What every record carries besides, so that the backlog is larger than any bound.
 const PADDING: usize = 3_000;
 /// The queues that a client holds are 16 and 32 MiB at most, the broker of the same process reads what it sends, and the allocator keeps
-/// some of what was used, for each thread that used it: together this, in MiB.
-const BOUND: u64 = 112;
+/// some of what was used: together this, in MiB.
+const BOUND: u64 = 96;
 
 fn backlog() -> usize {
     std::env::var("DACAPO_BACKLOG").ok().and_then(|records| records.parse().ok()).unwrap_or(40_000)
