@@ -1,6 +1,6 @@
 //! The measured service: one event out for each input in, and a count per entity.
 
-use runtime::{Decider, Decision, Heard, NoCommand, NoEffect};
+use runtime::{Decider, Decision, NoCommand, NoEffect, Received};
 use serde::{Deserialize, Serialize};
 
 /// An input.
@@ -23,21 +23,21 @@ pub(crate) struct Metered {
     pub(crate) occurred_at: i64,
 }
 
-runtime::says! {
+runtime::produces! {
     /// What is sent.
     pub(crate) enum Source in "schemas" {
         events of "source" { Ticked = 1 }
     }
 }
 
-runtime::says! {
+runtime::produces! {
     /// What is decided.
     pub(crate) enum Event in "schemas" {
         events of "meter" { Metered = 1 }
     }
 }
 
-runtime::hears! {
+runtime::consumes! {
     /// What is heard.
     pub(crate) enum Input {
         events of "source" { Ticked }
@@ -62,10 +62,10 @@ impl Decider for Meter {
     type Command = NoCommand;
     type Effect = NoEffect;
 
-    fn decide(&self, state: &State, input: &Heard<Input>) -> Decision<Event, NoCommand> {
+    fn decide(&self, state: &State, input: &Received<Input>) -> Decision<Event, NoCommand> {
         let Input::Ticked(ticked) = &input.body;
         let (intended_us, count) = (ticked.intended_us, state.count + 1);
-        Decision::say(Metered { intended_us, count, occurred_at: input.at_ms })
+        Decision::event(Metered { intended_us, count, occurred_at: input.at_ms })
     }
 
     fn evolve(&self, _: State, event: &Event) -> State {

@@ -19,7 +19,7 @@ use crate::{board::Board, present::Subject, standing::State, view::View};
 /// The owner of the state topic, as topics and schemas name it.
 pub const OWNER: &str = "projector";
 
-runtime::says! {
+runtime::produces! {
     /// What the projector says.
     pub enum Said in "../schemas" {
         state of "projector" { SagaStatus = 1 }

@@ -110,7 +110,7 @@ impl<'a> RecordWriter<'a> {
     /// # Errors
     /// Always.
     pub fn refuse(&mut self) -> Result<(), CodecError> {
-        Err(CodecError::new("this enum was declared with hears!, so it is only read"))
+        Err(CodecError::new("this enum was declared with consumes!, so it is only read"))
     }
 }
 

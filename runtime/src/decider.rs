@@ -15,7 +15,7 @@ pub type TimestampMs = i64;
 
 /// One input of a decision: a record that was heard, with what its envelope says about it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Heard<I> {
+pub struct Received<I> {
     /// The record's key: the entity of the service that said it.
     pub key: String,
     /// The record's id (`ce_id`).
@@ -34,12 +34,12 @@ pub struct Decision<E, C> {
     /// Said on the own events topic under the entity's key, in this order.
     pub events: Vec<E>,
     /// Sent to the own inbox, each under the key of the entity it is for.
-    pub sends: Vec<Send<C>>,
+    pub commands: Vec<OutgoingCommand<C>>,
 }
 
 /// A command to another entity of the same service.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Send<C> {
+pub struct OutgoingCommand<C> {
     /// The entity it is for.
     pub key: String,
     /// The command.
@@ -50,49 +50,49 @@ impl<E, C> Decision<E, C> {
     /// Nothing to say: the input changes nothing.
     #[must_use]
     pub fn nothing() -> Self {
-        Self { events: Vec::new(), sends: Vec::new() }
+        Self { events: Vec::new(), commands: Vec::new() }
     }
 
     /// Starts a decision with one event.
     #[must_use]
-    pub fn say(event: impl Into<E>) -> Self {
-        Self::nothing().and_say(event)
+    pub fn event(event: impl Into<E>) -> Self {
+        Self::nothing().and_event(event)
     }
 
     /// Starts a decision with one command.
     #[must_use]
-    pub fn send(key: impl Into<String>, command: impl Into<C>) -> Self {
-        Self::nothing().and_send(key, command)
+    pub fn command(key: impl Into<String>, command: impl Into<C>) -> Self {
+        Self::nothing().and_command(key, command)
     }
 
     /// Adds an event.
     #[must_use]
-    pub fn and_say(mut self, event: impl Into<E>) -> Self {
+    pub fn and_event(mut self, event: impl Into<E>) -> Self {
         self.events.push(event.into());
         self
     }
 
     /// Adds a command to the own inbox.
     #[must_use]
-    pub fn and_send(mut self, key: impl Into<String>, command: impl Into<C>) -> Self {
-        self.sends.push(Send { key: key.into(), command: command.into() });
+    pub fn and_command(mut self, key: impl Into<String>, command: impl Into<C>) -> Self {
+        self.commands.push(OutgoingCommand { key: key.into(), command: command.into() });
         self
     }
 
     /// True if nothing is said and nothing sent.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
-        self.events.is_empty() && self.sends.is_empty()
+        self.events.is_empty() && self.commands.is_empty()
     }
 }
 
 /// A service: how it decides, and how it remembers.
-pub trait Decider: Clone + std::marker::Send + Sync + 'static {
+pub trait Decider: Clone + Send + Sync + 'static {
     /// The service's name: its folder under `schemas/`, its topics `musiccorp.<NAME>.events` and `.inbox`, its consumer group.
     const NAME: &'static str;
 
     /// What is remembered of one entity. `Default` is an entity nothing was ever said about.
-    type State: Default + Clone + PartialEq + Debug + Serialize + DeserializeOwned + std::marker::Send + Sync;
+    type State: Default + Clone + PartialEq + Debug + Serialize + DeserializeOwned + Send + Sync;
     /// What it hears: other services' events and its own inbox.
     type Input: Message;
     /// What it says.
@@ -104,7 +104,7 @@ pub trait Decider: Clone + std::marker::Send + Sync + 'static {
 
     /// The entity an input is about. By default the one whose key the record carries; if it answers another key, the runtime
     /// forwards the record to the own inbox under that key and decides it there.
-    fn entity<'a>(&self, input: &'a Heard<Self::Input>) -> Cow<'a, str> {
+    fn entity<'a>(&self, input: &'a Received<Self::Input>) -> Cow<'a, str> {
         Cow::Borrowed(&input.key)
     }
 
@@ -118,7 +118,7 @@ pub trait Decider: Clone + std::marker::Send + Sync + 'static {
 
     /// Decides what comes of an input. Pure and total: a fact that comes too early is remembered by an event of its own, a
     /// command that may not be is answered by an event that refuses it.
-    fn decide(&self, state: &Self::State, input: &Heard<Self::Input>) -> Decision<Self::Event, Self::Command>;
+    fn decide(&self, state: &Self::State, input: &Received<Self::Input>) -> Decision<Self::Event, Self::Command>;
 
     /// Folds one own event into the state. Total: a fact is never argued with.
     fn evolve(&self, state: Self::State, event: &Self::Event) -> Self::State;
@@ -136,7 +136,7 @@ pub trait Decider: Clone + std::marker::Send + Sync + 'static {
 }
 
 /// Something asked of the outside world.
-pub trait Effect: Clone + Debug + PartialEq + std::marker::Send + Sync + 'static {
+pub trait Effect: Clone + Debug + PartialEq + Send + Sync + 'static {
     /// The idempotency key: the same for the same request, for ever. Unique within the service.
     fn key(&self) -> String;
 }
@@ -194,12 +194,9 @@ impl Unanswered {
 
 /// Carries effects out. Runs only in the owner of the entity, after the event that made the effect due is committed, and never
 /// during a rebuild. May run more than once for one effect (crash, rebalance): the far end must be given [`Effect::key`].
-pub trait Perform<D: Decider>: std::marker::Send + Sync + 'static {
+pub trait Perform<D: Decider>: Send + Sync + 'static {
     /// Asks the outside world and brings its answer back.
-    fn perform(
-        &self,
-        due: Due<D::Effect>,
-    ) -> impl Future<Output = Result<Answer<D::Command>, Unanswered>> + std::marker::Send;
+    fn perform(&self, due: Due<D::Effect>) -> impl Future<Output = Result<Answer<D::Command>, Unanswered>> + Send;
 }
 
 /// The performer of a service without effects.
@@ -212,7 +209,7 @@ impl<D: Decider<Effect = NoEffect>> Perform<D> for NothingToPerform {
     }
 }
 
-/// The runtime's own inbox record: an instant that an entity asked for has passed. List it in `hears!` as
+/// The runtime's own inbox record: an instant that an entity asked for has passed. List it in `consumes!` as
 /// `inbox of "runtime" { TimerFired }`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct TimerFired {

@@ -30,7 +30,7 @@ pub mod worker;
 
 pub use config::{Args, Config, Secret};
 pub use decider::{
-    Answer, Decider, Decision, Due, Effect, Heard, NoEffect, NothingToPerform, Perform, TimerFired, TimestampMs,
+    Answer, Decider, Decision, Due, Effect, NoEffect, NothingToPerform, Perform, Received, TimerFired, TimestampMs,
     Unanswered,
 };
 pub use message::{Channel, Message, NoCommand, RecordType, Written};

@@ -1,7 +1,7 @@
 //! Avro records as Rust types: which records a service writes, and which it understands.
 //!
-//! A service declares two kinds of enums. [`says!`](crate::says) lists records it *writes* (events on its own topic, commands to
-//! its own inbox), each pinned to the schema version that its struct was written for. [`hears!`](crate::hears) lists records it
+//! A service declares two kinds of enums. [`produces!`](crate::produces) lists records it *writes* (events on its own topic, commands to
+//! its own inbox), each pinned to the schema version that its struct was written for. [`consumes!`](crate::consumes) lists records it
 //! *reads*; the struct names only the fields it uses and the writer's schema decides how bytes are read (tolerant reader).
 //! This module knows names and serde; bytes and schema ids are the business of `codec`.
 
@@ -84,7 +84,7 @@ pub fn parked_topic(system: &str, service: &str) -> String {
     format!("{system}.{service}{PARKED}")
 }
 
-/// An enum with one newtype variant per record type. Implemented by [`says!`](crate::says) and [`hears!`](crate::hears), not by hand.
+/// An enum with one newtype variant per record type. Implemented by [`produces!`](crate::produces) and [`consumes!`](crate::consumes), not by hand.
 pub trait Message: Debug + Clone + PartialEq + Sized + Send + Sync + 'static {
     /// Every record type of the enum, in declaration order.
     const RECORDS: &'static [RecordType];
@@ -141,7 +141,7 @@ impl Written for NoCommand {}
 /// crate's own `Cargo.toml`.
 ///
 /// ```ignore
-/// runtime::says! {
+/// runtime::produces! {
 ///     /// What the payment service says.
 ///     pub enum Event in "../../schemas" {
 ///         events of "payment" { PaymentRequested = 1, PaymentTaken = 1 }
@@ -149,7 +149,7 @@ impl Written for NoCommand {}
 /// }
 /// ```
 #[macro_export]
-macro_rules! says {
+macro_rules! produces {
     ($(#[$meta:meta])* $vis:vis enum $Enum:ident in $schemas:literal {
         $( $channel:ident of $owner:literal { $( $Name:ident = $version:literal ),* $(,)? } )*
     }) => {
@@ -170,7 +170,7 @@ macro_rules! says {
 /// Declares the records a service understands. The structs name only the fields it uses.
 ///
 /// ```ignore
-/// runtime::hears! {
+/// runtime::consumes! {
 ///     /// What the payment service hears.
 ///     pub enum Input {
 ///         events of "order-processor" { OrderPlaced, OrderCancelled }
@@ -179,7 +179,7 @@ macro_rules! says {
 /// }
 /// ```
 #[macro_export]
-macro_rules! hears {
+macro_rules! consumes {
     ($(#[$meta:meta])* $vis:vis enum $Enum:ident {
         $( $channel:ident of $owner:literal { $( $Name:ident ),* $(,)? } )*
     }) => {

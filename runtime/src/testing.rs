@@ -3,7 +3,7 @@
 //! ```ignore
 //! Scenario::of(Payment::default())
 //!     .given("order-1", [PaymentAwaited { .. }])
-//!     .when(heard("order-1", StockReserved { .. }))
+//!     .when(received("order-1", StockReserved { .. }))
 //!     .then([PaymentRequested { .. }]);
 //! ```
 
@@ -11,29 +11,29 @@ pub mod contract;
 
 use uuid::Uuid;
 
-use crate::decider::{Decider, Decision, Heard, TimestampMs};
+use crate::decider::{Decider, Decision, Received, TimestampMs};
 
-/// The instant at which [`heard`] hears, in milliseconds since the epoch.
+/// The instant at which [`received`] takes its input, in milliseconds since the epoch.
 pub const NOW_MS: TimestampMs = 1_760_000_000_000;
 
-/// An input heard under `key` at [`NOW_MS`], with an id made of its content, so that an equal input is a repeat.
-pub fn heard<I, B>(key: &str, body: B) -> Heard<I>
+/// An input received under `key` at [`NOW_MS`], with an id made of its content, so that an equal input is a repeat.
+pub fn received<I, B>(key: &str, body: B) -> Received<I>
 where
     B: Into<I>,
     I: std::fmt::Debug,
 {
-    heard_at(NOW_MS, key, body)
+    received_at(NOW_MS, key, body)
 }
 
-/// An input heard at a given instant.
-pub fn heard_at<I, B>(at_ms: TimestampMs, key: &str, body: B) -> Heard<I>
+/// An input received at a given instant.
+pub fn received_at<I, B>(at_ms: TimestampMs, key: &str, body: B) -> Received<I>
 where
     B: Into<I>,
     I: std::fmt::Debug,
 {
     let body = body.into();
     let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{key} {at_ms} {body:?}").as_bytes());
-    Heard { key: key.to_owned(), id, correlation_id: key.to_owned(), at_ms, body }
+    Received { key: key.to_owned(), id, correlation_id: key.to_owned(), at_ms, body }
 }
 
 /// A decider with one entity's history.
@@ -60,7 +60,7 @@ impl<D: Decider> Scenario<D> {
 
     /// Adds the history that an input makes, whatever it is.
     #[must_use]
-    pub fn given_heard(self, input: &Heard<D::Input>) -> Self {
+    pub fn given_received(self, input: &Received<D::Input>) -> Self {
         let outcome = self.when(input);
         Self { decider: outcome.decider, state: outcome.state }
     }
@@ -70,7 +70,7 @@ impl<D: Decider> Scenario<D> {
     /// # Panics
     /// The second handling changed the state: the decider is not idempotent.
     #[track_caller]
-    pub fn when(self, input: &Heard<D::Input>) -> Outcome<D> {
+    pub fn when(self, input: &Received<D::Input>) -> Outcome<D> {
         let mut after = self;
         let decision = after.handle(input);
         let once = after.state.clone();
@@ -98,7 +98,7 @@ impl<D: Decider> Scenario<D> {
         self.decider.wake_at(&self.state)
     }
 
-    fn handle(&mut self, input: &Heard<D::Input>) -> Decision<D::Event, D::Command> {
+    fn handle(&mut self, input: &Received<D::Input>) -> Decision<D::Event, D::Command> {
         let decision = self.decider.decide(&self.state, input);
         for event in &decision.events {
             self.fold(event);
@@ -147,11 +147,11 @@ impl<D: Decider> Outcome<D> {
     /// # Panics
     /// Other commands were sent.
     #[track_caller]
-    pub fn then_sends<C: Into<D::Command>>(self, sends: impl IntoIterator<Item = (&'static str, C)>) -> Self {
+    pub fn then_commands<C: Into<D::Command>>(self, commands: impl IntoIterator<Item = (&'static str, C)>) -> Self {
         let expected: Vec<(String, D::Command)> =
-            sends.into_iter().map(|(key, c)| (key.to_owned(), c.into())).collect();
+            commands.into_iter().map(|(key, c)| (key.to_owned(), c.into())).collect();
         let sent: Vec<(String, D::Command)> =
-            self.decision.sends.iter().map(|send| (send.key.clone(), send.command.clone())).collect();
+            self.decision.commands.iter().map(|send| (send.key.clone(), send.command.clone())).collect();
         assert_eq!(sent, expected);
         self
     }
@@ -184,13 +184,13 @@ impl<D: Decider> Outcome<D> {
 /// # Panics
 /// Two orders end differently.
 #[track_caller]
-pub fn in_every_pairwise_order<D, T>(start: &Scenario<D>, facts: &[Heard<D::Input>], end: impl Fn(&Scenario<D>) -> T)
+pub fn in_every_pairwise_order<D, T>(start: &Scenario<D>, facts: &[Received<D::Input>], end: impl Fn(&Scenario<D>) -> T)
 where
     D: Decider,
     T: PartialEq + std::fmt::Debug,
 {
     let told = |order: &[usize]| {
-        let after = order.iter().fold(start.clone(), |scenario, &at| scenario.given_heard(&facts[at]));
+        let after = order.iter().fold(start.clone(), |scenario, &at| scenario.given_received(&facts[at]));
         end(&after)
     };
     let straight: Vec<usize> = (0..facts.len()).collect();

@@ -8,7 +8,7 @@ mod good {
         pub(crate) due_at: i64,
     }
 
-    runtime::says! {
+    runtime::produces! {
         /// What is written.
         pub(crate) enum Command in "../schemas" { inbox of "runtime" { TimerFired = 1 } }
     }
@@ -20,7 +20,7 @@ mod greedy {
         pub(crate) a_field_nobody_writes: i64,
     }
 
-    runtime::hears! {
+    runtime::consumes! {
         /// What is heard.
         pub(crate) enum Input { inbox of "runtime" { TimerFired } }
     }
@@ -36,7 +36,7 @@ mod forgetful {
         pub(crate) due_at: i64,
     }
 
-    runtime::says! {
+    runtime::produces! {
         /// What is written.
         pub(crate) enum Command in "../schemas" { inbox of "runtime" { TimerFired = 1 } }
     }
@@ -48,7 +48,7 @@ mod unknown {
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     pub(crate) struct NobodySaysThis {}
 
-    runtime::hears! {
+    runtime::consumes! {
         /// What is heard.
         pub(crate) enum Input { events of "nobody" { NobodySaysThis } }
     }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 mod written {
     use super::TimerFired;
-    runtime::says! {
+    runtime::produces! {
         /// What a service writes.
         pub enum Command in "../schemas" { inbox of "runtime" { TimerFired = 1 } }
     }
@@ -26,7 +26,7 @@ mod tolerant {
 
 mod read {
     use super::TimerFired;
-    runtime::hears! {
+    runtime::consumes! {
         /// What a service reads.
         pub enum Input { inbox of "runtime" { TimerFired } }
     }

@@ -2,23 +2,23 @@
 
 use std::borrow::Cow;
 
-use runtime::{Decider, Decision, Heard, NoEffect};
+use runtime::{Decider, Decision, NoEffect, Received};
 use serde::{Deserialize, Serialize};
 use simulation::{Cast, Chance, Finale, Hand, Mutant, Nobody, Plan, Play, Scenario, Trace, Violation, Workshop, play};
 
-runtime::says! {
+runtime::produces! {
     pub enum Event in "tests/schemas" {
         events of "turnstile" { Passed = 1 }
     }
 }
 
-runtime::says! {
+runtime::produces! {
     pub enum Command in "tests/schemas" {
         inbox of "turnstile" { Pass = 1 }
     }
 }
 
-runtime::hears! {
+runtime::consumes! {
     pub enum Input {
         inbox of "turnstile" { Pass }
     }
@@ -47,14 +47,14 @@ impl Decider for Turnstile {
     type Command = Command;
     type Effect = NoEffect;
 
-    fn entity<'a>(&self, input: &'a Heard<Input>) -> Cow<'a, str> {
+    fn entity<'a>(&self, input: &'a Received<Input>) -> Cow<'a, str> {
         let Input::Pass(pass) = &input.body;
         Cow::Borrowed(&pass.gate)
     }
 
-    fn decide(&self, count: &i64, input: &Heard<Input>) -> Decision<Event, Command> {
+    fn decide(&self, count: &i64, input: &Received<Input>) -> Decision<Event, Command> {
         let Input::Pass(pass) = &input.body;
-        Decision::say(Passed { gate: pass.gate.clone(), count: count + 1 })
+        Decision::event(Passed { gate: pass.gate.clone(), count: count + 1 })
     }
 
     fn evolve(&self, _: i64, event: &Event) -> i64 {

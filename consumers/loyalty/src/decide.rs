@@ -7,7 +7,7 @@
 //! | OrderShipped, again | – | – | – |
 //! | CustomerForgotten | LoyaltyAccountClosed | LoyaltyAccountClosed | – |
 
-use runtime::{Decision, Heard, NoCommand, TimestampMs};
+use runtime::{Decision, NoCommand, Received, TimestampMs};
 
 use crate::{
     events::{Event, LoyaltyAccountClosed, LoyaltyAccountOpened, PointsAwarded},
@@ -19,12 +19,14 @@ use crate::{
 pub const MINOR_UNITS_PER_POINT: i64 = 100;
 
 /// Decides what comes of an input.
-pub fn decide(state: &State, input: &Heard<Input>) -> Decision<Event, NoCommand> {
+pub fn decide(state: &State, input: &Received<Input>) -> Decision<Event, NoCommand> {
     let at = input.at_ms;
     match &input.body {
-        Input::CustomerRegistered(fact) if state.account == Account::None => Decision::say(open(&fact.customer_id, at)),
+        Input::CustomerRegistered(fact) if state.account == Account::None => {
+            Decision::event(open(&fact.customer_id, at))
+        }
         Input::CustomerForgotten(fact) if state.account != Account::Closed => {
-            Decision::say(LoyaltyAccountClosed { customer_id: fact.customer_id.clone(), occurred_at: at })
+            Decision::event(LoyaltyAccountClosed { customer_id: fact.customer_id.clone(), occurred_at: at })
         }
         Input::OrderShipped(fact) if !state.answered.contains(&fact.order_id) => answer(state, fact, at),
         Input::CustomerRegistered(_) | Input::CustomerForgotten(_) | Input::OrderShipped(_) => Decision::nothing(),
@@ -45,8 +47,8 @@ fn answer(state: &State, order: &OrderShipped, at: TimestampMs) -> Decision<Even
         occurred_at: at,
     };
     match state.account {
-        Account::None => Decision::say(open(&order.customer_id, at)).and_say(awarded),
-        Account::Open | Account::Closed => Decision::say(awarded),
+        Account::None => Decision::event(open(&order.customer_id, at)).and_event(awarded),
+        Account::Open | Account::Closed => Decision::event(awarded),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-runtime::says! {
+runtime::produces! {
     /// What loyalty says.
     pub enum Event in "../../schemas" {
         events of "loyalty" { LoyaltyAccountOpened = 1, PointsAwarded = 1, LoyaltyAccountClosed = 1 }

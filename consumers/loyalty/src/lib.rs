@@ -11,7 +11,7 @@
 use std::borrow::Cow;
 
 use runtime::{
-    Config, Decider, Decision, Heard, NoCommand, NoEffect, NothingToPerform,
+    Config, Decider, Decision, NoCommand, NoEffect, NothingToPerform, Received,
     service::{self, Program, Running, StartError},
 };
 
@@ -32,7 +32,7 @@ impl Decider for Loyalty {
     type Command = NoCommand;
     type Effect = NoEffect;
 
-    fn entity<'a>(&self, input: &'a Heard<Self::Input>) -> Cow<'a, str> {
+    fn entity<'a>(&self, input: &'a Received<Self::Input>) -> Cow<'a, str> {
         reads::customer_of(input)
     }
 
@@ -40,7 +40,7 @@ impl Decider for Loyalty {
         owner == "customers"
     }
 
-    fn decide(&self, state: &Self::State, input: &Heard<Self::Input>) -> Decision<Self::Event, Self::Command> {
+    fn decide(&self, state: &Self::State, input: &Received<Self::Input>) -> Decision<Self::Event, Self::Command> {
         decide::decide(state, input)
     }
 

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use runtime::Heard;
+use runtime::Received;
 use serde::Deserialize;
 
-runtime::hears! {
+runtime::consumes! {
     /// What loyalty hears.
     pub enum Input {
         events of "customers" { CustomerRegistered, CustomerForgotten }
@@ -14,7 +14,7 @@ runtime::hears! {
 }
 
 /// The customer an input is about. A shipped order is keyed by the order, so it is brought to its customer first.
-pub fn customer_of(input: &Heard<Input>) -> Cow<'_, str> {
+pub fn customer_of(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
         Input::CustomerRegistered(fact) => &fact.customer_id,
         Input::CustomerForgotten(fact) => &fact.customer_id,

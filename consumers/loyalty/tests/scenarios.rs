@@ -7,26 +7,26 @@ use loyalty::{
     reads::{CustomerForgotten, CustomerRegistered, Input, Money, OrderShipped},
 };
 use runtime::{
-    Decider, Heard,
-    testing::{NOW_MS, Scenario, heard, heard_at, in_every_pairwise_order},
+    Decider, Received,
+    testing::{NOW_MS, Scenario, in_every_pairwise_order, received, received_at},
 };
 
 const ID: &str = "customer-1";
 
-fn registered() -> Heard<Input> {
-    heard(ID, CustomerRegistered { customer_id: ID.to_owned() })
+fn registered() -> Received<Input> {
+    received(ID, CustomerRegistered { customer_id: ID.to_owned() })
 }
 
-fn forgotten() -> Heard<Input> {
-    heard(ID, CustomerForgotten { customer_id: ID.to_owned() })
+fn forgotten() -> Received<Input> {
+    received(ID, CustomerForgotten { customer_id: ID.to_owned() })
 }
 
 fn shipment(order_id: &str, amount_minor: i64) -> OrderShipped {
     OrderShipped { order_id: order_id.to_owned(), customer_id: ID.to_owned(), total: Money { amount_minor } }
 }
 
-fn shipped(order_id: &str, amount_minor: i64) -> Heard<Input> {
-    heard(order_id, shipment(order_id, amount_minor))
+fn shipped(order_id: &str, amount_minor: i64) -> Received<Input> {
+    received(order_id, shipment(order_id, amount_minor))
 }
 
 fn opened() -> LoyaltyAccountOpened {
@@ -94,7 +94,7 @@ fn an_order_of_an_unknown_customer_opens_the_account_first() {
 fn an_order_earns_once_however_late_it_comes_again() {
     let later = open().given([awarded("order-1", 64, 64), awarded("order-2", 1, 65)]);
     later.clone().when(&shipped("order-1", 6497)).then_nothing();
-    later.given([closed()]).when(&heard_at(NOW_MS + 1, "order-1", shipment("order-1", 6497))).then_nothing();
+    later.given([closed()]).when(&received_at(NOW_MS + 1, "order-1", shipment("order-1", 6497))).then_nothing();
 }
 
 #[test]

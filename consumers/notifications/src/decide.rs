@@ -8,7 +8,7 @@
 //! | MailRefused | NotificationAbandoned | – | – |
 //! | CustomerForgotten | NotificationsStopped | – | – |
 
-use runtime::{Decision, Heard, TimestampMs};
+use runtime::{Decision, Received, TimestampMs};
 use uuid::Uuid;
 
 use crate::{
@@ -33,7 +33,7 @@ pub fn notification_id(entity: &str, kind: NotificationKind) -> String {
 }
 
 /// Decides what comes of an input.
-pub fn decide(state: &State, input: &Heard<Input>) -> Decision<Event, Command> {
+pub fn decide(state: &State, input: &Received<Input>) -> Decision<Event, Command> {
     let at = input.at_ms;
     let event = match &input.body {
         Input::CustomerForgotten(fact) if !state.stopped => {
@@ -70,7 +70,7 @@ pub fn decide(state: &State, input: &Heard<Input>) -> Decision<Event, Command> {
             tell(state, NotificationKind::OrderCancelled, &about, at, || templates::order_cancelled(fact))
         }
     };
-    Decision { events: event.into_iter().collect(), sends: Vec::new() }
+    Decision { events: event.into_iter().collect(), commands: Vec::new() }
 }
 
 /// Whom a mail is for and what it is about.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-runtime::says! {
+runtime::produces! {
     /// What notifications says.
     pub enum Event in "../../schemas" {
         events of "notifications" {

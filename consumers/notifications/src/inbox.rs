@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-runtime::says! {
+runtime::produces! {
     /// The answers of the mail server, or of the mail folder.
     pub enum Command in "../../schemas" {
         inbox of "notifications" { MailSent = 1, MailRefused = 1 }

@@ -13,7 +13,7 @@
 use std::borrow::Cow;
 
 use runtime::{
-    Config, Decider, Decision, Heard,
+    Config, Decider, Decision, Received,
     service::{self, Program, Running, StartError},
 };
 
@@ -40,11 +40,11 @@ impl Decider for Notifications {
     type Command = inbox::Command;
     type Effect = effects::SendMail;
 
-    fn entity<'a>(&self, input: &'a Heard<Self::Input>) -> Cow<'a, str> {
+    fn entity<'a>(&self, input: &'a Received<Self::Input>) -> Cow<'a, str> {
         reads::entity_of(input)
     }
 
-    fn decide(&self, state: &Self::State, input: &Heard<Self::Input>) -> Decision<Self::Event, Self::Command> {
+    fn decide(&self, state: &Self::State, input: &Received<Self::Input>) -> Decision<Self::Event, Self::Command> {
         decide::decide(state, input)
     }
 

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use runtime::Heard;
+use runtime::Received;
 use serde::Deserialize;
 
 use crate::inbox::{MailRefused, MailSent};
 
-runtime::hears! {
+runtime::consumes! {
     /// What notifications hears.
     pub enum Input {
         events of "customers" { CustomerRegistered, CustomerForgotten }
@@ -17,7 +17,7 @@ runtime::hears! {
 }
 
 /// The order or customer that an input is about. An answer comes under the key of the entity that asked.
-pub fn entity_of(input: &Heard<Input>) -> Cow<'_, str> {
+pub fn entity_of(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
         Input::CustomerRegistered(fact) => &fact.customer_id,
         Input::CustomerForgotten(fact) => &fact.customer_id,

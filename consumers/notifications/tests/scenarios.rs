@@ -14,8 +14,8 @@ use notifications::{
     },
 };
 use runtime::{
-    Decider, Effect, Heard,
-    testing::{NOW_MS, Scenario, heard, in_every_pairwise_order},
+    Decider, Effect, Received,
+    testing::{NOW_MS, Scenario, in_every_pairwise_order, received},
 };
 
 const ORDER: &str = "order-1";
@@ -32,16 +32,16 @@ fn lines() -> Vec<OrderLine> {
     ]
 }
 
-fn registered() -> Heard<Input> {
-    heard(CUSTOMER, CustomerRegistered { customer_id: CUSTOMER.to_owned(), contact: contact() })
+fn registered() -> Received<Input> {
+    received(CUSTOMER, CustomerRegistered { customer_id: CUSTOMER.to_owned(), contact: contact() })
 }
 
-fn forgotten() -> Heard<Input> {
-    heard(CUSTOMER, CustomerForgotten { customer_id: CUSTOMER.to_owned() })
+fn forgotten() -> Received<Input> {
+    received(CUSTOMER, CustomerForgotten { customer_id: CUSTOMER.to_owned() })
 }
 
-fn paid() -> Heard<Input> {
-    heard(
+fn paid() -> Received<Input> {
+    received(
         ORDER,
         OrderPaid {
             order_id: ORDER.to_owned(),
@@ -53,8 +53,8 @@ fn paid() -> Heard<Input> {
     )
 }
 
-fn shipped() -> Heard<Input> {
-    heard(
+fn shipped() -> Received<Input> {
+    received(
         ORDER,
         OrderShipped {
             order_id: ORDER.to_owned(),
@@ -67,8 +67,8 @@ fn shipped() -> Heard<Input> {
     )
 }
 
-fn cancelled(reason: CancelReason) -> Heard<Input> {
-    heard(
+fn cancelled(reason: CancelReason) -> Received<Input> {
+    received(
         ORDER,
         OrderCancelled {
             order_id: ORDER.to_owned(),
@@ -80,8 +80,8 @@ fn cancelled(reason: CancelReason) -> Heard<Input> {
     )
 }
 
-fn delayed() -> Heard<Input> {
-    heard(
+fn delayed() -> Received<Input> {
+    received(
         ORDER,
         OrderDelayed {
             order_id: ORDER.to_owned(),
@@ -92,8 +92,8 @@ fn delayed() -> Heard<Input> {
     )
 }
 
-fn cancellation_refused(requested_by: CancelRequester) -> Heard<Input> {
-    heard(
+fn cancellation_refused(requested_by: CancelRequester) -> Received<Input> {
+    received(
         ORDER,
         OrderCancellationRefused {
             order_id: ORDER.to_owned(),
@@ -131,14 +131,14 @@ fn due(request: &NotificationRequested) -> SendMail {
     }
 }
 
-fn sent(notification_id: &str) -> Heard<Input> {
+fn sent(notification_id: &str) -> Received<Input> {
     let (notification_id, message_id) = (notification_id.to_owned(), "<1@example.org>".to_owned());
-    heard(ORDER, MailSent { notification_id, message_id })
+    received(ORDER, MailSent { notification_id, message_id })
 }
 
-fn refused(notification_id: &str) -> Heard<Input> {
+fn refused(notification_id: &str) -> Received<Input> {
     let (notification_id, reason) = (notification_id.to_owned(), "550 no such mailbox".to_owned());
-    heard(ORDER, MailRefused { notification_id, reason })
+    received(ORDER, MailRefused { notification_id, reason })
 }
 
 fn nothing_yet() -> Scenario<Notifications> {
@@ -146,7 +146,7 @@ fn nothing_yet() -> Scenario<Notifications> {
 }
 
 #[track_caller]
-fn tells(input: &Heard<Input>, request: &NotificationRequested) {
+fn tells(input: &Received<Input>, request: &NotificationRequested) {
     nothing_yet().when(input).then([request.clone()]).then_pending([due(request)]).and().when(input).then_nothing();
 }
 
@@ -237,7 +237,7 @@ fn a_sent_mail_notifies_the_customer_once() {
         occurred_at: NOW_MS,
     };
     nothing_yet()
-        .given_heard(&paid())
+        .given_received(&paid())
         .when(&sent(&id))
         .then([notified])
         .then_pending([])
@@ -258,7 +258,7 @@ fn a_mail_that_nobody_takes_is_given_up() {
         occurred_at: NOW_MS,
     };
     nothing_yet()
-        .given_heard(&paid())
+        .given_received(&paid())
         .when(&refused(&id))
         .then([abandoned])
         .then_pending([])
@@ -272,16 +272,16 @@ fn an_answer_that_nobody_awaits_is_passed_over() {
     let id = notification_id(ORDER, NotificationKind::OrderPaid);
     nothing_yet().when(&sent(&id)).then_nothing();
     nothing_yet().when(&refused(&id)).then_nothing();
-    nothing_yet().given_heard(&paid()).given_heard(&sent(&id)).when(&refused(&id)).then_nothing();
+    nothing_yet().given_received(&paid()).given_received(&sent(&id)).when(&refused(&id)).then_nothing();
 }
 
 #[test]
 fn a_forgotten_customer_gets_no_mail_that_is_due_or_comes_later() {
     let stopped = NotificationsStopped { customer_id: CUSTOMER.to_owned(), occurred_at: NOW_MS };
-    let after = nothing_yet().given_heard(&registered()).when(&forgotten()).then([stopped]).then_pending([]).and();
+    let after = nothing_yet().given_received(&registered()).when(&forgotten()).then([stopped]).then_pending([]).and();
     after.clone().when(&registered()).then_nothing();
     after.when(&sent(&notification_id(CUSTOMER, NotificationKind::Welcome))).then_nothing();
-    nothing_yet().given_heard(&forgotten()).when(&registered()).then_nothing();
+    nothing_yet().given_received(&forgotten()).when(&registered()).then_nothing();
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn a_mail_has_the_same_key_and_message_id_for_ever() {
 #[test]
 fn an_input_belongs_to_the_order_or_customer_that_it_is_about() {
     for (input, entity) in [(paid(), ORDER), (shipped(), ORDER), (registered(), CUSTOMER), (forgotten(), CUSTOMER)] {
-        let astray = Heard { key: "somebody-else".to_owned(), ..input };
+        let astray = Received { key: "somebody-else".to_owned(), ..input };
         assert_eq!(Notifications.entity(&astray), entity);
     }
     assert_eq!(Notifications.entity(&sent("n")), ORDER);

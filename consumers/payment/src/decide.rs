@@ -8,7 +8,7 @@
 //! A gateway that does not answer a charge in time is not waited for: PaymentAbandoned ends the order, not the payment, which ends
 //! when the gateway has said what became of the charge.
 
-use runtime::{Decision, Heard, TimestampMs};
+use runtime::{Decision, Received, TimestampMs};
 
 use crate::{
     Payment,
@@ -30,7 +30,7 @@ type Decided = Decision<Event, Command>;
 
 /// Decides what comes of an input.
 #[must_use]
-pub fn decide(payment: &Payment, state: &State, heard: &Heard<Input>) -> Decided {
+pub fn decide(payment: &Payment, state: &State, heard: &Received<Input>) -> Decided {
     let at = heard.at_ms;
     match &heard.body {
         Input::OrderPlaced(placed) => on_placed(payment, state, placed, at),
@@ -50,7 +50,7 @@ fn on_placed(payment: &Payment, state: &State, placed: &OrderPlaced, at: Timesta
         payment_method: placed.payment_method.clone(),
     };
     match state {
-        State::Unheard => Decided::say(PaymentAwaited {
+        State::Unheard => Decided::event(PaymentAwaited {
             order_id: placed.order_id.clone(),
             customer_id: Some(placed.customer_id.clone()),
             amount: Some(placed.total.clone()),
@@ -65,7 +65,7 @@ fn on_placed(payment: &Payment, state: &State, placed: &OrderPlaced, at: Timesta
 
 fn on_stock_reserved(payment: &Payment, state: &State, order_id: &str, at: TimestampMs) -> Decided {
     match state {
-        State::Unheard => Decided::say(PaymentAwaited {
+        State::Unheard => Decided::event(PaymentAwaited {
             order_id: order_id.to_owned(),
             customer_id: None,
             amount: None,
@@ -83,7 +83,7 @@ fn ask_for_money(payment: &Payment, order_id: &str, terms: Terms, at: TimestampM
     match amount.amount_minor {
         ..0 => declined(order_id, &customer_id, &amount, "the amount is negative", at),
         0 => taken(order_id, &customer_id, &amount, NOTHING_TO_PAY, at),
-        1.. => Decided::say(PaymentRequested {
+        1.. => Decided::event(PaymentRequested {
             order_id: order_id.to_owned(),
             customer_id,
             amount,
@@ -101,7 +101,7 @@ fn on_timer(state: &State, order_id: &str, due_at: TimestampMs, at: TimestampMs)
         State::Charging { terms: Terms { customer_id, amount, .. }, request_key, answer_by: Some(by) }
             if *by == due_at =>
         {
-            Decided::say(PaymentAbandoned {
+            Decided::event(PaymentAbandoned {
                 order_id: order_id.to_owned(),
                 customer_id: customer_id.clone(),
                 amount: amount.clone(),
@@ -120,7 +120,7 @@ fn on_cancelled(state: &State, cancelled: &OrderCancelled, at: TimestampMs) -> D
     match state {
         State::Unheard | State::AwaitingStock(_) | State::AwaitingOrder => voided(order_id, reason, at),
         State::Charging { request_key, .. } | State::Abandoned { request_key, .. } => {
-            Decided::say(PaymentVoidRequested {
+            Decided::event(PaymentVoidRequested {
                 order_id: order_id.clone(),
                 request_key: request_key.clone(),
                 reason: reason.clone(),
@@ -130,7 +130,7 @@ fn on_cancelled(state: &State, cancelled: &OrderCancelled, at: TimestampMs) -> D
         State::Taken { amount, payment_id } if amount.amount_minor == 0 => {
             refunded(order_id, payment_id, amount, NOTHING_TO_PAY, at)
         }
-        State::Taken { amount, payment_id } => Decided::say(first_refund(order_id, payment_id, amount, reason, at)),
+        State::Taken { amount, payment_id } => Decided::event(first_refund(order_id, payment_id, amount, reason, at)),
         State::Voiding { .. }
         | State::Refunding { .. }
         | State::RefundRefused { .. }
@@ -184,7 +184,7 @@ fn on_late_answer(
     let order_id = &answer.order_id;
     match (answer.outcome, &answer.payment_id) {
         (GatewayOutcome::Captured, Some(payment_id)) => taken(order_id, customer_id, amount, payment_id, at)
-            .and_say(first_refund(order_id, payment_id, amount, reason, at)),
+            .and_event(first_refund(order_id, payment_id, amount, reason, at)),
         (GatewayOutcome::Declined, _) => declined(order_id, customer_id, amount, reason_of(answer), at),
         (GatewayOutcome::Voided, _) => voided(order_id, reason, at),
         _ => Decided::nothing(),
@@ -200,7 +200,7 @@ fn on_refund_answered(
 ) -> Decided {
     match (answer.outcome, &answer.refund_id) {
         (GatewayOutcome::Refunded, Some(refund_id)) => refunded(&answer.order_id, payment_id, amount, refund_id, at),
-        (GatewayOutcome::Refused, _) => Decided::say(RefundFailed {
+        (GatewayOutcome::Refused, _) => Decided::event(RefundFailed {
             order_id: answer.order_id.clone(),
             payment_id: payment_id.to_owned(),
             amount: amount.clone(),
@@ -217,7 +217,7 @@ fn on_refund_answered(
 fn retry_refund(state: &State, command: &RetryRefund, at: TimestampMs) -> Decided {
     let order_id = &command.order_id;
     let refused = |reason: &str| {
-        Decided::say(CommandRefused {
+        Decided::event(CommandRefused {
             entity_id: order_id.clone(),
             command: "RetryRefund".to_owned(),
             reason: reason.to_owned(),
@@ -228,7 +228,7 @@ fn retry_refund(state: &State, command: &RetryRefund, at: TimestampMs) -> Decide
         State::RefundRefused { amount, payment_id, attempts } => {
             let attempt = attempts.saturating_add(1);
             let first = first_refund(order_id, payment_id, amount, "an operator asked for it again", at);
-            Decided::say(RefundRequested { request_key: format!("refund-{order_id}-{attempt}"), attempt, ..first })
+            Decided::event(RefundRequested { request_key: format!("refund-{order_id}-{attempt}"), attempt, ..first })
         }
         State::Refunding { .. } => refused("the gateway is being asked for the refund"),
         State::Refunded => refused("the money was paid back"),
@@ -237,7 +237,7 @@ fn retry_refund(state: &State, command: &RetryRefund, at: TimestampMs) -> Decide
 }
 
 fn taken(order_id: &str, customer_id: &str, amount: &Money, payment_id: &str, at: TimestampMs) -> Decided {
-    Decided::say(PaymentTaken {
+    Decided::event(PaymentTaken {
         order_id: order_id.to_owned(),
         customer_id: customer_id.to_owned(),
         amount: amount.clone(),
@@ -247,7 +247,7 @@ fn taken(order_id: &str, customer_id: &str, amount: &Money, payment_id: &str, at
 }
 
 fn declined(order_id: &str, customer_id: &str, amount: &Money, reason: &str, at: TimestampMs) -> Decided {
-    Decided::say(PaymentDeclined {
+    Decided::event(PaymentDeclined {
         order_id: order_id.to_owned(),
         customer_id: customer_id.to_owned(),
         amount: amount.clone(),
@@ -257,11 +257,11 @@ fn declined(order_id: &str, customer_id: &str, amount: &Money, reason: &str, at:
 }
 
 fn voided(order_id: &str, reason: &str, at: TimestampMs) -> Decided {
-    Decided::say(PaymentVoided { order_id: order_id.to_owned(), reason: reason.to_owned(), occurred_at: at })
+    Decided::event(PaymentVoided { order_id: order_id.to_owned(), reason: reason.to_owned(), occurred_at: at })
 }
 
 fn refunded(order_id: &str, payment_id: &str, amount: &Money, refund_id: &str, at: TimestampMs) -> Decided {
-    Decided::say(PaymentRefunded {
+    Decided::event(PaymentRefunded {
         order_id: order_id.to_owned(),
         payment_id: payment_id.to_owned(),
         amount: amount.clone(),

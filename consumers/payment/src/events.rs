@@ -3,7 +3,7 @@
 use runtime::TimestampMs;
 use serde::{Deserialize, Serialize};
 
-runtime::says! {
+runtime::produces! {
     /// What payment says.
     pub enum Event in "../../schemas" {
         events of "payment" {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-runtime::says! {
+runtime::produces! {
     /// What payment sends to its own inbox, and what operators put there.
     pub enum Command in "../../schemas" {
         inbox of "payment" { GatewayAnswered = 2, RetryRefund = 1 }

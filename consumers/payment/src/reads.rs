@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use runtime::{Heard, TimerFired};
+use runtime::{Received, TimerFired};
 use serde::Deserialize;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     inbox::{GatewayAnswered, RetryRefund},
 };
 
-runtime::hears! {
+runtime::consumes! {
     /// What payment hears.
     pub enum Input {
         events of "order-processor" { OrderPlaced, OrderCancelled }
@@ -51,7 +51,7 @@ pub struct StockReserved {
 
 /// The order an input is about. A timer comes under the key of the order that asked to be woken.
 #[must_use]
-pub fn entity(input: &Heard<Input>) -> Cow<'_, str> {
+pub fn entity(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
         Input::OrderPlaced(of) => &of.order_id,
         Input::OrderCancelled(of) => &of.order_id,

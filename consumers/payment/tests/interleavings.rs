@@ -16,7 +16,7 @@ use payment::{
 use proptest::prelude::*;
 use runtime::{
     Decider, Effect as _, TimerFired,
-    testing::{NOW_MS, heard_at},
+    testing::{NOW_MS, received_at},
 };
 
 const ORDER: &str = "order-1";
@@ -132,8 +132,8 @@ impl World {
     }
 
     fn hear(&mut self, input: Input) {
-        let decision = PAYMENT.decide(&self.state, &heard_at(NOW_MS, ORDER, input));
-        assert!(decision.sends.is_empty(), "payment has one kind of entity, so nobody to send to");
+        let decision = PAYMENT.decide(&self.state, &received_at(NOW_MS, ORDER, input));
+        assert!(decision.commands.is_empty(), "payment has one kind of entity, so nobody to send to");
         for event in decision.events {
             self.state = PAYMENT.evolve(std::mem::take(&mut self.state), &event);
             let order_id = ORDER.to_owned();

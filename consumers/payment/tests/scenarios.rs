@@ -9,8 +9,8 @@ use payment::{
     reads::{Input, OrderCancelled, OrderPlaced, StockReserved},
 };
 use runtime::{
-    Decider, Decision, Effect as _, Heard, TimerFired,
-    testing::{NOW_MS, Scenario, heard, in_every_pairwise_order},
+    Decider, Decision, Effect as _, Received, TimerFired,
+    testing::{NOW_MS, Scenario, in_every_pairwise_order, received},
 };
 
 const ORDER: &str = "order-1";
@@ -219,8 +219,8 @@ fn an_operator_asks_for_a_refused_refund_again_under_a_key_of_its_own() {
     };
     let effect = Effect::Refund { request_key: again.to_owned(), payment_id: "pay-1".to_owned(), amount: amount() };
     let failed = an_order().given(and(refunding(), refund_failed(REFUND, 1)));
-    assert_eq!(Payment::default().decide(failed.state(), &retry_refund()), Decision::say(asked));
-    let retried = failed.given_heard(&retry_refund());
+    assert_eq!(Payment::default().decide(failed.state(), &retry_refund()), Decision::event(asked));
+    let retried = failed.given_received(&retry_refund());
     assert_eq!(retried.pending(), [effect]);
     retried.clone().when(&refund_refused(REFUND)).then_nothing();
     retried.clone().when(&refund_refused(again)).then([refund_failed(again, 2)]);
@@ -331,7 +331,7 @@ fn facts_end_alike_in_every_order() {
     let settled = |scenario: &Scenario<Payment>| {
         // Whatever is pending then is answered by a gateway that never got the charge.
         let after = if scenario.pending() == [void()] {
-            scenario.clone().given_heard(&gateway_voided())
+            scenario.clone().given_received(&gateway_voided())
         } else {
             scenario.clone()
         };
@@ -342,7 +342,7 @@ fn facts_end_alike_in_every_order() {
     in_every_pairwise_order(&an_order().given(charging()), &[timer(DEADLINE), cancelled()], settled);
     let late = [timer(DEADLINE), cancelled(), captured(GatewayRequest::Charge)];
     in_every_pairwise_order(&an_order().given(charging()), &late, |scenario| {
-        scenario.clone().given_heard(&refunded()).state().clone()
+        scenario.clone().given_received(&refunded()).state().clone()
     });
 }
 
@@ -370,11 +370,11 @@ fn amount() -> Money {
     Money { amount_minor: 6497, currency: "EUR".to_owned() }
 }
 
-fn hear(body: impl Into<Input>) -> Heard<Input> {
-    heard(ORDER, body)
+fn hear(body: impl Into<Input>) -> Received<Input> {
+    received(ORDER, body)
 }
 
-fn placed(amount_minor: i64) -> Heard<Input> {
+fn placed(amount_minor: i64) -> Received<Input> {
     hear(OrderPlaced {
         order_id: order(),
         customer_id: "customer-1".to_owned(),
@@ -383,11 +383,11 @@ fn placed(amount_minor: i64) -> Heard<Input> {
     })
 }
 
-fn reserved() -> Heard<Input> {
+fn reserved() -> Received<Input> {
     hear(StockReserved { order_id: order() })
 }
 
-fn cancelled() -> Heard<Input> {
+fn cancelled() -> Received<Input> {
     hear(OrderCancelled { order_id: order(), detail: "out of stock".to_owned() })
 }
 
@@ -403,17 +403,17 @@ fn answer(request: GatewayRequest) -> GatewayAnswered {
     }
 }
 
-fn captured(request: GatewayRequest) -> Heard<Input> {
+fn captured(request: GatewayRequest) -> Received<Input> {
     let payment_id = Some("pay-1".to_owned());
     hear(GatewayAnswered { outcome: GatewayOutcome::Captured, payment_id, ..answer(request) })
 }
 
-fn gateway_declined(request: GatewayRequest) -> Heard<Input> {
+fn gateway_declined(request: GatewayRequest) -> Received<Input> {
     let reason = Some("insufficient funds".to_owned());
     hear(GatewayAnswered { outcome: GatewayOutcome::Declined, reason, ..answer(request) })
 }
 
-fn gateway_voided() -> Heard<Input> {
+fn gateway_voided() -> Received<Input> {
     hear(GatewayAnswered { outcome: GatewayOutcome::Voided, ..answer(GatewayRequest::Void) })
 }
 
@@ -426,11 +426,11 @@ fn refunded_answer() -> GatewayAnswered {
     }
 }
 
-fn refunded() -> Heard<Input> {
+fn refunded() -> Received<Input> {
     hear(refunded_answer())
 }
 
-fn refund_refused(request_key: &str) -> Heard<Input> {
+fn refund_refused(request_key: &str) -> Received<Input> {
     hear(GatewayAnswered {
         request_key: request_key.to_owned(),
         outcome: GatewayOutcome::Refused,
@@ -439,11 +439,11 @@ fn refund_refused(request_key: &str) -> Heard<Input> {
     })
 }
 
-fn retry_refund() -> Heard<Input> {
+fn retry_refund() -> Received<Input> {
     hear(RetryRefund { order_id: order() })
 }
 
-fn timer(due_at: i64) -> Heard<Input> {
+fn timer(due_at: i64) -> Received<Input> {
     hear(TimerFired { due_at })
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-runtime::hears! {
+runtime::consumes! {
     /// What was bought together is folded from these.
     pub enum Input {
         events of "order-processor" { OrderPlaced }

@@ -10,7 +10,7 @@ mod fulfilment;
 mod release;
 mod stock_item;
 
-use runtime::{Decision, Heard};
+use runtime::{Decision, Received};
 
 use crate::{Warehouse, events::Event, evolve::State, inbox::Command, reads::Input};
 
@@ -19,7 +19,7 @@ pub(crate) type Decided = Decision<Event, Command>;
 
 /// Decides what comes of an input.
 #[must_use]
-pub fn decide(warehouse: &Warehouse, state: &State, heard: &Heard<Input>) -> Decided {
+pub fn decide(warehouse: &Warehouse, state: &State, heard: &Received<Input>) -> Decided {
     let at = heard.at_ms;
     let order = state.fulfilment.as_deref();
     let item = state.item.as_deref();

@@ -4,7 +4,7 @@
 use runtime::TimestampMs;
 use serde::{Deserialize, Serialize};
 
-runtime::says! {
+runtime::produces! {
     /// What the warehouse says, of orders and of items.
     pub enum Event in "../../schemas" {
         events of "warehouse" {

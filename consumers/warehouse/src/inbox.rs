@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::ItemLine;
 
-runtime::says! {
+runtime::produces! {
     /// What the warehouse sends to its own inbox. Deliveries are sent by whoever receives goods, RetryDispatch by operators.
     pub enum Command in "../../schemas" {
         inbox of "warehouse" {

@@ -23,7 +23,7 @@ pub mod reads;
 use std::borrow::Cow;
 
 use runtime::{
-    Config, Decider, Decision, Heard, TimestampMs,
+    Config, Decider, Decision, Received, TimestampMs,
     service::{self, Program, Running, StartError},
 };
 
@@ -87,11 +87,11 @@ impl Decider for Warehouse {
     type Command = Command;
     type Effect = Effect;
 
-    fn entity<'a>(&self, input: &'a Heard<Input>) -> Cow<'a, str> {
+    fn entity<'a>(&self, input: &'a Received<Input>) -> Cow<'a, str> {
         reads::entity(input)
     }
 
-    fn decide(&self, state: &State, input: &Heard<Input>) -> Decision<Event, Command> {
+    fn decide(&self, state: &State, input: &Received<Input>) -> Decision<Event, Command> {
         decide::decide(self, state, input)
     }
 

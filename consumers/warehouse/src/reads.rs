@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use runtime::{Heard, TimerFired};
+use runtime::{Received, TimerFired};
 use serde::Deserialize;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-runtime::hears! {
+runtime::consumes! {
     /// What the warehouse hears.
     pub enum Input {
         events of "order-processor" { OrderPlaced, OrderPaid, OrderCancellationRequested, OrderCancelled }
@@ -72,7 +72,7 @@ pub struct OrderCancelled {
 /// The entity an input is about: an item for what is asked of items, else an order. A timer comes under the key of the order that
 /// asked to be woken.
 #[must_use]
-pub fn entity(input: &Heard<Input>) -> Cow<'_, str> {
+pub fn entity(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
         Input::ReceiveGoods(of) => &of.sku,
         Input::HoldItem(of) => &of.sku,

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use proptest::prelude::*;
 use runtime::{
     Decider, TimerFired,
-    testing::{NOW_MS, heard_at},
+    testing::{NOW_MS, received_at},
 };
 use warehouse::{
     Warehouse,
@@ -220,7 +220,7 @@ impl World {
 
     fn hear_as(&mut self, key: &str, input: Input) {
         let state = self.states.entry(key.to_owned()).or_default();
-        let decision = WAREHOUSE.decide(state, &heard_at(NOW_MS, key, input));
+        let decision = WAREHOUSE.decide(state, &received_at(NOW_MS, key, input));
         for event in decision.events {
             *state = WAREHOUSE.evolve(std::mem::take(state), &event);
             // The owner of the order keeps its word: what the warehouse agreed to cancel is cancelled.
@@ -233,7 +233,7 @@ impl World {
             }
             self.events.push(event);
         }
-        for send in decision.sends {
+        for send in decision.commands {
             self.send(key.to_owned(), send.key, send.command);
         }
     }
@@ -401,7 +401,7 @@ fn into_input(command: Command) -> Input {
 }
 
 fn entity(input: &Input) -> String {
-    reads::entity(&heard_at(NOW_MS, "", input.clone())).into_owned()
+    reads::entity(&received_at(NOW_MS, "", input.clone())).into_owned()
 }
 
 fn order_id(number: usize) -> String {

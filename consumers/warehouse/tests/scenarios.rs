@@ -32,7 +32,7 @@ fn a_placed_order_asks_for_its_first_item_in_sku_order() {
     an_order()
         .when(&placed(&[("b", 2), ("a", 1)]))
         .then([reservation_started(&[("a", 1), ("b", 2)])])
-        .then_sends([("a", hold("a", 1))]);
+        .then_commands([("a", hold("a", 1))]);
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn lines_of_one_sku_are_held_as_one() {
     an_order()
         .when(&placed(&[("a", 1), ("b", 1), ("a", 2), ("c", 0)]))
         .then([reservation_started(&[("a", 3), ("b", 1)])])
-        .then_sends([("a", hold("a", 3))]);
+        .then_commands([("a", hold("a", 3))]);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn an_order_that_wants_nothing_is_reserved_at_once() {
     an_order()
         .when(&placed(&[("a", -3)]))
         .then([Event::from(reservation_started(&[])), stock_reserved(&[]).into()])
-        .then_sends::<Command>([]);
+        .then_commands::<Command>([]);
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_held_line_is_followed_by_the_next() {
         .given([reservation_started(&[("a", 1), ("b", 2)])])
         .when(&held("a", 1))
         .then([line_held("a", 1)])
-        .then_sends([("b", hold("b", 2))]);
+        .then_commands([("b", hold("b", 2))]);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn the_last_held_line_reserves_the_stock() {
         .given([Event::from(reservation_started(&[("a", 1), ("b", 2)])), line_held("a", 1).into()])
         .when(&held("b", 2))
         .then([Event::from(line_held("b", 2)), stock_reserved(&[("a", 1), ("b", 2)]).into()])
-        .then_sends::<Command>([]);
+        .then_commands::<Command>([]);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn one_short_line_makes_the_order_short_and_asks_for_no_more() {
         .given([Event::from(reservation_started(&[("a", 1), ("b", 2), ("c", 1)])), line_held("a", 1).into()])
         .when(&short("b", 2, 1))
         .then([stock_short("b", 2, 1)])
-        .then_sends::<Command>([]);
+        .then_commands::<Command>([]);
 }
 
 #[test]
@@ -85,8 +85,8 @@ fn an_answer_about_another_line_than_the_asked_one_changes_nothing() {
 
 #[test]
 fn an_item_held_without_being_wanted_is_freed() {
-    an_order().when(&held("a", 1)).then::<Event>([]).then_sends([("a", free("a", 1))]);
-    an_order().given(dispatched_story()).when(&held("a", 1)).then::<Event>([]).then_sends([("a", free("a", 1))]);
+    an_order().when(&held("a", 1)).then::<Event>([]).then_commands([("a", free("a", 1))]);
+    an_order().given(dispatched_story()).when(&held("a", 1)).then::<Event>([]).then_commands([("a", free("a", 1))]);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_packed_order_goes_to_the_courier() {
         .given(picking_story())
         .when(&packaged("parcel-1"))
         .then([order_packaged("parcel-1", &[("a", 1), ("b", 2)])])
-        .then_sends::<Command>([])
+        .then_commands::<Command>([])
         .then_pending([dispatch("parcel-1")]);
 }
 
@@ -154,9 +154,13 @@ fn a_second_pick_result_changes_nothing() {
 #[test]
 fn an_answer_that_this_build_does_not_know_leaves_the_question_open() {
     let unknown = PickResult { outcome: PickOutcome::Unknown, ..pick_result() };
-    an_order().given(picking_story()).when(&heard(unknown)).then_nothing().then_pending([pick(&[("a", 1), ("b", 2)])]);
+    an_order()
+        .given(picking_story())
+        .when(&received(unknown))
+        .then_nothing()
+        .then_pending([pick(&[("a", 1), ("b", 2)])]);
     let unknown = CourierAnswer { outcome: CourierOutcome::Unknown, ..courier_answer() };
-    an_order().given(packaged_story()).when(&heard(unknown)).then_nothing().then_pending([dispatch("parcel-1")]);
+    an_order().given(packaged_story()).when(&received(unknown)).then_nothing().then_pending([dispatch("parcel-1")]);
 }
 
 #[test]
@@ -165,7 +169,7 @@ fn what_was_not_on_the_shelf_fails_the_packaging() {
         .given(picking_story())
         .when(&missing(&[("b", 1)]))
         .then([packaging_failed(&[("b", 1)])])
-        .then_sends::<Command>([])
+        .then_commands::<Command>([])
         .then_pending([]);
 }
 
@@ -183,7 +187,7 @@ fn a_parcel_on_its_way_ships_every_line() {
         .given(packaged_story())
         .when(&courier_took_it())
         .then([order_dispatched("parcel-1")])
-        .then_sends([("a", ship("a", 1)), ("b", ship("b", 2))])
+        .then_commands([("a", ship("a", 1)), ("b", ship("b", 2))])
         .then_pending([]);
 }
 
@@ -213,7 +217,7 @@ fn an_order_that_is_not_packed_can_be_cancelled() {
     for story in stories {
         let before = an_order().given(story);
         let pending = before.pending();
-        before.when(&cancel_requested(1)).then([accepted(1)]).then_sends::<Command>([]).then_pending(pending);
+        before.when(&cancel_requested(1)).then([accepted(1)]).then_commands::<Command>([]).then_pending(pending);
     }
     let failed = an_order().given(picking_story()).given([packaging_failed(&[("a", 1)])]);
     failed.when(&cancel_requested(1)).then([accepted(1)]);
@@ -231,10 +235,10 @@ fn a_packed_order_is_not_cancelled() {
 
 #[test]
 fn each_request_is_answered_once() {
-    let refused = an_order().given(packaged_story()).given_heard(&cancel_requested(1));
+    let refused = an_order().given(packaged_story()).given_received(&cancel_requested(1));
     refused.clone().when(&cancel_requested(1)).then_nothing();
     refused.when(&cancel_requested(2)).then([too_late(2, "the parcel is packed")]);
-    let promised = an_order().given(reserved_story()).given_heard(&cancel_requested(1));
+    let promised = an_order().given(reserved_story()).given_received(&cancel_requested(1));
     promised.clone().when(&cancel_requested(1)).then_nothing();
     promised.when(&cancel_requested(2)).then([accepted(2)]);
 }
@@ -260,18 +264,18 @@ fn nothing_more_is_held_picked_or_packed_once_a_cancellation_is_accepted() {
         .given([Event::from(reservation_started(&[("a", 1), ("b", 2)])), accepted(1).into()])
         .when(&held("a", 1))
         .then([line_held("a", 1)])
-        .then_sends::<Command>([]);
+        .then_commands::<Command>([]);
     an_order()
         .given([Event::from(reservation_started(&[("a", 1)])), accepted(1).into()])
         .when(&held("a", 1))
         .then([line_held("a", 1)])
-        .then_sends::<Command>([]);
+        .then_commands::<Command>([]);
     an_order()
         .given(picking_story())
         .given([accepted(1)])
         .when(&packaged("parcel-1"))
         .then([order_packaged("parcel-1", &[("a", 1), ("b", 2)])])
-        .then_sends::<Command>([])
+        .then_commands::<Command>([])
         .then_pending([]);
 }
 
@@ -284,19 +288,19 @@ fn what_was_held_until_the_cancel_is_given_back_with_it() {
         .given([accepted(1)])
         .when(&cancelled())
         .then([release_started(&lines)])
-        .then_sends(both.clone());
+        .then_commands(both.clone());
     an_order()
         .given(picking_story())
         .given([Event::from(accepted(1)), order_packaged("parcel-1", &lines).into()])
         .when(&cancelled())
         .then([release_started(&lines)])
-        .then_sends(both);
+        .then_commands(both);
     an_order()
         .given(picking_story())
         .given([Event::from(accepted(1)), packaging_failed(&[("b", 1)]).into()])
         .when(&cancelled())
         .then([release_started(&lines)])
-        .then_sends([("a", Command::from(free("a", 1))), ("b", write_off("b", 1).into())]);
+        .then_commands([("a", Command::from(free("a", 1))), ("b", write_off("b", 1).into())]);
     an_order()
         .given([accepted(1)])
         .when(&cancelled())
@@ -310,7 +314,7 @@ fn an_order_cancelled_before_it_is_placed_is_released_and_never_held() {
     an_order()
         .when(&cancelled())
         .then([Event::from(release_started(&[])), stock_released(&[], &[]).into()])
-        .then_sends::<Command>([])
+        .then_commands::<Command>([])
         .and()
         .when(&placed(&[("a", 1)]))
         .then_nothing();
@@ -330,7 +334,7 @@ fn a_cancelled_reserved_order_frees_every_line() {
         .given(reserved_story())
         .when(&cancelled())
         .then([release_started(&[("a", 1), ("b", 2)])])
-        .then_sends([("a", free("a", 1)), ("b", free("b", 2))]);
+        .then_commands([("a", free("a", 1)), ("b", free("b", 2))]);
 }
 
 #[test]
@@ -354,7 +358,7 @@ fn a_cancelled_short_order_frees_what_it_held() {
         .given([stock_short("b", 2, 1)])
         .when(&cancelled())
         .then([release_started(&[("a", 1)])])
-        .then_sends([("a", free("a", 1))]);
+        .then_commands([("a", free("a", 1))]);
 }
 
 #[test]
@@ -370,11 +374,11 @@ fn a_hold_in_flight_at_the_cancel_is_freed_when_it_is_answered() {
     let cancelled_while_asked = an_order().given([reservation_started(&[("a", 1), ("b", 2)])]).when(&cancelled());
     cancelled_while_asked
         .then([release_started(&[])])
-        .then_sends::<Command>([])
+        .then_commands::<Command>([])
         .and()
         .when(&held("a", 1))
         .then([line_held("a", 1)])
-        .then_sends([("a", free("a", 1))])
+        .then_commands([("a", free("a", 1))])
         .and()
         .when(&freed("a", 1))
         .then([Event::from(line_released("a", 1, 0)), stock_released(&[("a", 1)], &[]).into()]);
@@ -395,7 +399,7 @@ fn what_was_missing_is_written_off_and_the_rest_freed() {
         .given([packaging_failed(&[("b", 1)])])
         .when(&cancelled())
         .then([release_started(&[("a", 1), ("b", 2)])])
-        .then_sends([("a", Command::from(free("a", 1))), ("b", write_off("b", 1).into())])
+        .then_commands([("a", Command::from(free("a", 1))), ("b", write_off("b", 1).into())])
         .and()
         .when(&written_off("b", 1, 1))
         .then([line_released("b", 1, 1)])
@@ -410,7 +414,7 @@ fn nothing_is_given_back_while_the_floor_is_at_work() {
         .given(picking_story())
         .when(&cancelled())
         .then([release_started(&[("a", 1), ("b", 2)])])
-        .then_sends::<Command>([])
+        .then_commands::<Command>([])
         .then_pending([pick(&[("a", 1), ("b", 2)])]);
 }
 
@@ -421,7 +425,7 @@ fn a_parcel_packed_after_the_cancel_is_unpacked_and_never_dispatched() {
         .given([release_started(&[("a", 1), ("b", 2)])])
         .when(&packaged("parcel-1"))
         .then([order_packaged("parcel-1", &[("a", 1), ("b", 2)])])
-        .then_sends([("a", free("a", 1)), ("b", free("b", 2))])
+        .then_commands([("a", free("a", 1)), ("b", free("b", 2))])
         .then_pending([]);
 }
 
@@ -432,7 +436,7 @@ fn what_is_found_missing_after_the_cancel_is_written_off() {
         .given([release_started(&[("a", 1), ("b", 2)])])
         .when(&missing(&[("a", 1)]))
         .then([packaging_failed(&[("a", 1)])])
-        .then_sends([("a", Command::from(write_off("a", 1))), ("b", free("b", 2).into())]);
+        .then_commands([("a", Command::from(write_off("a", 1))), ("b", free("b", 2).into())]);
 }
 
 #[test]
@@ -441,12 +445,12 @@ fn a_parcel_that_left_in_spite_of_the_cancel_is_shipped_and_nothing_freed() {
         .given(packaged_story())
         .when(&cancelled())
         .then([release_started(&[("a", 1), ("b", 2)])])
-        .then_sends::<Command>([])
+        .then_commands::<Command>([])
         .then_pending([withdraw(1)])
         .and()
         .when(&courier_took_it())
         .then([Event::from(order_dispatched("parcel-1")), stock_released(&[], &[]).into()])
-        .then_sends([("a", ship("a", 1)), ("b", ship("b", 2))]);
+        .then_commands([("a", ship("a", 1)), ("b", ship("b", 2))]);
 }
 
 #[test]
@@ -455,7 +459,7 @@ fn an_order_cancelled_after_its_dispatch_has_nothing_to_release() {
         .given(dispatched_story())
         .when(&cancelled())
         .then([Event::from(release_started(&[])), stock_released(&[], &[]).into()])
-        .then_sends::<Command>([]);
+        .then_commands::<Command>([]);
 }
 
 #[test]
@@ -530,7 +534,7 @@ fn free_pieces_are_held() {
         .given([goods_received("d-1", 5)])
         .when(&asked(hold("a", 5)))
         .then([item_held(5)])
-        .then_sends([(ORDER, hold_result("a", 5, true, 5))]);
+        .then_commands([(ORDER, hold_result("a", 5, true, 5))]);
 }
 
 #[test]
@@ -539,8 +543,11 @@ fn more_pieces_than_are_free_are_not_held() {
         .given([goods_received("d-1", 5)])
         .when(&asked(hold("a", 6)))
         .then([item_short(6, 5)])
-        .then_sends([(ORDER, hold_result("a", 6, false, 5))]);
-    an_item().when(&asked(hold("a", 1))).then([item_short(1, 0)]).then_sends([(ORDER, hold_result("a", 1, false, 0))]);
+        .then_commands([(ORDER, hold_result("a", 6, false, 5))]);
+    an_item()
+        .when(&asked(hold("a", 1)))
+        .then([item_short(1, 0)])
+        .then_commands([(ORDER, hold_result("a", 1, false, 0))]);
 }
 
 #[test]
@@ -572,7 +579,7 @@ fn freed_pieces_can_be_held_again() {
         .given([Event::from(goods_received("d-1", 5)), item_held(5).into()])
         .when(&asked(free("a", 5)))
         .then([item_freed(5)])
-        .then_sends([(ORDER, free_result("a", 5))])
+        .then_commands([(ORDER, free_result("a", 5))])
         .and()
         .when(&asked(hold("a", 5)))
         .then([item_held(5)]);
@@ -584,7 +591,7 @@ fn freeing_what_is_not_held_changes_nothing_and_is_answered() {
         .given([goods_received("d-1", 5)])
         .when(&asked(free("a", 5)))
         .then::<Event>([])
-        .then_sends([(ORDER, free_result("a", 0))]);
+        .then_commands([(ORDER, free_result("a", 0))]);
 }
 
 #[test]
@@ -593,7 +600,7 @@ fn shipped_pieces_are_gone() {
         .given([Event::from(goods_received("d-1", 5)), item_held(2).into()])
         .when(&asked(ship("a", 2)))
         .then([item_shipped(2)])
-        .then_sends::<Command>([])
+        .then_commands::<Command>([])
         .and();
     let item = shipped.state().item.clone().unwrap();
     assert_eq!((item.free, item.held_in_all(), item.shipped, item.received()), (3, 0, 2, 5));
@@ -606,7 +613,7 @@ fn missing_pieces_are_written_off_and_the_rest_freed() {
         .given([Event::from(goods_received("d-1", 5)), item_held(3).into()])
         .when(&asked(write_off("a", 1)))
         .then([Event::from(stock_written_off(1)), item_freed(2).into()])
-        .then_sends([(ORDER, write_off_result("a", 1, 2))])
+        .then_commands([(ORDER, write_off_result("a", 1, 2))])
         .and();
     let item = written_off.state().item.clone().unwrap();
     assert_eq!((item.free, item.held_in_all(), item.written_off, item.received()), (4, 0, 1, 5));
@@ -618,12 +625,12 @@ fn no_more_is_written_off_than_is_held() {
         .given([Event::from(goods_received("d-1", 5)), item_held(2).into()])
         .when(&asked(write_off("a", 9)))
         .then([stock_written_off(2)])
-        .then_sends([(ORDER, write_off_result("a", 2, 0))]);
+        .then_commands([(ORDER, write_off_result("a", 2, 0))]);
     an_item()
         .given([goods_received("d-1", 5)])
         .when(&asked(write_off("a", 9)))
         .then::<Event>([])
-        .then_sends([(ORDER, write_off_result("a", 0, 0))]);
+        .then_commands([(ORDER, write_off_result("a", 0, 0))]);
 }
 
 #[test]
@@ -633,7 +640,7 @@ fn an_item_forgets_the_orders_it_has_served() {
         let order_id = format!("order-{order}");
         let hold = HoldItem { order_id: order_id.clone(), ..hold("a", 1) };
         let ship = ShipItem { order_id, ..ship("a", 1) };
-        served = served.given_heard(&asked(hold)).given_heard(&asked(ship));
+        served = served.given_received(&asked(hold)).given_received(&asked(ship));
     }
     let item = served.state().item.clone().unwrap();
     assert_eq!((item.free, item.shipped, item.held.len()), (0, 1_000, 0));
@@ -663,7 +670,7 @@ fn facts_end_alike_in_every_order() {
     in_every_pairwise_order(&an_order().given(packaged_story()), &facts, released);
     let facts = [placed(&[("a", 1), ("b", 2)]), cancel_requested(1), paid(), cancelled()];
     in_every_pairwise_order(&an_order(), &facts, released);
-    let released_and_done = released(&an_order().given_heard(&placed(&[("a", 1)])).given_heard(&cancelled()));
+    let released_and_done = released(&an_order().given_received(&placed(&[("a", 1)])).given_received(&cancelled()));
     assert_eq!(released_and_done, (Some((Release::Done, vec![])), vec![]));
 }
 
@@ -707,7 +714,7 @@ fn answer_holds(mut scenario: Scenario<Warehouse>) -> Scenario<Warehouse> {
         order.lines.into_iter().find(|line| line.stock == LineStock::Asked)
     };
     while let Some(line) = asked(&scenario) {
-        scenario = scenario.given_heard(&held(&line.sku, line.quantity));
+        scenario = scenario.given_received(&held(&line.sku, line.quantity));
     }
     scenario
 }
@@ -715,14 +722,14 @@ fn answer_holds(mut scenario: Scenario<Warehouse>) -> Scenario<Warehouse> {
 /// Answers every line that is being given back.
 fn free_all(mut scenario: Scenario<Warehouse>) -> Scenario<Warehouse> {
     if matches!(scenario.pending().first(), Some(Effect::Pick { .. })) {
-        scenario = scenario.given_heard(&packaged("parcel-1"));
+        scenario = scenario.given_received(&packaged("parcel-1"));
     }
     let releasing = |scenario: &Scenario<Warehouse>| {
         let order = scenario.state().fulfilment.clone()?;
         order.lines.into_iter().find(|line| line.stock == LineStock::Releasing)
     };
     while let Some(line) = releasing(&scenario) {
-        scenario = scenario.given_heard(&freed(&line.sku, line.quantity));
+        scenario = scenario.given_received(&freed(&line.sku, line.quantity));
     }
     scenario
 }

@@ -41,7 +41,7 @@ facts! {
     PointsAwarded { order_id: String }
 }
 
-runtime::hears! {
+runtime::consumes! {
     /// The facts that are added up.
     pub(crate) enum Fact {
         events of "order-processor" {

@@ -5,7 +5,7 @@
 //! | ListAlbum | AlbumListed | – if it says the same as the listing did, else refused |
 //! | ChangePrice | refused | AlbumPriceChanged, – if that is the price already |
 
-use runtime::{Decision, Heard, TimestampMs};
+use runtime::{Decision, Received, TimestampMs};
 
 use crate::{
     events::{AlbumListed, AlbumPriceChanged, CommandRefused, Event, Money},
@@ -22,12 +22,12 @@ pub const MAX_TEXT_CHARS: usize = 300;
 pub const MAX_PRICE_MINOR: i64 = 10_000_000;
 
 /// Decides what comes of an input.
-pub fn decide(state: &State, input: &Heard<Input>) -> Decision<Event, Command> {
+pub fn decide(state: &State, input: &Received<Input>) -> Decision<Event, Command> {
     let event = match &input.body {
         Input::ListAlbum(command) => list(state, command, input.at_ms),
         Input::ChangePrice(command) => change_price(state, command, input.at_ms),
     };
-    Decision { events: event.into_iter().collect(), sends: Vec::new() }
+    Decision { events: event.into_iter().collect(), commands: Vec::new() }
 }
 
 fn list(state: &State, command: &ListAlbum, at: TimestampMs) -> Option<Event> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-runtime::says! {
+runtime::produces! {
     /// What the catalogue says.
     pub enum Event in "../../schemas" {
         events of "catalogue" { AlbumListed = 1, AlbumPriceChanged = 1, CommandRefused = 1 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::Money;
 
-runtime::says! {
+runtime::produces! {
     /// What the edge asks.
     pub enum Command in "../../schemas" {
         inbox of "catalogue" { ListAlbum = 1, ChangePrice = 1 }

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use runtime::Heard;
+use runtime::Received;
 
 use crate::inbox::{ChangePrice, ListAlbum};
 
-runtime::hears! {
+runtime::consumes! {
     /// What the catalogue hears.
     pub enum Input {
         inbox of "catalogue" { ListAlbum, ChangePrice }
@@ -14,7 +14,7 @@ runtime::hears! {
 }
 
 /// The sku an input is about, whatever key it came under.
-pub fn sku_of(input: &Heard<Input>) -> Cow<'_, str> {
+pub fn sku_of(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
         Input::ListAlbum(command) => &command.sku,
         Input::ChangePrice(command) => &command.sku,

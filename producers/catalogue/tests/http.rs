@@ -13,7 +13,7 @@ use reqwest::{Client, Method};
 use runtime::{Config, Message, TimerFired, kafka::TopicSpec, service::Running};
 use serde_json::{Value, json};
 
-runtime::says! {
+runtime::produces! {
     enum Technical in "../../schemas" { inbox of "runtime" { TimerFired = 1 } }
 }
 

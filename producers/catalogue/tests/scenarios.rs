@@ -8,8 +8,8 @@ use catalogue::{
     reads::Input,
 };
 use runtime::{
-    Decider, Heard,
-    testing::{NOW_MS, Scenario, heard},
+    Decider, Received,
+    testing::{NOW_MS, Scenario, received},
 };
 
 const SKU: &str = "LP-00417";
@@ -23,12 +23,12 @@ fn album(price: Option<Money>) -> ListAlbum {
     ListAlbum { sku: SKU.to_owned(), title, artist, price }
 }
 
-fn list(price: Option<Money>) -> Heard<Input> {
-    heard(SKU, album(price))
+fn list(price: Option<Money>) -> Received<Input> {
+    received(SKU, album(price))
 }
 
-fn change_to(new_price: Option<Money>) -> Heard<Input> {
-    heard(SKU, ChangePrice { sku: SKU.to_owned(), new_price })
+fn change_to(new_price: Option<Money>) -> Received<Input> {
+    received(SKU, ChangePrice { sku: SKU.to_owned(), new_price })
 }
 
 fn album_listed(price: Option<Money>) -> AlbumListed {
@@ -116,7 +116,7 @@ fn a_faulty_price_is_refused() {
 #[test]
 fn an_input_belongs_to_the_sku_that_its_body_names() {
     for input in [list(None), change_to(None)] {
-        let astray = Heard { key: "another-sku".to_owned(), ..input };
+        let astray = Received { key: "another-sku".to_owned(), ..input };
         assert_eq!(Catalogue.entity(&astray), SKU);
     }
 }

@@ -1,6 +1,6 @@
 //! How customers decides. Pure; the table of moves stands at [`State`].
 
-use runtime::{Decision, Heard, TimestampMs};
+use runtime::{Decision, Received, TimestampMs};
 
 use crate::{
     events::{CommandRefused, Contact, CustomerForgotten, CustomerRegistered, CustomerVerified, Event},
@@ -15,14 +15,14 @@ pub const MAX_NAME_CHARS: usize = 200;
 pub const MAX_EMAIL_CHARS: usize = 254;
 
 /// Decides what comes of an input.
-pub fn decide(state: &State, input: &Heard<Input>) -> Decision<Event, Command> {
+pub fn decide(state: &State, input: &Received<Input>) -> Decision<Event, Command> {
     let at = input.at_ms;
     let event = match &input.body {
         Input::RegisterCustomer(command) => register(state, command, at),
         Input::VerifyCustomer(command) => verify(state, command, at),
         Input::ForgetCustomer(command) => forget(state, command, at),
     };
-    Decision { events: event.into_iter().collect(), sends: Vec::new() }
+    Decision { events: event.into_iter().collect(), commands: Vec::new() }
 }
 
 fn register(state: &State, command: &RegisterCustomer, at: TimestampMs) -> Option<Event> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-runtime::says! {
+runtime::produces! {
     /// What customers says.
     pub enum Event in "../../schemas" {
         events of "customers" { CustomerRegistered = 1, CustomerVerified = 1, CustomerForgotten = 1, CommandRefused = 1 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::Contact;
 
-runtime::says! {
+runtime::produces! {
     /// What the edge asks.
     pub enum Command in "../../schemas" {
         inbox of "customers" { RegisterCustomer = 1, VerifyCustomer = 1, ForgetCustomer = 1 }

@@ -11,7 +11,7 @@
 use std::borrow::Cow;
 
 use runtime::{
-    Config, Decider, Decision, Heard, NoEffect, NothingToPerform,
+    Config, Decider, Decision, NoEffect, NothingToPerform, Received,
     edge::Door,
     health::Checks,
     service::{self, Program, Running, StartError},
@@ -37,11 +37,11 @@ impl Decider for Customers {
     type Command = inbox::Command;
     type Effect = NoEffect;
 
-    fn entity<'a>(&self, input: &'a Heard<Self::Input>) -> Cow<'a, str> {
+    fn entity<'a>(&self, input: &'a Received<Self::Input>) -> Cow<'a, str> {
         reads::customer_of(input)
     }
 
-    fn decide(&self, state: &Self::State, input: &Heard<Self::Input>) -> Decision<Self::Event, Self::Command> {
+    fn decide(&self, state: &Self::State, input: &Received<Self::Input>) -> Decision<Self::Event, Self::Command> {
         decide::decide(state, input)
     }
 

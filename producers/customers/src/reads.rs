@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use runtime::Heard;
+use runtime::Received;
 
 use crate::inbox::{ForgetCustomer, RegisterCustomer, VerifyCustomer};
 
-runtime::hears! {
+runtime::consumes! {
     /// What customers hears.
     pub enum Input {
         inbox of "customers" { RegisterCustomer, VerifyCustomer, ForgetCustomer }
@@ -14,7 +14,7 @@ runtime::hears! {
 }
 
 /// The customer an input is about, whatever key it came under.
-pub fn customer_of(input: &Heard<Input>) -> Cow<'_, str> {
+pub fn customer_of(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
         Input::RegisterCustomer(command) => &command.customer_id,
         Input::VerifyCustomer(command) => &command.customer_id,

@@ -9,8 +9,8 @@ use customers::{
     reads::Input,
 };
 use runtime::{
-    Decider, Heard,
-    testing::{NOW_MS, Scenario, heard},
+    Decider, Received,
+    testing::{NOW_MS, Scenario, received},
 };
 
 const ID: &str = "customer-1";
@@ -23,20 +23,20 @@ fn ines() -> Contact {
     contact("Inés Calderón", "ines.calderon@example.org")
 }
 
-fn register_with(contact: Contact) -> Heard<Input> {
-    heard(ID, RegisterCustomer { customer_id: ID.to_owned(), contact, marketing_consent: false })
+fn register_with(contact: Contact) -> Received<Input> {
+    received(ID, RegisterCustomer { customer_id: ID.to_owned(), contact, marketing_consent: false })
 }
 
-fn register() -> Heard<Input> {
+fn register() -> Received<Input> {
     register_with(ines())
 }
 
-fn verify() -> Heard<Input> {
-    heard(ID, VerifyCustomer { customer_id: ID.to_owned() })
+fn verify() -> Received<Input> {
+    received(ID, VerifyCustomer { customer_id: ID.to_owned() })
 }
 
-fn forget() -> Heard<Input> {
-    heard(ID, ForgetCustomer { customer_id: ID.to_owned() })
+fn forget() -> Received<Input> {
+    received(ID, ForgetCustomer { customer_id: ID.to_owned() })
 }
 
 fn customer_registered() -> CustomerRegistered {
@@ -137,7 +137,7 @@ fn a_forgotten_customer_stays_forgotten() {
 #[test]
 fn an_input_belongs_to_the_customer_that_its_body_names() {
     for input in [register(), verify(), forget()] {
-        let astray = Heard { key: "somebody-else".to_owned(), ..input };
+        let astray = Received { key: "somebody-else".to_owned(), ..input };
         assert_eq!(Customers.entity(&astray), ID);
     }
 }

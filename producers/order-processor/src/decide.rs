@@ -25,7 +25,7 @@ mod place;
 mod story;
 mod trouble;
 
-use runtime::{Decision, Heard, TimestampMs};
+use runtime::{Decision, Received, TimestampMs};
 
 pub use self::place::{MAX_LINES, MAX_QUANTITY, MAX_TOTAL_MINOR};
 use self::story::Fact;
@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Decides what comes of an input.
-pub fn decide(state: &State, input: &Heard<Input>) -> Decision<Event, Command> {
+pub fn decide(state: &State, input: &Received<Input>) -> Decision<Event, Command> {
     let at = input.at_ms;
     let events = match &input.body {
         Input::PlaceOrder(command) => place::place(state, command, at),
@@ -63,7 +63,7 @@ pub fn decide(state: &State, input: &Heard<Input>) -> Decision<Event, Command> {
         Input::DispatchAbandoned(fact) => trouble::dispatch_abandoned(state, fact, at),
         Input::RefundFailed(fact) => trouble::refund_failed(state, fact, at),
     };
-    Decision { events, sends: Vec::new() }
+    Decision { events, commands: Vec::new() }
 }
 
 /// A command that may not be carried out, and that no event of its own answers.

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-runtime::says! {
+runtime::produces! {
     /// What the order-processor says.
     pub enum Event in "../../schemas" {
         events of "order-processor" {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::{Address, Contact, Money};
 
-runtime::says! {
+runtime::produces! {
     /// What the edge and operators ask of an order.
     pub enum Command in "../../schemas" {
         inbox of "order-processor" { PlaceOrder = 1, CancelOrder = 1, GiveUpOrder = 1 }

@@ -15,7 +15,7 @@
 use std::borrow::Cow;
 
 use runtime::{
-    Config, Decider, Decision, Heard, NoEffect, NothingToPerform,
+    Config, Decider, Decision, NoEffect, NothingToPerform, Received,
     health::Checks,
     service::{self, Program, Running, StartError},
 };
@@ -45,7 +45,7 @@ impl Decider for OrderProcessor {
     type Command = inbox::Command;
     type Effect = NoEffect;
 
-    fn entity<'a>(&self, input: &'a Heard<Self::Input>) -> Cow<'a, str> {
+    fn entity<'a>(&self, input: &'a Received<Self::Input>) -> Cow<'a, str> {
         reads::order_of(input)
     }
 
@@ -53,7 +53,7 @@ impl Decider for OrderProcessor {
         owner != "loyalty"
     }
 
-    fn decide(&self, state: &Self::State, input: &Heard<Self::Input>) -> Decision<Self::Event, Self::Command> {
+    fn decide(&self, state: &Self::State, input: &Received<Self::Input>) -> Decision<Self::Event, Self::Command> {
         decide::decide(state, input)
     }
 

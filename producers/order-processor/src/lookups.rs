@@ -17,7 +17,7 @@ use crate::{
     request::OrderRequest,
 };
 
-runtime::hears! {
+runtime::consumes! {
     /// What the look-ups are folded from.
     pub enum Looked {
         events of "customers" { CustomerRegistered, CustomerForgotten }

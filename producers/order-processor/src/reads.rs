@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use runtime::Heard;
+use runtime::Received;
 use serde::Deserialize;
 
 use crate::inbox::{CancelOrder, GiveUpOrder, PlaceOrder};
 
-runtime::hears! {
+runtime::consumes! {
     /// What the order-processor hears.
     pub enum Input {
         inbox of "order-processor" { PlaceOrder, CancelOrder, GiveUpOrder }
@@ -22,7 +22,7 @@ runtime::hears! {
 
 /// The order an input is about. Taken from the body: loyalty's records are keyed by customer, and a record that came under a
 /// wrong key still belongs to the order it names.
-pub fn order_of(input: &Heard<Input>) -> Cow<'_, str> {
+pub fn order_of(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
         Input::PlaceOrder(command) => &command.order_id,
         Input::CancelOrder(command) => &command.order_id,

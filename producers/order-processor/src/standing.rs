@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::{CancelReason, Money, RejectReason};
 
-runtime::hears! {
+runtime::consumes! {
     /// The own events, as far as the edge needs them.
     pub enum Told {
         events of "order-processor" {

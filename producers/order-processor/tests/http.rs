@@ -42,7 +42,7 @@ struct AlbumListed {
     occurred_at: i64,
 }
 
-runtime::says! {
+runtime::produces! {
     enum Others in "../../schemas" {
         events of "customers" { CustomerRegistered = 1 }
         events of "catalogue" { AlbumListed = 1 }

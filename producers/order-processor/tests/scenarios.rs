@@ -21,8 +21,8 @@ use order_processor::{
     },
 };
 use runtime::{
-    Decider, Heard,
-    testing::{NOW_MS, Scenario, heard, in_every_pairwise_order},
+    Decider, Received,
+    testing::{NOW_MS, Scenario, in_every_pairwise_order, received},
 };
 
 const ORDER: &str = "order-1";
@@ -187,66 +187,66 @@ fn noted(fact: NotedFact) -> OrderFactNoted {
     OrderFactNoted { order_id, fact, carrier: None, tracking_number: None, points: None, occurred_at: NOW_MS }
 }
 
-fn payment_taken() -> Heard<Input> {
-    heard(ORDER, PaymentTaken { order_id: ORDER.to_owned(), payment_id: "pay-1".to_owned() })
+fn payment_taken() -> Received<Input> {
+    received(ORDER, PaymentTaken { order_id: ORDER.to_owned(), payment_id: "pay-1".to_owned() })
 }
 
-fn picking_started() -> Heard<Input> {
-    heard(ORDER, PickingStarted { order_id: ORDER.to_owned() })
+fn picking_started() -> Received<Input> {
+    received(ORDER, PickingStarted { order_id: ORDER.to_owned() })
 }
 
-fn dispatched() -> Heard<Input> {
+fn dispatched() -> Received<Input> {
     let (carrier, tracking_number) = ("Parcelwing".to_owned(), "PW-1".to_owned());
-    heard(ORDER, OrderDispatched { order_id: ORDER.to_owned(), carrier, tracking_number })
+    received(ORDER, OrderDispatched { order_id: ORDER.to_owned(), carrier, tracking_number })
 }
 
-fn points_awarded() -> Heard<Input> {
-    heard("customer-1", PointsAwarded { order_id: ORDER.to_owned(), points: 64 })
+fn points_awarded() -> Received<Input> {
+    received("customer-1", PointsAwarded { order_id: ORDER.to_owned(), points: 64 })
 }
 
-fn stock_short() -> Heard<Input> {
-    heard(ORDER, StockShort { order_id: ORDER.to_owned(), sku: "LP-2".to_owned(), wanted: 2, free: 1 })
+fn stock_short() -> Received<Input> {
+    received(ORDER, StockShort { order_id: ORDER.to_owned(), sku: "LP-2".to_owned(), wanted: 2, free: 1 })
 }
 
-fn payment_declined() -> Heard<Input> {
-    heard(ORDER, PaymentDeclined { order_id: ORDER.to_owned(), reason: "insufficient funds".to_owned() })
+fn payment_declined() -> Received<Input> {
+    received(ORDER, PaymentDeclined { order_id: ORDER.to_owned(), reason: "insufficient funds".to_owned() })
 }
 
-fn packaging_failed() -> Heard<Input> {
-    heard(ORDER, PackagingFailed { order_id: ORDER.to_owned(), detail: "LP-2 was not on the shelf".to_owned() })
+fn packaging_failed() -> Received<Input> {
+    received(ORDER, PackagingFailed { order_id: ORDER.to_owned(), detail: "LP-2 was not on the shelf".to_owned() })
 }
 
-fn cancel() -> Heard<Input> {
-    heard(ORDER, CancelOrder { order_id: ORDER.to_owned(), reason: "bought twice".to_owned() })
+fn cancel() -> Received<Input> {
+    received(ORDER, CancelOrder { order_id: ORDER.to_owned(), reason: "bought twice".to_owned() })
 }
 
-fn cancel_accepted(request: i32) -> Heard<Input> {
-    heard(ORDER, CancellationAccepted { order_id: ORDER.to_owned(), request })
+fn cancel_accepted(request: i32) -> Received<Input> {
+    received(ORDER, CancellationAccepted { order_id: ORDER.to_owned(), request })
 }
 
-fn cancel_too_late(request: i32) -> Heard<Input> {
+fn cancel_too_late(request: i32) -> Received<Input> {
     let reason = "the parcel is packed".to_owned();
-    heard(ORDER, CancellationRefused { order_id: ORDER.to_owned(), request, reason })
+    received(ORDER, CancellationRefused { order_id: ORDER.to_owned(), request, reason })
 }
 
-fn give_up() -> Heard<Input> {
-    heard(ORDER, GiveUpOrder { order_id: ORDER.to_owned(), reason: "no courier goes there".to_owned() })
+fn give_up() -> Received<Input> {
+    received(ORDER, GiveUpOrder { order_id: ORDER.to_owned(), reason: "no courier goes there".to_owned() })
 }
 
-fn payment_abandoned() -> Heard<Input> {
-    heard(ORDER, PaymentAbandoned { order_id: ORDER.to_owned(), reason: "no answer in time".to_owned() })
+fn payment_abandoned() -> Received<Input> {
+    received(ORDER, PaymentAbandoned { order_id: ORDER.to_owned(), reason: "no answer in time".to_owned() })
 }
 
-fn refund_failed(attempt: i32) -> Heard<Input> {
-    heard(ORDER, RefundFailed { order_id: ORDER.to_owned(), attempt, reason: "the card is closed".to_owned() })
+fn refund_failed(attempt: i32) -> Received<Input> {
+    received(ORDER, RefundFailed { order_id: ORDER.to_owned(), attempt, reason: "the card is closed".to_owned() })
 }
 
-fn dispatch_delayed(reason: &str) -> Heard<Input> {
-    heard(ORDER, DispatchDelayed { order_id: ORDER.to_owned(), reason: reason.to_owned() })
+fn dispatch_delayed(reason: &str) -> Received<Input> {
+    received(ORDER, DispatchDelayed { order_id: ORDER.to_owned(), reason: reason.to_owned() })
 }
 
-fn dispatch_abandoned(attempt: i32) -> Heard<Input> {
-    heard(ORDER, DispatchAbandoned { order_id: ORDER.to_owned(), attempt, reason: "no van has room".to_owned() })
+fn dispatch_abandoned(attempt: i32) -> Received<Input> {
+    received(ORDER, DispatchAbandoned { order_id: ORDER.to_owned(), attempt, reason: "no van has room".to_owned() })
 }
 
 fn order_delayed() -> OrderDelayed {
@@ -286,7 +286,7 @@ fn shipped() -> Scenario<OrderProcessor> {
 
 #[test]
 fn a_good_request_is_placed_with_prices_and_total() {
-    new().when(&heard(ORDER, place_order())).then([order_placed()]);
+    new().when(&received(ORDER, place_order())).then([order_placed()]);
 }
 
 #[track_caller]
@@ -301,7 +301,7 @@ fn rejected_with(reason: RejectReason, detail: &str, change: impl Fn(&mut PlaceO
         request_digest: command.request_digest.clone(),
         occurred_at: NOW_MS,
     };
-    let outcome = new().when(&heard(ORDER, command)).then([event]).and();
+    let outcome = new().when(&received(ORDER, command)).then([event]).and();
     assert_eq!(outcome.state().status, Status::Rejected);
 }
 
@@ -347,7 +347,7 @@ fn too_many_lines_are_rejected() {
 fn the_most_lines_are_placed() {
     let mut command = place_order();
     command.lines = (0..MAX_LINES).map(|n| wanted(&format!("LP-{n}"), 1, Some(eur(1)))).collect();
-    let after = new().when(&heard(ORDER, command)).and();
+    let after = new().when(&received(ORDER, command)).and();
     assert_eq!(after.state().status, Status::Placed);
 }
 
@@ -389,7 +389,7 @@ fn refused_because(reason: &str, change: impl Fn(&mut PlaceOrder)) {
         reason: reason.to_owned(),
         occurred_at: NOW_MS,
     };
-    let after = new().when(&heard(ORDER, command)).then([event]).and();
+    let after = new().when(&received(ORDER, command)).then([event]).and();
     assert_eq!(after.state(), &State::default());
 }
 
@@ -416,25 +416,25 @@ fn a_price_that_is_no_price_is_refused() {
 
 #[test]
 fn a_repeated_request_is_answered_by_what_was_said_before() {
-    placed().when(&heard(ORDER, place_order())).then_nothing();
+    placed().when(&received(ORDER, place_order())).then_nothing();
     let mut command = place_order();
     command.customer = None;
-    new().given_heard(&heard(ORDER, command)).when(&heard(ORDER, place_order())).then_nothing();
+    new().given_received(&received(ORDER, command)).when(&received(ORDER, place_order())).then_nothing();
 }
 
 #[test]
 fn a_repeated_request_is_answered_by_its_digest_even_after_the_end() {
     let ended = shipped().given([order_completed()]);
-    ended.clone().when(&heard(ORDER, place_order())).then_nothing();
+    ended.clone().when(&received(ORDER, place_order())).then_nothing();
     let other = PlaceOrder { request_digest: "digest-2".to_owned(), ..place_order() };
-    let after = ended.clone().when(&heard(ORDER, other)).and();
+    let after = ended.clone().when(&received(ORDER, other)).and();
     assert_eq!(after.state(), ended.state());
 }
 
 #[test]
 fn another_request_for_the_same_order_is_refused() {
     let command = PlaceOrder { request_digest: "digest-2".to_owned(), ..place_order() };
-    placed().when(&heard(ORDER, command)).then([CommandRefused {
+    placed().when(&received(ORDER, command)).then([CommandRefused {
         entity_id: ORDER.to_owned(),
         command: "PlaceOrder".to_owned(),
         reason: "another request was answered under this order id".to_owned(),
@@ -509,7 +509,7 @@ fn a_dispatch_that_comes_early_is_noted_and_takes_effect_with_the_picking() {
         scenario.when(&dispatched()).then([early.clone()]);
     }
     paid()
-        .given_heard(&dispatched())
+        .given_received(&dispatched())
         .when(&picking_started())
         .then([Event::from(order_picking()), Event::from(order_shipped())]);
 }
@@ -521,7 +521,7 @@ fn points_that_come_early_are_noted_and_take_effect_with_the_dispatch() {
         scenario.when(&points_awarded()).then([early.clone()]);
     }
     picking()
-        .given_heard(&points_awarded())
+        .given_received(&points_awarded())
         .when(&dispatched())
         .then([Event::from(order_shipped()), Event::from(order_completed())]);
 }
@@ -529,9 +529,9 @@ fn points_that_come_early_are_noted_and_take_effect_with_the_dispatch() {
 #[test]
 fn everything_that_came_early_takes_effect_at_once() {
     placed()
-        .given_heard(&points_awarded())
-        .given_heard(&dispatched())
-        .given_heard(&picking_started())
+        .given_received(&points_awarded())
+        .given_received(&dispatched())
+        .given_received(&picking_started())
         .when(&payment_taken())
         .then([
             Event::from(order_paid()),
@@ -550,10 +550,10 @@ fn a_fact_that_comes_again_is_passed_over() {
         scenario.when(&picking_started()).then_nothing();
     }
     shipped().when(&dispatched()).then_nothing();
-    placed().given_heard(&picking_started()).when(&picking_started()).then_nothing();
+    placed().given_received(&picking_started()).when(&picking_started()).then_nothing();
 }
 
-fn facts() -> [Heard<Input>; 12] {
+fn facts() -> [Received<Input>; 12] {
     [
         payment_taken(),
         picking_started(),
@@ -576,7 +576,7 @@ fn an_ended_order_ignores_every_fact() {
     let completed = shipped().given([order_completed()]);
     let mut command = place_order();
     command.customer = None;
-    let rejected = new().given_heard(&heard(ORDER, command));
+    let rejected = new().given_received(&received(ORDER, command));
     for scenario in [cancelled, completed, rejected] {
         for fact in facts() {
             scenario.clone().when(&fact).then_nothing();
@@ -604,7 +604,7 @@ fn an_ended_order_keeps_no_personal_data() {
 fn facts_end_in_completed_in_every_pairwise_order() {
     let facts = [payment_taken(), picking_started(), dispatched(), points_awarded()];
     in_every_pairwise_order(&placed(), &facts, |after| after.state().clone());
-    let after = facts.iter().rev().fold(placed(), Scenario::given_heard);
+    let after = facts.iter().rev().fold(placed(), Scenario::given_received);
     assert_eq!(after.state().status, Status::Completed);
 }
 
@@ -618,7 +618,7 @@ fn facts_of_each_cancelled_order_end_in_cancelled_in_every_pairwise_order() {
     ];
     for story in stories {
         in_every_pairwise_order(&placed(), &story, |after| after.state().clone());
-        let after = story.iter().fold(placed(), Scenario::given_heard);
+        let after = story.iter().fold(placed(), Scenario::given_received);
         assert_eq!(after.state().status, Status::Cancelled);
     }
 }
@@ -628,7 +628,7 @@ fn every_decision_in_every_status_moves_as_the_table_has_it() {
     let asked = |scenario: Scenario<OrderProcessor>| scenario.given([cancel_requested(1)]);
     let starts = [new(), placed(), paid(), picking(), shipped(), asked(placed()), asked(paid()), asked(picking())];
     let mut inputs = facts().to_vec();
-    inputs.extend([heard(ORDER, place_order()), cancel(), give_up(), refund_failed(1)]);
+    inputs.extend([received(ORDER, place_order()), cancel(), give_up(), refund_failed(1)]);
     for start in &starts {
         for first in &inputs {
             for second in &inputs {
@@ -648,8 +648,8 @@ fn every_decision_in_every_status_moves_as_the_table_has_it() {
 
 #[test]
 fn every_input_belongs_to_the_order_that_its_body_names() {
-    for fact in facts().into_iter().chain([cancel(), give_up(), refund_failed(1), heard(ORDER, place_order())]) {
-        let astray = Heard { key: "somebody-else".to_owned(), ..fact };
+    for fact in facts().into_iter().chain([cancel(), give_up(), refund_failed(1), received(ORDER, place_order())]) {
+        let astray = Received { key: "somebody-else".to_owned(), ..fact };
         assert_eq!(OrderProcessor.entity(&astray), ORDER);
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     telemetry::chain,
 };
 
-crate::says! {
+crate::produces! {
     /// What the runtime itself writes into a service's inbox.
     pub enum RuntimeRecord in "../schemas" {
         inbox of "runtime" { TimerFired = 1 }
@@ -123,11 +123,11 @@ pub struct Contract {
 #[must_use]
 pub fn written_by<D: Decider>() -> Vec<RecordType> {
     let own = D::Event::RECORDS.iter().chain(D::Command::RECORDS);
-    let timers = if hears_timers::<D>() { RuntimeRecord::RECORDS } else { &[] };
+    let timers = if consumes_timers::<D>() { RuntimeRecord::RECORDS } else { &[] };
     own.chain(timers).copied().collect()
 }
 
-fn hears_timers<D: Decider>() -> bool {
+fn consumes_timers<D: Decider>() -> bool {
     D::Input::RECORDS.iter().any(|record| record.owner == RUNTIME && record.channel == Channel::Inbox)
 }
 
@@ -175,7 +175,7 @@ impl Contract {
             heard: names(D::Input::RECORDS),
             said: names(D::Event::RECORDS),
             asked: names(ParkingCommand::RECORDS),
-            timer: hears_timers::<D>(),
+            timer: consumes_timers::<D>(),
             readers,
             writers,
             known: HashMap::new(),
@@ -190,7 +190,7 @@ impl Contract {
 
     /// True if entities of this service can be woken.
     #[must_use]
-    pub fn hears_timers(&self) -> bool {
+    pub fn consumes_timers(&self) -> bool {
         self.timer
     }
 

@@ -20,7 +20,7 @@ use crate::{
     envelope::{Position, header},
 };
 
-crate::says! {
+crate::produces! {
     /// What an operator asks of what is parked. It enters through the inbox of the service, under the key of the entity.
     pub enum ParkingCommand in "../schemas" {
         inbox of "runtime" { RetryParked = 1, DropParked = 1 }

@@ -28,7 +28,7 @@ use crate::{
         recovery::panic_text,
         timers::Timers,
     },
-    decider::{Decider, Heard, TimerFired, TimestampMs},
+    decider::{Decider, Received, TimerFired, TimestampMs},
     envelope::{Envelope, MAX_VALUE_BYTES, Position, caused_id, derived_id, header},
 };
 
@@ -205,7 +205,7 @@ impl<D: Decider> Task<D> {
                 Ok((key, envelope)) => {
                     let id = envelope.id;
                     let correlation_id = envelope.correlation_id.clone();
-                    let heard = Heard { key, id, correlation_id, at_ms: record.timestamp_ms, body };
+                    let heard = Received { key, id, correlation_id, at_ms: record.timestamp_ms, body };
                     self.try_to_route(scene, input, record, &envelope, &heard)
                 }
                 Err(defect) => self.set_aside(scene, input, record, &defect),
@@ -238,7 +238,7 @@ impl<D: Decider> Task<D> {
         input: usize,
         record: &Record<'_>,
         envelope: &Envelope,
-        heard: &Heard<D::Input>,
+        heard: &Received<D::Input>,
     ) -> Result<(), Failure> {
         let place = record.position();
         let before = scene.failures.get(&place).copied().unwrap_or(0);
@@ -277,7 +277,7 @@ impl<D: Decider> Task<D> {
         scene: &mut Scene<'_, D>,
         record: &Record<'_>,
         envelope: &Envelope,
-        heard: &Heard<D::Input>,
+        heard: &Received<D::Input>,
         unparked: Option<&str>,
     ) -> Result<(), Failure> {
         let decider = scene.decider;
@@ -306,7 +306,7 @@ impl<D: Decider> Task<D> {
         scene: &mut Scene<'_, D>,
         record: &Record<'_>,
         envelope: &Envelope,
-        heard: &Heard<D::Input>,
+        heard: &Received<D::Input>,
         (key, careful): (&str, bool),
     ) -> Result<(), Failure> {
         let unknown = Entity::default();
@@ -324,7 +324,7 @@ impl<D: Decider> Task<D> {
         }
         let cause = Cause { record, envelope, heard, sequence: entity.sequence };
         let said = say(scene, self.partition, key, &cause, &decision.events)?;
-        send(scene, &cause, &decision.sends)?;
+        send(scene, &cause, &decision.commands)?;
         if decision.events.is_empty() {
             return Ok(());
         }
@@ -422,7 +422,7 @@ fn fold<D: Decider>(decider: &D, state: &D::State, events: &[D::Event]) -> Resul
 struct Cause<'a, I> {
     record: &'a Record<'a>,
     envelope: &'a Envelope,
-    heard: &'a Heard<I>,
+    heard: &'a Received<I>,
     sequence: u64,
 }
 
@@ -488,7 +488,7 @@ fn say<D: Decider>(
 fn send<D: Decider>(
     scene: &mut Scene<'_, D>,
     cause: &Cause<'_, D::Input>,
-    sends: &[crate::decider::Send<D::Command>],
+    sends: &[crate::decider::OutgoingCommand<D::Command>],
 ) -> Result<(), Failure> {
     let contract = scene.contract;
     let time_ms = scene.now_ms.max(cause.heard.at_ms);
@@ -530,7 +530,7 @@ fn forward<D: Decider>(
     scene: &mut Scene<'_, D>,
     record: &Record<'_>,
     envelope: &Envelope,
-    heard: &Heard<D::Input>,
+    heard: &Received<D::Input>,
     (entity, owner): (&str, i32),
 ) -> Result<(), Defect> {
     let mut headers = verbatim(record);

@@ -43,11 +43,11 @@ impl Contact {
     }
 
     /// Something came from a broker.
-    pub(crate) fn heard(&mut self) {
-        self.heard_at(Instant::now());
+    pub(crate) fn received(&mut self) {
+        self.received_at(Instant::now());
     }
 
-    fn heard_at(&mut self, now: Instant) {
+    fn received_at(&mut self, now: Instant) {
         (self.heard, self.alone_since, self.is_doubted) = (now, None, false);
     }
 
@@ -75,7 +75,7 @@ impl Contact {
     fn answered(&mut self, asked: Instant, is_there: bool, now: Instant) -> Standing {
         self.asked = asked;
         if is_there {
-            self.heard_at(now);
+            self.received_at(now);
             return Standing::Connected;
         }
         let since = *self.alone_since.get_or_insert(asked);
@@ -94,7 +94,7 @@ mod tests {
         let mut contact = Contact::new(start);
         assert!(!contact.is_due(after(4_999)));
         assert!(contact.is_due(after(5_000)));
-        contact.heard_at(after(5_000));
+        contact.received_at(after(5_000));
         assert!(!contact.is_due(after(9_999)));
         contact.doubt();
         assert!(contact.is_due(after(5_001)));
@@ -115,7 +115,7 @@ mod tests {
             assert!(!contact.is_due(asked + QUESTION / 2));
         }
         assert_eq!(contact.answered(after(4_000), false, after(5_000)), Standing::Lost);
-        contact.heard_at(after(5_100));
+        contact.received_at(after(5_100));
         contact.doubt();
         assert_eq!(contact.answered(after(5_200), false, after(6_200)), Standing::Alone, "counted anew");
     }

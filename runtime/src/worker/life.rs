@@ -184,7 +184,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             .map_err(kafka("set up the producer of answers"))?;
         let member = Member::new(ClientLog::of_member(format!("{}.inputs", names.client_id), names.group.clone()));
         let mut member_config = client::group_member(config, names);
-        if setup.contract.hears_timers() {
+        if setup.contract.consumes_timers() {
             // A timer waits until every input has been read up to an end, and control records lie before ends.
             member_config.set("enable.partition.eof", "true");
         }

@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, sync::atomic::Ordering::SeqCst};
 
-use runtime::{Decider, Decision, Effect, Heard, TimerFired, TimestampMs};
+use runtime::{Decider, Decision, Effect, Received, TimerFired, TimestampMs};
 use serde::{Deserialize, Serialize};
 
 /// Says what it is told to; owner of the topic that the probe hears.
@@ -19,7 +19,7 @@ pub struct Pinged {
     pub amount: i64,
 }
 
-/// Heard by nobody.
+/// Received by nobody.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Unrelated {
     pub text: String,
@@ -67,28 +67,28 @@ pub struct Woken {
     pub occurred_at: TimestampMs,
 }
 
-runtime::says! {
+runtime::produces! {
     /// What the other service of these tests says.
     pub enum Source in "tests/schemas" {
         events of "source" { Pinged = 1, Unrelated = 1 }
     }
 }
 
-runtime::says! {
+runtime::produces! {
     /// What the probe says.
     pub enum Event in "tests/schemas" {
         events of "probe" { Counted = 1, Asked = 1, Heeded = 1, Scheduled = 1, Woken = 1 }
     }
 }
 
-runtime::says! {
+runtime::produces! {
     /// What the probe sends to itself.
     pub enum Command in "tests/schemas" {
         inbox of "probe" { Count = 1, Replied = 1 }
     }
 }
 
-runtime::hears! {
+runtime::consumes! {
     /// What the probe hears.
     pub enum Input {
         events of "source" { Pinged }
@@ -129,16 +129,16 @@ pub struct Probe {
 }
 
 impl Probe {
-    fn ping(&self, input: &Heard<Input>, ping: &Pinged) -> Decision<Event, Command> {
+    fn ping(&self, input: &Received<Input>, ping: &Pinged) -> Decision<Event, Command> {
         let occurred_at = input.at_ms;
         match ping.mode.as_str() {
-            "count" => Decision::say(Counted { amount: ping.amount, occurred_at }),
-            "ask" => Decision::say(Asked { request: format!("{}/{}", ping.target, ping.amount), occurred_at }),
-            "wake" => Decision::say(Scheduled { due_at: ping.amount, occurred_at }),
-            "pass-on" => Decision::say(Counted { amount: 0, occurred_at })
-                .and_send(format!("{}-friend", ping.target), Count { amount: ping.amount }),
+            "count" => Decision::event(Counted { amount: ping.amount, occurred_at }),
+            "ask" => Decision::event(Asked { request: format!("{}/{}", ping.target, ping.amount), occurred_at }),
+            "wake" => Decision::event(Scheduled { due_at: ping.amount, occurred_at }),
+            "pass-on" => Decision::event(Counted { amount: 0, occurred_at })
+                .and_command(format!("{}-friend", ping.target), Count { amount: ping.amount }),
             "panic" if self.fragile.load(SeqCst) => panic!("told to"),
-            "panic" => Decision::say(Counted { amount: ping.amount, occurred_at }),
+            "panic" => Decision::event(Counted { amount: ping.amount, occurred_at }),
             _ => Decision::nothing(),
         }
     }
@@ -152,7 +152,7 @@ impl Decider for Probe {
     type Command = Command;
     type Effect = Request;
 
-    fn entity<'a>(&self, input: &'a Heard<Input>) -> Cow<'a, str> {
+    fn entity<'a>(&self, input: &'a Received<Input>) -> Cow<'a, str> {
         match &input.body {
             Input::Pinged(ping) => Cow::Borrowed(&ping.target),
             _ => Cow::Borrowed(&input.key),
@@ -163,16 +163,16 @@ impl Decider for Probe {
         self.keyed_alike
     }
 
-    fn decide(&self, state: &State, input: &Heard<Input>) -> Decision<Event, Command> {
+    fn decide(&self, state: &State, input: &Received<Input>) -> Decision<Event, Command> {
         let occurred_at = input.at_ms;
         match &input.body {
             Input::Pinged(ping) => self.ping(input, ping),
-            Input::Count(count) => Decision::say(Counted { amount: count.amount, occurred_at }),
+            Input::Count(count) => Decision::event(Counted { amount: count.amount, occurred_at }),
             Input::Replied(reply) if state.asked.contains(&reply.request) => {
-                Decision::say(Heeded { request: reply.request.clone(), amount: reply.amount, occurred_at })
+                Decision::event(Heeded { request: reply.request.clone(), amount: reply.amount, occurred_at })
             }
             Input::TimerFired(fired) if state.wake_at == Some(fired.due_at) => {
-                Decision::say(Woken { due_at: fired.due_at, occurred_at })
+                Decision::event(Woken { due_at: fired.due_at, occurred_at })
             }
             Input::Replied(_) | Input::TimerFired(_) => Decision::nothing(),
         }

@@ -54,7 +54,7 @@ async fn refuses(stage: &Stage, running: &Running) -> String {
     said.text
 }
 
-fn assert_says(said: &str, words: &[&str]) {
+fn assert_produces(said: &str, words: &[&str]) {
     for word in words {
         assert!(said.contains(word), "{word:?} is not in {said:?}");
     }
@@ -79,7 +79,7 @@ async fn an_input_cut_before_it_was_heard_is_refused_until_the_loss_is_accepted(
     stage.cluster.cut(&source(&stage), 0, 13).await;
     let said = refused(&stage, config.clone()).await;
     let place = format!("{}/0 holds offsets 13 to 14", source(&stage));
-    assert_says(&said, &[&place, &format!("{} goes on from offset 10", group(&stage)), "was cut"]);
+    assert_produces(&said, &[&place, &format!("{} goes on from offset 10", group(&stage)), "was cut"]);
     assert_eq!(stage.counted(), 10, "nothing is skipped in silence");
     set_offset(&stage, &source(&stage), 0, 13);
     let running = stage.start_as(config).await;
@@ -101,7 +101,7 @@ async fn an_input_cut_under_a_running_service_stops_it_with_the_place() {
     stage.ping(&keys[0], &keys[0], "count", 1).await;
     stage.cluster.cut(&source(&stage), 0, 1).await;
     let said = refuses(&stage, &running).await;
-    assert_says(&said, &[&format!("{}/0 holds offsets 1 to 1", source(&stage)), "goes on from offset 0"]);
+    assert_produces(&said, &[&format!("{}/0 holds offsets 1 to 1", source(&stage)), "goes on from offset 0"]);
     running.stop().await;
 }
 
@@ -112,7 +112,7 @@ async fn an_input_made_anew_is_refused_until_it_is_to_be_heard_from_its_beginnin
     stage.pings((0..2).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
     let said = refused(&stage, config.clone()).await;
     let place = format!("{}/0 holds offsets 0 to 1", source(&stage));
-    assert_says(&said, &[&place, &format!("{} has heard it up to offset 10", group(&stage)), "made anew"]);
+    assert_produces(&said, &[&place, &format!("{} has heard it up to offset 10", group(&stage)), "made anew"]);
     set_offset(&stage, &source(&stage), 0, 0);
     let running = stage.start_as(config).await;
     stage.until_counted(12).await;
@@ -125,7 +125,7 @@ async fn an_own_log_that_was_cut_is_refused() {
     let (stage, config, _) = after_ten(|config| config).await;
     stage.cluster.cut(&own_log(&stage), 0, 4).await;
     let said = refused(&stage, config).await;
-    assert_says(&said, &[&format!("own log {}/0 begins at offset 4", own_log(&stage)), "was cut"]);
+    assert_produces(&said, &[&format!("own log {}/0 begins at offset 4", own_log(&stage)), "was cut"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,10 +142,10 @@ async fn an_own_log_made_anew_is_no_empty_log_whoever_remembers_it() {
     let without_store = Config { data_dir: None, ..config.clone() };
     let said = refused(&stage, without_store.clone()).await;
     let place = format!("own log {}/0 ends at offset 0", own_log(&stage));
-    assert_says(&said, &[&place, "the consumer group has seen it reach", "made anew"]);
+    assert_produces(&said, &[&place, "the consumer group has seen it reach", "made anew"]);
     delete_group(&stage).await;
     let said = refused(&stage, config).await;
-    assert_says(&said, &[&place, "the local store has seen it reach", "made anew"]);
+    assert_produces(&said, &[&place, "the local store has seen it reach", "made anew"]);
     assert_eq!(stage.events().len(), 0, "nothing is said meanwhile");
     // Given up: neither group nor store. Every input is there still, so everything is decided again.
     let running = stage.start_as(without_store).await;
@@ -166,7 +166,7 @@ async fn an_own_log_made_anew_under_a_running_service_stops_it() {
     stage.cluster.make_anew(&own_log(&stage)).await;
     stage.ping(&key, &key, "count", 1).await;
     let said = refuses(&stage, &running).await;
-    assert_says(&said, &[&format!("own log {}/0 ends at offset", own_log(&stage)), "made anew"]);
+    assert_produces(&said, &[&format!("own log {}/0 ends at offset", own_log(&stage)), "made anew"]);
     running.stop().await;
     assert_eq!(stage.counted(), 0, "nothing was said on a log without its beginning");
 }

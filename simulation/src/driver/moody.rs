@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use runtime::{Answer, Decider, Decision, Due, Heard, TimestampMs, Unanswered};
+use runtime::{Answer, Decider, Decision, Due, Received, TimestampMs, Unanswered};
 use uuid::Uuid;
 
 use super::Outside;
@@ -67,7 +67,7 @@ impl<D: Decider> Decider for Moody<D> {
     type Command = D::Command;
     type Effect = D::Effect;
 
-    fn entity<'a>(&self, input: &'a Heard<Self::Input>) -> Cow<'a, str> {
+    fn entity<'a>(&self, input: &'a Received<Self::Input>) -> Cow<'a, str> {
         self.decider.entity(input)
     }
 
@@ -75,7 +75,7 @@ impl<D: Decider> Decider for Moody<D> {
         self.decider.shares_keys_with(owner)
     }
 
-    fn decide(&self, state: &Self::State, input: &Heard<Self::Input>) -> Decision<Self::Event, Self::Command> {
+    fn decide(&self, state: &Self::State, input: &Received<Self::Input>) -> Decision<Self::Event, Self::Command> {
         let failing = self.mood.inner().failing.get(&input.id).copied();
         let decision = self.decider.decide(state, input);
         match failing {

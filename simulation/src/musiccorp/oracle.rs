@@ -83,7 +83,7 @@ facts! {
     AlbumPriceChanged { sku: String }
 }
 
-runtime::hears! {
+runtime::consumes! {
     /// What orders came to.
     enum Fact {
         events of "order-processor" { OrderPlaced, OrderRejected, OrderCompleted, OrderCancelled }

@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use runtime::{Decider, Decision, Heard, NoEffect, TimerFired, TimestampMs};
+use runtime::{Decider, Decision, NoEffect, Received, TimerFired, TimestampMs};
 use serde::{Deserialize, Serialize};
 
 /// The account that everything is added to.
@@ -16,21 +16,21 @@ pub(super) const HOUSE: &str = "house";
 /// How long an account stays open.
 const OPEN_FOR_MS: i64 = 2_500;
 
-runtime::says! {
+runtime::produces! {
     /// What the tally says.
     pub enum Event in "schemas" {
         events of "tally" { Rung = 1, Closed = 1 }
     }
 }
 
-runtime::says! {
+runtime::produces! {
     /// What the tally is asked.
     pub enum Command in "schemas" {
         inbox of "tally" { Ring = 1 }
     }
 }
 
-runtime::hears! {
+runtime::consumes! {
     /// What the tally hears.
     pub enum Input {
         events of "order-processor" { OrderCompleted }
@@ -121,7 +121,7 @@ impl Decider for Tally {
     type Command = Command;
     type Effect = NoEffect;
 
-    fn entity<'a>(&self, input: &'a Heard<Input>) -> Cow<'a, str> {
+    fn entity<'a>(&self, input: &'a Received<Input>) -> Cow<'a, str> {
         Cow::Borrowed(match &input.body {
             Input::OrderCompleted(order) => &order.customer_id,
             Input::AlbumPriceChanged(change) => &change.sku,
@@ -134,17 +134,17 @@ impl Decider for Tally {
         owner == "catalogue"
     }
 
-    fn decide(&self, state: &TallyState, input: &Heard<Input>) -> Decision<Event, Command> {
+    fn decide(&self, state: &TallyState, input: &Received<Input>) -> Decision<Event, Command> {
         let at = input.at_ms;
         match &input.body {
             Input::OrderCompleted(order) => {
                 let amount_minor = order.total.amount_minor;
                 let house = Ring { account: HOUSE.to_owned(), amount_minor };
-                Decision::say(rung(state, &order.customer_id, amount_minor, at)).and_send(HOUSE, house)
+                Decision::event(rung(state, &order.customer_id, amount_minor, at)).and_command(HOUSE, house)
             }
-            Input::AlbumPriceChanged(change) => Decision::say(rung(state, &change.sku, 1, at)),
-            Input::Ring(ring) => Decision::say(rung(state, &ring.account, ring.amount_minor, at)),
-            Input::TimerFired(fired) if state.closes_at == Some(fired.due_at) => Decision::say(Closed {
+            Input::AlbumPriceChanged(change) => Decision::event(rung(state, &change.sku, 1, at)),
+            Input::Ring(ring) => Decision::event(rung(state, &ring.account, ring.amount_minor, at)),
+            Input::TimerFired(fired) if state.closes_at == Some(fired.due_at) => Decision::event(Closed {
                 account: input.key.clone(),
                 sum_minor: state.sum_minor,
                 due_at: fired.due_at,

@@ -20,9 +20,9 @@ pub(super) fn on_requested(order: Option<&Fulfilment>, asked: &OrderCancellation
     }
     let (order_id, request) = (asked.order_id.clone(), asked.request);
     match order.and_then(too_late) {
-        None => Decided::say(CancellationAccepted { order_id, request, occurred_at: at }),
+        None => Decided::event(CancellationAccepted { order_id, request, occurred_at: at }),
         Some(reason) => {
-            Decided::say(CancellationRefused { order_id, request, reason: reason.to_owned(), occurred_at: at })
+            Decided::event(CancellationRefused { order_id, request, reason: reason.to_owned(), occurred_at: at })
         }
     }
 }

@@ -46,7 +46,7 @@ fn dispatched(order: &Fulfilment, parcel_id: &str, answer: &CourierAnswer, at: T
     let (Some(carrier), Some(tracking_number)) = (&answer.carrier, &answer.tracking_number) else {
         return Decided::nothing();
     };
-    let dispatched = Decided::say(OrderDispatched {
+    let dispatched = Decided::event(OrderDispatched {
         order_id: order.order_id.clone(),
         parcel_id: parcel_id.to_owned(),
         carrier: carrier.clone(),
@@ -55,9 +55,9 @@ fn dispatched(order: &Fulfilment, parcel_id: &str, answer: &CourierAnswer, at: T
     });
     let shipped = order.held_lines().fold(dispatched, |decided, line| {
         let ship = ShipItem { sku: line.sku.clone(), order_id: order.order_id.clone(), quantity: line.quantity };
-        decided.and_send(line.sku.clone(), ship)
+        decided.and_command(line.sku.clone(), ship)
     });
-    if order.is_cancelled() { shipped.and_say(stock_released(&order.order_id, &[], at)) } else { shipped }
+    if order.is_cancelled() { shipped.and_event(stock_released(&order.order_id, &[], at)) } else { shipped }
 }
 
 /// A definite no: the next attempt after a pause, or none. A cancelled order's parcel is unpacked.
@@ -74,7 +74,7 @@ fn not_taken(
     let failed_in_round = attempt.saturating_sub(dispatch.first_of_round).saturating_add(1);
     if !order.is_cancelled() && failed_in_round < warehouse.dispatch_attempts.into() {
         let next_attempt_at = Some(at.saturating_add(warehouse.pause_ms(failed_in_round)));
-        return Decided::say(DispatchDelayed {
+        return Decided::event(DispatchDelayed {
             order_id,
             parcel_id,
             attempt,
@@ -83,7 +83,7 @@ fn not_taken(
             occurred_at: at,
         });
     }
-    let abandoned = Decided::say(DispatchAbandoned { order_id, parcel_id, attempt, reason, occurred_at: at });
+    let abandoned = Decided::event(DispatchAbandoned { order_id, parcel_id, attempt, reason, occurred_at: at });
     if order.is_cancelled() {
         release::and_released_if_settled(order, give_back_held(order, abandoned, &[], ""), at)
     } else {
@@ -101,7 +101,7 @@ pub(super) fn on_timer(
     let awaited = |order: &&Fulfilment| order.wake_at() == Some(due_at);
     let Some((order, parcel_id, dispatch)) = order.filter(awaited).and_then(packed) else { return Decided::nothing() };
     match dispatch.attempt {
-        Attempt::Asked { .. } => Decided::say(DispatchDelayed {
+        Attempt::Asked { .. } => Decided::event(DispatchDelayed {
             order_id: order.order_id.clone(),
             parcel_id: parcel_id.to_owned(),
             attempt: dispatch.number,
@@ -109,7 +109,7 @@ pub(super) fn on_timer(
             next_attempt_at: None,
             occurred_at: at,
         }),
-        Attempt::Pausing { .. } => Decided::say(next_attempt(warehouse, order, parcel_id, dispatch, at)),
+        Attempt::Pausing { .. } => Decided::event(next_attempt(warehouse, order, parcel_id, dispatch, at)),
         Attempt::Withdrawing | Attempt::Abandoned => Decided::nothing(),
     }
 }
@@ -122,7 +122,7 @@ pub(super) fn retry(
     at: TimestampMs,
 ) -> Decided {
     let refused = |reason: &str| {
-        Decided::say(CommandRefused {
+        Decided::event(CommandRefused {
             entity_id: command.order_id.clone(),
             command: "RetryDispatch".to_owned(),
             reason: reason.to_owned(),
@@ -132,7 +132,7 @@ pub(super) fn retry(
     match order.map(|order| (order, packed(order))) {
         Some((order, _)) if order.is_called_off() => refused("the order is cancelled"),
         Some((_, Some((order, parcel_id, dispatch)))) => match dispatch.attempt {
-            Attempt::Abandoned => Decided::say(next_attempt(warehouse, order, parcel_id, dispatch, at)),
+            Attempt::Abandoned => Decided::event(next_attempt(warehouse, order, parcel_id, dispatch, at)),
             Attempt::Pausing { .. } => refused("the dispatch is not abandoned: its next attempt is waiting"),
             Attempt::Asked { .. } | Attempt::Withdrawing => {
                 refused("the dispatch is not abandoned: the courier is being asked")

@@ -27,7 +27,7 @@ pub(super) fn on_placed(order: Option<&Fulfilment>, placed: &OrderPlaced, at: Ti
         return Decided::nothing();
     }
     let lines = one_line_per_sku(&placed.lines);
-    let started = Decided::say(ReservationStarted {
+    let started = Decided::event(ReservationStarted {
         order_id: placed.order_id.clone(),
         lines: lines.clone(),
         ship_to: placed.ship_to.clone(),
@@ -52,7 +52,7 @@ pub(super) fn on_hold_result(order: Option<&Fulfilment>, result: &HoldResult, at
             }
         }
         Some((_, line)) if matches!(line.stock, LineStock::Held | LineStock::Releasing) => Decided::nothing(),
-        _ if result.held => Decided::send(
+        _ if result.held => Decided::command(
             result.sku.clone(),
             FreeItem { sku: result.sku.clone(), order_id: result.order_id.clone(), quantity: result.quantity },
         ),
@@ -61,7 +61,7 @@ pub(super) fn on_hold_result(order: Option<&Fulfilment>, result: &HoldResult, at
 }
 
 fn on_held(order: &Fulfilment, result: &HoldResult, at: TimestampMs) -> Decided {
-    let held = Decided::say(LineHeld {
+    let held = Decided::event(LineHeld {
         order_id: order.order_id.clone(),
         sku: result.sku.clone(),
         quantity: result.quantity,
@@ -69,7 +69,7 @@ fn on_held(order: &Fulfilment, result: &HoldResult, at: TimestampMs) -> Decided 
     });
     if order.is_cancelled() {
         let free = FreeItem { sku: result.sku.clone(), order_id: order.order_id.clone(), quantity: result.quantity };
-        return held.and_send(result.sku.clone(), free);
+        return held.and_command(result.sku.clone(), free);
     }
     if order.is_called_off() {
         return held;
@@ -88,17 +88,17 @@ fn on_short(order: &Fulfilment, result: &HoldResult, at: TimestampMs) -> Decided
         free: result.free,
         occurred_at: at,
     };
-    release::and_released_if_settled(order, Decided::say(short), at)
+    release::and_released_if_settled(order, Decided::event(short), at)
 }
 
 /// Paid: picked as soon as everything is held.
 pub(super) fn on_paid(order: Option<&Fulfilment>, paid: &OrderPaid, at: TimestampMs) -> Decided {
     let noted = PaymentNoted { order_id: paid.order_id.clone(), occurred_at: at };
-    let Some(order) = order else { return Decided::say(noted) };
+    let Some(order) = order else { return Decided::event(noted) };
     match order.phase {
         _ if order.is_called_off() => Decided::nothing(),
-        Phase::Reserved => Decided::say(picking_started(&order.order_id, order.item_lines(), at)),
-        Phase::Unplaced | Phase::Reserving if !order.paid_early => Decided::say(noted),
+        Phase::Reserved => Decided::event(picking_started(&order.order_id, order.item_lines(), at)),
+        Phase::Unplaced | Phase::Reserving if !order.paid_early => Decided::event(noted),
         _ => Decided::nothing(),
     }
 }
@@ -113,7 +113,7 @@ pub(super) fn on_pick_result(
     let Some(order) = order.filter(|order| order.phase == Phase::Picking) else { return Decided::nothing() };
     match (result.outcome, &result.parcel_id) {
         (PickOutcome::Packaged, Some(parcel_id)) => {
-            let packaged = Decided::say(OrderPackaged {
+            let packaged = Decided::event(OrderPackaged {
                 order_id: order.order_id.clone(),
                 parcel_id: parcel_id.clone(),
                 lines: order.item_lines(),
@@ -125,7 +125,7 @@ pub(super) fn on_pick_result(
         (PickOutcome::Missing, _) => {
             let missing = really_missing(order, &result.missing);
             let detail = result.detail.clone().unwrap_or_default();
-            let failed = Decided::say(PackagingFailed {
+            let failed = Decided::event(PackagingFailed {
                 order_id: order.order_id.clone(),
                 missing: missing.clone(),
                 detail: detail.clone(),
@@ -153,13 +153,13 @@ fn if_cancelled_give_back(
 
 fn and_hold(decided: Decided, order_id: &str, line: &ItemLine) -> Decided {
     let hold = HoldItem { sku: line.sku.clone(), order_id: order_id.to_owned(), quantity: line.quantity };
-    decided.and_send(line.sku.clone(), hold)
+    decided.and_command(line.sku.clone(), hold)
 }
 
 fn and_reserved(decided: Decided, order_id: &str, lines: Vec<ItemLine>, paid: bool, at: TimestampMs) -> Decided {
     let reserved =
-        decided.and_say(StockReserved { order_id: order_id.to_owned(), lines: lines.clone(), occurred_at: at });
-    if paid { reserved.and_say(picking_started(order_id, lines, at)) } else { reserved }
+        decided.and_event(StockReserved { order_id: order_id.to_owned(), lines: lines.clone(), occurred_at: at });
+    if paid { reserved.and_event(picking_started(order_id, lines, at)) } else { reserved }
 }
 
 fn picking_started(order_id: &str, lines: Vec<ItemLine>, at: TimestampMs) -> PickingStarted {

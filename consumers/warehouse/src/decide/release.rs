@@ -18,13 +18,13 @@ use crate::{
 pub(super) fn on_cancelled(order: Option<&Fulfilment>, order_id: &str, at: TimestampMs) -> Decided {
     let Some(order) = order else {
         let started = ReleaseStarted { order_id: order_id.to_owned(), lines: Vec::new(), occurred_at: at };
-        return Decided::say(started).and_say(stock_released(order_id, &[], at));
+        return Decided::event(started).and_event(stock_released(order_id, &[], at));
     };
     if order.is_cancelled() {
         return Decided::nothing();
     }
     let held = order.held_lines().map(Line::to_item_line).collect();
-    let started = Decided::say(ReleaseStarted { order_id: order.order_id.clone(), lines: held, occurred_at: at });
+    let started = Decided::event(ReleaseStarted { order_id: order.order_id.clone(), lines: held, occurred_at: at });
     let decided = match &order.phase {
         _ if order.is_in_hand() => started,
         Phase::PackagingFailed { missing, detail } => give_back_held(order, started, missing, detail),
@@ -48,14 +48,14 @@ fn on_line_released(order: Option<&Fulfilment>, sku: &str, freed: i32, written_o
     let Some(order) = order.filter(|order| awaited(order)) else { return Decided::nothing() };
     let released =
         LineReleased { order_id: order.order_id.clone(), sku: sku.to_owned(), freed, written_off, occurred_at: at };
-    and_released_if_settled(order, Decided::say(released), at)
+    and_released_if_settled(order, Decided::event(released), at)
 }
 
 /// Asks every held line's item to let go of it; what is missing is written off.
 pub(super) fn give_back_held(order: &Fulfilment, decided: Decided, missing: &[ItemLine], detail: &str) -> Decided {
     order.held_lines().fold(decided, |decided, line| {
         let missing = missing.iter().find(|missing| missing.sku == line.sku);
-        decided.and_send(line.sku.clone(), give_back(&order.order_id, line, missing, detail))
+        decided.and_command(line.sku.clone(), give_back(&order.order_id, line, missing, detail))
     })
 }
 
@@ -74,7 +74,7 @@ pub(super) fn and_released_if_settled(order: &Fulfilment, decided: Decided, at: 
     let after = decided.events.iter().fold(before, evolve);
     match after.fulfilment {
         Some(after) if after.is_cancelled() && after.is_settled() => {
-            decided.and_say(stock_released(&after.order_id, &after.lines, at))
+            decided.and_event(stock_released(&after.order_id, &after.lines, at))
         }
         _ => decided,
     }

@@ -27,7 +27,7 @@ pub(super) fn receive(item: Option<&StockItem>, goods: &ReceiveGoods, at: Timest
         None if *quantity < 1 => {
             refuse(goods, format!("the quantity of a delivery must be at least 1, not {quantity}"), at)
         }
-        None => Decided::say(GoodsReceived {
+        None => Decided::event(GoodsReceived {
             sku: sku.clone(),
             delivery_id: delivery_id.clone(),
             quantity: *quantity,
@@ -37,7 +37,7 @@ pub(super) fn receive(item: Option<&StockItem>, goods: &ReceiveGoods, at: Timest
 }
 
 fn refuse(goods: &ReceiveGoods, reason: String, at: TimestampMs) -> Decided {
-    Decided::say(CommandRefused {
+    Decided::event(CommandRefused {
         entity_id: goods.sku.clone(),
         command: "ReceiveGoods".to_owned(),
         reason,
@@ -55,12 +55,12 @@ pub(super) fn hold(item: Option<&StockItem>, hold: &HoldItem, at: TimestampMs) -
     let shown_free = i32::try_from(free).unwrap_or(if free < 0 { 0 } else { i32::MAX });
     let HoldItem { sku, order_id, quantity } = hold.clone();
     let said = if held {
-        Decided::say(ItemHeld { sku, order_id, quantity, occurred_at: at })
+        Decided::event(ItemHeld { sku, order_id, quantity, occurred_at: at })
     } else {
-        Decided::say(ItemShort { sku, order_id, wanted: quantity, free: shown_free, occurred_at: at })
+        Decided::event(ItemShort { sku, order_id, wanted: quantity, free: shown_free, occurred_at: at })
     };
     let HoldItem { sku, order_id, quantity } = hold.clone();
-    said.and_send(hold.order_id.clone(), HoldResult { order_id, sku, quantity, held, free: shown_free })
+    said.and_command(hold.order_id.clone(), HoldResult { order_id, sku, quantity, held, free: shown_free })
 }
 
 /// Frees all that is held for the order. Answered even if that is nothing: who asks waits for the answer.
@@ -68,14 +68,14 @@ pub(super) fn free(item: Option<&StockItem>, free: &FreeItem, at: TimestampMs) -
     let quantity = held_for(item, &free.order_id);
     let (sku, order_id) = (free.sku.clone(), free.order_id.clone());
     let answer = FreeResult { order_id: order_id.clone(), sku: sku.clone(), quantity };
-    and_freed(Decided::nothing(), sku, order_id, quantity, at).and_send(free.order_id.clone(), answer)
+    and_freed(Decided::nothing(), sku, order_id, quantity, at).and_command(free.order_id.clone(), answer)
 }
 
 /// All that is held for the order has left.
 pub(super) fn ship(item: Option<&StockItem>, ship: &ShipItem, at: TimestampMs) -> Decided {
     match held_for(item, &ship.order_id) {
         0 => Decided::nothing(),
-        quantity => Decided::say(ItemShipped {
+        quantity => Decided::event(ItemShipped {
             sku: ship.sku.clone(),
             order_id: ship.order_id.clone(),
             quantity,
@@ -93,7 +93,7 @@ pub(super) fn write_off(item: Option<&StockItem>, write_off: &WriteOffItem, at: 
     let answer = WriteOffResult { order_id: order_id.clone(), sku: sku.clone(), quantity, freed };
     let said = match quantity {
         0 => Decided::nothing(),
-        _ => Decided::say(StockWrittenOff {
+        _ => Decided::event(StockWrittenOff {
             sku: sku.clone(),
             order_id: order_id.clone(),
             quantity,
@@ -101,13 +101,13 @@ pub(super) fn write_off(item: Option<&StockItem>, write_off: &WriteOffItem, at: 
             occurred_at: at,
         }),
     };
-    and_freed(said, sku, order_id, freed, at).and_send(write_off.order_id.clone(), answer)
+    and_freed(said, sku, order_id, freed, at).and_command(write_off.order_id.clone(), answer)
 }
 
 fn and_freed(decided: Decided, sku: String, order_id: String, quantity: i32, at: TimestampMs) -> Decided {
     match quantity {
         0 => decided,
-        _ => decided.and_say(ItemFreed { sku, order_id, quantity, occurred_at: at }),
+        _ => decided.and_event(ItemFreed { sku, order_id, quantity, occurred_at: at }),
     }
 }
 

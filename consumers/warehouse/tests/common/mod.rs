@@ -3,7 +3,7 @@
 #![expect(unreachable_pub, reason = "a module of the test beside it")]
 
 use runtime::{
-    Heard, TimerFired,
+    Received, TimerFired,
     testing::{self, NOW_MS},
 };
 use warehouse::{
@@ -18,12 +18,12 @@ pub const SKU: &str = "a";
 /// When an attempt that is made at the instant of these tests is withdrawn.
 pub const ANSWER_BY: i64 = NOW_MS + 5 * 60 * 1_000;
 
-pub fn heard(body: impl Into<Input>) -> Heard<Input> {
-    testing::heard(ORDER, body)
+pub fn received(body: impl Into<Input>) -> Received<Input> {
+    testing::received(ORDER, body)
 }
 
-pub fn asked(body: impl Into<Input>) -> Heard<Input> {
-    testing::heard(SKU, body)
+pub fn asked(body: impl Into<Input>) -> Received<Input> {
+    testing::received(SKU, body)
 }
 
 pub fn items(lines: &[(&str, i32)]) -> Vec<ItemLine> {
@@ -45,75 +45,75 @@ fn order() -> String {
 
 // What is heard.
 
-pub fn placed(lines: &[(&str, i32)]) -> Heard<Input> {
+pub fn placed(lines: &[(&str, i32)]) -> Received<Input> {
     let line = |&(sku, quantity): &(&str, i32)| reads::OrderLine { sku: sku.to_owned(), quantity };
     let lines = lines.iter().map(line).collect();
-    heard(reads::OrderPlaced { order_id: order(), ship_to: address(), lines })
+    received(reads::OrderPlaced { order_id: order(), ship_to: address(), lines })
 }
 
-pub fn paid() -> Heard<Input> {
-    heard(reads::OrderPaid { order_id: order() })
+pub fn paid() -> Received<Input> {
+    received(reads::OrderPaid { order_id: order() })
 }
 
-pub fn cancelled() -> Heard<Input> {
-    heard(reads::OrderCancelled { order_id: order() })
+pub fn cancelled() -> Received<Input> {
+    received(reads::OrderCancelled { order_id: order() })
 }
 
-pub fn cancel_requested(request: i32) -> Heard<Input> {
-    heard(reads::OrderCancellationRequested { order_id: order(), request })
+pub fn cancel_requested(request: i32) -> Received<Input> {
+    received(reads::OrderCancellationRequested { order_id: order(), request })
 }
 
-pub fn held(sku: &str, quantity: i32) -> Heard<Input> {
-    heard(hold_result(sku, quantity, true, 100))
+pub fn held(sku: &str, quantity: i32) -> Received<Input> {
+    received(hold_result(sku, quantity, true, 100))
 }
 
-pub fn short(sku: &str, quantity: i32, free: i32) -> Heard<Input> {
-    heard(hold_result(sku, quantity, false, free))
+pub fn short(sku: &str, quantity: i32, free: i32) -> Received<Input> {
+    received(hold_result(sku, quantity, false, free))
 }
 
-pub fn freed(sku: &str, quantity: i32) -> Heard<Input> {
-    heard(free_result(sku, quantity))
+pub fn freed(sku: &str, quantity: i32) -> Received<Input> {
+    received(free_result(sku, quantity))
 }
 
-pub fn written_off(sku: &str, quantity: i32, freed: i32) -> Heard<Input> {
-    heard(write_off_result(sku, quantity, freed))
+pub fn written_off(sku: &str, quantity: i32, freed: i32) -> Received<Input> {
+    received(write_off_result(sku, quantity, freed))
 }
 
-pub fn packaged(parcel_id: &str) -> Heard<Input> {
-    heard(PickResult { parcel_id: Some(parcel_id.to_owned()), ..pick_result() })
+pub fn packaged(parcel_id: &str) -> Received<Input> {
+    received(PickResult { parcel_id: Some(parcel_id.to_owned()), ..pick_result() })
 }
 
-pub fn missing(lines: &[(&str, i32)]) -> Heard<Input> {
+pub fn missing(lines: &[(&str, i32)]) -> Received<Input> {
     let detail = Some("not there".to_owned());
-    heard(PickResult { outcome: PickOutcome::Missing, missing: items(lines), detail, ..pick_result() })
+    received(PickResult { outcome: PickOutcome::Missing, missing: items(lines), detail, ..pick_result() })
 }
 
-pub fn courier_took_it() -> Heard<Input> {
-    heard(courier_answer())
+pub fn courier_took_it() -> Received<Input> {
+    received(courier_answer())
 }
 
-pub fn courier_refused(attempt: i32) -> Heard<Input> {
+pub fn courier_refused(attempt: i32) -> Received<Input> {
     let reason = Some("no van has room".to_owned());
-    heard(CourierAnswer { outcome: CourierOutcome::Refused, reason, ..courier_said_no(attempt) })
+    received(CourierAnswer { outcome: CourierOutcome::Refused, reason, ..courier_said_no(attempt) })
 }
 
-pub fn courier_withdrew(attempt: i32) -> Heard<Input> {
-    heard(CourierAnswer { outcome: CourierOutcome::Withdrawn, ..courier_said_no(attempt) })
+pub fn courier_withdrew(attempt: i32) -> Received<Input> {
+    received(CourierAnswer { outcome: CourierOutcome::Withdrawn, ..courier_said_no(attempt) })
 }
 
 fn courier_said_no(attempt: i32) -> CourierAnswer {
     CourierAnswer { attempt, carrier: None, tracking_number: None, ..courier_answer() }
 }
 
-pub fn timer(due_at: i64) -> Heard<Input> {
-    heard(TimerFired { due_at })
+pub fn timer(due_at: i64) -> Received<Input> {
+    received(TimerFired { due_at })
 }
 
-pub fn retry_dispatch() -> Heard<Input> {
-    heard(RetryDispatch { order_id: order() })
+pub fn retry_dispatch() -> Received<Input> {
+    received(RetryDispatch { order_id: order() })
 }
 
-pub fn receive(delivery_id: &str, quantity: i32) -> Heard<Input> {
+pub fn receive(delivery_id: &str, quantity: i32) -> Received<Input> {
     asked(ReceiveGoods { sku: SKU.to_owned(), delivery_id: delivery_id.to_owned(), quantity })
 }
 

@@ -31,10 +31,10 @@ fn each_pause_is_twice_as_long_as_the_one_before_up_to_an_hour() {
     let mut pauses = Vec::new();
     let mut order = Scenario::of(Warehouse { dispatch_attempts: 20, ..Warehouse::default() }).given(packaged_story());
     for attempt in 1..=10 {
-        order = order.given_heard(&courier_refused(attempt));
+        order = order.given_received(&courier_refused(attempt));
         let until = order.wake_at().unwrap();
         pauses.push((until - NOW_MS) / PAUSE);
-        order = order.given_heard(&timer(until));
+        order = order.given_received(&timer(until));
     }
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]);
 }
@@ -43,9 +43,9 @@ fn each_pause_is_twice_as_long_as_the_one_before_up_to_an_hour() {
 fn the_last_refused_attempt_abandons_the_dispatch() {
     let mut order = a_packed_order();
     for attempt in 1..5 {
-        order = order.given_heard(&courier_refused(attempt));
+        order = order.given_received(&courier_refused(attempt));
         let until = order.wake_at().unwrap();
-        order = order.given_heard(&timer(until));
+        order = order.given_received(&timer(until));
     }
     let abandoned = order.when(&courier_refused(5)).then([dispatch_abandoned(5, NO_ROOM)]).then_pending([]).and();
     assert_eq!(abandoned.wake_at(), None);
@@ -76,12 +76,12 @@ fn a_timer_that_is_not_awaited_changes_nothing() {
         an_order().given(story).when(&timer(ANSWER_BY)).then_nothing();
     }
     a_packed_order().when(&timer(NOW_MS)).then_nothing();
-    a_packed_order().given_heard(&courier_refused(1)).when(&timer(ANSWER_BY)).then_nothing();
+    a_packed_order().given_received(&courier_refused(1)).when(&timer(ANSWER_BY)).then_nothing();
 }
 
 #[test]
 fn an_answer_about_an_earlier_attempt_changes_nothing() {
-    let second = a_packed_order().given_heard(&courier_refused(1)).given_heard(&timer(NOW_MS + PAUSE));
+    let second = a_packed_order().given_received(&courier_refused(1)).given_received(&timer(NOW_MS + PAUSE));
     for late in [courier_refused(1), courier_withdrew(1), courier_took_it()] {
         second.clone().when(&late).then_nothing().then_pending([dispatch_again(2)]);
         an_abandoned_dispatch().when(&late).then_nothing();
@@ -99,7 +99,7 @@ fn an_operator_has_an_abandoned_dispatch_tried_again_for_a_round_of_its_own() {
     let patient = an_order().given(abandoned_story()).given([dispatch_requested(2)]);
     patient.when(&courier_refused(2)).then([dispatch_delayed(2, NO_ROOM, Some(NOW_MS + PAUSE))]);
     let taken = CourierAnswer { attempt: 2, ..courier_answer() };
-    retried.when(&heard(taken)).then([order_dispatched("parcel-1")]).then_pending([]);
+    retried.when(&received(taken)).then([order_dispatched("parcel-1")]).then_pending([]);
 }
 
 #[test]
@@ -110,11 +110,11 @@ fn a_retry_of_what_is_not_abandoned_is_refused() {
     refused(an_order(), "no order of this id is known here");
     refused(an_order().given(picking_story()), "the order is not packed");
     refused(a_packed_order(), "the dispatch is not abandoned: the courier is being asked");
-    let pausing = a_packed_order().given_heard(&courier_refused(1));
+    let pausing = a_packed_order().given_received(&courier_refused(1));
     refused(pausing, "the dispatch is not abandoned: its next attempt is waiting");
     refused(an_order().given(dispatched_story()), "the parcel is on its way");
-    refused(an_abandoned_dispatch().given_heard(&cancel_requested(1)), "the order is cancelled");
-    refused(an_abandoned_dispatch().given_heard(&cancelled()), "the order is cancelled");
+    refused(an_abandoned_dispatch().given_received(&cancel_requested(1)), "the order is cancelled");
+    refused(an_abandoned_dispatch().given_received(&cancelled()), "the order is cancelled");
 }
 
 #[test]
@@ -127,12 +127,12 @@ fn an_order_can_be_given_up_while_its_dispatch_stands_abandoned_and_only_then() 
         .and()
         .when(&cancelled())
         .then([release_started(&lines)])
-        .then_sends([("a", free("a", 1)), ("b", free("b", 2))]);
+        .then_commands([("a", free("a", 1)), ("b", free("b", 2))]);
     for order in [
         a_packed_order(),
-        a_packed_order().given_heard(&courier_refused(1)),
-        a_packed_order().given_heard(&timer(ANSWER_BY)),
-        an_abandoned_dispatch().given_heard(&retry_dispatch()),
+        a_packed_order().given_received(&courier_refused(1)),
+        a_packed_order().given_received(&timer(ANSWER_BY)),
+        an_abandoned_dispatch().given_received(&retry_dispatch()),
     ] {
         order.when(&cancel_requested(1)).then([too_late(1, "the parcel is packed")]);
     }
@@ -140,9 +140,9 @@ fn an_order_can_be_given_up_while_its_dispatch_stands_abandoned_and_only_then() 
 
 #[test]
 fn a_retry_and_a_request_to_cancel_never_both_have_their_way() {
-    let retry_first = an_abandoned_dispatch().given_heard(&retry_dispatch());
+    let retry_first = an_abandoned_dispatch().given_received(&retry_dispatch());
     retry_first.when(&cancel_requested(1)).then([too_late(1, "the parcel is packed")]);
-    let cancel_first = an_abandoned_dispatch().given_heard(&cancel_requested(1));
+    let cancel_first = an_abandoned_dispatch().given_received(&cancel_requested(1));
     cancel_first.when(&retry_dispatch()).then([retry_refused("the order is cancelled")]).then_pending([]);
 }
 
@@ -150,13 +150,13 @@ fn a_retry_and_a_request_to_cancel_never_both_have_their_way() {
 fn a_parcel_of_a_cancelled_order_that_the_courier_does_not_have_is_unpacked() {
     let lines = [("a", 1), ("b", 2)];
     let both = [("a", free("a", 1)), ("b", free("b", 2))];
-    let pausing = a_packed_order().given_heard(&courier_refused(1));
-    let unpacked = pausing.when(&cancelled()).then([release_started(&lines)]).then_sends(both.clone()).and();
+    let pausing = a_packed_order().given_received(&courier_refused(1));
+    let unpacked = pausing.when(&cancelled()).then([release_started(&lines)]).then_commands(both.clone()).and();
     assert_eq!(unpacked.wake_at(), None);
     for no in [courier_refused(1), courier_withdrew(1)] {
-        let called_back = a_packed_order().given_heard(&cancelled());
+        let called_back = a_packed_order().given_received(&cancelled());
         assert_eq!(called_back.wake_at(), None);
-        let outcome = called_back.when(&no).then_sends(both.clone()).then_pending([]);
+        let outcome = called_back.when(&no).then_commands(both.clone()).then_pending([]);
         assert!(matches!(outcome.decision().events[..], [Event::DispatchAbandoned(_)]));
     }
 }

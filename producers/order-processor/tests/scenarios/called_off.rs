@@ -77,13 +77,13 @@ fn an_order_that_cannot_be_cancelled_says_so() {
     let completed = shipped().given([order_completed()]);
     completed.when(&cancel()).then([command_refused("CancelOrder", "the order is completed")]);
     let command = PlaceOrder { customer: None, ..place_order() };
-    let rejected = new().given_heard(&heard(ORDER, command));
+    let rejected = new().given_received(&received(ORDER, command));
     rejected.when(&cancel()).then([command_refused("CancelOrder", "the order was rejected")]);
 }
 
 #[test]
 fn an_order_that_is_asked_about_before_it_is_placed_can_be_placed() {
-    new().given_heard(&cancel()).when(&heard(ORDER, place_order())).then([order_placed()]);
+    new().given_received(&cancel()).when(&received(ORDER, place_order())).then([order_placed()]);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_refused_cancellation_and_the_story_end_alike_in_every_pairwise_order() {
     let asked = placed().given([cancel_requested(1)]);
     let facts = [payment_taken(), picking_started(), cancel_too_late(1), dispatched(), points_awarded()];
     in_every_pairwise_order(&asked, &facts, |after| after.state().clone());
-    let after = facts.iter().rev().fold(asked, Scenario::given_heard);
+    let after = facts.iter().rev().fold(asked, Scenario::given_received);
     assert_eq!((after.state().status, &after.state().cancel_request), (Status::Completed, &None));
 }
 

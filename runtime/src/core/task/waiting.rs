@@ -10,7 +10,7 @@ use crate::{
         parking::{GO_ON_AT_MOST, Left, Parked, ParkingCommand, Verdict},
         partition_of,
     },
-    decider::{Decider, Heard},
+    decider::{Decider, Received},
     envelope::{MAX_VALUE_BYTES, Position},
 };
 
@@ -170,7 +170,7 @@ impl<D: Decider> Task<D> {
             Read::Body(body) => {
                 let (key, envelope) = identify(record).map_err(|defect| (defect.class, defect.message))?;
                 let (id, correlation_id) = (envelope.id, envelope.correlation_id.clone());
-                let heard = Heard { key, id, correlation_id, at_ms: record.timestamp_ms, body };
+                let heard = Received { key, id, correlation_id, at_ms: record.timestamp_ms, body };
                 let routed = self.route(scene, record, &envelope, &heard, Some(&parked.entity));
                 routed.map_err(|failure| ("crash", failure.reason))
             }
