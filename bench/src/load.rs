@@ -96,7 +96,8 @@ pub(crate) fn tick(
     let name = Arc::clone(stage.writers.encode(&body, &mut value)?);
     let id = derived_id(&["tick", key, &intended_us.to_string()]);
     let envelope = Envelope::new(id, "/bench/source", name, clock::now_ms()).about(key);
-    let mut record = BaseRecord::to(to).key(key).payload(&value).headers(envelope.to_headers());
+    let mut record =
+        BaseRecord::to(to).key(key).payload(&value).headers(runtime::kafka::headers::to_headers(&envelope));
     loop {
         match producer.send(record) {
             Ok(()) => return Ok(()),

@@ -65,7 +65,7 @@ impl Stage {
                 let text = in_system(record.schema.unwrap_or_default(), &system).into_owned();
                 registry.register(&record.full_name(&system), &text)?;
             }
-            Ok(Writers::look_up(&registry, &system, &records)?)
+            Ok(registry.writers(&system, &records)?)
         });
         let stage = Self { config, writers: writers.await??, name, embedded };
         stage.create_topics().await?;

@@ -283,8 +283,7 @@ impl Board {
 
     async fn writers(&self) -> anyhow::Result<Writers> {
         let (registry, system) = (Registry::new(&self.config)?, self.config.system.clone());
-        let asked =
-            tokio::task::spawn_blocking(move || Writers::look_up(&registry, &system, ParkingCommand::RECORDS)).await?;
+        let asked = tokio::task::spawn_blocking(move || registry.writers(&system, ParkingCommand::RECORDS)).await?;
         asked.context(
             "the registry does not know an operator's commands; `dacapo schemas register` brings it up to date",
         )

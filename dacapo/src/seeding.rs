@@ -49,7 +49,7 @@ async fn put<C: Written>(config: &Config, registry: &Registry, commands: Vec<Out
 fn look_up<C: Written>(registry: &Registry, system: &str) -> Result<Writers, WriterError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match Writers::look_up(registry, system, <C as Message>::RECORDS) {
+        match registry.writers(system, <C as Message>::RECORDS) {
             Err(error) if error.is_transient() && Instant::now() < deadline => {
                 tracing::warn!(reason = runtime::telemetry::chain(&error), "waiting for the schemas of the seed");
                 std::thread::park_timeout(ASK_AGAIN);

@@ -1,296 +1,20 @@
-//! Avro bodies in Confluent's framing: typed structs to bytes and back, without ever building an Avro `Value`.
+//! Schemas as readers meet them: a cache of every schema id ever met, before a source that may block.
 //!
-//! Owns the framing, one writer per schema that is written and one reader per schema id that was ever met, and the verdict
-//! whether an unreadable record may read later (transient) or never will (permanent). It knows no topics and no headers but the
-//! one that may carry a schema id. Reading is by the writer's schema; the struct picks the fields it uses.
+//! Owns whether a schema that the registry does not have may still come (transient) or never will (permanent). The framing and
+//! the bodies are the business of `runtime_core::codec`, whose items are exported here too.
 
 use std::{
     collections::HashMap,
-    marker::PhantomData,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
-use apache_avro::{Schema, reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter};
-use serde::{Serialize, de::DeserializeOwned};
-use uuid::Uuid;
+pub use runtime_core::codec::*;
 
-use crate::{
-    config::default,
-    message::{Message, RecordType, Written},
-    registry::{Registered, Registry, RegistryError},
-    tolerant::Tolerant,
-};
+use crate::{config::default, registry::RegistryError};
 
-/// The first byte of a framed body: a four-byte schema id follows.
-pub const MAGIC_ID: u8 = 0;
-/// The first byte of a schema header that carries a global id.
-const MAGIC_GUID: u8 = 1;
-/// The header that may carry the schema id in place of the body's prefix.
-pub const SCHEMA_ID_HEADER: &str = "__value_schema_id";
-/// The most one string, byte field or array of a record may claim: far above any record, far below harm.
-const MAX_ALLOCATION_BYTES: usize = 4 << 20;
 /// Readers live as long as the process, so their number is bounded. A system has hundreds of schemas, not thousands.
 const MAX_READERS: usize = 4_096;
-
-/// A body that does not fit its schema or its struct. The text is cut: Avro's own errors carry whole schemas.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct CodecError(String);
-
-impl CodecError {
-    const MAX_CHARS: usize = 400;
-
-    /// An error that says `text`, cut to a readable length.
-    #[must_use]
-    pub fn new(text: impl std::fmt::Display) -> Self {
-        let text = text.to_string();
-        match text.char_indices().nth(Self::MAX_CHARS) {
-            Some((cut, _)) => Self(format!("{}…", &text[..cut])),
-            None => Self(text),
-        }
-    }
-}
-
-/// One body to be read with the schema it was written with.
-pub struct RecordReader<'a> {
-    datum: &'a GenericDatumReader<'static>,
-    body: &'a [u8],
-}
-
-impl<'a> RecordReader<'a> {
-    /// A body (without the Confluent prefix) and the reader of its writer's schema.
-    #[must_use]
-    pub fn new(datum: &'a GenericDatumReader<'static>, body: &'a [u8]) -> Self {
-        Self { datum, body }
-    }
-
-    /// Reads the whole body into a struct that names the fields it uses.
-    ///
-    /// # Errors
-    /// The body is truncated, does not fit its schema, has bytes left over, or lacks a field that the struct requires.
-    pub fn read<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
-        let mut rest = self.body;
-        // The bytes come from outside: a panic over them, in Avro's code or in a `Deserialize`, is this record's fault alone.
-        let Tolerant(value) = catch_unwind(AssertUnwindSafe(|| self.datum.read_deser(&mut rest)))
-            .map_err(|_| CodecError::new("reading the record panicked"))?
-            .map_err(CodecError::new)?;
-        if rest.is_empty() {
-            Ok(value)
-        } else {
-            Err(CodecError::new(format!("{} bytes are left over after the record", rest.len())))
-        }
-    }
-}
-
-/// One body to be written.
-pub struct RecordWriter<'a> {
-    datum: &'a GenericDatumWriter<'static>,
-    out: &'a mut Vec<u8>,
-}
-
-impl<'a> RecordWriter<'a> {
-    /// A writer that appends to `out`.
-    #[must_use]
-    pub fn new(datum: &'a GenericDatumWriter<'static>, out: &'a mut Vec<u8>) -> Self {
-        Self { datum, out }
-    }
-
-    /// Appends the body.
-    ///
-    /// # Errors
-    /// The struct does not fit the schema.
-    pub fn write<T: Serialize>(&mut self, body: &T) -> Result<(), CodecError> {
-        self.datum.write_ser(self.out, body).map(|_| ()).map_err(CodecError::new)
-    }
-
-    /// What a read-only enum answers when asked to write.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn refuse(&mut self) -> Result<(), CodecError> {
-        Err(CodecError::new("this enum was declared with consumes!, so it is only read"))
-    }
-}
-
-/// Which schema a body was written with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SchemaRef {
-    /// The registry's id.
-    Id(u32),
-    /// The schema's global id.
-    Guid(Uuid),
-}
-
-impl std::fmt::Display for SchemaRef {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Id(id) => write!(f, "{id}"),
-            Self::Guid(guid) => write!(f, "{guid}"),
-        }
-    }
-}
-
-/// A record that cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// A record without a body where one is needed.
-    #[error("the record has no body")]
-    NoBody,
-    /// Not in Confluent's framing.
-    #[error("the body does not start with a schema id: expected byte 0 and four bytes of id, found {found}")]
-    NotFramed {
-        /// What stands there.
-        found: String,
-    },
-    /// The registry says there is no such schema, and has said nothing else for as long as one may take to come.
-    #[error("schema {schema} is not in the registry")]
-    UnknownSchema {
-        /// The schema.
-        schema: SchemaRef,
-    },
-    /// The registry says there is no such schema; a replica may lag behind the record, so it may still come.
-    #[error(
-        "schema {schema} is not in the registry, for {missing:.1?} so far; it is waited for until that is {patience:?}"
-    )]
-    MissingSchema {
-        /// The schema.
-        schema: SchemaRef,
-        /// How long the registry has said so without a break.
-        missing: Duration,
-        /// How long it has to say so to be believed.
-        patience: Duration,
-    },
-    /// The registry's schema is of no use to us.
-    #[error("schema {schema} cannot be used")]
-    UnusableSchema {
-        /// The schema.
-        schema: SchemaRef,
-        /// Why.
-        source: CodecError,
-    },
-    /// The body does not fit its schema, or the struct.
-    #[error("a body of {record} cannot be read")]
-    Body {
-        /// The record's full name.
-        record: String,
-        /// Why.
-        source: CodecError,
-    },
-    /// The schema cannot be got now.
-    #[error("schema {schema} cannot be got from the registry now")]
-    Unavailable {
-        /// The schema.
-        schema: SchemaRef,
-        /// Why.
-        source: RegistryError,
-    },
-}
-
-impl DecodeError {
-    /// True if the same record may read later: wait and try again, and give nothing up for it. Else it never will.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::MissingSchema { .. })
-    }
-}
-
-/// Splits a value into its schema and its body. `header` is the value of [`SCHEMA_ID_HEADER`], which goes before the prefix.
-///
-/// # Errors
-/// Neither header nor prefix names a schema.
-pub fn unframe<'a>(value: &'a [u8], header: Option<&[u8]>) -> Result<(SchemaRef, &'a [u8]), DecodeError> {
-    if let Some(header) = header {
-        return schema_of_header(header).map(|schema| (schema, value)).ok_or_else(|| not_framed(header));
-    }
-    match value {
-        [MAGIC_ID, a, b, c, d, body @ ..] => Ok((SchemaRef::Id(u32::from_be_bytes([*a, *b, *c, *d])), body)),
-        _ => Err(not_framed(value)),
-    }
-}
-
-fn schema_of_header(header: &[u8]) -> Option<SchemaRef> {
-    match header {
-        [MAGIC_ID, id @ ..] => Some(SchemaRef::Id(u32::from_be_bytes(id.try_into().ok()?))),
-        [MAGIC_GUID, guid @ ..] => Some(SchemaRef::Guid(Uuid::from_slice(guid).ok()?)),
-        _ => None,
-    }
-}
-
-fn not_framed(bytes: &[u8]) -> DecodeError {
-    const SHOWN: usize = 8;
-    let start: Vec<String> = bytes.iter().take(SHOWN).map(|b| format!("{b:02x}")).collect();
-    DecodeError::NotFramed { found: format!("{} bytes starting [{}]", bytes.len(), start.join(" ")) }
-}
-
-/// A schema somebody wrote with, ready to read its bodies.
-pub struct ReadSchema {
-    /// How records name it.
-    pub schema: SchemaRef,
-    /// The record's full name.
-    pub full_name: String,
-    /// Its version within its subject, if the registry told.
-    pub version: Option<u32>,
-    /// The schema.
-    pub avro: &'static Schema,
-    datum: GenericDatumReader<'static>,
-}
-
-impl std::fmt::Debug for ReadSchema {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (schema {})", self.full_name, self.schema)
-    }
-}
-
-impl ReadSchema {
-    /// The record's short name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.full_name.rsplit('.').next().unwrap_or(&self.full_name)
-    }
-
-    fn build(schema: SchemaRef, registered: &Registered) -> Result<Self, CodecError> {
-        let avro = Schema::parse_str(&registered.text).map_err(CodecError::new)?;
-        let Schema::Record(record) = &avro else {
-            return Err(CodecError::new("it is not a record"));
-        };
-        let full_name = record.name.fullname(None);
-        // Lives as long as the process: at most one per schema id, and there are at most MAX_READERS.
-        let avro: &'static Schema = Box::leak(Box::new(avro));
-        let datum = GenericDatumReader::builder(avro).build().map_err(CodecError::new)?;
-        Ok(Self { schema, full_name, version: registered.version, avro, datum })
-    }
-}
-
-/// A body with the schema it was written with.
-#[derive(Debug, Clone, Copy)]
-pub struct Decoded<'a> {
-    /// The schema.
-    pub schema: &'static ReadSchema,
-    /// The bytes after the prefix.
-    pub body: &'a [u8],
-}
-
-impl<'a> Decoded<'a> {
-    /// The body as [`Message::read`] wants it.
-    #[must_use]
-    pub fn record(&self) -> RecordReader<'a> {
-        RecordReader::new(&self.schema.datum, self.body)
-    }
-
-    /// Reads the body into a struct that is called like the record and names the fields it uses.
-    ///
-    /// # Errors
-    /// [`DecodeError::Body`].
-    pub fn read<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        self.record().read().map_err(|source| self.error(source))
-    }
-
-    fn error(&self, source: CodecError) -> DecodeError {
-        DecodeError::Body { record: self.schema.full_name.clone(), source }
-    }
-}
 
 /// Where schemas come from: the registry, or a table in tests and simulations.
 pub trait SchemaSource: Send + Sync {
@@ -298,7 +22,7 @@ pub trait SchemaSource: Send + Sync {
     ///
     /// # Errors
     /// [`RegistryError`].
-    fn schema(&self, schema: SchemaRef) -> Result<Registered, RegistryError>;
+    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError>;
 
     /// How long it has to say without a break that it does not have a schema, to be believed.
     fn patience(&self) -> Duration {
@@ -309,19 +33,6 @@ pub trait SchemaSource: Send + Sync {
     fn elapsed(&self) -> Duration {
         static START: OnceLock<Instant> = OnceLock::new();
         START.get_or_init(Instant::now).elapsed()
-    }
-}
-
-impl SchemaSource for Registry {
-    fn schema(&self, schema: SchemaRef) -> Result<Registered, RegistryError> {
-        match schema {
-            SchemaRef::Id(id) => self.schema_by_id(id),
-            SchemaRef::Guid(guid) => self.schema_by_guid(guid),
-        }
-    }
-
-    fn patience(&self) -> Duration {
-        self.schema_patience()
     }
 }
 
@@ -383,8 +94,6 @@ impl Readers {
     /// Readers that get their schemas from `source`.
     #[must_use]
     pub fn new(source: Arc<dyn SchemaSource>) -> Self {
-        // Set once per process; the first to ask wins, and everybody asks for the same.
-        apache_avro::util::max_allocation_bytes(MAX_ALLOCATION_BYTES);
         Self { source, known: Arc::default(), absent: Arc::default(), parsed: Arc::default() }
     }
 
@@ -438,12 +147,12 @@ impl Readers {
                 Ok(reader)
             }
             Err(source) if source.is_not_found() => Err(self.note_absence(schema, self.source.elapsed())),
-            Err(source) if source.is_transient() => Err(DecodeError::Unavailable { schema, source }),
+            Err(source) if source.is_transient() => Err(DecodeError::Unavailable { schema, source: Box::new(source) }),
             Err(source) => Err(unusable(CodecError::new(source))),
         }
     }
 
-    fn parse(&self, schema: SchemaRef, registered: Registered) -> Result<&'static ReadSchema, CodecError> {
+    fn parse(&self, schema: SchemaRef, registered: RegisteredSchema) -> Result<&'static ReadSchema, CodecError> {
         let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((text, reader)) = parsed.get(&schema)
             && (Arc::ptr_eq(text, &registered.text) || *text == registered.text)
@@ -451,10 +160,7 @@ impl Readers {
         {
             return Ok(reader);
         }
-        // The schema comes from outside too: a parser that panics over it must not take the worker along.
-        let built = catch_unwind(|| ReadSchema::build(schema, &registered))
-            .map_err(|_| CodecError::new("reading the schema panicked"))?;
-        let reader: &'static ReadSchema = Box::leak(Box::new(built?));
+        let reader: &'static ReadSchema = Box::leak(Box::new(ReadSchema::parse(schema, &registered)?));
         parsed.insert(schema, (registered.text, reader));
         Ok(reader)
     }
@@ -477,206 +183,4 @@ impl Readers {
             DecodeError::MissingSchema { schema, missing: absence.lasted(), patience }
         }
     }
-}
-
-/// The records of a [`Message`] enum by their full names in one system.
-#[derive(Debug)]
-pub struct Vocabulary<M> {
-    records: HashMap<String, &'static RecordType>,
-    messages: PhantomData<fn() -> M>,
-}
-
-impl<M: Message> Vocabulary<M> {
-    /// The vocabulary of `M` in a system.
-    #[must_use]
-    pub fn new(system: &str) -> Self {
-        let records = M::RECORDS.iter().map(|record| (record.full_name(system), record)).collect();
-        Self { records, messages: PhantomData }
-    }
-
-    /// The record type of this full name, if `M` has it.
-    #[must_use]
-    pub fn find(&self, full_name: &str) -> Option<&'static RecordType> {
-        self.records.get(full_name).copied()
-    }
-
-    /// Reads a body; `None` if `M` has no such record.
-    ///
-    /// # Errors
-    /// [`DecodeError::Body`].
-    pub fn read(&self, decoded: &Decoded<'_>) -> Result<Option<M>, DecodeError> {
-        match self.find(&decoded.schema.full_name) {
-            Some(record) => M::read(record.name, &decoded.record()).map_err(|source| decoded.error(source)),
-            None => Ok(None),
-        }
-    }
-}
-
-/// The schema of a record in a system. Schema files are written for the default system; in another one their namespaces differ.
-#[must_use]
-pub fn in_system<'a>(text: &'a str, system: &str) -> std::borrow::Cow<'a, str> {
-    if system == default::SYSTEM {
-        return text.into();
-    }
-    let ours = format!("\"com.{}.", default::SYSTEM);
-    text.replace(&ours, &format!("\"com.{system}.")).into()
-}
-
-/// A schema that cannot be written with. A producer refuses to start over it.
-#[derive(Debug, thiserror::Error)]
-pub enum WriterError {
-    /// The registry was not reached, or does not have the schema.
-    #[error(
-        "the schema of {subject} compiled into this program is not known to the registry; hint: `dacapo schemas register`"
-    )]
-    NotRegistered {
-        /// The subject.
-        subject: String,
-        /// The registry's answer.
-        source: RegistryError,
-    },
-    /// The registry cannot be asked now.
-    #[error("cannot look up the schema of {subject}")]
-    Unavailable {
-        /// The subject.
-        subject: String,
-        /// Why.
-        source: RegistryError,
-    },
-    /// The schema compiled in is of no use.
-    #[error("the schema of {subject} compiled into this program cannot be used")]
-    Unusable {
-        /// The subject.
-        subject: String,
-        /// Why.
-        source: CodecError,
-    },
-}
-
-impl WriterError {
-    /// True if another try may succeed.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
-    }
-}
-
-struct RecordWriting {
-    record: RecordType,
-    full_name: Arc<str>,
-    prefix: [u8; 5],
-    datum: GenericDatumWriter<'static>,
-}
-
-/// Writes framed bodies of the records a service says. Clones share the writers.
-#[derive(Clone)]
-pub struct Writers {
-    writings: Vec<Arc<RecordWriting>>,
-}
-
-impl std::fmt::Debug for Writers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.writings.iter().map(|w| &w.full_name)).finish()
-    }
-}
-
-impl Writers {
-    /// Looks every record's compiled schema up by its content. Registers nothing.
-    ///
-    /// # Errors
-    /// [`WriterError`].
-    pub fn look_up(registry: &Registry, system: &str, records: &[RecordType]) -> Result<Self, WriterError> {
-        Self::with_ids(system, records, |subject, text| {
-            let found = registry.find(subject, text).map_err(|source| {
-                let subject = subject.to_owned();
-                if source.is_transient() {
-                    WriterError::Unavailable { subject, source }
-                } else {
-                    WriterError::NotRegistered { subject, source }
-                }
-            })?;
-            found.id.ok_or_else(|| WriterError::Unusable {
-                subject: subject.to_owned(),
-                source: CodecError::new("the registry gave no id for it"),
-            })
-        })
-    }
-
-    /// Writers whose schema ids are told by `id_of(subject, schema text)`.
-    ///
-    /// # Errors
-    /// What `id_of` answers; [`WriterError::Unusable`] if a schema is none.
-    pub fn with_ids(
-        system: &str,
-        records: &[RecordType],
-        mut id_of: impl FnMut(&str, &str) -> Result<u32, WriterError>,
-    ) -> Result<Self, WriterError> {
-        let mut writings = Vec::with_capacity(records.len());
-        for record in records {
-            let subject = record.full_name(system);
-            let unusable = |source| WriterError::Unusable { subject: subject.clone(), source };
-            let text = record.schema.ok_or_else(|| unusable(CodecError::new("it is only read")))?;
-            let text = in_system(text, system);
-            let id = id_of(&subject, &text)?;
-            let [a, b, c, d] = id.to_be_bytes();
-            let datum = writer_of(&text, &subject).map_err(unusable)?;
-            let prefix = [MAGIC_ID, a, b, c, d];
-            let full_name = subject.as_str().into();
-            writings.push(Arc::new(RecordWriting { record: *record, full_name, prefix, datum }));
-        }
-        Ok(Self { writings })
-    }
-
-    /// No writers: for who publishes bodies that are framed already.
-    #[must_use]
-    pub fn none() -> Self {
-        Self { writings: Vec::new() }
-    }
-
-    /// These writers and those.
-    #[must_use]
-    pub fn and(mut self, others: &Self) -> Self {
-        self.writings.extend(others.writings.iter().cloned());
-        self
-    }
-
-    /// Appends the framed body of a message to `out`. Answers the record's full name.
-    ///
-    /// # Errors
-    /// The struct does not fit its schema, or the record is not among these writers; `out` is as it was.
-    pub fn encode<M: Written>(&self, message: &M, out: &mut Vec<u8>) -> Result<&Arc<str>, CodecError> {
-        let record = message.record();
-        let Some(writing) = self.writings.iter().find(|w| is_same(&w.record, record)) else {
-            return Err(CodecError::new(format!("no writer for {} of {}", record.name, record.owner)));
-        };
-        let start = out.len();
-        out.extend_from_slice(&writing.prefix);
-        let written = message.write(&mut RecordWriter::new(&writing.datum, out));
-        match written {
-            Ok(()) => Ok(&writing.full_name),
-            Err(e) => {
-                out.truncate(start);
-                Err(e)
-            }
-        }
-    }
-}
-
-/// The schema's text is not compared: it is long, and the three others decide.
-fn is_same(a: &RecordType, b: &RecordType) -> bool {
-    a.name == b.name && a.channel == b.channel && a.owner == b.owner
-}
-
-fn writer_of(text: &str, full_name: &str) -> Result<GenericDatumWriter<'static>, CodecError> {
-    let schema = Schema::parse_str(text).map_err(CodecError::new)?;
-    match &schema {
-        Schema::Record(record) if record.name.fullname(None) == full_name => {}
-        Schema::Record(record) => {
-            return Err(CodecError::new(format!("it is the schema of {}", record.name.fullname(None))));
-        }
-        _ => return Err(CodecError::new("it is not a record")),
-    }
-    // Once per record type and start: lives as long as the process.
-    let schema: &'static Schema = Box::leak(Box::new(schema));
-    GenericDatumWriter::builder(schema).build().map_err(CodecError::new)
 }

@@ -279,7 +279,7 @@ pub struct Config {
 /// Default values, as the help text and the documentation state them.
 pub mod default {
     /// System name.
-    pub const SYSTEM: &str = "musiccorp";
+    pub const SYSTEM: &str = runtime_core::codec::SCHEMA_FILES_SYSTEM;
     /// Brokers.
     pub const BOOTSTRAP: &str = "localhost:9092";
     /// Registry.

@@ -66,7 +66,7 @@ impl Checks {
             let written = match verdict {
                 Ok(()) => writeln!(report.text, "[+]{name} ok"),
                 Err(reason) => {
-                    writeln!(report.text, "[-]{name} failed: {}", crate::envelope::printable(&reason, 500))
+                    writeln!(report.text, "[-]{name} failed: {}", crate::telemetry::printable(&reason, 500))
                 }
             };
             debug_assert!(written.is_ok(), "writing to a string does not fail");

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod client;
 mod contact;
+pub mod headers;
 
 pub use admin::{Admin, AdminError, TopicKind, TopicPlan, TopicSpec};
 pub use client::ClientLog;

@@ -1,19 +1,15 @@
-//! The runtime of dacapo: the only crate that knows Kafka, Avro, the schema registry and the local store.
+//! The runtime of dacapo: the only crate that knows Kafka, the schema registry and the local store.
 //!
-//! A service is a [`decider::Decider`]; everything else (idempotence, transactions, ownership, recovery, effects, timers, health)
-//! is done here.
+//! A service is a [`decider::Decider`]. What a worker does when is decided in [`core`], without I/O; this crate executes it on
+//! Kafka, and adds what a service needs besides: its HTTP API, projections, a publisher, settings, health and telemetry.
 
 pub mod clock;
 pub mod codec;
 pub mod config;
-pub mod core;
-pub mod decider;
 pub mod edge;
-pub mod envelope;
 pub mod health;
 pub mod http;
 pub mod kafka;
-pub mod message;
 pub mod outside;
 pub mod projection;
 pub mod publisher;
@@ -25,8 +21,10 @@ pub mod store;
 pub mod table;
 pub mod telemetry;
 pub mod testing;
-mod tolerant;
 pub mod worker;
+
+pub use runtime_core as core;
+pub use runtime_core::{consumes, decider, envelope, message, produces};
 
 pub use config::{Args, Config, Secret};
 pub use decider::{

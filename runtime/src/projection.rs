@@ -22,6 +22,7 @@ use crate::{
     core::Record,
     decider::TimestampMs,
     envelope::{Bare, Envelope, EnvelopeError, Position},
+    kafka::headers::envelope_of,
 };
 
 /// A fold of records. Total: it takes whatever comes, in any interleaving of topics and partitions, and passes over what it does
@@ -187,7 +188,7 @@ impl<'a> LogRecord<'a> {
             timestamp_ms: self.timestamp_ms,
             key: self.key_text(),
         };
-        Envelope::of_record(bare, self.headers).inspect_err(|e| self.note(e))
+        envelope_of(bare, self.headers).inspect_err(|e| self.note(e))
     }
 
     /// The schema it was written with: its full name, version and id. `None` for a tombstone, for a body nobody can read, and on a

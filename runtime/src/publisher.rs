@@ -28,7 +28,10 @@ use crate::{
     config::Config,
     decider::TimestampMs,
     envelope::{self, Envelope, Position},
-    kafka::client::{self, ClientLog},
+    kafka::{
+        client::{self, ClientLog},
+        headers::to_headers,
+    },
     message::{Channel, PARKED, Written, topic},
 };
 
@@ -455,7 +458,7 @@ fn enqueue(producer: &Producer, batch: &[Ready], from: usize, delivery: &Arc<Del
             .key(&record.key)
             .payload(&record.value)
             .timestamp(record.envelope.time_ms)
-            .headers(record.envelope.to_headers());
+            .headers(to_headers(&record.envelope));
         match producer.send(message) {
             Ok(()) => {}
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return index,

@@ -18,7 +18,12 @@ use schema_registry_converter::{
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{config::Config, telemetry::chain};
+use crate::{
+    codec::{CodecError, RegisteredSchema, SchemaRef, SchemaSource, WriterError, Writers},
+    config::Config,
+    message::RecordType,
+    telemetry::chain,
+};
 
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
@@ -63,17 +68,6 @@ impl RegistryError {
     }
 }
 
-/// A schema as the registry keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registered {
-    /// Its id, if the call tells.
-    pub id: Option<u32>,
-    /// Its version within the subject, if the call tells.
-    pub version: Option<u32>,
-    /// The schema.
-    pub text: Arc<str>,
-}
-
 /// The client. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Registry {
@@ -100,7 +94,43 @@ impl Drop for Inner {
     }
 }
 
+impl SchemaSource for Registry {
+    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError> {
+        match schema {
+            SchemaRef::Id(id) => self.schema_by_id(id),
+            SchemaRef::Guid(guid) => self.schema_by_guid(guid),
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        self.schema_patience()
+    }
+}
+
 impl Registry {
+    /// Writers of these records: looks every compiled schema up by its content, and registers nothing.
+    ///
+    /// # Errors
+    /// [`WriterError`].
+    pub fn writers(&self, system: &str, records: &[RecordType]) -> Result<Writers, WriterError> {
+        Writers::with_ids(system, records, |subject, text| {
+            let found = self.find(subject, text).map_err(|source| {
+                let subject = subject.to_owned();
+                let transient = source.is_transient();
+                let source = Box::new(source);
+                if transient {
+                    WriterError::Unavailable { subject, source }
+                } else {
+                    WriterError::NotRegistered { subject, source }
+                }
+            })?;
+            found.id.ok_or_else(|| WriterError::Unusable {
+                subject: subject.to_owned(),
+                source: CodecError::new("the registry gave no id for it"),
+            })
+        })
+    }
+
     /// A client of the configured registry. Asks it nothing yet.
     ///
     /// # Errors
@@ -157,7 +187,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub fn schema_by_id(&self, id: u32) -> Result<Registered, RegistryError> {
+    pub fn schema_by_id(&self, id: u32) -> Result<RegisteredSchema, RegistryError> {
         self.schema(format!("give schema {id}"), move |settings| async move {
             perform_sr_call(&settings, SrCall::GetById(id)).await
         })
@@ -167,7 +197,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub fn schema_by_guid(&self, guid: uuid::Uuid) -> Result<Registered, RegistryError> {
+    pub fn schema_by_guid(&self, guid: uuid::Uuid) -> Result<RegisteredSchema, RegistryError> {
         self.schema(format!("give schema {guid}"), move |settings| async move {
             perform_sr_call(&settings, SrCall::GetByGuid(&guid.to_string())).await
         })
@@ -177,7 +207,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`]; [`RegistryError::is_not_found`] if the subject or this schema in it does not exist.
-    pub fn find(&self, subject: &str, text: &str) -> Result<Registered, RegistryError> {
+    pub fn find(&self, subject: &str, text: &str) -> Result<RegisteredSchema, RegistryError> {
         let (subject, body) = (subject.to_owned(), schema_body(text));
         self.schema(format!("find the schema of {subject}"), move |settings| async move {
             perform_sr_call(&settings, SrCall::PostForVersion(&subject, &body)).await
@@ -231,7 +261,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub fn schema_of_version(&self, subject: &str, version: u32) -> Result<Registered, RegistryError> {
+    pub fn schema_of_version(&self, subject: &str, version: u32) -> Result<RegisteredSchema, RegistryError> {
         let operation = format!("give version {version} of {subject}");
         let subject = subject.to_owned();
         self.schema(operation, move |settings| async move {
@@ -279,14 +309,18 @@ impl Registry {
         }
     }
 
-    fn schema<F>(&self, operation: String, call: impl FnOnce(SrSettings) -> F) -> Result<Registered, RegistryError>
+    fn schema<F>(
+        &self,
+        operation: String,
+        call: impl FnOnce(SrSettings) -> F,
+    ) -> Result<RegisteredSchema, RegistryError>
     where
         F: Future<Output = Result<RawRegisteredSchema, SRCError>> + Send + 'static,
     {
         let raw = self.call(operation.clone(), call)?;
         let avro = raw.schema_type.as_deref().is_none_or(|kind| kind == "AVRO");
         match raw.schema {
-            Some(text) if avro => Ok(Registered { id: raw.id, version: raw.version, text: text.into() }),
+            Some(text) if avro => Ok(RegisteredSchema { id: raw.id, version: raw.version, text: text.into() }),
             Some(_) => Err(RegistryError::Refused {
                 url: self.inner.url.clone(),
                 operation,
@@ -370,7 +404,7 @@ impl Registry {
     }
 
     fn refused(&self, operation: String, code: u32, message: &str) -> RegistryError {
-        let message = crate::envelope::printable(message, 400).into_owned();
+        let message = crate::telemetry::printable(message, 400).into_owned();
         RegistryError::Refused { url: self.inner.url.clone(), operation, code, message }
     }
 

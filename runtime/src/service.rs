@@ -17,7 +17,7 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use main::{NoSettings, Program, Runs};
 
 use crate::{
-    codec::{Readers, SchemaSource, WriterError, Writers},
+    codec::{Readers, SchemaSource, WriterError},
     config::Config,
     core::{Contract, ContractError, ContractNames, Limits, written_by},
     decider::{Decider, Perform},
@@ -411,7 +411,7 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         let (system, records) = (self.config.system.clone(), written_by::<D>());
         let looked_up = {
             let registry = registry.clone();
-            blocking(service, move || Writers::look_up(&registry, &system, &records)).await?
+            blocking(service, move || registry.writers(&system, &records)).await?
         };
         let writers = looked_up.map_err(|source| StartError::Schemas { service, source: Box::new(source) })?;
         let readers = Readers::new(Arc::new(registry) as Arc<dyn SchemaSource>);
@@ -421,10 +421,10 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         let group = client::group(&self.config.system, service);
         let names = ContractNames { system: &self.config.system, group: &group, build: &build(), partitions };
         let mut contract =
-            Contract::of::<D>(names, readers, writers).map_err(|source| StartError::Contract { service, source })?;
+            Contract::of::<D>(names, writers).map_err(|source| StartError::Contract { service, source })?;
         contract.limits = self.ask_limits(&admin, &contract).await?;
         contract.parking = self.config.parking;
-        self.start_workers(admin, &contract).await
+        self.start_workers(admin, &contract, &readers).await
     }
 
     /// Checks that every topic is there, that all are partitioned alike, and that the own events are kept for ever.
@@ -469,7 +469,7 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         Ok(limits)
     }
 
-    async fn start_workers(&self, admin: Admin, contract: &Contract) -> Result<(), StartError> {
+    async fn start_workers(&self, admin: Admin, contract: &Contract, readers: &Readers) -> Result<(), StartError> {
         let service = D::NAME;
         let config = self.config.clone();
         let (group, topic) = (contract.group.to_string(), contract.events_topic.to_string());
@@ -492,6 +492,7 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
                 decider: self.decider.clone(),
                 performer: Arc::clone(&self.performer),
                 contract: contract.clone(),
+                readers: readers.clone(),
                 store: Arc::clone(&store),
                 runtime: tokio::runtime::Handle::current(),
                 status: Status::default(),

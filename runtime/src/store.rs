@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 pub use disk::Disk;
 pub use memory::Memory;
@@ -65,7 +65,7 @@ pub struct Checkpoint {
     pub position: i64,
     /// What the saver wants to know again besides, in its own form.
     pub note: Vec<u8>,
-    /// Each entity's key and state, in the form of [`to_bytes`].
+    /// Each entity's key and state, in the form of [`to_bytes`](crate::core::state::to_bytes).
     pub entities: Vec<(String, Vec<u8>)>,
 }
 
@@ -99,14 +99,6 @@ pub enum StoreError {
         /// Why.
         source: std::io::Error,
     },
-    /// A state does not become bytes, or bytes no state.
-    #[error("a state cannot be turned {direction} bytes: {reason}")]
-    Form {
-        /// `into` or `back from`.
-        direction: &'static str,
-        /// Why.
-        reason: String,
-    },
 }
 
 /// Keeps checkpoints. Shared by the workers of an instance; a partition has one owner at a time.
@@ -138,27 +130,4 @@ pub fn open(config: &Config, header: &Header) -> Result<Arc<dyn Checkpoints>, St
 
 fn path(data: &Path, config: &Config) -> PathBuf {
     data.join("stores").join(&config.system).join(&config.service).join(config.instance.as_deref().unwrap_or("unnamed"))
-}
-
-/// A state as bytes: MessagePack with field names, which takes maps with any key (JSON does not), survives skipped fields
-/// (positional forms do not), and costs a quarter of JSON's time.
-///
-/// # Errors
-/// The state has a form that MessagePack cannot take.
-pub fn to_bytes<T: Serialize>(state: &T) -> Result<Vec<u8>, StoreError> {
-    rmp_serde::to_vec_named(state).map_err(|e| StoreError::Form {
-        direction: "into",
-        reason: crate::envelope::printable(&e.to_string(), 200).into(),
-    })
-}
-
-/// A state back from [`to_bytes`].
-///
-/// # Errors
-/// The bytes are not of this type.
-pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
-    rmp_serde::from_slice(bytes).map_err(|e| StoreError::Form {
-        direction: "back from",
-        reason: crate::envelope::printable(&e.to_string(), 200).into(),
-    })
 }

@@ -38,6 +38,7 @@ use crate::{
     kafka::{
         Admin, ClientLog, Contact, Standing,
         client::{self, WorkerNames},
+        headers::to_headers,
     },
     message::{Channel, Message as _, Written, topic},
     registry::Registry,
@@ -248,7 +249,7 @@ impl<R: Rows> Keeper<R> {
     fn live(&self) -> Result<(), Trouble> {
         let counts = Admin::new(&self.config).and_then(|admin| admin.partition_counts()).map_err(Trouble::Cluster)?;
         let partitions = counts.get(&self.topic).copied().ok_or_else(|| Trouble::NoTopic(self.topic.clone()))?;
-        let writers = Writers::look_up(&self.registry, &self.config.system, R::Message::RECORDS);
+        let writers = self.registry.writers(&self.config.system, R::Message::RECORDS);
         let writers = writers.map_err(Trouble::Schemas)?;
         let mut life = Life::begin(self, writers, partitions)?;
         self.tell(None);
@@ -320,11 +321,11 @@ impl<'k, R: Rows> Life<'k, R> {
         while let Some(event) = polled {
             match event {
                 Ok(message) => {
-                    self.contact.heard();
+                    self.contact.received();
                     note(&mut self.kept, &message);
                 }
                 Err(KafkaError::PartitionEOF(partition)) => {
-                    self.contact.heard();
+                    self.contact.received();
                     self.met_end(partition)?;
                 }
                 Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Err(kafka("read the table")(error)),
@@ -457,7 +458,7 @@ impl<'k, R: Rows> Life<'k, R> {
                 .key(&row.key)
                 .payload(&row.value)
                 .timestamp(row.envelope.time_ms)
-                .headers(row.envelope.to_headers());
+                .headers(to_headers(&row.envelope));
             producer.send(record).map_err(|(error, _)| CommitError::kafka("hand a row to the producer")(error))?;
         }
         for (partition, kept) in self.kept.iter().filter(|(_, kept)| kept.is_ready) {

@@ -8,6 +8,7 @@ use std::{
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use rdkafka::Statistics;
+pub use runtime_core::text::{chain, printable};
 use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt};
 
 /// Metric names, as dashboards know them.
@@ -119,18 +120,6 @@ pub fn record_lag(group: &str, statistics: &Statistics) {
             .set(lag);
         }
     }
-}
-
-/// An error with its whole chain of causes, as one line for a log.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    crate::envelope::printable(&text, 1_000).into_owned()
 }
 
 /// What decides: the program's version and a fingerprint of its code. It goes into every record and every store's header.

@@ -30,6 +30,7 @@ pub(crate) use transactor::Transactor;
 
 use crate::{
     clock,
+    codec::Readers,
     config::Config,
     core::Contract,
     decider::{Decider, Perform},
@@ -49,6 +50,7 @@ pub(crate) struct Setup<D: Decider, P> {
     pub(crate) decider: D,
     pub(crate) performer: Arc<P>,
     pub(crate) contract: Contract,
+    pub(crate) readers: Readers,
     pub(crate) store: Arc<dyn Checkpoints>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) status: Status,

@@ -16,8 +16,8 @@ use std::{
 use probe::{Count, Counted};
 use runtime::{
     Message,
-    codec::{DecodeError, Readers, SchemaRef, SchemaSource, Vocabulary, Writers, in_system, unframe},
-    registry::{Registered, RegistryError},
+    codec::{DecodeError, Readers, RegisteredSchema, SchemaRef, SchemaSource, Vocabulary, Writers, in_system, unframe},
+    registry::RegistryError,
 };
 use uuid::Uuid;
 
@@ -45,14 +45,14 @@ impl Table {
 }
 
 impl SchemaSource for Table {
-    fn schema(&self, schema: SchemaRef) -> Result<Registered, RegistryError> {
+    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let (url, operation) = ("table".to_owned(), format!("give schema {schema}"));
         if *self.is_down.lock().unwrap() {
             return Err(RegistryError::Unavailable { url, operation, reason: "it is down".to_owned() });
         }
         match self.schemas.lock().unwrap().get(&schema) {
-            Some(text) => Ok(Registered { id: None, version: None, text: text.as_str().into() }),
+            Some(text) => Ok(RegisteredSchema { id: None, version: None, text: text.as_str().into() }),
             None => Err(RegistryError::Refused { url, operation, code: 40_403, message: "no such schema".to_owned() }),
         }
     }

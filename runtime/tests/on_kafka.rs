@@ -14,7 +14,7 @@ use probe::{Count, Counted};
 use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer};
 use runtime::{
     Message,
-    codec::{Readers, WriterError, Writers},
+    codec::{Readers, WriterError},
     edge::{Edge, Submission, Submitted},
     kafka::{
         ClientLog, TopicKind, TopicPlan, TopicSpec,
@@ -48,7 +48,7 @@ fn counted(key: &str, amount: i64) -> Outgoing<probe::Event> {
 
 fn publisher(cluster: &Cluster) -> Publisher {
     cluster.register(probe::Event::RECORDS);
-    let writers = Writers::look_up(&cluster.registry, &cluster.config.system, probe::Event::RECORDS).unwrap();
+    let writers = cluster.registry.writers(&cluster.config.system, probe::Event::RECORDS).unwrap();
     Publisher::new(&cluster.config, Authority::Service, writers).unwrap()
 }
 
@@ -91,7 +91,7 @@ async fn topics_are_planned_created_and_held_to_their_plan() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_nobody_registered_keeps_a_producer_from_starting() {
     let cluster = Cluster::start("probe").await;
-    let error = Writers::look_up(&cluster.registry, &cluster.config.system, probe::Event::RECORDS).unwrap_err();
+    let error = cluster.registry.writers(&cluster.config.system, probe::Event::RECORDS).unwrap_err();
     assert!(matches!(error, WriterError::NotRegistered { .. }), "{error:?}");
     assert!(!error.is_transient());
     publisher(&cluster);
@@ -213,7 +213,10 @@ async fn a_view_passes_markers_and_sees_nothing_of_what_was_aborted() {
     let send = |at: usize| {
         let record = &ready[at];
         let message = BaseRecord::to(&record.topic).key(&record.key).payload(&record.value);
-        producer.send(message.headers(record.envelope.to_headers())).map_err(|(e, _)| e).unwrap();
+        producer
+            .send(message.headers(runtime::kafka::headers::to_headers(&record.envelope)))
+            .map_err(|(e, _)| e)
+            .unwrap();
     };
     producer.begin_transaction().unwrap();
     send(0);
@@ -284,7 +287,7 @@ async fn commands_go_to_the_own_inbox() {
     let cluster = Cluster::start("probe").await;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     cluster.register(probe::Command::RECORDS);
-    let writers = Writers::look_up(&cluster.registry, &cluster.config.system, probe::Command::RECORDS).unwrap();
+    let writers = cluster.registry.writers(&cluster.config.system, probe::Command::RECORDS).unwrap();
     let publisher = Publisher::new(&cluster.config, Authority::Service, writers).unwrap();
     let place = publisher.publish([Outgoing::<probe::Command>::new("k", Count { amount: 1 })], PATIENCE).await.unwrap();
     assert_eq!(&*place[0].topic, format!("{}.probe.inbox", cluster.config.system));
@@ -297,7 +300,7 @@ async fn an_edge_waits_for_the_answer_and_knows_it_ever_after() {
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     let says = publisher(&cluster);
     cluster.register(probe::Command::RECORDS);
-    let writers = Writers::look_up(&cluster.registry, &cluster.config.system, probe::Command::RECORDS).unwrap();
+    let writers = cluster.registry.writers(&cluster.config.system, probe::Command::RECORDS).unwrap();
     let commands = Publisher::new(&cluster.config, Authority::Service, writers).unwrap();
     let summarise: fn(&probe::Event) -> Option<i64> = |event| match event {
         probe::Event::Counted(counted) => Some(counted.amount),
@@ -335,7 +338,7 @@ async fn an_edge_without_an_answer_in_time_says_where_the_command_lies() {
     cluster.config.timeouts.answer = Duration::from_secs(2);
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     cluster.register(probe::Command::RECORDS);
-    let writers = Writers::look_up(&cluster.registry, &cluster.config.system, probe::Command::RECORDS).unwrap();
+    let writers = cluster.registry.writers(&cluster.config.system, probe::Command::RECORDS).unwrap();
     let commands = Publisher::new(&cluster.config, Authority::Service, writers).unwrap();
     let edge = Edge::<probe::Probe, ()>::start(&cluster.config, commands, readers(&cluster), |_| Some(())).unwrap();
     edge.wait_until_ready(PATIENCE).await.unwrap();

@@ -36,7 +36,7 @@ use rdkafka::{
 };
 use runtime::{
     Answer, Config, Due, Message, Perform, Unanswered,
-    codec::{Readers, SchemaSource, Vocabulary, Writers},
+    codec::{Readers, SchemaSource, Vocabulary},
     core::{DropParked, ParkedNews, ParkingCommand, Record, RetryParked, RuntimeRecord, partition_of},
     envelope::{Bare, Envelope},
     kafka::{TopicKind, TopicSpec},
@@ -170,7 +170,7 @@ impl Stage {
     /// Puts an operator's wish into the probe's inbox.
     fn ask(&self, key: &str, command: impl Into<ParkingCommand>) {
         let config = &self.cluster.config;
-        let writers = Writers::look_up(&self.cluster.registry, &config.system, ParkingCommand::RECORDS).unwrap();
+        let writers = self.cluster.registry.writers(&config.system, ParkingCommand::RECORDS).unwrap();
         let mut value = Vec::new();
         writers.encode(&command.into(), &mut value).unwrap();
         let partition = partition_of(key.as_bytes(), config.partitions);
@@ -280,7 +280,7 @@ impl Stage {
 
 fn publisher(cluster: &Cluster, service: &str, records: &[runtime::RecordType]) -> Publisher {
     let config = cluster.config.for_service(service);
-    let writers = Writers::look_up(&cluster.registry, &config.system, records).unwrap();
+    let writers = cluster.registry.writers(&config.system, records).unwrap();
     Publisher::new(&config, Authority::Service, writers).unwrap()
 }
 

@@ -67,7 +67,7 @@ impl Workshop {
         let writers = self.table.writers(self.system, &written_by::<D>()).map_err(|e| wrong(e.to_string()))?;
         let group = format!("{}.{}", self.system, D::NAME);
         let names = ContractNames { system: self.system, group: &group, build: BUILD, partitions };
-        let contract = Contract::of::<D>(names, self.readers.clone(), writers).map_err(|e| wrong(e.to_string()))?;
+        let contract = Contract::of::<D>(names, writers).map_err(|e| wrong(e.to_string()))?;
         self.contracts.borrow_mut().insert((D::NAME, partitions), contract.clone());
         Ok(contract)
     }

@@ -7,9 +7,9 @@ use std::{
 };
 
 use runtime::{
-    codec::{Readers, SchemaRef, SchemaSource, WriterError, Writers},
+    codec::{Readers, RegisteredSchema, SchemaRef, SchemaSource, WriterError, Writers},
     message::RecordType,
-    registry::{Registered, RegistryError},
+    registry::RegistryError,
 };
 
 /// Every schema that was registered, whoever asks. Ids count from 1.
@@ -37,14 +37,14 @@ impl Table {
 }
 
 impl SchemaSource for Table {
-    fn schema(&self, schema: SchemaRef) -> Result<Registered, RegistryError> {
+    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError> {
         let texts = self.texts();
         let found = match schema {
             SchemaRef::Id(id) => texts.get((id as usize).wrapping_sub(1)).cloned().map(|text| (id, text)),
             SchemaRef::Guid(_) => None,
         };
         match found {
-            Some((id, text)) => Ok(Registered { id: Some(id), version: Some(1), text }),
+            Some((id, text)) => Ok(RegisteredSchema { id: Some(id), version: Some(1), text }),
             None => Err(refused(schema)),
         }
     }
@@ -113,7 +113,7 @@ pub(crate) fn readers(shared: &Readers, registry: &Arc<Registry>) -> Readers {
 }
 
 impl SchemaSource for Registry {
-    fn schema(&self, schema: SchemaRef) -> Result<Registered, RegistryError> {
+    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError> {
         let moment = self.moment();
         if moment.now_ms < moment.down_until_ms {
             return Err(RegistryError::Unavailable {

@@ -16,7 +16,6 @@ use order_processor::{
 use reqwest::{Client, RequestBuilder, Response};
 use runtime::{
     Channel, Config, Message, TimerFired,
-    codec::Writers,
     kafka::{TopicKind, TopicSpec},
     message::topic,
     publisher::{Authority, Outgoing, Publisher},
@@ -97,7 +96,7 @@ async fn seed(cluster: &Cluster) {
     let publish = async |service: &str, messages: Vec<(&str, Others)>| {
         let config = cluster.config.for_service(service);
         let records: Vec<_> = Others::RECORDS.iter().filter(|record| record.owner == service).copied().collect();
-        let writers = Writers::look_up(&cluster.registry, &config.system, &records).unwrap();
+        let writers = cluster.registry.writers(&config.system, &records).unwrap();
         let publisher = Publisher::new(&config, Authority::Service, writers).unwrap();
         let batch = messages.into_iter().map(|(key, message)| Outgoing::<Others>::new(key, message));
         publisher.publish(batch, PATIENCE).await.unwrap();

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    codec::{Readers, SchemaSource, WriterError, Writers},
+    codec::{Readers, SchemaSource, WriterError},
     config::Config,
     decider::Decider,
     message::Message,
@@ -56,8 +56,7 @@ pub async fn connect<D: Decider>(config: &Config) -> Result<(Publisher, Readers)
     let registry = registry.map_err(|source| ConnectError::Registry { service, source: Box::new(source) })?;
     let writers = loop {
         let (system, asked) = (config.system.clone(), registry.clone());
-        let looked_up =
-            tokio::task::spawn_blocking(move || Writers::look_up(&asked, &system, <D::Command as Message>::RECORDS));
+        let looked_up = tokio::task::spawn_blocking(move || asked.writers(&system, <D::Command as Message>::RECORDS));
         match looked_up.await {
             Ok(Ok(writers)) => break writers,
             Ok(Err(source)) if !source.is_transient() => {

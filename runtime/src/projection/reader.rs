@@ -114,7 +114,7 @@ impl Reader {
             self.contact.doubt();
         }
         if signs.heard {
-            self.contact.heard();
+            self.contact.received();
             return Ok(Some(true));
         }
         let Some(topic) = self.topics.names().next() else { return Ok(None) };

@@ -458,18 +458,4 @@ mod tests {
         let aside = std::fs::read_dir(dir.path()).expect("the directory").filter_map(Result::ok);
         assert_eq!(aside.filter(|e| e.file_name().to_string_lossy().contains(".aside-")).count(), 2);
     }
-
-    #[test]
-    fn states_with_any_key_and_skipped_fields_survive() {
-        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-        struct State {
-            #[serde(skip_serializing_if = "Option::is_none", default)]
-            skipped: Option<u8>,
-            by_pair: std::collections::BTreeMap<(String, u32), i64>,
-        }
-        let state = State { skipped: None, by_pair: [(("a".to_owned(), 1), -5)].into() };
-        let bytes = super::super::to_bytes(&state).expect("bytes");
-        assert_eq!(super::super::from_bytes::<State>(&bytes).expect("a state"), state);
-        assert!(super::super::from_bytes::<State>(b"\xff\xff").is_err());
-    }
 }

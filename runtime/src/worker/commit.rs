@@ -10,7 +10,6 @@ use rdkafka::{
     Offset, TopicPartitionList,
     consumer::ConsumerGroupMetadata,
     error::KafkaError,
-    message::{Header, OwnedHeaders},
     producer::{BaseRecord, Producer},
     types::RDKafkaErrorCode,
 };
@@ -21,8 +20,9 @@ use super::{
     transactor::{TransactionalProducer, Transactor},
 };
 use crate::{
-    core::{Batch, Contract, Machine, OutHeaders, Output, Target},
+    core::{Batch, Contract, Machine, Output, Target},
     decider::Decider,
+    kafka::headers::of_output,
 };
 
 /// The shortest pause between two looks for deliveries. librdkafka's own flush would poll in slices of 100 ms.
@@ -127,7 +127,7 @@ fn send(
         Target::Parked => &contract.parked_topic,
     };
     let mut record: BaseRecord<'_, [u8], [u8]> =
-        BaseRecord::to(topic).timestamp(output.timestamp_ms).headers(headers_of(&output.headers));
+        BaseRecord::to(topic).timestamp(output.timestamp_ms).headers(of_output(&output.headers));
     record.partition = output.partition;
     record.key = batch.key(output);
     record.payload = batch.value(output);
@@ -140,16 +140,6 @@ fn send(
                 std::thread::park_timeout(SLICE);
             }
             Err((source, _)) => return Err(CommitError::kafka("hand a record to the producer")(source)),
-        }
-    }
-}
-
-fn headers_of(headers: &OutHeaders) -> OwnedHeaders {
-    match headers {
-        OutHeaders::Envelope(envelope) => envelope.to_headers(),
-        OutHeaders::Verbatim(headers) => {
-            let owned = OwnedHeaders::new_with_capacity(headers.len());
-            headers.iter().fold(owned, |so_far, (key, value)| so_far.insert(Header { key, value: value.as_deref() }))
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     core::partition_of,
     decider::{Answer, Decider, Due, Effect, Perform, Unanswered},
     envelope::{Envelope, answer_id},
-    kafka::ClientLog,
+    kafka::{ClientLog, headers::to_headers},
 };
 
 /// How many effects of one worker are under way at the same time.
@@ -198,7 +198,7 @@ impl Sender {
             .key(entity)
             .payload(value.as_slice())
             .timestamp(now_ms)
-            .headers(envelope.to_headers());
+            .headers(to_headers(&envelope));
         for _ in 0..PATIENCE {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),

@@ -25,14 +25,14 @@ use super::{
     commit::{self, CommitError},
     effects::{self, AnswerProducer, Answers, End, IN_FLIGHT_AT_MOST},
     member::{Change, Fences, Member, Teller, let_go},
-    recovering::{News, Recovering, with_record},
+    recovering::{News, Recovering},
 };
 use crate::{
     clock,
-    core::{CRASHES_AT_MOST, Failure, Limits, Machine, Outcome, Target, Task, panic_text},
+    core::{CRASHES_AT_MOST, Failure, Limits, Machine, Outcome, Target, Task, text::panic_message},
     decider::{Decider, Perform},
     envelope::Position,
-    kafka::{Admin, ClientLog, Contact, Standing, client},
+    kafka::{Admin, ClientLog, Contact, Standing, client, headers::with_record},
     store::Change as StoreChange,
     telemetry::metric,
 };
@@ -141,7 +141,7 @@ pub(super) fn live<D: Decider, P: Perform<D>>(
     suspects: &mut Suspects,
 ) -> Result<(), LifeEnd> {
     catch_unwind(AssertUnwindSafe(|| begin_and_end(setup, suspects)))
-        .unwrap_or_else(|panic| Err(LifeEnd::Panicked { reason: panic_text(panic.as_ref()) }))
+        .unwrap_or_else(|panic| Err(LifeEnd::Panicked { reason: panic_message(panic.as_ref()) }))
 }
 
 fn begin_and_end<D: Decider, P: Perform<D>>(setup: &Arc<Setup<D, P>>, suspects: &mut Suspects) -> Result<(), LifeEnd> {
@@ -254,6 +254,9 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
     fn go_on(&mut self) {
         if self.machine.may_go_on() {
             self.batch_since = Instant::now();
+            while let Some(schema) = self.machine.schema_to_go_on() {
+                self.machine.learn(schema, self.setup.readers.schema(schema));
+            }
             self.machine.go_on(clock::now_ms());
             let held = self.machine.held().map(|(partition, _)| partition);
             self.to_hold.extend(held.filter(|partition| !self.holds.contains_key(partition)));
@@ -276,7 +279,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                     self.take(&message)?;
                     taken += 1;
                 }
-                Err(KafkaError::PartitionEOF(_)) => self.contact.heard(),
+                Err(KafkaError::PartitionEOF(_)) => self.contact.received(),
                 Err(error) => self.client_error(error)?,
             }
             let batch = self.machine.batch();
@@ -286,7 +289,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             polled = consumer.poll(Duration::ZERO);
         }
         if taken > 0 {
-            self.contact.heard();
+            self.contact.received();
         }
         self.last_batch = taken;
         Ok(())
@@ -323,8 +326,17 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             return Ok(());
         }
         let now_ms = clock::now_ms();
-        match with_record(message, |record| self.machine.hear(input, record, now_ms)) {
-            Outcome::Done | Outcome::Ignored => Ok(()),
+        let readers = &self.setup.readers;
+        let outcome = with_record(message, |record| {
+            loop {
+                match self.machine.hear(input, record, now_ms) {
+                    Outcome::NeedsSchema(schema) => self.machine.learn(schema, readers.schema(schema)),
+                    outcome => return outcome,
+                }
+            }
+        });
+        match outcome {
+            Outcome::NeedsSchema(_) | Outcome::Done | Outcome::Ignored => Ok(()),
             Outcome::Unready(_) => {
                 self.to_hold.insert(partition);
                 Ok(())

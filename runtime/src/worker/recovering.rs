@@ -20,7 +20,7 @@ use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},
-    message::{BorrowedMessage, Headers},
+    message::BorrowedMessage,
 };
 
 use super::{
@@ -29,10 +29,10 @@ use super::{
 };
 use crate::{
     clock,
-    core::{Alarm, Contract, Folded, Record, Recovery, Task, panic_text},
+    core::{Alarm, Contract, Folded, Recovery, Task, text::panic_message},
     decider::{Decider, Perform},
     envelope::Position,
-    kafka::{ClientLog, Contact, Standing, client},
+    kafka::{ClientLog, Contact, Standing, client, headers::with_record},
 };
 
 /// How long it waits for records or checkpoints before it looks around; while there are both to wait for, less.
@@ -167,7 +167,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         while !self.left.is_empty() && !self.is_cancelled() {
             // A decider that panics over a state must not leave its partition waiting in silence.
             let attempted = catch_unwind(AssertUnwindSafe(|| self.attempt()))
-                .unwrap_or_else(|panic| Err(Failure::Panicked { reason: panic_text(panic.as_ref()) }));
+                .unwrap_or_else(|panic| Err(Failure::Panicked { reason: panic_message(panic.as_ref()) }));
             if let Err(failure) = attempted {
                 let reason = crate::telemetry::chain(&failure);
                 if let Failure::Lost(_) = failure {
@@ -239,11 +239,11 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                     }
                 }
                 Some(Ok(message)) => {
-                    contact.heard();
+                    contact.received();
                     self.fold(&mut contract, &mut folds, &message)?;
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    contact.heard();
+                    contact.received();
                     // Of one of the two topics; which one is not told.
                     let Some(fold) = folds.get_mut(&partition) else { continue };
                     let reached = position(reader, &contract.events_topic, partition)?.max(fold.recovery.next());
@@ -347,7 +347,9 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
             let until = Instant::now() + Duration::from_secs(1);
             loop {
                 match fold.recovery.fold(contract, record) {
+                    Ok(Folded::NeedsSchema(schema)) => contract.learn(schema, self.setup.readers.schema(schema)),
                     Ok(Folded::Unready(_)) if Instant::now() < until => {
+                        contract.forget_failures();
                         std::thread::park_timeout(Duration::from_millis(50));
                     }
                     other => return other.map_err(|alarm| (record.position(), alarm)),
@@ -356,7 +358,9 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         });
         match folded {
             Ok(Folded::Taken) => Ok(()),
+            Ok(Folded::NeedsSchema(_)) => Ok(()),
             Ok(Folded::Unready(reason)) => {
+                contract.forget_failures();
                 let place = Position::new(message.topic(), message.partition(), message.offset());
                 Err(Failure::Schema { place, reason })
             }
@@ -449,21 +453,4 @@ fn position(reader: &BaseConsumer<ClientLog>, topic: &str, partition: i32) -> Re
         // Nothing was delivered, and the end is reported: the log is empty from where it was read.
         _ => Ok(0),
     }
-}
-
-/// Shows a client's message as the core wants to see it.
-pub(super) fn with_record<T>(message: &BorrowedMessage<'_>, take: impl FnOnce(&Record<'_>) -> T) -> T {
-    let headers: Vec<(&str, Option<&[u8]>)> = message
-        .headers()
-        .map(|headers| headers.iter().map(|header| (header.key, header.value)).collect())
-        .unwrap_or_default();
-    take(&Record {
-        topic: message.topic(),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        key: message.key(),
-        value: message.payload(),
-        headers: &headers,
-    })
 }

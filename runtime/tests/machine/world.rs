@@ -7,13 +7,13 @@ use std::{
 
 use runtime::{
     Message, Written,
-    codec::{Readers, SchemaRef, SchemaSource, Writers},
+    codec::{Readers, RegisteredSchema, SchemaRef, SchemaSource, Writers},
     core::{
-        Alarm, Contract, ContractNames, Limits, Machine, OutHeaders, Outcome, ParkingCommand, ParkingLimits, Record,
-        Recovery, RuntimeRecord, Target, partition_of, written_by,
+        Alarm, Contract, ContractNames, Folded, Limits, Machine, OutHeaders, Outcome, ParkingCommand, ParkingLimits,
+        Record, Recovery, RuntimeRecord, Target, partition_of, written_by,
     },
     envelope::{Envelope, Position, derived_id},
-    registry::{Registered, RegistryError},
+    registry::RegistryError,
 };
 
 use crate::probe::{Command, Event, Pinged, Probe, Source, State};
@@ -41,14 +41,14 @@ impl Table {
 }
 
 impl SchemaSource for Table {
-    fn schema(&self, schema: SchemaRef) -> Result<Registered, RegistryError> {
+    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError> {
         let SchemaRef::Id(id) = schema else { panic!("ids only") };
         if id == 77 {
             let (url, operation) = ("table".to_owned(), "answer".to_owned());
             return Err(RegistryError::Unavailable { url, operation, reason: "out for lunch".to_owned() });
         }
         match self.0.lock().unwrap().get(id as usize - 1) {
-            Some(text) => Ok(Registered { id: Some(id), version: Some(1), text: text.as_str().into() }),
+            Some(text) => Ok(RegisteredSchema { id: Some(id), version: Some(1), text: text.as_str().into() }),
             None => Err(RegistryError::Refused {
                 url: "table".to_owned(),
                 operation: "find".to_owned(),
@@ -107,7 +107,11 @@ pub(crate) fn contract(table: &Arc<Table>) -> Contract {
     let writers = Writers::with_ids("musiccorp", &written_by::<Probe>(), ids).unwrap();
     let names =
         ContractNames { system: "musiccorp", group: "musiccorp.probe", build: "test-build", partitions: PARTITIONS };
-    Contract::of::<Probe>(names, Readers::new(Arc::clone(table) as Arc<dyn SchemaSource>), writers).unwrap()
+    Contract::of::<Probe>(names, writers).unwrap()
+}
+
+fn readers(table: &Arc<Table>) -> Readers {
+    Readers::new(Arc::clone(table) as Arc<dyn SchemaSource>)
 }
 
 impl World {
@@ -155,7 +159,10 @@ impl World {
         let Some(records) = self.log.get(&(EVENTS.to_owned(), partition)) else { return Ok(()) };
         for (offset, stored) in (0..).zip(records) {
             let headers: Vec<_> = stored.headers.iter().map(|(n, v)| (n.as_str(), v.as_deref())).collect();
-            recovery.fold(contract, &stored.record(EVENTS, partition, offset, &headers))?;
+            let record = stored.record(EVENTS, partition, offset, &headers);
+            while let Folded::NeedsSchema(schema) = recovery.fold(contract, &record)? {
+                contract.learn(schema, readers(&self.table).schema(schema));
+            }
         }
         Ok(())
     }
@@ -190,7 +197,21 @@ impl World {
         let input = self.machine.contract().inputs.iter().position(|input| **input == *topic).unwrap();
         let stored = self.log[&(topic.to_owned(), partition)][usize::try_from(offset).unwrap()].clone();
         let headers: Vec<_> = stored.headers.iter().map(|(n, v)| (n.as_str(), v.as_deref())).collect();
-        self.machine.hear(input, &stored.record(topic, partition, offset, &headers), NOW + 5)
+        let record = stored.record(topic, partition, offset, &headers);
+        loop {
+            match self.machine.hear(input, &record, NOW + 5) {
+                Outcome::NeedsSchema(schema) => self.machine.learn(schema, readers(&self.table).schema(schema)),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Handles what waits and has its turn.
+    pub(crate) fn go_on(&mut self) {
+        while let Some(schema) = self.machine.schema_to_go_on() {
+            self.machine.learn(schema, readers(&self.table).schema(schema));
+        }
+        self.machine.go_on(NOW + 5);
     }
 
     /// The transaction of the open batch succeeds.
@@ -241,7 +262,7 @@ impl World {
             }
             self.commit();
             while self.machine.may_go_on() {
-                self.machine.go_on(NOW + 5);
+                self.go_on();
                 self.commit();
             }
             if !heard {

@@ -11,6 +11,7 @@ use std::{
 
 use runtime::{
     Decider, TimestampMs,
+    codec::Readers,
     core::{CRASHES_AT_MOST, Machine, Outcome, Task},
     envelope::Position,
 };
@@ -91,6 +92,7 @@ pub(crate) struct Life<D: Decider> {
     pub(crate) number: u64,
     pub(crate) machine: Machine<D>,
     pub(crate) client: Client,
+    readers: Readers,
     session: Session,
     fence: Option<Membership>,
     flow: BTreeSet<i32>,
@@ -126,8 +128,9 @@ impl<D: Decider> Life<D> {
     ) -> Self {
         Self {
             number,
-            machine: Machine::new(kit.decider.clone(), kit.fresh_contract(world)).suspecting(suspects.clone()),
+            machine: Machine::new(kit.decider.clone(), kit.contract.without_schemas()).suspecting(suspects.clone()),
             client: Client::default(),
+            readers: kit.fresh_readers(world),
             session,
             fence: None,
             flow: BTreeSet::new(),
@@ -174,6 +177,9 @@ impl<D: Decider> Life<D> {
                 self.fence = self.client.membership();
                 if self.machine.may_go_on() {
                     world.trace.sometimes("what waited goes on in a batch of its own");
+                    while let Some(schema) = self.machine.schema_to_go_on() {
+                        self.machine.learn(schema, self.readers.schema(schema));
+                    }
                     self.machine.go_on(now_ms);
                     let held = self.machine.held().map(|(partition, _)| partition);
                     self.to_hold.extend(held.filter(|partition| !self.holds.contains_key(partition)));
@@ -308,14 +314,21 @@ impl<D: Decider> Life<D> {
         } else {
             &**stored
         };
-        let machine = &mut self.machine;
-        let outcome = shown.with_record(&topic, partition, offset, |record| machine.hear(input, record, now_ms));
+        let (machine, readers) = (&mut self.machine, &self.readers);
+        let outcome = shown.with_record(&topic, partition, offset, |record| {
+            loop {
+                match machine.hear(input, record, now_ms) {
+                    Outcome::NeedsSchema(schema) => machine.learn(schema, readers.schema(schema)),
+                    outcome => return outcome,
+                }
+            }
+        });
         world.trace.tell(stored.header("ce_correlationid"), || {
             let name = stored.header("ce_type").and_then(|name| name.rsplit('.').next()).unwrap_or("?");
             format!("{whom} hears {topic}/{partition}/{offset} {name}: {outcome:?}")
         });
         match outcome {
-            Outcome::Done | Outcome::Ignored => {}
+            Outcome::NeedsSchema(_) | Outcome::Done | Outcome::Ignored => {}
             Outcome::Unready(_) if world.is(Mutant::TransientIsPoison) => {
                 self.machine.let_on(partition);
                 self.machine.pass_over(input, partition, offset);
@@ -459,7 +472,7 @@ impl<D: Decider> Life<D> {
             match change {
                 Change::Assigned(partitions) => {
                     if !partitions.is_empty() {
-                        self.recovering = Some(Recovering::start(kit, world, partitions));
+                        self.recovering = Some(Recovering::start(kit, self.readers.clone(), partitions));
                     }
                 }
                 Change::Revoked => {

@@ -148,8 +148,8 @@ pub(crate) struct Kit<D: Decider> {
 }
 
 impl<D: Decider> Kit<D> {
-    /// The contract as a process sees it that has just started.
-    pub(crate) fn fresh_contract(&self, world: &World) -> Contract {
-        self.contract.asking(registry::readers(&self.readers, &world.registry))
+    /// The schemas as a process sees them that has just started: it knows none.
+    pub(crate) fn fresh_readers(&self, world: &World) -> Readers {
+        registry::readers(&self.readers, &world.registry)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use runtime::{
     Decider,
+    codec::Readers,
     core::{Contract, Folded, Record, Recovery, Task},
 };
 
@@ -55,13 +56,14 @@ pub(crate) struct Recovering<D: Decider> {
     committed: Option<BTreeMap<i32, Vec<Option<i64>>>>,
     folds: BTreeMap<i32, Fold<D>>,
     contract: Contract,
+    readers: Readers,
     resumes_at_ms: i64,
 }
 
 impl<D: Decider> Recovering<D> {
-    pub(crate) fn start(kit: &Kit<D>, world: &World, wanted: BTreeSet<i32>) -> Self {
-        let contract = kit.fresh_contract(world);
-        Self { wanted, committed: None, folds: BTreeMap::new(), contract, resumes_at_ms: 0 }
+    pub(crate) fn start(kit: &Kit<D>, readers: Readers, wanted: BTreeSet<i32>) -> Self {
+        let contract = kit.contract.without_schemas();
+        Self { wanted, committed: None, folds: BTreeMap::new(), contract, readers, resumes_at_ms: 0 }
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -161,12 +163,20 @@ impl<D: Decider> Recovering<D> {
                 }
                 Fetched::Record { offset, stored } => {
                     let folded = stored.with_record(&topic, partition, offset, |record| {
-                        fold.recovery.fold(&mut self.contract, record)
+                        loop {
+                            match fold.recovery.fold(&self.contract, record) {
+                                Ok(Folded::NeedsSchema(schema)) => {
+                                    self.contract.learn(schema, self.readers.schema(schema));
+                                }
+                                folded => return folded,
+                            }
+                        }
                     });
                     match folded {
-                        Ok(Folded::Taken) => fold.position = offset + 1,
+                        Ok(Folded::Taken | Folded::NeedsSchema(_)) => fold.position = offset + 1,
                         Ok(Folded::Unready(_)) => {
                             world.trace.sometimes("a recovery waits for a schema");
+                            self.contract.forget_failures();
                             self.resumes_at_ms = world.now_ms + 100;
                             return Ok(false);
                         }

@@ -9,9 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::message::{Message, Written};
-
-/// Milliseconds since the Unix epoch, as Kafka stamps records.
-pub type TimestampMs = i64;
+pub use crate::time::TimestampMs;
 
 /// One input of a decision: a record that was heard, with what its envelope says about it.
 #[derive(Debug, Clone, PartialEq)]

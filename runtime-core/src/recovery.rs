@@ -10,16 +10,16 @@ use std::{
 };
 
 use crate::{
-    core::{
-        Contract, Record,
-        contract::Read,
-        entity::{Entity, MalformedCheckpoint, Said},
-        parking::{Left, Parked, ParkedNews, Parking},
-        partition_of,
-        task::{Recovered, Task},
-    },
+    Contract, Record,
+    codec::SchemaRef,
+    contract::Read,
     decider::{Decider, TimestampMs},
+    entity::{Entity, MalformedCheckpoint, Said},
     envelope::{Envelope, Position},
+    parking::{Left, Parked, ParkedNews, Parking},
+    partition_of,
+    task::{Recovered, Task},
+    text::panic_message,
 };
 
 /// Why a task stops for good: its own log is not what it must be.
@@ -78,7 +78,9 @@ pub enum Alarm {
 pub enum Folded {
     /// It is part of the state now, or was before.
     Taken,
-    /// Its schema cannot be got now; nothing has happened. Try the same record again.
+    /// Its schema must be asked for; then the same record is offered again. Nothing has happened.
+    NeedsSchema(SchemaRef),
+    /// Its schema cannot be got now; nothing has happened. The same record is to be tried again.
     Unready(String),
 }
 
@@ -138,13 +140,14 @@ impl<D: Decider> Recovery<D> {
     ///
     /// # Errors
     /// [`Alarm`]: the partition must not decide.
-    pub fn fold(&mut self, contract: &mut Contract, record: &Record<'_>) -> Result<Folded, Alarm> {
+    pub fn fold(&mut self, contract: &Contract, record: &Record<'_>) -> Result<Folded, Alarm> {
         if record.offset < self.next {
             return Ok(Folded::Taken);
         }
         let unreadable = |reason: String| Alarm::Unreadable { place: record.position(), reason };
         let event = match contract.read_event::<D::Event>(record) {
             Read::Body(event) => event,
+            Read::NeedsSchema(schema) => return Ok(Folded::NeedsSchema(schema)),
             Read::Unready(reason) => return Ok(Folded::Unready(reason)),
             Read::Unheard | Read::Parking(_) => {
                 return Err(unreadable("a record that this service does not say".to_owned()));
@@ -192,7 +195,7 @@ impl<D: Decider> Recovery<D> {
         }
         let before = std::mem::take(&mut entity.state);
         entity.state = catch_unwind(AssertUnwindSafe(|| self.decider.evolve(before, event)))
-            .map_err(|panic| Alarm::EvolvePanicked { place: place(), reason: panic_text(panic.as_ref()) })?;
+            .map_err(|panic| Alarm::EvolvePanicked { place: place(), reason: panic_message(panic.as_ref()) })?;
         entity.sequence = found;
         if *entity.correlation_id != *envelope.correlation_id {
             entity.correlation_id = envelope.correlation_id.as_str().into();
@@ -241,14 +244,4 @@ impl<D: Decider> Recovery<D> {
         let Self { decider, partition, entities, parking, next: own_next, .. } = self;
         Task::new(&decider, partition, Recovered { entities, parking, positions, own_next }, now_ms)
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no reason given".to_owned());
-    crate::envelope::printable(&text, 400).into_owned()
 }

@@ -4,7 +4,7 @@
 //! whatever the codec. Where limits come from is the driver's business; an operator may change them, so a driver asks again when
 //! a broker has found a record too large.
 
-use crate::{core::OutHeaders, envelope::MAX_VALUE_BYTES};
+use crate::{OutHeaders, envelope::MAX_VALUE_BYTES};
 
 /// What a topic takes when nobody tells: the default of `max.message.bytes`.
 pub const TOPIC_BYTES: usize = 1_048_588;

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::{core::timers::Wake, store};
+use crate::{state, timers::Wake};
 
 /// How many of its last events an entity remembers the causes of: within this many, a repeated input is dropped by its id.
 /// Beyond it deciders must be idempotent by their state.
@@ -92,7 +92,7 @@ impl<S: Serialize + DeserializeOwned> Entity<S> {
             out.extend_from_slice(said.id.as_bytes());
             out.extend_from_slice(&said.digest.to_le_bytes());
         }
-        out.extend_from_slice(&store::to_bytes(&self.state).map_err(|e| malformed(e.to_string()))?);
+        out.extend_from_slice(&state::to_bytes(&self.state).map_err(|e| malformed(e.to_string()))?);
         Ok(out)
     }
 
@@ -113,7 +113,7 @@ impl<S: Serialize + DeserializeOwned> Entity<S> {
             let id = Uuid::from_bytes(take(&mut rest)?);
             recent.push_back(Said { cause, id, digest: u32::from_le_bytes(take(&mut rest)?) });
         }
-        let state = store::from_bytes(rest).map_err(|e| MalformedCheckpoint(e.to_string()))?;
+        let state = state::from_bytes(rest).map_err(|e| MalformedCheckpoint(e.to_string()))?;
         Ok(Self { state, sequence, correlation_id, recent, ..Self::default() })
     }
 }

@@ -4,12 +4,11 @@
 //! Reading is tolerant: what a foreign producer left out is taken from the record itself (its place, key, timestamp); a header
 //! that is there but makes no sense is an error that names it.
 
-use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
-use rdkafka::message::{BorrowedHeaders, Header, Headers, OwnedHeaders};
 use uuid::Uuid;
 
-use crate::{clock, decider::TimestampMs};
+use crate::time::{self, TimestampMs};
 
 /// Header names.
 pub mod header {
@@ -194,7 +193,7 @@ impl Envelope {
         each(header::ID, self.id.hyphenated().encode_lower(&mut id));
         each(header::SOURCE, &self.source);
         each(header::TYPE, &self.record_type);
-        each(header::TIME, &clock::rfc3339(self.time_ms));
+        each(header::TIME, &time::rfc3339(self.time_ms));
         each(header::SUBJECT, &self.subject);
         each(header::CORRELATION_ID, &self.correlation_id);
         if let Some(causation_id) = self.causation_id {
@@ -217,25 +216,6 @@ impl Envelope {
         }
     }
 
-    /// The headers to send.
-    #[must_use]
-    pub fn to_headers(&self) -> OwnedHeaders {
-        const AT_MOST: usize = 14;
-        let mut headers = Some(OwnedHeaders::new_with_capacity(AT_MOST));
-        self.for_each_header(|key, value| {
-            headers = headers.take().map(|so_far| so_far.insert(Header { key, value: Some(value) }));
-        });
-        headers.unwrap_or_default()
-    }
-
-    /// Reads the envelope of a record as librdkafka delivers it.
-    ///
-    /// # Errors
-    /// A header makes no sense.
-    pub fn of_record(bare: Bare<'_>, headers: Option<&BorrowedHeaders>) -> Result<Self, EnvelopeError> {
-        Self::read(bare, headers.into_iter().flat_map(Headers::iter).map(|header| (header.key, header.value)))
-    }
-
     /// Reads the envelope of a record. Of a header that comes twice the last counts; unknown headers are passed over.
     ///
     /// # Errors
@@ -252,7 +232,7 @@ impl Envelope {
                 .unwrap_or_else(|| id_of_place(bare.topic, bare.partition, bare.offset)),
             source: text(header::SOURCE, raw.source)?.unwrap_or_default().into(),
             record_type: text(header::TYPE, raw.record_type)?.unwrap_or_default().into(),
-            time_ms: parsed(header::TIME, raw.time, "is not an RFC 3339 time", clock::parse_rfc3339)?
+            time_ms: parsed(header::TIME, raw.time, "is not an RFC 3339 time", time::parse_rfc3339)?
                 .unwrap_or(bare.timestamp_ms),
             correlation_id: text(header::CORRELATION_ID, raw.correlation_id)?.unwrap_or(&subject).to_owned(),
             subject,
@@ -390,15 +370,6 @@ fn joined(parts: &[&str]) -> Vec<u8> {
     name
 }
 
-/// Text from outside, fit for a log line: cut, without control characters.
-#[must_use]
-pub fn printable(text: &str, max_chars: usize) -> Cow<'_, str> {
-    if text.chars().count() <= max_chars && !text.chars().any(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    text.chars().take(max_chars).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,13 +403,15 @@ mod tests {
 
     #[test]
     fn an_envelope_goes_there_and_back() {
-        let headers = full().to_headers();
-        assert_eq!(Envelope::of_record(bare(), Some(headers.as_borrowed())), Ok(full()));
+        let mut headers = Vec::new();
+        full().for_each_header(|name, value| headers.push((name, value.to_owned())));
+        let pairs: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        assert_eq!(read(&pairs), Ok(full()));
     }
 
     #[test]
     fn what_is_missing_comes_from_the_record_itself() {
-        let envelope = Envelope::of_record(bare(), None).expect("nothing to object to");
+        let envelope = read(&[]).expect("nothing to object to");
         assert_eq!(envelope.id, id_of_place("musiccorp.payment.events", 3, 42));
         assert_eq!((envelope.subject.as_str(), envelope.correlation_id.as_str()), ("order-1", "order-1"));
         assert_eq!((envelope.time_ms, envelope.sequence, envelope.causation_id), (1_000, None, None));
@@ -484,11 +457,5 @@ mod tests {
         assert_eq!(caused_id(cause, "x.Y", 0), caused_id(cause, "x.Y", 0));
         assert_ne!(caused_id(cause, "x.Y", 0), caused_id(cause, "x.Y", 1));
         assert_ne!(command_id("x.Y", "e", b"1"), command_id("x.Y", "e", b"2"));
-    }
-
-    #[test]
-    fn text_for_a_log_line_is_cut_and_cleaned() {
-        assert_eq!(printable("fine", 10), "fine");
-        assert_eq!(printable("a\nb\u{1b}[31m", 4), "a\u{fffd}b\u{fffd}");
     }
 }

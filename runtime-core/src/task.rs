@@ -17,19 +17,18 @@ use std::{
 };
 
 use crate::{
-    core::{
-        Batch, Contract, OutHeaders, Record, RuntimeRecord, Target,
-        contract::{Defect, Read},
-        effects::Effects,
-        entity::{Entity, MalformedCheckpoint, Said},
-        limits,
-        parking::{CRASHES_AT_MOST, Parked, Parking, Verdict, headers_of_laid_aside},
-        partition_of,
-        recovery::panic_text,
-        timers::Timers,
-    },
+    Batch, Contract, OutHeaders, Record, RuntimeRecord, Target,
+    codec::SchemaRef,
+    contract::{Defect, Read},
     decider::{Decider, Received, TimerFired, TimestampMs},
+    effects::Effects,
+    entity::{Entity, MalformedCheckpoint, Said},
     envelope::{Envelope, MAX_VALUE_BYTES, Position, caused_id, derived_id, header},
+    limits,
+    parking::{CRASHES_AT_MOST, Parked, Parking, Verdict, headers_of_laid_aside},
+    partition_of,
+    text::panic_message,
+    timers::Timers,
 };
 
 /// What came of an input.
@@ -40,6 +39,8 @@ pub enum Outcome {
     Done,
     /// It was not looked at: the partition is not owned, or held, or the record was there before.
     Ignored,
+    /// Its schema must be asked for; then the same record is offered again. Nothing has happened.
+    NeedsSchema(SchemaRef),
     /// Its schema cannot be got now: the partition is held, and let on for another try.
     Unready(String),
     /// Our own code failed on it. Its partition is held, or the machine must be thrown away.
@@ -199,8 +200,12 @@ impl<D: Decider> Task<D> {
                 self.held = Some(Stage { place, reason: reason.clone() });
                 return Outcome::Unready(reason);
             }
+            Read::NeedsSchema(schema) => return Outcome::NeedsSchema(schema),
             Read::Dead(defect) => self.set_aside(scene, input, record, &defect),
-            Read::Parking(command) => self.heed(scene, record, &command),
+            Read::Parking(command) => match self.schema_for_command(scene.contract, &command) {
+                Some(schema) => return Outcome::NeedsSchema(schema),
+                None => self.heed(scene, record, &command),
+            },
             Read::Body(body) => match identify(record) {
                 Ok((key, envelope)) => {
                     let id = envelope.id;
@@ -282,7 +287,7 @@ impl<D: Decider> Task<D> {
     ) -> Result<(), Failure> {
         let decider = scene.decider;
         let entity = catch_unwind(AssertUnwindSafe(|| decider.entity(heard)))
-            .map_err(|panic| failed(record, "entity panicked", &panic_text(panic.as_ref()), false))?;
+            .map_err(|panic| failed(record, "entity panicked", &panic_message(panic.as_ref()), false))?;
         let owner = partition_of(entity.as_bytes(), scene.contract.partitions);
         if entity.is_empty() {
             lay_aside(scene, record, &Defect { class: "routing", message: "the entity's key is empty".to_owned() });
@@ -317,7 +322,7 @@ impl<D: Decider> Task<D> {
         }
         let decider = scene.decider;
         let decision = catch_unwind(AssertUnwindSafe(|| decider.decide(&entity.state, heard)))
-            .map_err(|panic| failed(record, "decide panicked", &panic_text(panic.as_ref()), false))?;
+            .map_err(|panic| failed(record, "decide panicked", &panic_message(panic.as_ref()), false))?;
         if careful {
             fold(decider, &entity.state, &decision.events)
                 .map_err(|why| failed(record, "evolve panicked", &why, false))?;
@@ -336,7 +341,7 @@ impl<D: Decider> Task<D> {
         for (event, said) in decision.events.iter().zip(said) {
             let before = std::mem::take(&mut entity.state);
             entity.state = catch_unwind(AssertUnwindSafe(|| decider.evolve(before, event)))
-                .map_err(|panic| failed(record, "evolve panicked", &panic_text(panic.as_ref()), true))?;
+                .map_err(|panic| failed(record, "evolve panicked", &panic_message(panic.as_ref()), true))?;
             entity.sequence += 1;
             entity.remember(said);
         }
@@ -408,7 +413,7 @@ impl<D: Decider> Task<D> {
 }
 
 fn verdict_of(class: &str, reason: &str, attempts: u32, at_ms: TimestampMs) -> Verdict {
-    let reason = crate::envelope::printable(reason, 400).into_owned();
+    let reason = crate::text::printable(reason, 400).into_owned();
     Verdict { class: class.to_owned(), reason, attempts, at_ms }
 }
 
@@ -416,7 +421,7 @@ fn verdict_of(class: &str, reason: &str, attempts: u32, at_ms: TimestampMs) -> V
 fn fold<D: Decider>(decider: &D, state: &D::State, events: &[D::Event]) -> Result<D::State, String> {
     let over = |state: D::State, event| decider.evolve(state, event);
     catch_unwind(AssertUnwindSafe(|| events.iter().fold(state.clone(), over)))
-        .map_err(|panic| panic_text(panic.as_ref()))
+        .map_err(|panic| panic_message(panic.as_ref()))
 }
 
 struct Cause<'a, I> {
@@ -564,7 +569,7 @@ fn forward<D: Decider>(
 fn lay_aside<D>(scene: &mut Scene<'_, D>, record: &Record<'_>, defect: &Defect) {
     let Scene { contract, now_ms, .. } = *scene;
     let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
-    let mut reason = crate::envelope::printable(&defect.message, 400).into_owned();
+    let mut reason = crate::text::printable(&defect.message, 400).into_owned();
     let (mut key, mut value) = (record.key, record.value);
     let whole = OutHeaders::Verbatim([verbatim(record), verdict(contract, record, defect, now_ms, &reason)].concat());
     let (size, most) = (limits::size(bytes(key) + bytes(value), &whole), contract.limits.dead_letters);
@@ -615,7 +620,7 @@ fn verdict(
         kafka("delivery.count", "1"),
         kafka("message", reason),
         ours("class", defect.class),
-        ours("time", &crate::clock::rfc3339(now_ms)),
+        ours("time", &crate::time::rfc3339(now_ms)),
     ]
 }
 

@@ -14,10 +14,10 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    clock,
-    core::Record,
+    Record,
     decider::TimestampMs,
     envelope::{Position, header},
+    time,
 };
 
 crate::produces! {
@@ -188,7 +188,7 @@ impl Parked {
                 kafka("delivery.count", verdict.attempts.to_string()),
                 kafka("message", verdict.reason.clone()),
                 ours(name::CLASS, verdict.class.clone()),
-                ours(name::TIME, clock::rfc3339(verdict.at_ms)),
+                ours(name::TIME, time::rfc3339(verdict.at_ms)),
             ]);
         }
         headers
@@ -203,7 +203,7 @@ impl Parked {
             class: class.to_owned(),
             reason: ours.kafka("message").unwrap_or_default().to_owned(),
             attempts: ours.kafka("delivery.count").and_then(|count| count.parse().ok()).unwrap_or(1),
-            at_ms: ours.text(name::TIME).and_then(clock::parse_rfc3339).unwrap_or(record.timestamp_ms),
+            at_ms: ours.text(name::TIME).and_then(time::parse_rfc3339).unwrap_or(record.timestamp_ms),
         });
         Ok(Self {
             place,
@@ -266,7 +266,7 @@ impl ParkedNews {
 /// The headers of the tombstone that tells of a dead letter.
 pub(crate) fn headers_of_laid_aside(system: &str, now_ms: TimestampMs) -> Vec<Header> {
     let ours = |name: &str, value: String| (format!("{system}.{name}"), Some(value.into_bytes()));
-    vec![ours(name::OUTCOME, name::LAID_ASIDE.to_owned()), ours(name::TIME, clock::rfc3339(now_ms))]
+    vec![ours(name::OUTCOME, name::LAID_ASIDE.to_owned()), ours(name::TIME, time::rfc3339(now_ms))]
 }
 
 impl Left {
@@ -284,7 +284,7 @@ impl Left {
             ours(name::OUTCOME, outcome.to_owned()),
             ours(name::WORDS, self.words.clone()),
             ours(name::COMMAND, command.to_string()),
-            ours(name::TIME, clock::rfc3339(now_ms)),
+            ours(name::TIME, time::rfc3339(now_ms)),
         ]
     }
 }
@@ -392,6 +392,11 @@ impl Parking {
     /// An entity whose first record may be handled, if there is one.
     pub(crate) fn ready(&self) -> Option<&Arc<str>> {
         self.ready.first()
+    }
+
+    /// What waits for an entity, in its order.
+    pub(crate) fn queue(&self, entity: &str) -> impl Iterator<Item = &Parked> {
+        self.queues.get(entity).into_iter().flat_map(|queue| queue.records.values())
     }
 
     /// The record that an entity's others wait behind.

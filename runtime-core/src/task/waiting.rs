@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use super::{Failure, Scene, Task, fits, identify, lay_aside, verdict_of};
 use crate::{
-    core::{
-        OutHeaders, Record, Target,
-        contract::{Defect, Read},
-        parking::{GO_ON_AT_MOST, Left, Parked, ParkingCommand, Verdict},
-        partition_of,
-    },
+    Contract, OutHeaders, Record, Target,
+    codec::SchemaRef,
+    contract::{Defect, Read},
     decider::{Decider, Received},
     envelope::{MAX_VALUE_BYTES, Position},
+    parking::{DropParked, GO_ON_AT_MOST, Left, Parked, ParkingCommand, RetryParked, Verdict},
+    partition_of,
 };
 
 /// What an operator asked.
@@ -102,7 +101,7 @@ impl<D: Decider> Task<D> {
             ParkingCommand::RetryParked(retry) => (&retry.place, retry.by.clone(), false),
             ParkingCommand::DropParked(drop) => (&drop.place, format!("{}: {}", drop.by, drop.reason), true),
         };
-        let words = crate::envelope::printable(&words, 400).into_owned();
+        let words = crate::text::printable(&words, 400).into_owned();
         let asked = Asked { id: record.envelope().map(|envelope| envelope.id).unwrap_or_default(), words };
         let Ok(place) = place.parse::<Position>() else {
             tracing::warn!(at = %record.position(), place, "an operator asks for what is no place; nothing is done");
@@ -139,6 +138,25 @@ impl<D: Decider> Task<D> {
         Ok(())
     }
 
+    /// The schema that must be asked for before what waits for this entity can be handled.
+    pub(crate) fn schema_for_waiting(&self, contract: &Contract, entity: &str) -> Option<SchemaRef> {
+        let mut waiting = self.parking.queue(entity).take(GO_ON_AT_MOST);
+        waiting.find_map(|parked| parked.with_record(|record| contract.missing_schema(record)))
+    }
+
+    /// The same of the entity whose turn it is.
+    pub(crate) fn schema_for_ready(&self, contract: &Contract) -> Option<SchemaRef> {
+        self.schema_for_waiting(contract, self.parking.ready()?)
+    }
+
+    /// The same before a command of an operator is applied.
+    pub(super) fn schema_for_command(&self, contract: &Contract, command: &ParkingCommand) -> Option<SchemaRef> {
+        let (ParkingCommand::RetryParked(RetryParked { place, .. })
+        | ParkingCommand::DropParked(DropParked { place, .. })) = command;
+        let parked = self.parking.get(&place.parse().ok()?)?;
+        self.schema_for_waiting(contract, &parked.entity)
+    }
+
     /// Handles what waits for an entity, in its order: some of it, or up to the first that does not work.
     fn go_on(&mut self, scene: &mut Scene<'_, D>, entity: &Arc<str>, asked: &Asked) -> Result<(), Failure> {
         for _ in 0..GO_ON_AT_MOST {
@@ -163,9 +181,10 @@ impl<D: Decider> Task<D> {
 
     /// Handles one record that was parked as if it were heard now. What goes wrong is told, and nothing has changed.
     fn try_parked(&mut self, scene: &mut Scene<'_, D>, parked: &Parked) -> Result<(), (&'static str, String)> {
-        parked.with_record(|record| match scene.contract.read_input_again::<D::Input>(record) {
+        parked.with_record(|record| match scene.contract.read_input::<D::Input>(record) {
             Read::Unheard | Read::Parking(_) => Ok(()),
             Read::Unready(reason) => Err(("schema", reason)),
+            Read::NeedsSchema(schema) => Err(("schema", format!("schema {schema} was not asked for"))),
             Read::Dead(defect) => Err((defect.class, defect.message)),
             Read::Body(body) => {
                 let (key, envelope) = identify(record).map_err(|defect| (defect.class, defect.message))?;

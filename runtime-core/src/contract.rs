@@ -1,7 +1,7 @@
 //! What one service reads and writes: its topics, and its records with their schema ids.
 //!
-//! Owns the table from schemas to the records of the service. Where schemas come from is the business of `codec`: the registry
-//! here, a table in a simulation.
+//! Owns the table from schemas to the records of the service. It fetches no schema: a record of one that is not known yet is
+//! answered by the schema's id, and the driver reports what it found.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,12 +9,12 @@ use std::{
 };
 
 use crate::{
-    codec::{CodecError, DecodeError, Decoded, ReadSchema, Readers, SCHEMA_ID_HEADER, SchemaRef, Writers, unframe},
-    core::{Limits, ParkingCommand, ParkingLimits, Record},
+    Limits, ParkingCommand, ParkingLimits, Record,
+    codec::{CodecError, DecodeError, Decoded, ReadSchema, SCHEMA_ID_HEADER, SchemaRef, Writers, unframe},
     decider::{Decider, TimerFired},
     envelope,
     message::{Channel, Message, RecordType, Written, parked_topic, topic},
-    telemetry::chain,
+    text::chain,
 };
 
 crate::produces! {
@@ -63,6 +63,13 @@ struct Known {
     parking: Option<&'static str>,
 }
 
+/// A schema that could not be had, as it is reported of the record that needs it.
+#[derive(Debug, Clone)]
+struct SchemaFailure {
+    is_transient: bool,
+    reason: String,
+}
+
 /// A record that cannot be read, and never will be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Defect {
@@ -80,6 +87,7 @@ pub(crate) enum Read<M> {
     Unheard,
     Dead(Defect),
     Unready(String),
+    NeedsSchema(SchemaRef),
 }
 
 /// The contract of one service in one system.
@@ -114,9 +122,10 @@ pub struct Contract {
     asked: Names,
     owners: Arc<[&'static str]>,
     timer: bool,
-    readers: Readers,
     writers: Writers,
     known: HashMap<SchemaRef, Known>,
+    /// Schemas that were asked for in vain, for the one record that needed them.
+    failed: HashMap<SchemaRef, SchemaFailure>,
 }
 
 /// The records that `D` and the runtime on its behalf write: their schemas must be registered before the start.
@@ -136,7 +145,7 @@ impl Contract {
     ///
     /// # Errors
     /// Its enums contradict the rules of who reads and writes what.
-    pub fn of<D: Decider>(names: ContractNames<'_>, readers: Readers, writers: Writers) -> Result<Self, ContractError> {
+    pub fn of<D: Decider>(names: ContractNames<'_>, writers: Writers) -> Result<Self, ContractError> {
         let ContractNames { system, group, build, partitions } = names;
         let inbox = topic(system, D::NAME, Channel::Inbox);
         let mut others = BTreeMap::new();
@@ -176,16 +185,44 @@ impl Contract {
             said: names(D::Event::RECORDS),
             asked: names(ParkingCommand::RECORDS),
             timer: consumes_timers::<D>(),
-            readers,
             writers,
             known: HashMap::new(),
+            failed: HashMap::new(),
         })
     }
 
-    /// The same contract for a process of its own, which asks for schemas through `readers` and knows none yet.
+    /// The same contract for a process of its own, which knows no schema yet.
     #[must_use]
-    pub fn asking(&self, readers: Readers) -> Self {
-        Self { readers, known: HashMap::new(), ..self.clone() }
+    pub fn without_schemas(&self) -> Self {
+        Self { known: HashMap::new(), failed: HashMap::new(), ..self.clone() }
+    }
+
+    /// Takes what was found when a schema was asked for. A failure counts for the record that needs it, and is then forgotten: the
+    /// next record asks anew.
+    pub fn learn(&mut self, schema: SchemaRef, found: Result<&'static ReadSchema, DecodeError>) {
+        match found {
+            Ok(found) => {
+                let of = |names: &Names| names.get(&found.full_name).copied();
+                let known =
+                    Known { schema: found, heard: of(&self.heard), said: of(&self.said), parking: of(&self.asked) };
+                self.known.insert(schema, known);
+            }
+            Err(error) => {
+                let failure = SchemaFailure { is_transient: error.is_transient(), reason: chain(&error) };
+                self.failed.insert(schema, failure);
+            }
+        }
+    }
+
+    /// The schema that must be asked for before this record can be read.
+    pub(crate) fn missing_schema(&self, record: &Record<'_>) -> Option<SchemaRef> {
+        let (schema, _) = framed(record).ok()?;
+        (!self.known.contains_key(&schema) && !self.failed.contains_key(&schema)).then_some(schema)
+    }
+
+    /// Forgets which schemas could not be had.
+    pub fn forget_failures(&mut self) {
+        self.failed.clear();
     }
 
     /// True if entities of this service can be woken.
@@ -211,28 +248,14 @@ impl Contract {
     }
 
     /// Reads an input.
-    pub(crate) fn read_input<I: Message>(&mut self, record: &Record<'_>) -> Read<I> {
-        match self.look_up(record) {
-            Ok((known, body)) => self.open_input(record, &known, body),
-            Err(error) => unreadable(&error),
-        }
-    }
-
-    /// Reads an input that was heard before and is tried again.
-    pub(crate) fn read_input_again<I: Message>(&self, record: &Record<'_>) -> Read<I> {
-        let found = framed(record).and_then(|(schema, body)| Ok((self.find(schema)?, body)));
-        match found {
-            Ok((known, body)) => self.open_input(record, &known, body),
-            Err(error) => unreadable(&error),
-        }
+    pub(crate) fn read_input<I: Message>(&self, record: &Record<'_>) -> Read<I> {
+        self.look_up(record).map_or_else(Read::from, |(known, body)| self.open_input(record, &known, body))
     }
 
     /// Reads an own event.
-    pub(crate) fn read_event<E: Message>(&mut self, record: &Record<'_>) -> Read<E> {
-        match self.look_up(record) {
-            Ok((known, body)) => known.said.map_or(Read::Unheard, |name| open(name, &known, body)),
-            Err(error) => unreadable(&error),
-        }
+    pub(crate) fn read_event<E: Message>(&self, record: &Record<'_>) -> Read<E> {
+        let open = |(known, body): (Known, &[u8])| known.said.map_or(Read::Unheard, |name| open(name, &known, body));
+        self.look_up(record).map_or_else(Read::from, open)
     }
 
     fn open_input<I: Message>(&self, record: &Record<'_>, known: &Known, body: &[u8]) -> Read<I> {
@@ -242,26 +265,23 @@ impl Contract {
             (None, Some(name)) if *record.topic == *self.inputs[0] => match open::<ParkingCommand>(name, known, body) {
                 Read::Body(command) => Read::Parking(command),
                 Read::Dead(defect) => Read::Dead(defect),
-                Read::Parking(_) | Read::Unheard | Read::Unready(_) => Read::Unheard,
+                Read::Parking(_) | Read::Unheard | Read::Unready(_) | Read::NeedsSchema(_) => Read::Unheard,
             },
             (None, _) => Read::Unheard,
         }
     }
 
-    fn look_up<'r>(&mut self, record: &Record<'r>) -> Result<(Known, &'r [u8]), DecodeError> {
-        let (schema, body) = framed(record)?;
+    fn look_up<'r>(&self, record: &Record<'r>) -> Result<(Known, &'r [u8]), NotOpened> {
+        let (schema, body) = framed(record)
+            .map_err(|error| NotOpened::Unreadable(Defect { class: class_of(&error), message: chain(&error) }))?;
         if let Some(known) = self.known.get(&schema) {
             return Ok((*known, body));
         }
-        let known = self.find(schema)?;
-        self.known.insert(schema, known);
-        Ok((known, body))
-    }
-
-    fn find(&self, schema: SchemaRef) -> Result<Known, DecodeError> {
-        let found = self.readers.schema(schema)?;
-        let of = |names: &Names| names.get(&found.full_name).copied();
-        Ok(Known { schema: found, heard: of(&self.heard), said: of(&self.said), parking: of(&self.asked) })
+        Err(match self.failed.get(&schema).cloned() {
+            None => NotOpened::NeedsSchema(schema),
+            Some(SchemaFailure { is_transient: true, reason }) => NotOpened::Unready(reason),
+            Some(SchemaFailure { reason, .. }) => NotOpened::Unreadable(Defect { class: "schema", message: reason }),
+        })
     }
 
     /// True if the records of this input lie under the keys of the entities that they are about, whatever is in them.
@@ -310,11 +330,21 @@ fn open<M: Message>(name: &str, known: &Known, body: &[u8]) -> Read<M> {
     }
 }
 
-fn unreadable<M>(error: &DecodeError) -> Read<M> {
-    if error.is_transient() {
-        return Read::Unready(chain(error));
+/// Why a record was not opened.
+enum NotOpened {
+    Unreadable(Defect),
+    Unready(String),
+    NeedsSchema(SchemaRef),
+}
+
+impl<M> From<NotOpened> for Read<M> {
+    fn from(reason: NotOpened) -> Self {
+        match reason {
+            NotOpened::Unreadable(defect) => Self::Dead(defect),
+            NotOpened::Unready(reason) => Self::Unready(reason),
+            NotOpened::NeedsSchema(schema) => Self::NeedsSchema(schema),
+        }
     }
-    Read::Dead(Defect { class: class_of(error), message: chain(error) })
 }
 
 fn class_of(error: &DecodeError) -> &'static str {

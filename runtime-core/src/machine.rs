@@ -6,12 +6,11 @@ use std::{
 };
 
 use crate::{
-    core::{
-        Batch, Contract, Outcome, Record, SavedTask, Stage,
-        task::{Scene, Task},
-    },
+    Batch, Contract, Outcome, Record, SavedTask, Stage,
+    codec::{DecodeError, ReadSchema, SchemaRef},
     decider::{Decider, Due, TimestampMs},
     envelope::Position,
+    task::{Scene, Task},
 };
 
 /// The state machine of one worker.
@@ -79,7 +78,23 @@ impl<D: Decider> Machine<D> {
         let read = self.contract.read_input::<D::Input>(record);
         let Self { decider, contract, batch, failures, .. } = self;
         let mut scene = Scene { decider, contract, batch, now_ms, failures };
-        task.hear(&mut scene, input, record, read)
+        let outcome = task.hear(&mut scene, input, record, read);
+        if !matches!(outcome, Outcome::NeedsSchema(_)) {
+            self.contract.forget_failures();
+        }
+        outcome
+    }
+
+    /// Takes what was found when a schema was asked for.
+    pub fn learn(&mut self, schema: SchemaRef, found: Result<&'static ReadSchema, DecodeError>) {
+        self.contract.learn(schema, found);
+    }
+
+    /// The schema that must be asked for before [`Machine::go_on`].
+    #[must_use]
+    pub fn schema_to_go_on(&self) -> Option<SchemaRef> {
+        let waiting = self.tasks.values().filter(|task| task.may_go_on());
+        waiting.filter_map(|task| task.schema_for_ready(&self.contract)).next()
     }
 
     /// True if records wait that nothing stands before any more: there is work without input.
@@ -99,6 +114,7 @@ impl<D: Decider> Machine<D> {
                 task.held = Some(Stage { place: failure.place, reason: failure.reason });
             }
         }
+        self.contract.forget_failures();
     }
 
     /// Takes one input that the service does not list: only its position moves.

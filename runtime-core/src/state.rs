@@ -1,0 +1,51 @@
+//! How a state becomes bytes and back, for checkpoints.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::text::printable;
+
+/// A state does not become bytes, or bytes no state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a state cannot be {direction}: {reason}")]
+pub struct StateError {
+    /// `serialized` or `deserialized`.
+    pub direction: &'static str,
+    /// Why.
+    pub reason: String,
+}
+
+/// A state as bytes: MessagePack with field names, which takes maps with any key (JSON does not), survives skipped fields
+/// (positional forms do not), and costs a quarter of JSON's time.
+///
+/// # Errors
+/// The state has a form that MessagePack cannot take.
+pub fn to_bytes<T: Serialize>(state: &T) -> Result<Vec<u8>, StateError> {
+    rmp_serde::to_vec_named(state)
+        .map_err(|e| StateError { direction: "serialized", reason: printable(&e.to_string(), 200).into() })
+}
+
+/// A state back from [`to_bytes`].
+///
+/// # Errors
+/// The bytes are not of this type.
+pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError> {
+    rmp_serde::from_slice(bytes)
+        .map_err(|e| StateError { direction: "deserialized", reason: printable(&e.to_string(), 200).into() })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn states_with_any_key_and_skipped_fields_survive() {
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        struct State {
+            #[serde(skip_serializing_if = "Option::is_none", default)]
+            skipped: Option<u8>,
+            by_pair: std::collections::BTreeMap<(String, u32), i64>,
+        }
+        let state = State { skipped: None, by_pair: [(("a".to_owned(), 1), -5)].into() };
+        let bytes = super::to_bytes(&state).expect("bytes");
+        assert_eq!(super::from_bytes::<State>(&bytes).expect("a state"), state);
+        assert!(super::from_bytes::<State>(b"\xff\xff").is_err());
+    }
+}
