@@ -1,6 +1,6 @@
-//! Compatibility levels: which earlier versions a new schema is held against, and in which direction.
+//! Compatibility levels: which earlier versions a new schema is compared with, and in which direction.
 //!
-//! Knows nothing of subjects or storage; the caller brings the earlier versions, oldest first.
+//! Knows no subjects and no storage; the caller passes the earlier versions, oldest first.
 
 use std::{fmt, str::FromStr};
 
@@ -8,10 +8,10 @@ use apache_avro::Schema;
 
 use crate::walk::{self, Incompatibility, Role};
 
-/// What a subject promises to its readers and writers when a version is added.
+/// The compatibility that a subject guarantees when a version is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Level {
-    /// Anything goes.
+    /// No check.
     None,
     /// The new schema reads data of the latest version.
     #[default]
@@ -29,7 +29,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// Every level, in the order a person would learn them.
+    /// Every level, in the order of Confluent's documentation.
     pub const ALL: [Level; 7] = [
         Level::None,
         Level::Backward,
@@ -54,48 +54,48 @@ impl Level {
         }
     }
 
-    /// Whether every earlier version counts, not only the latest.
+    /// Whether the level compares every earlier version, not only the latest.
     #[must_use]
     pub fn is_transitive(self) -> bool {
         matches!(self, Level::BackwardTransitive | Level::ForwardTransitive | Level::FullTransitive)
     }
 
-    fn reads_old(self) -> bool {
+    fn checks_backward(self) -> bool {
         matches!(self, Level::Backward | Level::BackwardTransitive | Level::Full | Level::FullTransitive)
     }
 
-    fn read_by_old(self) -> bool {
+    fn checks_forward(self) -> bool {
         matches!(self, Level::Forward | Level::ForwardTransitive | Level::Full | Level::FullTransitive)
     }
 
-    /// Holds `new` against the earlier versions (oldest first). Answers with the newest version that refuses it, and why.
+    /// Compares `new` with the earlier versions (oldest first).
     ///
     /// # Errors
-    /// [`Refusal`] with the position of that version in `earlier` and every incompatibility found.
-    pub fn check(self, new: &Schema, earlier: &[&Schema]) -> Result<(), Refusal> {
-        let compared = if self.is_transitive() { earlier.len() } else { earlier.len().min(1) };
-        for (index, old) in earlier.iter().enumerate().rev().take(compared) {
+    /// [`IncompatibleVersion`] has the position of the newest incompatible version in `earlier`, and every reason.
+    pub fn check(self, new: &Schema, earlier: &[&Schema]) -> Result<(), IncompatibleVersion> {
+        let count = if self.is_transitive() { earlier.len() } else { earlier.len().min(1) };
+        for (index, old) in earlier.iter().enumerate().rev().take(count) {
             let mut found = Vec::new();
-            if self.reads_old() {
+            if self.checks_backward() {
                 found.extend(walk::check(new, old, Role::New));
             }
-            if self.read_by_old() {
+            if self.checks_forward() {
                 found.extend(walk::check(old, new, Role::Old));
             }
             if !found.is_empty() {
-                return Err(Refusal { index, found });
+                return Err(IncompatibleVersion { index, found });
             }
         }
         Ok(())
     }
 }
 
-/// A new schema that an earlier version cannot live with.
+/// An earlier version with which the new schema is incompatible.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Position of the earlier version in the list that was given.
+pub struct IncompatibleVersion {
+    /// Position of the version in the list of earlier versions.
     pub index: usize,
-    /// Every reason, in the order of the walk.
+    /// Every reason, in the order of the reader's fields.
     pub found: Vec<Incompatibility>,
 }
 
@@ -113,7 +113,7 @@ impl FromStr for Level {
     }
 }
 
-/// A text that names no level.
+/// The text is no compatibility level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownLevel;
 

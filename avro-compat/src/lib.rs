@@ -1,10 +1,10 @@
-//! Whether data written with one Avro schema can be read with another, and which versions of a subject must be.
+//! Avro compatibility: whether a reader schema can decode data of a writer schema, and which versions a level compares.
 //!
-//! A pure walk over parsed schemas: no network, no files, no registry. The embedded registry answers with it and the contract
-//! tools check `schemas/` with it, so both always agree. Start at [`Level::check`]; the walk itself is [`walk::check`].
+//! Pure functions of parsed schemas: no network, no files, no registry. The embedded registry and the contract tools for
+//! `schemas/` both use them, so the two always agree. Start at [`Level::check`]; [`walk::check`] compares two schemas.
 
 pub mod level;
 pub mod walk;
 
-pub use level::{Level, Refusal, UnknownLevel};
+pub use level::{IncompatibleVersion, Level, UnknownLevel};
 pub use walk::{ErrorType, Incompatibility, Role, check};

@@ -1,9 +1,9 @@
-//! The walk: can a reader schema decode everything that a writer schema can have written?
+//! The comparison of two schemas: can the reader schema decode everything that the writer schema can encode?
 //!
 //! The rules are Avro's schema resolution as the Java checker applies it: named types match by unqualified name or by a reader
 //! alias, a reader's enum default absorbs unknown symbols, every branch of a writer's union must be readable, logical types are
-//! looked through. References are resolved on both sides, each in its own document, so it makes no difference at which field a
-//! named type happens to be defined. Pure and total: a document that is too deep or too large is refused, never followed for ever.
+//! ignored. Each side's references are resolved in its own document, so it does not matter which field defines a named type. Pure
+//! and total: a document that is too deep or too large is refused, so the comparison always ends.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use apache_avro::{
     schema::{Aliases, EnumSchema, InnerDecimalSchema, Name, RecordField, RecordSchema, UuidSchema},
 };
 
-/// Which of the two schemas is the newer one: it decides how the messages name them.
+/// Which of the two schemas is the newer one: it decides how messages name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// The reader is the new schema (a backward check).
@@ -40,7 +40,7 @@ impl Role {
     }
 }
 
-/// The kind of an incompatibility, named as registries name it.
+/// The kind of an incompatibility, under Confluent's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorType {
     /// Two named types whose names do not match.
@@ -49,13 +49,13 @@ pub enum ErrorType {
     FixedSizeMismatch,
     /// The reader's enum lacks symbols and has no default.
     MissingEnumSymbols,
-    /// The reader needs a field that the writer never wrote, and has no default for it.
+    /// The reader requires a field that the writer lacks, and has no default for it.
     ReaderFieldMissingDefaultValue,
-    /// Two types of which the one cannot be read as the other.
+    /// The reader's type cannot decode the writer's type.
     TypeMismatch,
-    /// The writer may write a branch that the reader's union does not have.
+    /// The writer may write a branch that the reader's union lacks.
     MissingUnionBranch,
-    /// The pair is nested too deep, or has too many combinations, to be judged.
+    /// The pair is nested too deep, or has too many combinations, to be compared.
     TooComplex,
 }
 
@@ -75,28 +75,28 @@ impl ErrorType {
     }
 }
 
-/// One reason why a reader cannot decode all that a writer can write.
+/// One reason why a reader cannot decode everything that a writer can write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incompatibility {
-    /// What kind of reason.
+    /// The kind of the reason.
     pub error_type: ErrorType,
-    /// Where in the reader's schema, as a JSON pointer (`/fields/1/type`).
+    /// The location in the reader's schema, as a JSON pointer (`/fields/1/type`).
     pub path: String,
-    /// A sentence for a person.
+    /// A sentence for people.
     pub description: String,
-    /// What it hangs on: a field's name, the symbols that are missing, both sizes.
-    pub additional: String,
+    /// The subject of the reason: a field's name, the missing symbols, both sizes.
+    pub additional_info: String,
 }
 
 impl fmt::Display for Incompatibility {
-    /// The form in which registries list reasons.
+    /// The format in which Confluent's registry lists reasons.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "{{errorType:'{}', description:'{}', additionalInfo:'{}'}}",
             self.error_type.name(),
             self.description,
-            self.additional
+            self.additional_info
         )
     }
 }
@@ -104,149 +104,158 @@ impl fmt::Display for Incompatibility {
 /// Every reason why `reader` cannot decode all data of `writer`; empty if it can.
 #[must_use]
 pub fn check(reader: &Schema, writer: &Schema, reader_is: Role) -> Vec<Incompatibility> {
-    let mut walk = Walk {
-        readers: Names::of(reader),
-        writers: Names::of(writer),
+    let mut comparison = Comparison {
+        readers: NamedTypes::of(reader),
+        writers: NamedTypes::of(writer),
         role: reader_is,
         path: Vec::new(),
-        verdicts: HashMap::new(),
-        held: Vec::new(),
+        pairs: HashMap::new(),
+        compatible_pairs: Vec::new(),
         steps_left: MAX_STEPS,
         exhausted: false,
     };
-    walk.pair(reader, writer)
+    comparison.compare_pair(reader, writer)
 }
 
-/// Bounds for documents from outside: no recursion deeper than this, no more pairs than this.
+/// Limits for documents from outside: the depth of the recursion and the number of compared pairs.
 const MAX_DEPTH: usize = 256;
 const MAX_STEPS: u32 = 200_000;
-/// A list of reasons is for a person; two wholly different records of 10,000 fields are refused all the same.
+/// People read the list of reasons, so it is bounded: two entirely different records may have 10,000 fields.
 const MAX_REASONS: usize = 100;
 
-/// A schema's address: each document is borrowed unchanged through the whole walk, so an address names a place in it.
-type Place = *const Schema;
+/// Identifies a schema in its document. Both documents are borrowed during the whole comparison, so addresses are stable.
+type SchemaAddress = *const Schema;
 
 #[derive(Clone)]
-enum Verdict {
-    /// Being compared further up: compatible unless that comparison finds otherwise.
-    Open,
+enum PairState {
+    /// An outer comparison is in progress: the pair counts as compatible unless that comparison fails.
+    InProgress,
     Compatible,
     Incompatible(Vec<Incompatibility>),
 }
 
-struct Walk<'a> {
-    readers: Names<'a>,
-    writers: Names<'a>,
+struct Comparison<'a> {
+    readers: NamedTypes<'a>,
+    writers: NamedTypes<'a>,
     role: Role,
     path: Vec<String>,
-    verdicts: HashMap<(Place, Place), Verdict>,
-    /// Pairs found compatible, in that order. What was found under an assumption that then failed is forgotten again.
-    held: Vec<(Place, Place)>,
+    pairs: HashMap<(SchemaAddress, SchemaAddress), PairState>,
+    /// Compatible pairs in the order of their comparison. A pair is dropped again if an assumption it depends on fails.
+    compatible_pairs: Vec<(SchemaAddress, SchemaAddress)>,
     steps_left: u32,
     exhausted: bool,
 }
 
-impl<'a> Walk<'a> {
-    fn pair(&mut self, reader: &'a Schema, writer: &'a Schema) -> Vec<Incompatibility> {
+impl<'a> Comparison<'a> {
+    fn compare_pair(&mut self, reader: &'a Schema, writer: &'a Schema) -> Vec<Incompatibility> {
         let (reader, writer) = (self.readers.resolve(reader), self.writers.resolve(writer));
         let key = (std::ptr::from_ref(reader), std::ptr::from_ref(writer));
-        match self.verdicts.get(&key) {
-            Some(Verdict::Open | Verdict::Compatible) => return Vec::new(),
-            Some(Verdict::Incompatible(found)) => return found.clone(),
+        match self.pairs.get(&key) {
+            Some(PairState::InProgress | PairState::Compatible) => return Vec::new(),
+            Some(PairState::Incompatible(reasons)) => return reasons.clone(),
             None => {}
         }
-        if self.path.len() >= MAX_DEPTH || !self.step() {
+        if self.path.len() >= MAX_DEPTH || !self.take_step() {
             return self.too_complex();
         }
-        self.verdicts.insert(key, Verdict::Open);
-        let held_before = self.held.len();
-        let mut found = self.compare(reader, writer);
-        found.truncate(MAX_REASONS);
-        if found.is_empty() {
-            self.held.push(key);
-            self.verdicts.insert(key, Verdict::Compatible);
+        self.pairs.insert(key, PairState::InProgress);
+        let compatible_before = self.compatible_pairs.len();
+        let mut reasons = self.compare(reader, writer);
+        reasons.truncate(MAX_REASONS);
+        if reasons.is_empty() {
+            self.compatible_pairs.push(key);
+            self.pairs.insert(key, PairState::Compatible);
         } else {
-            for assumed in self.held.drain(held_before..) {
-                self.verdicts.remove(&assumed);
+            for assumed in self.compatible_pairs.drain(compatible_before..) {
+                self.pairs.remove(&assumed);
             }
-            self.verdicts.insert(key, Verdict::Incompatible(found.clone()));
+            self.pairs.insert(key, PairState::Incompatible(reasons.clone()));
         }
-        found
+        reasons
     }
 
-    /// The same question where the reasons do not matter: a branch that does not fit is not worth a copy of them.
-    fn reads(&mut self, reader: &'a Schema, writer: &'a Schema) -> bool {
+    /// The same comparison without the reasons: copying them for every union branch that does not match would be waste.
+    fn can_read(&mut self, reader: &'a Schema, writer: &'a Schema) -> bool {
         let (reader, writer) = (self.readers.resolve(reader), self.writers.resolve(writer));
-        match self.verdicts.get(&(std::ptr::from_ref(reader), std::ptr::from_ref(writer))) {
-            Some(Verdict::Open | Verdict::Compatible) => self.step(),
-            Some(Verdict::Incompatible(_)) => {
-                self.step();
+        match self.pairs.get(&(std::ptr::from_ref(reader), std::ptr::from_ref(writer))) {
+            Some(PairState::InProgress | PairState::Compatible) => self.take_step(),
+            Some(PairState::Incompatible(_)) => {
+                self.take_step();
                 false
             }
-            None => self.pair(reader, writer).is_empty(),
+            None => self.compare_pair(reader, writer).is_empty(),
         }
     }
 
-    /// Takes one of the steps that the walk may take. False if there is none left.
-    fn step(&mut self) -> bool {
+    /// Counts one step. Returns false if the limit is reached.
+    fn take_step(&mut self) -> bool {
         self.steps_left = self.steps_left.saturating_sub(1);
         !self.exhausted && self.steps_left > 0
     }
 
     fn compare(&mut self, reader: &'a Schema, writer: &'a Schema) -> Vec<Incompatibility> {
-        match (Shape::of(reader), Shape::of(writer)) {
-            (reader_shape, Shape::Union(branches)) => self.writer_union(reader, &reader_shape, branches),
-            (Shape::Union(branches), written) => self.reader_union(branches, writer, &written),
-            (Shape::Record(reader), Shape::Record(writer)) => {
-                let mut found = self.names(&reader.name, &reader.aliases, &writer.name);
-                found.extend(self.fields(reader, writer));
-                found
+        match (WireType::of(reader), WireType::of(writer)) {
+            (reader_type, WireType::Union(branches)) => self.writer_union(reader, &reader_type, branches),
+            (WireType::Union(branches), writer_type) => self.reader_union(branches, writer, &writer_type),
+            (WireType::Record(reader), WireType::Record(writer)) => {
+                let mut reasons = self.compare_names(&reader.name, &reader.aliases, &writer.name);
+                reasons.extend(self.compare_fields(reader, writer));
+                reasons
             }
-            (Shape::Enum(reader), Shape::Enum(writer)) => {
-                let mut found = self.names(&reader.name, &reader.aliases, &writer.name);
-                found.extend(self.symbols(reader, writer));
-                found
+            (WireType::Enum(reader), WireType::Enum(writer)) => {
+                let mut reasons = self.compare_names(&reader.name, &reader.aliases, &writer.name);
+                reasons.extend(self.compare_symbols(reader, writer));
+                reasons
             }
-            (Shape::Fixed(reader), Shape::Fixed(writer)) => {
-                let mut found = match (reader.name, writer.name) {
-                    (Some(read), Some(written)) => self.names(read, reader.aliases, written),
+            (WireType::Fixed(reader), WireType::Fixed(writer)) => {
+                let mut reasons = match (reader.name, writer.name) {
+                    (Some(name), Some(writer_name)) => self.compare_names(name, reader.aliases, writer_name),
                     _ => Vec::new(),
                 };
-                found.extend(self.sizes(reader.size, writer.size));
-                found
+                reasons.extend(self.compare_sizes(reader.size, writer.size));
+                reasons
             }
-            (Shape::Array(reader), Shape::Array(writer)) => self.below("items", |walk| walk.pair(reader, writer)),
-            (Shape::Map(reader), Shape::Map(writer)) => self.below("values", |walk| walk.pair(reader, writer)),
-            (Shape::Primitive(reader), Shape::Primitive(writer)) if reader.reads(writer) => Vec::new(),
+            (WireType::Array(reader), WireType::Array(writer)) => {
+                self.at_path("items", |comparison| comparison.compare_pair(reader, writer))
+            }
+            (WireType::Map(reader), WireType::Map(writer)) => {
+                self.at_path("values", |comparison| comparison.compare_pair(reader, writer))
+            }
+            (WireType::Primitive(reader), WireType::Primitive(writer)) if reader.can_read(writer) => Vec::new(),
             (reader, writer) => self.type_mismatch(&reader, &writer),
         }
     }
 
-    /// Every branch that can have been written must be readable.
-    fn writer_union(&mut self, reader: &'a Schema, shape: &Shape<'a>, branches: &'a [Schema]) -> Vec<Incompatibility> {
-        let reader_is_union = matches!(shape, Shape::Union(_));
-        let mut found = Vec::new();
+    /// Every branch of the writer's union must be readable.
+    fn writer_union(
+        &mut self,
+        reader: &'a Schema,
+        reader_type: &WireType<'a>,
+        branches: &'a [Schema],
+    ) -> Vec<Incompatibility> {
+        let reader_is_union = matches!(reader_type, WireType::Union(_));
+        let mut reasons = Vec::new();
         for (index, branch) in branches.iter().enumerate() {
-            if found.len() >= MAX_REASONS {
+            if reasons.len() >= MAX_REASONS {
                 break;
             }
             if reader_is_union {
-                // A branch that no branch reads already says so in one reason: MISSING_UNION_BRANCH, at its own index.
-                found.extend(self.below(&index.to_string(), |walk| walk.pair(reader, branch)));
+                // A branch that the reader's union lacks gives one reason, MISSING_UNION_BRANCH, at the branch's own index.
+                reasons.extend(self.at_path(&index.to_string(), |comparison| comparison.compare_pair(reader, branch)));
             } else {
-                found.extend(self.pair(reader, branch));
+                reasons.extend(self.compare_pair(reader, branch));
             }
         }
-        found
+        reasons
     }
 
     fn reader_union(
         &mut self,
         branches: &'a [Schema],
         writer: &'a Schema,
-        written: &Shape<'a>,
+        writer_type: &WireType<'a>,
     ) -> Vec<Incompatibility> {
-        if branches.iter().any(|branch| self.reads(branch, writer)) {
+        if branches.iter().any(|branch| self.can_read(branch, writer)) {
             return Vec::new();
         }
         if self.steps_left == 0 {
@@ -256,30 +265,33 @@ impl<'a> Walk<'a> {
             "The {} schema lacks a union branch at path '{}' that can read {} of the {} schema",
             self.role.reader(),
             self.pointer(),
-            written.name(),
+            writer_type.name(),
             self.role.writer()
         );
-        let additional = format!("reader union lacks the writer's type: {}", written.name());
-        vec![self.reason(ErrorType::MissingUnionBranch, description, additional)]
+        let additional_info = format!("reader union lacks the writer's type: {}", writer_type.name());
+        vec![self.reason(ErrorType::MissingUnionBranch, description, additional_info)]
     }
 
-    fn fields(&mut self, reader: &'a RecordSchema, writer: &'a RecordSchema) -> Vec<Incompatibility> {
-        let written: HashMap<&str, &RecordField> =
+    fn compare_fields(&mut self, reader: &'a RecordSchema, writer: &'a RecordSchema) -> Vec<Incompatibility> {
+        let writer_fields: HashMap<&str, &RecordField> =
             writer.fields.iter().map(|field| (field.name.as_str(), field)).collect();
-        let mut found = Vec::new();
+        let mut reasons = Vec::new();
         for (index, field) in reader.fields.iter().enumerate() {
-            if found.len() >= MAX_REASONS {
+            if reasons.len() >= MAX_REASONS {
                 break;
             }
-            let source =
-                std::iter::once(&field.name).chain(&field.aliases).find_map(|name| written.get(name.as_str()).copied());
-            found.extend(self.below(&format!("fields/{index}"), |walk| match source {
-                Some(source) => walk.below("type", |walk| walk.pair(&field.schema, &source.schema)),
+            let source = std::iter::once(&field.name)
+                .chain(&field.aliases)
+                .find_map(|name| writer_fields.get(name.as_str()).copied());
+            reasons.extend(self.at_path(&format!("fields/{index}"), |comparison| match source {
+                Some(source) => {
+                    comparison.at_path("type", |comparison| comparison.compare_pair(&field.schema, &source.schema))
+                }
                 None if field.default.is_some() => Vec::new(),
-                None => vec![walk.missing_default(field)],
+                None => vec![comparison.missing_default(field)],
             }));
         }
-        found
+        reasons
     }
 
     fn missing_default(&self, field: &RecordField) -> Incompatibility {
@@ -293,8 +305,8 @@ impl<'a> Walk<'a> {
         self.reason(ErrorType::ReaderFieldMissingDefaultValue, description, field.name.clone())
     }
 
-    /// Namespaces are not compared: Avro matches unqualified names. An alias is a full name.
-    fn names(&self, reader: &Name, aliases: &Aliases, writer: &Name) -> Vec<Incompatibility> {
+    /// Namespaces are ignored: Avro matches unqualified names. An alias is a full name.
+    fn compare_names(&self, reader: &Name, aliases: &Aliases, writer: &Name) -> Vec<Incompatibility> {
         let full = writer.fullname(None);
         let by_alias = aliases.iter().flatten().any(|alias| alias.fullname(None) == full);
         if reader.name() == writer.name() || by_alias {
@@ -310,23 +322,23 @@ impl<'a> Walk<'a> {
         vec![self.reason(ErrorType::NameMismatch, description, format!("expected: {full}"))]
     }
 
-    fn symbols(&self, reader: &EnumSchema, writer: &EnumSchema) -> Vec<Incompatibility> {
-        let missing: Vec<&str> =
+    fn compare_symbols(&self, reader: &EnumSchema, writer: &EnumSchema) -> Vec<Incompatibility> {
+        let missing_symbols: Vec<&str> =
             writer.symbols.iter().filter(|symbol| !reader.symbols.contains(symbol)).map(String::as_str).collect();
-        if missing.is_empty() || reader.default.is_some() {
+        if missing_symbols.is_empty() || reader.default.is_some() {
             return Vec::new();
         }
-        let missing = format!("[{}]", missing.join(", "));
+        let missing_symbols = format!("[{}]", missing_symbols.join(", "));
         let description = format!(
-            "The {} schema lacks the enum symbols {missing} of the {} schema at path '{}' and has no default symbol",
+            "The {} schema lacks the enum symbols {missing_symbols} of the {} schema at path '{}' and has no default symbol",
             self.role.reader(),
             self.role.writer(),
             self.pointer()
         );
-        vec![self.reason(ErrorType::MissingEnumSymbols, description, missing)]
+        vec![self.reason(ErrorType::MissingEnumSymbols, description, missing_symbols)]
     }
 
-    fn sizes(&self, reader: usize, writer: usize) -> Vec<Incompatibility> {
+    fn compare_sizes(&self, reader: usize, writer: usize) -> Vec<Incompatibility> {
         if reader == writer {
             return Vec::new();
         }
@@ -339,7 +351,7 @@ impl<'a> Walk<'a> {
         vec![self.reason(ErrorType::FixedSizeMismatch, description, format!("expected: {writer}, found: {reader}"))]
     }
 
-    fn type_mismatch(&self, reader: &Shape<'_>, writer: &Shape<'_>) -> Vec<Incompatibility> {
+    fn type_mismatch(&self, reader: &WireType<'_>, writer: &WireType<'_>) -> Vec<Incompatibility> {
         let description = format!(
             "The type at path '{}' in the {} schema, {}, cannot read {} of the {} schema",
             self.pointer(),
@@ -348,11 +360,12 @@ impl<'a> Walk<'a> {
             writer.name(),
             self.role.writer()
         );
-        let additional = format!("reader type: {} not compatible with writer type: {}", reader.name(), writer.name());
-        vec![self.reason(ErrorType::TypeMismatch, description, additional)]
+        let additional_info =
+            format!("reader type: {} not compatible with writer type: {}", reader.name(), writer.name());
+        vec![self.reason(ErrorType::TypeMismatch, description, additional_info)]
     }
 
-    /// Once the walk gave up, nothing else it says counts: the first such reason ends it.
+    /// Ends the comparison: once a limit is reached, further reasons have no meaning.
     fn too_complex(&mut self) -> Vec<Incompatibility> {
         self.exhausted = true;
         let description = format!(
@@ -362,11 +375,11 @@ impl<'a> Walk<'a> {
         vec![self.reason(ErrorType::TooComplex, description, String::new())]
     }
 
-    fn reason(&self, error_type: ErrorType, description: String, additional: String) -> Incompatibility {
-        Incompatibility { error_type, path: self.pointer(), description, additional }
+    fn reason(&self, error_type: ErrorType, description: String, additional_info: String) -> Incompatibility {
+        Incompatibility { error_type, path: self.pointer(), description, additional_info }
     }
 
-    fn below<T>(&mut self, token: &str, visit: impl FnOnce(&mut Self) -> T) -> T {
+    fn at_path<T>(&mut self, token: &str, visit: impl FnOnce(&mut Self) -> T) -> T {
         self.path.push(token.to_owned());
         let result = visit(self);
         self.path.pop();
@@ -378,38 +391,38 @@ impl<'a> Walk<'a> {
             return "/".to_owned();
         }
         self.path.iter().fold(String::new(), |mut pointer, token| {
-            // Writing to a string cannot fail.
+            // Writing to a string never fails.
             write!(pointer, "/{token}").expect("a String takes any text");
             pointer
         })
     }
 }
 
-/// A schema with logical types looked through: what is on the wire.
-enum Shape<'a> {
+/// A schema without its logical type: the type of the encoded data.
+enum WireType<'a> {
     Primitive(Primitive),
     Array(&'a Schema),
     Map(&'a Schema),
     Union(&'a [Schema]),
     Record(&'a RecordSchema),
     Enum(&'a EnumSchema),
-    Fixed(Fixed<'a>),
-    /// A reference that its own document does not define. Parsing refuses such documents; nothing can be read through one.
+    Fixed(FixedType<'a>),
+    /// A reference that its document does not define. Parsing refuses such documents, and nothing can decode such data.
     Unknown(&'a Name),
 }
 
-struct Fixed<'a> {
+struct FixedType<'a> {
     name: Option<&'a Name>,
     aliases: &'a Aliases,
     size: usize,
 }
 
-impl<'a> Shape<'a> {
+impl<'a> WireType<'a> {
     fn of(schema: &'a Schema) -> Self {
         match schema {
-            Schema::Null => Shape::Primitive(Primitive::Null),
-            Schema::Boolean => Shape::Primitive(Primitive::Boolean),
-            Schema::Int | Schema::Date | Schema::TimeMillis => Shape::Primitive(Primitive::Int),
+            Schema::Null => WireType::Primitive(Primitive::Null),
+            Schema::Boolean => WireType::Primitive(Primitive::Boolean),
+            Schema::Int | Schema::Date | Schema::TimeMillis => WireType::Primitive(Primitive::Int),
             Schema::Long
             | Schema::TimeMicros
             | Schema::TimestampMillis
@@ -417,41 +430,43 @@ impl<'a> Shape<'a> {
             | Schema::TimestampNanos
             | Schema::LocalTimestampMillis
             | Schema::LocalTimestampMicros
-            | Schema::LocalTimestampNanos => Shape::Primitive(Primitive::Long),
-            Schema::Float => Shape::Primitive(Primitive::Float),
-            Schema::Double => Shape::Primitive(Primitive::Double),
-            Schema::String | Schema::Uuid(UuidSchema::String) => Shape::Primitive(Primitive::String),
-            Schema::Bytes | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => Shape::Primitive(Primitive::Bytes),
+            | Schema::LocalTimestampNanos => WireType::Primitive(Primitive::Long),
+            Schema::Float => WireType::Primitive(Primitive::Float),
+            Schema::Double => WireType::Primitive(Primitive::Double),
+            Schema::String | Schema::Uuid(UuidSchema::String) => WireType::Primitive(Primitive::String),
+            Schema::Bytes | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => {
+                WireType::Primitive(Primitive::Bytes)
+            }
             Schema::Decimal(decimal) => match &decimal.inner {
-                InnerDecimalSchema::Bytes => Shape::Primitive(Primitive::Bytes),
-                InnerDecimalSchema::Fixed(fixed) => Shape::fixed(&fixed.name, &fixed.aliases, fixed.size),
+                InnerDecimalSchema::Bytes => WireType::Primitive(Primitive::Bytes),
+                InnerDecimalSchema::Fixed(fixed) => WireType::fixed(&fixed.name, &fixed.aliases, fixed.size),
             },
             Schema::Fixed(fixed) | Schema::Duration(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
-                Shape::fixed(&fixed.name, &fixed.aliases, fixed.size)
+                WireType::fixed(&fixed.name, &fixed.aliases, fixed.size)
             }
-            Schema::Array(array) => Shape::Array(&array.items),
-            Schema::Map(map) => Shape::Map(&map.types),
-            Schema::Union(union) => Shape::Union(union.variants()),
-            Schema::Record(record) => Shape::Record(record),
-            Schema::Enum(symbols) => Shape::Enum(symbols),
-            Schema::Ref { name } => Shape::Unknown(name),
+            Schema::Array(array) => WireType::Array(&array.items),
+            Schema::Map(map) => WireType::Map(&map.types),
+            Schema::Union(union) => WireType::Union(union.variants()),
+            Schema::Record(record) => WireType::Record(record),
+            Schema::Enum(symbols) => WireType::Enum(symbols),
+            Schema::Ref { name } => WireType::Unknown(name),
         }
     }
 
     fn fixed(name: &'a Name, aliases: &'a Aliases, size: usize) -> Self {
-        Shape::Fixed(Fixed { name: Some(name), aliases, size })
+        WireType::Fixed(FixedType { name: Some(name), aliases, size })
     }
 
     fn name(&self) -> String {
         match self {
-            Shape::Primitive(primitive) => primitive.name().to_owned(),
-            Shape::Array(_) => "ARRAY".to_owned(),
-            Shape::Map(_) => "MAP".to_owned(),
-            Shape::Union(_) => "UNION".to_owned(),
-            Shape::Record(_) => "RECORD".to_owned(),
-            Shape::Enum(_) => "ENUM".to_owned(),
-            Shape::Fixed(_) => "FIXED".to_owned(),
-            Shape::Unknown(name) => format!("the undefined type {}", name.fullname(None)),
+            WireType::Primitive(primitive) => primitive.name().to_owned(),
+            WireType::Array(_) => "ARRAY".to_owned(),
+            WireType::Map(_) => "MAP".to_owned(),
+            WireType::Union(_) => "UNION".to_owned(),
+            WireType::Record(_) => "RECORD".to_owned(),
+            WireType::Enum(_) => "ENUM".to_owned(),
+            WireType::Fixed(_) => "FIXED".to_owned(),
+            WireType::Unknown(name) => format!("the undefined type {}", name.fullname(None)),
         }
     }
 }
@@ -469,11 +484,11 @@ enum Primitive {
 }
 
 impl Primitive {
-    fn reads(self, written: Self) -> bool {
+    fn can_read(self, writer: Self) -> bool {
         use Primitive::{Bytes, Double, Float, Int, Long, String};
-        self == written
+        self == writer
             || matches!(
-                (self, written),
+                (self, writer),
                 (Long, Int) | (Float, Int | Long) | (Double, Int | Long | Float) | (Bytes, String) | (String, Bytes)
             )
     }
@@ -493,35 +508,35 @@ impl Primitive {
 }
 
 /// The named types of one document.
-struct Names<'a>(HashMap<String, &'a Schema>);
+struct NamedTypes<'a>(HashMap<String, &'a Schema>);
 
-impl<'a> Names<'a> {
+impl<'a> NamedTypes<'a> {
     fn of(root: &'a Schema) -> Self {
-        let mut names = Names(HashMap::new());
-        let mut waiting = vec![root];
-        // A list of what is still to visit instead of recursion: a document's depth is not ours to choose.
-        while let Some(schema) = waiting.pop() {
+        let mut types = NamedTypes(HashMap::new());
+        let mut pending = vec![root];
+        // Iteration instead of recursion: the depth of a document from outside is unbounded.
+        while let Some(schema) = pending.pop() {
             match schema {
                 Schema::Record(record) => {
-                    names.define(&record.name, &record.aliases, schema);
-                    waiting.extend(record.fields.iter().map(|field| &field.schema));
+                    types.define(&record.name, &record.aliases, schema);
+                    pending.extend(record.fields.iter().map(|field| &field.schema));
                 }
-                Schema::Enum(symbols) => names.define(&symbols.name, &symbols.aliases, schema),
+                Schema::Enum(symbols) => types.define(&symbols.name, &symbols.aliases, schema),
                 Schema::Fixed(fixed) | Schema::Duration(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
-                    names.define(&fixed.name, &fixed.aliases, schema);
+                    types.define(&fixed.name, &fixed.aliases, schema);
                 }
                 Schema::Decimal(decimal) => {
                     if let InnerDecimalSchema::Fixed(fixed) = &decimal.inner {
-                        names.define(&fixed.name, &fixed.aliases, schema);
+                        types.define(&fixed.name, &fixed.aliases, schema);
                     }
                 }
-                Schema::Array(array) => waiting.push(&array.items),
-                Schema::Map(map) => waiting.push(&map.types),
-                Schema::Union(union) => waiting.extend(union.variants()),
+                Schema::Array(array) => pending.push(&array.items),
+                Schema::Map(map) => pending.push(&map.types),
+                Schema::Union(union) => pending.extend(union.variants()),
                 _ => {}
             }
         }
-        names
+        types
     }
 
     fn define(&mut self, name: &Name, aliases: &Aliases, schema: &'a Schema) {

@@ -1,15 +1,15 @@
-//! The walk against the verdicts of independent checkers, and on documents that mean harm.
+//! The comparison agrees with independent checkers, and withstands hostile documents.
 //!
-//! `data/cases.json` holds pairs of schemas and whether each reads the other, as the checkers of Apache Avro's Java library
-//! (1.12.0) and of its Python library (1.12.1) say, in agreement. [`Role`] decides the wording only.
+//! `data/cases.json` has pairs of schemas and whether each reads the other, according to the checkers of Apache Avro's Java
+//! library (1.12.0) and Python library (1.12.1), which agree on all of them. [`Role`] only affects the wording.
 
-#![expect(clippy::unwrap_used, reason = "tests fail loudly")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use apache_avro::Schema;
 use avro_compat::{ErrorType, Level, Role, check};
 use serde_json::Value;
 
-struct Case {
+struct CheckerCase {
     name: String,
     writer: Schema,
     reader: Schema,
@@ -17,11 +17,11 @@ struct Case {
     reverse: bool,
 }
 
-fn cases() -> Vec<Case> {
+fn cases() -> Vec<CheckerCase> {
     let cases: Vec<Value> = serde_json::from_str(include_str!("data/cases.json")).unwrap();
     cases
         .iter()
-        .map(|case| Case {
+        .map(|case| CheckerCase {
             name: case["case"].as_str().unwrap().to_owned(),
             writer: Schema::parse(&case["writer"]).unwrap(),
             reader: Schema::parse(&case["reader"]).unwrap(),
@@ -32,19 +32,19 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn the_walk_agrees_with_the_independent_checkers() {
+fn the_comparison_agrees_with_independent_checkers() {
     let cases = cases();
     assert!(cases.len() >= 90, "only {} cases", cases.len());
     for case in &cases {
-        let found = check(&case.reader, &case.writer, Role::New);
-        assert_eq!(found.is_empty(), case.reads, "{}: {found:?}", case.name);
-        let found = check(&case.writer, &case.reader, Role::New);
-        assert_eq!(found.is_empty(), case.reverse, "{}, the other way round: {found:?}", case.name);
+        let reasons = check(&case.reader, &case.writer, Role::New);
+        assert_eq!(reasons.is_empty(), case.reads, "{}: {reasons:?}", case.name);
+        let reasons = check(&case.writer, &case.reader, Role::New);
+        assert_eq!(reasons.is_empty(), case.reverse, "{}, in reverse: {reasons:?}", case.name);
     }
 }
 
 #[test]
-fn each_level_asks_what_it_promises() {
+fn each_level_checks_what_it_guarantees() {
     for case in &cases() {
         for level in Level::ALL {
             let expected = match level {
@@ -54,8 +54,8 @@ fn each_level_asks_what_it_promises() {
                 Level::Full | Level::FullTransitive => case.reads && case.reverse,
             };
             // `writer` is the registered version, `reader` the new one.
-            let answer = level.check(&case.reader, &[&case.writer]);
-            assert_eq!(answer.is_ok(), expected, "{} at {level}: {answer:?}", case.name);
+            let result = level.check(&case.reader, &[&case.writer]);
+            assert_eq!(result.is_ok(), expected, "{} at {level}: {result:?}", case.name);
         }
     }
 }
@@ -69,7 +69,7 @@ fn record(fields: &str) -> Schema {
 }
 
 #[test]
-fn only_a_transitive_level_looks_past_the_latest_version() {
+fn only_a_transitive_level_compares_versions_before_the_latest() {
     let first = record(r#"{"name":"a","type":"int"}"#);
     let second = record("");
     let third = record(r#"{"name":"a","type":"string","default":""}"#);
@@ -83,7 +83,7 @@ fn only_a_transitive_level_looks_past_the_latest_version() {
 }
 
 #[test]
-fn level_names_are_read_and_written() {
+fn level_names_parse_to_their_level() {
     for level in Level::ALL {
         assert_eq!(level.name().parse(), Ok(level));
     }
@@ -91,17 +91,17 @@ fn level_names_are_read_and_written() {
 }
 
 #[test]
-fn a_reason_names_its_kind_and_its_place() {
+fn a_reason_has_its_kind_and_its_location() {
     let old = record(r#"{"name":"a","type":"int"},{"name":"e","type":{"type":"enum","name":"E","symbols":["A","B"]}}"#);
     let new = record(
         r#"{"name":"a","type":["null","string"]},
            {"name":"e","type":{"type":"enum","name":"E","symbols":["A"]}},
            {"name":"b","type":"string"}"#,
     );
-    let found = check(&new, &old, Role::New);
-    let kinds: Vec<_> = found.iter().map(|reason| (reason.error_type, reason.path.as_str())).collect();
+    let reasons = check(&new, &old, Role::New);
+    let found: Vec<_> = reasons.iter().map(|reason| (reason.error_type, reason.path.as_str())).collect();
     assert_eq!(
-        kinds,
+        found,
         [
             (ErrorType::MissingUnionBranch, "/fields/0/type"),
             (ErrorType::MissingEnumSymbols, "/fields/1/type"),
@@ -109,16 +109,16 @@ fn a_reason_names_its_kind_and_its_place() {
         ]
     );
     assert_eq!(
-        found[2].to_string(),
+        reasons[2].to_string(),
         "{errorType:'READER_FIELD_MISSING_DEFAULT_VALUE', description:'The field 'b' at path '/fields/2' in the new \
          schema has no default value and is missing in the old schema', additionalInfo:'b'}"
     );
 }
 
 #[test]
-fn an_assumption_that_failed_is_forgotten() {
-    // The reader's union first tries A: its B holds as long as A is assumed to hold, then A fails at `stop`, and Z reads it
-    // instead. The B of the second field must not count as compatible because of that.
+fn a_failed_assumption_is_dropped() {
+    // The reader's union first tries A: its B is compatible while A is assumed to be. Then A fails at `stop`, and Z reads the
+    // data instead. That must not make the B of the second field compatible.
     let writer = record(
         r#"{"name":"first","type":{"type":"record","name":"A","fields":[
                {"name":"next","type":{"type":"record","name":"B","fields":[{"name":"back","type":["null","A"]}]}},
@@ -133,19 +133,19 @@ fn an_assumption_that_failed_is_forgotten() {
                {"type":"record","name":"Z","aliases":["A"],"fields":[]}]},
            {"name":"second","type":"B"}"#,
     );
-    let found = check(&reader, &writer, Role::New);
-    assert!(found.iter().any(|reason| reason.path.starts_with("/fields/1/")), "{found:?}");
+    let reasons = check(&reader, &writer, Role::New);
+    assert!(reasons.iter().any(|reason| reason.path.starts_with("/fields/1/")), "{reasons:?}");
 }
 
 #[test]
-fn a_chain_of_types_longer_than_any_stack_is_refused() {
+fn a_chain_of_types_deeper_than_the_limit_is_refused() {
     let chain: Vec<String> = (0..2_000)
         .map(|level| match level {
             0 => r#"{"type":"record","name":"R0","fields":[{"name":"a","type":"int"}]}"#.to_owned(),
             _ => format!(r#"{{"type":"record","name":"R{level}","fields":[{{"name":"a","type":"R{}"}}]}}"#, level - 1),
         })
         .collect();
-    // The types are defined where the walk does not go: in a field that the other side lacks.
+    // The types are defined in a field that the other side lacks, which the comparison does not visit.
     let document = |field: &str| {
         parse(&format!(
             r#"{{"type":"record","name":"Root","fields":[
@@ -154,28 +154,28 @@ fn a_chain_of_types_longer_than_any_stack_is_refused() {
             chain.join(",")
         ))
     };
-    let found = check(&document("here"), &document("there"), Role::New);
-    assert_eq!(found.first().map(|reason| reason.error_type), Some(ErrorType::TooComplex), "{found:?}");
+    let reasons = check(&document("here"), &document("there"), Role::New);
+    assert_eq!(reasons.first().map(|reason| reason.error_type), Some(ErrorType::TooComplex), "{reasons:?}");
 }
 
 #[test]
-fn the_list_of_reasons_is_bounded() {
+fn the_number_of_reasons_is_limited() {
     let fields = |prefix: &str| {
         let fields: Vec<_> = (0..5_000).map(|i| format!(r#"{{"name":"{prefix}{i}","type":"int"}}"#)).collect();
         record(&fields.join(","))
     };
-    let found = check(&fields("a"), &fields("b"), Role::New);
-    assert!((1..=100).contains(&found.len()), "{} reasons", found.len());
+    let reasons = check(&fields("a"), &fields("b"), Role::New);
+    assert!((1..=100).contains(&reasons.len()), "{} reasons", reasons.len());
 }
 
 #[test]
-fn unions_with_too_many_branches_to_pair_are_refused_in_time() {
+fn unions_with_too_many_branches_are_refused_in_time() {
     let branches: Vec<_> = (0..1_500).map(|i| format!(r#"{{"type":"record","name":"R{i}","fields":[]}}"#)).collect();
     let union = |branches: &[String]| parse(&format!("[{}]", branches.join(",")));
-    // Each branch is there, but at the other end, so that the walk would try them all.
+    // Each branch exists, but at the other end, so that the comparison would try all of them.
     let reversed: Vec<_> = branches.iter().rev().cloned().collect();
-    let found = check(&union(&branches), &union(&reversed), Role::New);
-    assert_eq!(found.first().map(|reason| reason.error_type), Some(ErrorType::TooComplex));
-    assert!(found.len() <= 100, "{} reasons", found.len());
+    let reasons = check(&union(&branches), &union(&reversed), Role::New);
+    assert_eq!(reasons.first().map(|reason| reason.error_type), Some(ErrorType::TooComplex));
+    assert!(reasons.len() <= 100, "{} reasons", reasons.len());
     assert!(check(&union(&branches[..300]), &union(&reversed[1_200..]), Role::New).is_empty());
 }
