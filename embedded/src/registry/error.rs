@@ -1,12 +1,12 @@
-//! Everything the registry refuses, with the error code that Confluent's clients look for.
+//! The registry's errors, with the error codes that Confluent's clients evaluate.
 //!
-//! Knows HTTP status codes and nothing else of HTTP.
+//! Of HTTP it knows only the status codes.
 
 use avro_compat::UnknownLevel;
 
 /// A refused call.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RegistryError {
+pub(super) enum RegistryApiError {
     #[error("Subject '{0}' not found.")]
     SubjectNotFound(String),
     #[error("Version {0} not found.")]
@@ -51,8 +51,8 @@ pub(super) enum RegistryError {
     Store(String),
 }
 
-impl RegistryError {
-    /// The `error_code` of the answer.
+impl RegistryApiError {
+    /// The `error_code` of the response.
     pub(super) fn code(&self) -> u32 {
         match self {
             Self::SubjectNotFound(_) => 40401,
@@ -64,7 +64,7 @@ impl RegistryError {
             Self::VersionNotSoftDeleted(..) => 40407,
             Self::LevelNotConfigured(_) => 40408,
             Self::ModeNotConfigured(_) => 40409,
-            // What clients of all ages know; newer registries say 40901.
+            // All client versions know this code; newer registries send 40901.
             Self::Incompatible(_) => 409,
             Self::InvalidSchema(_) => 42201,
             Self::InvalidVersion(_) => 42202,
@@ -81,7 +81,7 @@ impl RegistryError {
     /// The HTTP status: the first three digits of the code.
     pub(super) fn status(&self) -> u16 {
         let code = self.code();
-        // Codes have three or five digits, so this is always below 1000.
+        // Codes have three or five digits, so the result is always below 1000.
         u16::try_from(if code >= 10_000 { code / 100 } else { code }).unwrap_or(500)
     }
 }

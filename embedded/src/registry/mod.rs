@@ -1,7 +1,7 @@
 //! A schema registry in process that speaks Confluent's HTTP API, for Avro.
 //!
-//! Start one with [`Registry::start`]. It keeps its state in one append-only file and in memory; schemas, subjects and ids survive
-//! `kill -9`. It never knows a Kafka topic. Read on: `routes` (the calls), `state` (what they mean), `journal` (the file).
+//! Start it with [`Registry::start`]. It keeps its state in memory and in one append-only file. Schemas, subjects and ids survive
+//! `kill -9`. It knows no Kafka topic. Next: `routes` (the calls), `state` (their meaning), `journal` (the file).
 
 mod error;
 mod journal;
@@ -15,53 +15,53 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 pub use avro_compat::Level;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
-use self::{journal::JournalError, store::Store};
+use self::{journal::JournalError, store::RegistryStore};
 
-/// How to start a registry.
+/// The registry's settings.
 #[derive(Debug, Clone)]
 pub struct RegistryConfig {
-    /// Where its file lies; `None` keeps everything in memory.
+    /// The directory of its file; `None` keeps everything in memory.
     pub data_dir: Option<PathBuf>,
-    /// The address to listen on; port 0 takes a free one.
+    /// The address to listen on; port 0 chooses a free port.
     pub listen: SocketAddr,
-    /// The level of subjects without one, until `PUT /config` sets another.
+    /// The global compatibility level until `PUT /config` sets another.
     pub default_level: Level,
-    /// Whether a change is on the disk before it is acknowledged. Without it a change survives the end of the process, not a
-    /// power failure.
+    /// Whether a change reaches the disk before it is acknowledged. Without it a change survives a crash of the process, but not
+    /// a power failure.
     pub fsync: bool,
 }
 
-/// Why a registry did not start.
+/// The reason why a registry did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum RegistryStartError {
     /// Its file cannot be used.
     #[error("schema registry: {0}")]
     Data(String, #[source] Option<io::Error>),
     /// Its address cannot be used.
     #[error("schema registry: cannot listen on {listen}; is something else running there?")]
     Listen {
-        /// The address asked for.
+        /// The configured address.
         listen: SocketAddr,
-        /// What the system said.
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
-impl From<JournalError> for StartError {
+impl From<JournalError> for RegistryStartError {
     fn from(error: JournalError) -> Self {
         let text = error.to_string();
         match error {
-            JournalError::Io { source, .. } => StartError::Data(text, Some(source)),
-            _ => StartError::Data(text, None),
+            JournalError::Io { source, .. } => RegistryStartError::Data(text, Some(source)),
+            _ => RegistryStartError::Data(text, None),
         }
     }
 }
 
-/// A running registry. Dropping it stops it without waiting; [`Registry::stop`] lets open requests finish first.
+/// A running registry. Dropping it stops it at once; [`Registry::stop`] first lets open requests finish.
 #[derive(Debug)]
 pub struct Registry {
     addr: SocketAddr,
-    store: Arc<Store>,
+    store: Arc<RegistryStore>,
     shutdown: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
@@ -70,23 +70,23 @@ pub struct Registry {
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Registry {
-    /// Opens the data and listens. The registry answers as soon as this returns.
+    /// Opens the data and listens. The registry serves requests as soon as this returns.
     ///
     /// # Errors
-    /// The data cannot be read, are damaged or in use, or the address is taken.
-    pub async fn start(config: RegistryConfig) -> Result<Self, StartError> {
+    /// The data cannot be read, is damaged or in use, or the address is taken.
+    pub async fn start(config: RegistryConfig) -> Result<Self, RegistryStartError> {
         let RegistryConfig { data_dir, listen, default_level, fsync } = config;
-        let store = tokio::task::spawn_blocking(move || Store::open(data_dir.as_deref(), default_level, fsync))
+        let store = tokio::task::spawn_blocking(move || RegistryStore::open(data_dir.as_deref(), default_level, fsync))
             .await
-            .map_err(|error| StartError::Data(format!("opening the data ended early: {error}"), None))??;
-        let failed = |source| StartError::Listen { listen, source };
+            .map_err(|error| RegistryStartError::Data(format!("opening the data ended early: {error}"), None))??;
+        let failed = |source| RegistryStartError::Listen { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         let (shutdown, stopped) = oneshot::channel::<()>();
         let store = Arc::new(store);
         let app = routes::router(Arc::clone(&store));
         let server = tokio::spawn(async move {
-            // The sender's end, dropped or used, is the signal.
+            // The signal is a message or the drop of the sender.
             let stop = async { stopped.await.unwrap_or(()) };
             if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stop).await {
                 tracing::error!(%error, "the schema registry's server ended");
@@ -102,16 +102,16 @@ impl Registry {
         self.addr
     }
 
-    /// The address as clients want it: `http://127.0.0.1:8081`.
+    /// The base URL for clients: `http://127.0.0.1:8081`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// Stops listening, lets open requests finish, and gives up on those that take longer than two seconds.
+    /// Stops listening and lets open requests finish. Requests that take longer than two seconds are aborted.
     pub async fn stop(mut self) {
         if let Some(shutdown) = self.shutdown.take() {
-            // A server that has already ended hears nothing, and need not.
+            // A server that has already ended needs no signal.
             shutdown.send(()).unwrap_or(());
         }
         if tokio::time::timeout(STOP_DEADLINE, &mut self.server).await.is_err() {

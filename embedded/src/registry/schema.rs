@@ -1,7 +1,7 @@
-//! Schema text from outside: parsed, and brought into the one form in which it is stored and compared.
+//! Schema text from clients: parsed, and normalized to the form in which it is stored and compared.
 //!
 //! The stored form is that of Avro's own tools: no white space, primitives as plain names, attributes in a fixed order, names
-//! without the namespace they inherit. Two texts that differ in nothing else are therefore one schema with one id.
+//! without the namespace they inherit. Two texts that differ only in these points are one schema with one id.
 
 use std::sync::Arc;
 
@@ -9,28 +9,28 @@ use apache_avro::Schema;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::error::RegistryError;
+use super::error::RegistryApiError;
 
 /// A schema that this registry can store.
 #[derive(Debug, Clone)]
 pub(super) struct ParsedSchema {
     /// The stored form.
     pub(super) text: String,
-    /// What the compatibility walk reads.
+    /// The input of the compatibility check.
     pub(super) schema: Arc<Schema>,
 }
 
 impl ParsedSchema {
-    /// Parses a text that came from a client.
-    pub(super) fn parse(text: &str) -> Result<Self, RegistryError> {
-        let invalid = |reason: &dyn std::fmt::Display| RegistryError::InvalidSchema(shortened(&reason.to_string()));
+    /// Parses a text from a client.
+    pub(super) fn parse(text: &str) -> Result<Self, RegistryApiError> {
+        let invalid = |reason: &dyn std::fmt::Display| RegistryApiError::InvalidSchema(shortened(&reason.to_string()));
         if text.trim().is_empty() {
-            return Err(RegistryError::InvalidSchema("the schema is empty".to_owned()));
+            return Err(RegistryApiError::InvalidSchema("the schema is empty".to_owned()));
         }
         let json: Value = serde_json::from_str(text).map_err(|error| invalid(&error))?;
         let schema = Schema::parse(&json).map_err(|error| invalid(&error))?;
         let canonical = canonical_text(&json);
-        // A name outside any namespace, used inside one, has no short form. Such a schema is stored as it came.
+        // A name outside any namespace has no short form inside one. Such a schema is stored unchanged.
         let text = match Schema::parse_str(&canonical) {
             Ok(again) if again == schema => canonical,
             _ => json.to_string(),
@@ -44,17 +44,17 @@ impl ParsedSchema {
         Ok(Self { text, schema: Arc::new(schema) })
     }
 
-    /// The same for the same schema in every registry of this kind.
+    /// The same schema has the same guid in every embedded registry.
     pub(super) fn guid(&self) -> Uuid {
         Uuid::new_v5(&Uuid::NAMESPACE_OID, self.text.as_bytes())
     }
 }
 
-/// Parser errors quote whole schemas; an answer should not.
+/// Parser errors quote whole schemas; a response should not.
 fn shortened(text: &str) -> String {
     const MAX_CHARS: usize = 500;
     match text.char_indices().nth(MAX_CHARS) {
-        Some((cut, _)) => format!("{}…", &text[..cut]),
+        Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
 }
@@ -90,19 +90,19 @@ fn write_complex(out: &mut String, object: &Map<String, Value>, namespace: Optio
     }
 }
 
-/// A type with properties around it (`logicalType`), or only the type if there are none.
+/// A type with its properties (`logicalType`), or only the type if it has none.
 fn write_annotated(out: &mut String, object: &Map<String, Value>, write_inner: impl FnOnce(&mut String)) {
     if properties(object, &SCHEMA_ATTRIBUTES).next().is_none() {
         return write_inner(out);
     }
-    let mut members = Members::open(out);
+    let mut members = ObjectWriter::open(out);
     write_inner(members.member("type"));
     members.properties(object, &SCHEMA_ATTRIBUTES);
     members.close();
 }
 
 fn write_container(out: &mut String, object: &Map<String, Value>, kind: &str, inner: &str, namespace: Option<&str>) {
-    let mut members = Members::open(out);
+    let mut members = ObjectWriter::open(out);
     members.text("type", kind);
     if let Some(schema) = object.get(inner) {
         write_schema(members.member(inner), schema, namespace);
@@ -119,7 +119,7 @@ fn write_named(out: &mut String, object: &Map<String, Value>, kind: &str, enclos
         None => (stated.or(enclosing), name),
     };
     let namespace = namespace.filter(|namespace| !namespace.is_empty());
-    let mut members = Members::open(out);
+    let mut members = ObjectWriter::open(out);
     members.text("type", kind);
     members.text("name", short);
     if namespace != enclosing {
@@ -148,7 +148,7 @@ fn write_field(out: &mut String, field: &Value, namespace: Option<&str>) {
     let Value::Object(field) = field else {
         return out.push_str(&field.to_string());
     };
-    let mut members = Members::open(out);
+    let mut members = ObjectWriter::open(out);
     members.copy(field, "name");
     if let Some(schema) = field.get("type") {
         write_schema(members.member("type"), schema, namespace);
@@ -196,13 +196,13 @@ fn properties<'a>(
     object.iter().filter(|(key, _)| !attributes.contains(&key.as_str()))
 }
 
-/// A JSON object whose members keep the order in which they are written.
-struct Members<'a> {
+/// Writes a JSON object whose members keep their order.
+struct ObjectWriter<'a> {
     out: &'a mut String,
     empty: bool,
 }
 
-impl<'a> Members<'a> {
+impl<'a> ObjectWriter<'a> {
     fn open(out: &'a mut String) -> Self {
         out.push('{');
         Self { out, empty: true }

@@ -1,78 +1,78 @@
-//! What the registry knows: schemas by id, versions by subject, levels and modes. Pure: no file, no HTTP, no clock.
+//! The registry's state: schemas by id, versions by subject, levels and modes. Pure: no file, no HTTP, no clock.
 //!
-//! Every change is a [`Change`]: decided against the state, written to the journal, then applied, so that what is in the file is
-//! what a restart finds. Ids are global and never given to another schema, not even after a permanent deletion.
+//! Every change is a [`RegistryChange`]: decided against the state, written to the journal, then applied. A restart therefore
+//! restores exactly what the file holds. Ids are global. An id never moves to another schema, not even after a permanent deletion.
 
 use std::collections::{BTreeMap, HashMap};
 
 use avro_compat::Level;
 use serde::{Deserialize, Serialize};
 
-use super::{error::RegistryError, schema::ParsedSchema};
+use super::{error::RegistryApiError, schema::ParsedSchema};
 
-/// One step of a change, as the journal keeps it.
+/// One step of a change, as the journal stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
-pub(super) enum Change {
-    /// A schema gets an id.
+pub(super) enum RegistryChange {
+    /// Assigns an id to a schema.
     Schema { id: u32, schema: String },
-    /// A subject gets a version.
+    /// Adds a version to a subject.
     Version { subject: String, version: u32, id: u32 },
-    /// Versions are hidden, or removed for good.
+    /// Hides versions, or removes them permanently.
     Delete { subject: String, versions: Vec<u32>, permanent: bool },
-    /// A level is set, or unset; without a subject the global one.
+    /// Sets or removes a level: the subject's, or without a subject the global one.
     Level { subject: Option<String>, level: Option<String> },
-    /// A mode is set, or unset; without a subject the global one.
-    Mode { subject: Option<String>, mode: Option<Mode> },
+    /// Sets or removes a mode: the subject's, or without a subject the global one.
+    Mode { subject: Option<String>, mode: Option<SubjectMode> },
 }
 
 /// Whether schemas may be registered and deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub(super) enum Mode {
+pub(super) enum SubjectMode {
     #[default]
     ReadWrite,
     ReadOnly,
 }
 
-impl Mode {
+impl SubjectMode {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Mode::ReadWrite => "READWRITE",
-            Mode::ReadOnly => "READONLY",
+            SubjectMode::ReadWrite => "READWRITE",
+            SubjectMode::ReadOnly => "READONLY",
         }
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, RegistryError> {
-        [Mode::ReadWrite, Mode::ReadOnly]
+    pub(super) fn parse(text: &str) -> Result<Self, RegistryApiError> {
+        [SubjectMode::ReadWrite, SubjectMode::ReadOnly]
             .into_iter()
             .find(|mode| mode.name().eq_ignore_ascii_case(text))
-            .ok_or(RegistryError::InvalidMode)
+            .ok_or(RegistryApiError::InvalidMode)
     }
 }
 
-/// Which version a client asks for.
+/// The version that a client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum VersionSelector {
     Latest,
     Number(u32),
 }
 
-impl Asked {
-    pub(super) fn parse(text: &str) -> Result<Self, RegistryError> {
+impl VersionSelector {
+    pub(super) fn parse(text: &str) -> Result<Self, RegistryApiError> {
         if text == "latest" || text == "-1" {
-            return Ok(Asked::Latest);
+            return Ok(VersionSelector::Latest);
         }
         match text.parse::<u32>() {
-            Ok(number) if (1..=i32::MAX as u32).contains(&number) => Ok(Asked::Number(number)),
-            _ => Err(RegistryError::InvalidVersion(text.to_owned())),
+            Ok(number) if (1..=i32::MAX as u32).contains(&number) => Ok(VersionSelector::Number(number)),
+            _ => Err(RegistryApiError::InvalidVersion(text.to_owned())),
         }
     }
 }
 
-/// One version of a subject, borrowed for an answer.
+/// One version of a subject, borrowed for a response.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found<'a> {
+pub(super) struct SubjectVersion<'a> {
     pub(super) subject: &'a str,
     pub(super) version: u32,
     pub(super) id: u32,
@@ -80,84 +80,84 @@ pub(super) struct Found<'a> {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct RegistryState {
     schemas: BTreeMap<u32, ParsedSchema>,
     ids: HashMap<String, u32>,
-    subjects: BTreeMap<String, Subject>,
+    subjects: BTreeMap<String, SubjectVersions>,
     default_level: Level,
     level: Option<Level>,
     levels: BTreeMap<String, Level>,
-    mode: Option<Mode>,
-    modes: BTreeMap<String, Mode>,
+    mode: Option<SubjectMode>,
+    modes: BTreeMap<String, SubjectMode>,
 }
 
 #[derive(Debug, Default)]
-struct Subject {
-    versions: BTreeMap<u32, Version>,
+struct SubjectVersions {
+    versions: BTreeMap<u32, StoredVersion>,
 }
 
 #[derive(Debug)]
-struct Version {
+struct StoredVersion {
     id: u32,
     deleted: bool,
 }
 
-impl Subject {
+impl SubjectVersions {
     fn visible(&self, deleted: bool) -> impl DoubleEndedIterator<Item = (u32, u32)> {
         self.versions.iter().filter(move |(_, version)| deleted || !version.deleted).map(|(n, v)| (*n, v.id))
     }
 }
 
-impl State {
+impl RegistryState {
     pub(super) fn new(default_level: Level) -> Self {
         Self { default_level, ..Self::default() }
     }
 
-    /// Applies what was decided here or read from the journal. Fails only on a journal that contradicts itself.
-    pub(super) fn apply(&mut self, change: Change) -> Result<(), String> {
+    /// Applies a change that was decided here or read from the journal. Fails only when the journal contradicts itself.
+    pub(super) fn apply(&mut self, change: RegistryChange) -> Result<(), String> {
         match change {
-            Change::Schema { id, schema } => {
+            RegistryChange::Schema { id, schema } => {
                 let parsed = ParsedSchema::stored(schema)?;
                 if self.schemas.contains_key(&id) || self.ids.contains_key(&parsed.text) {
-                    return Err(format!("schema id {id} or its schema is given twice"));
+                    return Err(format!("schema id {id} or its schema appears twice"));
                 }
                 self.ids.insert(parsed.text.clone(), id);
                 self.schemas.insert(id, parsed);
             }
-            Change::Version { subject, version, id } => {
+            RegistryChange::Version { subject, version, id } => {
                 if !self.schemas.contains_key(&id) {
                     return Err(format!("version {version} of '{subject}' has the unknown schema id {id}"));
                 }
                 let versions = &mut self.subjects.entry(subject.clone()).or_default().versions;
-                if versions.insert(version, Version { id, deleted: false }).is_some() {
-                    return Err(format!("version {version} of '{subject}' is given twice"));
+                if versions.insert(version, StoredVersion { id, deleted: false }).is_some() {
+                    return Err(format!("version {version} of '{subject}' appears twice"));
                 }
             }
-            Change::Delete { subject, versions, permanent } => self.delete(&subject, &versions, permanent),
-            Change::Level { subject, level } => {
+            RegistryChange::Delete { subject, versions, permanent } => self.delete(&subject, &versions, permanent),
+            RegistryChange::Level { subject, level } => {
                 let level = level.map(|name| name.parse::<Level>()).transpose().map_err(|error| error.to_string())?;
                 set(&mut self.level, &mut self.levels, subject, level);
             }
-            Change::Mode { subject, mode } => set(&mut self.mode, &mut self.modes, subject, mode),
+            RegistryChange::Mode { subject, mode } => set(&mut self.mode, &mut self.modes, subject, mode),
         }
         Ok(())
     }
 
     fn delete(&mut self, subject: &str, versions: &[u32], permanent: bool) {
-        let Some(entry) = self.subjects.get_mut(subject) else { return };
+        let Some(subject_versions) = self.subjects.get_mut(subject) else { return };
         for number in versions {
             if permanent {
-                entry.versions.remove(number);
-            } else if let Some(version) = entry.versions.get_mut(number) {
+                subject_versions.versions.remove(number);
+            } else if let Some(version) = subject_versions.versions.get_mut(number) {
                 version.deleted = true;
             }
         }
-        if entry.versions.is_empty() {
+        if subject_versions.versions.is_empty() {
             self.subjects.remove(subject);
         }
     }
 
-    // What clients ask.
+    // Queries.
 
     pub(super) fn subjects(&self, deleted: bool, deleted_only: bool) -> impl Iterator<Item = &str> {
         self.subjects
@@ -169,37 +169,48 @@ impl State {
             .map(|(name, _)| name.as_str())
     }
 
-    pub(super) fn versions(&self, subject: &str, deleted: bool) -> Result<Vec<Found<'_>>, RegistryError> {
-        let not_found = || RegistryError::SubjectNotFound(subject.to_owned());
-        let (name, entry) = self.subjects.get_key_value(subject).ok_or_else(not_found)?;
-        let found: Vec<_> = entry.visible(deleted).filter_map(|(version, id)| self.found(name, version, id)).collect();
-        if found.is_empty() { Err(not_found()) } else { Ok(found) }
+    pub(super) fn versions(&self, subject: &str, deleted: bool) -> Result<Vec<SubjectVersion<'_>>, RegistryApiError> {
+        let not_found = || RegistryApiError::SubjectNotFound(subject.to_owned());
+        let (name, subject_versions) = self.subjects.get_key_value(subject).ok_or_else(not_found)?;
+        let visible: Vec<_> =
+            subject_versions.visible(deleted).filter_map(|(version, id)| self.version_of(name, version, id)).collect();
+        if visible.is_empty() { Err(not_found()) } else { Ok(visible) }
     }
 
-    pub(super) fn version(&self, subject: &str, asked: Asked, deleted: bool) -> Result<Found<'_>, RegistryError> {
+    pub(super) fn version(
+        &self,
+        subject: &str,
+        selector: VersionSelector,
+        deleted: bool,
+    ) -> Result<SubjectVersion<'_>, RegistryApiError> {
         let versions = self.versions(subject, deleted)?;
-        match asked {
-            Asked::Latest => versions.last().copied().ok_or_else(|| RegistryError::SubjectNotFound(subject.to_owned())),
-            Asked::Number(number) => {
-                versions.into_iter().find(|found| found.version == number).ok_or(RegistryError::VersionNotFound(number))
+        match selector {
+            VersionSelector::Latest => {
+                versions.last().copied().ok_or_else(|| RegistryApiError::SubjectNotFound(subject.to_owned()))
             }
+            VersionSelector::Number(number) => versions
+                .into_iter()
+                .find(|version| version.version == number)
+                .ok_or(RegistryApiError::VersionNotFound(number)),
         }
     }
 
-    pub(super) fn all_versions(&self, deleted: bool) -> impl Iterator<Item = Found<'_>> {
+    pub(super) fn all_versions(&self, deleted: bool) -> impl Iterator<Item = SubjectVersion<'_>> {
         self.subjects.iter().flat_map(move |(name, subject)| {
-            subject.visible(deleted).filter_map(|(version, id)| self.found(name, version, id))
+            subject.visible(deleted).filter_map(|(version, id)| self.version_of(name, version, id))
         })
     }
 
-    /// A schema that at least one subject still has, deleted or not: old records must stay readable.
-    pub(super) fn by_id(&self, id: u32) -> Option<&ParsedSchema> {
-        self.all_versions(true).find(|found| found.id == id).map(|found| found.schema)
+    /// Finds a schema while at least one subject has it. A soft-deleted version counts: old records must stay readable.
+    pub(super) fn schema_by_id(&self, id: u32) -> Option<&ParsedSchema> {
+        self.all_versions(true).find(|version| version.id == id).map(|version| version.schema)
     }
 
-    pub(super) fn by_guid(&self, guid: &str) -> Option<(u32, &ParsedSchema)> {
+    pub(super) fn schema_by_guid(&self, guid: &str) -> Option<(u32, &ParsedSchema)> {
         let guid = uuid::Uuid::parse_str(guid).ok()?;
-        self.all_versions(true).find(|found| found.schema.guid() == guid).map(|found| (found.id, found.schema))
+        self.all_versions(true)
+            .find(|version| version.schema.guid() == guid)
+            .map(|version| (version.id, version.schema))
     }
 
     pub(super) fn max_id(&self) -> u32 {
@@ -211,55 +222,62 @@ impl State {
         subject: &str,
         schema: &ParsedSchema,
         deleted: bool,
-    ) -> Result<Found<'_>, RegistryError> {
+    ) -> Result<SubjectVersion<'_>, RegistryApiError> {
         let versions = self.versions(subject, deleted)?;
-        versions.into_iter().rev().find(|found| found.schema.text == schema.text).ok_or(RegistryError::SchemaNotFound)
+        versions
+            .into_iter()
+            .rev()
+            .find(|version| version.schema.text == schema.text)
+            .ok_or(RegistryApiError::SchemaNotFound)
     }
 
     pub(super) fn level(&self) -> Level {
         self.level.unwrap_or(self.default_level)
     }
 
-    /// The global level, if a client has set one.
-    pub(super) fn configured_level(&self) -> Option<Level> {
-        self.level
+    /// The level that a client has set for the subject, or globally.
+    pub(super) fn configured_level(&self, subject: Option<&str>) -> Option<Level> {
+        match subject {
+            Some(subject) => self.levels.get(subject).copied(),
+            None => self.level,
+        }
     }
 
-    pub(super) fn level_of(&self, subject: &str) -> Option<Level> {
-        self.levels.get(subject).copied()
+    fn effective_level(&self, subject: &str) -> Level {
+        self.configured_level(Some(subject)).unwrap_or_else(|| self.level())
     }
 
-    pub(super) fn effective_level(&self, subject: &str) -> Level {
-        self.level_of(subject).unwrap_or_else(|| self.level())
-    }
-
-    pub(super) fn mode(&self) -> Mode {
+    pub(super) fn mode(&self) -> SubjectMode {
         self.mode.unwrap_or_default()
     }
 
-    pub(super) fn mode_of(&self, subject: &str) -> Option<Mode> {
-        self.modes.get(subject).copied()
+    /// The mode that a client has set for the subject, or globally.
+    pub(super) fn configured_mode(&self, subject: Option<&str>) -> Option<SubjectMode> {
+        match subject {
+            Some(subject) => self.modes.get(subject).copied(),
+            None => self.mode,
+        }
     }
 
-    fn found<'a>(&'a self, subject: &'a str, version: u32, id: u32) -> Option<Found<'a>> {
-        self.schemas.get(&id).map(|schema| Found { subject, version, id, schema })
+    fn version_of<'a>(&'a self, subject: &'a str, version: u32, id: u32) -> Option<SubjectVersion<'a>> {
+        self.schemas.get(&id).map(|schema| SubjectVersion { subject, version, id, schema })
     }
 
-    // What clients change: decided here, applied by the caller once it is in the journal.
+    // Changes: decided here. The caller applies them once they are in the journal.
 
-    /// The version a schema has or gets under a subject, and what must change for it.
+    /// The id and version that a schema has or receives under a subject, and the changes that this needs.
     pub(super) fn register(
         &self,
         subject: &str,
         schema: &ParsedSchema,
-    ) -> Result<(u32, u32, Vec<Change>), RegistryError> {
-        self.writable(subject)?;
-        if let Ok(found) = self.look_up(subject, schema, false) {
-            return Ok((found.id, found.version, Vec::new()));
+    ) -> Result<(u32, u32, Vec<RegistryChange>), RegistryApiError> {
+        self.check_writable(subject)?;
+        if let Ok(version) = self.look_up(subject, schema, false) {
+            return Ok((version.id, version.version, Vec::new()));
         }
         let earlier = self.versions(subject, false).unwrap_or_default();
-        self.compatible(subject, schema, &earlier).map_err(|reasons| {
-            RegistryError::Incompatible(format!(
+        self.check_compatibility(subject, schema, &earlier).map_err(|reasons| {
+            RegistryApiError::Incompatible(format!(
                 "Schema being registered is incompatible with an earlier schema for subject \"{subject}\", details: [{}]",
                 reasons.join(", ")
             ))
@@ -267,27 +285,27 @@ impl State {
         let mut changes = Vec::new();
         let id = self.ids.get(&schema.text).copied().unwrap_or_else(|| {
             let id = self.max_id() + 1;
-            changes.push(Change::Schema { id, schema: schema.text.clone() });
+            changes.push(RegistryChange::Schema { id, schema: schema.text.clone() });
             id
         });
-        let last = self.subjects.get(subject).and_then(|entry| entry.versions.last_key_value());
+        let last = self.subjects.get(subject).and_then(|subject_versions| subject_versions.versions.last_key_value());
         let version = last.map_or(0, |(number, _)| *number) + 1;
-        changes.push(Change::Version { subject: subject.to_owned(), version, id });
+        changes.push(RegistryChange::Version { subject: subject.to_owned(), version, id });
         Ok((id, version, changes))
     }
 
-    /// Holds a schema against earlier versions at the subject's level. The reasons are in the form that registries answer with.
-    pub(super) fn compatible(
+    /// Compares a schema with earlier versions at the subject's level. The reasons have the format of Confluent's registry.
+    pub(super) fn check_compatibility(
         &self,
         subject: &str,
         schema: &ParsedSchema,
-        earlier: &[Found<'_>],
+        earlier: &[SubjectVersion<'_>],
     ) -> Result<(), Vec<String>> {
         let level = self.effective_level(subject);
-        let schemas: Vec<_> = earlier.iter().map(|found| found.schema.schema.as_ref()).collect();
-        level.check(&schema.schema, &schemas).map_err(|refusal| {
-            let old = &earlier[refusal.index];
-            let mut reasons: Vec<String> = refusal.found.iter().map(ToString::to_string).collect();
+        let schemas: Vec<_> = earlier.iter().map(|version| version.schema.schema.as_ref()).collect();
+        level.check(&schema.schema, &schemas).map_err(|incompatible| {
+            let old = &earlier[incompatible.index];
+            let mut reasons: Vec<String> = incompatible.found.iter().map(ToString::to_string).collect();
             reasons.push(format!("{{oldSchemaVersion: {}}}", old.version));
             reasons.push(format!("{{oldSchema: '{}'}}", old.schema.text));
             reasons.push(format!("{{compatibility: '{level}'}}"));
@@ -299,25 +317,26 @@ impl State {
         &self,
         subject: &str,
         permanent: bool,
-    ) -> Result<(Vec<u32>, Vec<Change>), RegistryError> {
-        self.writable(subject)?;
-        let all: Vec<u32> = self.versions(subject, true)?.iter().map(|found| found.version).collect();
+    ) -> Result<(Vec<u32>, Vec<RegistryChange>), RegistryApiError> {
+        self.check_writable(subject)?;
+        let all: Vec<u32> = self.versions(subject, true)?.iter().map(|version| version.version).collect();
         let live: Vec<u32> =
-            self.versions(subject, false).unwrap_or_default().iter().map(|found| found.version).collect();
+            self.versions(subject, false).unwrap_or_default().iter().map(|version| version.version).collect();
         let versions = match (permanent, live.is_empty()) {
-            (false, true) => return Err(RegistryError::SubjectSoftDeleted(subject.to_owned())),
-            (true, false) => return Err(RegistryError::SubjectNotSoftDeleted(subject.to_owned())),
+            (false, true) => return Err(RegistryApiError::SubjectSoftDeleted(subject.to_owned())),
+            (true, false) => return Err(RegistryApiError::SubjectNotSoftDeleted(subject.to_owned())),
             (false, false) => live,
             (true, true) => all,
         };
         let subject = subject.to_owned();
-        let mut changes = vec![Change::Delete { subject: subject.clone(), versions: versions.clone(), permanent }];
-        // A subject that is deleted loses its own settings with it; one of that name that comes later starts afresh.
+        let mut changes =
+            vec![RegistryChange::Delete { subject: subject.clone(), versions: versions.clone(), permanent }];
+        // A deletion also removes the subject's settings: a later subject of the same name must not inherit them.
         if self.levels.contains_key(&subject) {
-            changes.push(Change::Level { subject: Some(subject.clone()), level: None });
+            changes.push(RegistryChange::Level { subject: Some(subject.clone()), level: None });
         }
         if self.modes.contains_key(&subject) {
-            changes.push(Change::Mode { subject: Some(subject), mode: None });
+            changes.push(RegistryChange::Mode { subject: Some(subject), mode: None });
         }
         Ok((versions, changes))
     }
@@ -325,27 +344,32 @@ impl State {
     pub(super) fn delete_version(
         &self,
         subject: &str,
-        asked: Asked,
+        selector: VersionSelector,
         permanent: bool,
-    ) -> Result<(u32, Vec<Change>), RegistryError> {
-        self.writable(subject)?;
-        let version = self.version(subject, asked, asked != Asked::Latest)?.version;
-        let deleted =
-            self.subjects.get(subject).and_then(|entry| entry.versions.get(&version)).is_some_and(|v| v.deleted);
+    ) -> Result<(u32, Vec<RegistryChange>), RegistryApiError> {
+        self.check_writable(subject)?;
+        let version = self.version(subject, selector, selector != VersionSelector::Latest)?.version;
+        let deleted = self
+            .subjects
+            .get(subject)
+            .and_then(|subject_versions| subject_versions.versions.get(&version))
+            .is_some_and(|v| v.deleted);
         match (permanent, deleted) {
-            (false, true) => Err(RegistryError::VersionSoftDeleted(subject.to_owned(), version)),
-            (true, false) => Err(RegistryError::VersionNotSoftDeleted(subject.to_owned(), version)),
+            (false, true) => Err(RegistryApiError::VersionSoftDeleted(subject.to_owned(), version)),
+            (true, false) => Err(RegistryApiError::VersionNotSoftDeleted(subject.to_owned(), version)),
             _ => {
-                let change = Change::Delete { subject: subject.to_owned(), versions: vec![version], permanent };
+                let change = RegistryChange::Delete { subject: subject.to_owned(), versions: vec![version], permanent };
                 Ok((version, vec![change]))
             }
         }
     }
 
-    fn writable(&self, subject: &str) -> Result<(), RegistryError> {
-        match self.mode_of(subject).unwrap_or_else(|| self.mode()) {
-            Mode::ReadWrite => Ok(()),
-            Mode::ReadOnly => Err(RegistryError::NotPermitted(format!("Subject {subject} is in read-only mode"))),
+    fn check_writable(&self, subject: &str) -> Result<(), RegistryApiError> {
+        match self.configured_mode(Some(subject)).unwrap_or_else(|| self.mode()) {
+            SubjectMode::ReadWrite => Ok(()),
+            SubjectMode::ReadOnly => {
+                Err(RegistryApiError::NotPermitted(format!("Subject {subject} is in read-only mode")))
+            }
         }
     }
 }

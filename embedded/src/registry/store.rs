@@ -1,4 +1,4 @@
-//! State and journal together: a change is decided, stored, then applied, under one lock.
+//! State and journal together: under one lock, a change is decided, stored, then applied.
 
 use std::{
     path::Path,
@@ -8,31 +8,31 @@ use std::{
 use avro_compat::Level;
 
 use super::{
-    error::RegistryError,
-    journal::{Journal, JournalError},
-    state::{Change, State},
+    error::RegistryApiError,
+    journal::{JournalError, RegistryJournal},
+    state::{RegistryChange, RegistryState},
 };
 
 /// The registry's state, durable when it has a journal.
 #[derive(Debug)]
-pub(super) struct Store {
-    inner: Mutex<Inner>,
+pub(super) struct RegistryStore {
+    state: Mutex<StoreState>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    state: State,
-    journal: Option<Journal>,
+struct StoreState {
+    state: RegistryState,
+    journal: Option<RegistryJournal>,
     closed: bool,
 }
 
-impl Store {
+impl RegistryStore {
     /// Opens the journal in `directory`, or starts an empty store in memory.
     pub(super) fn open(directory: Option<&Path>, default_level: Level, fsync: bool) -> Result<Self, JournalError> {
-        let mut state = State::new(default_level);
+        let mut state = RegistryState::new(default_level);
         let mut journal = None;
         if let Some(directory) = directory {
-            let (opened, batches) = Journal::open::<Vec<Change>>(directory, fsync)?;
+            let (opened, batches) = RegistryJournal::open::<Vec<RegistryChange>>(directory, fsync)?;
             for (index, change) in
                 batches.into_iter().enumerate().flat_map(|(i, batch)| batch.into_iter().map(move |c| (i, c)))
             {
@@ -43,45 +43,48 @@ impl Store {
             }
             journal = Some(opened);
         }
-        Ok(Self { inner: Mutex::new(Inner { state, journal, closed: false }) })
+        Ok(Self { state: Mutex::new(StoreState { state, journal, closed: false }) })
     }
 
-    /// Answers from the state.
-    pub(super) fn read<T>(&self, ask: impl FnOnce(&State) -> Result<T, RegistryError>) -> Result<T, RegistryError> {
-        ask(&self.lock().state)
+    /// Queries the state.
+    pub(super) fn read<T>(
+        &self,
+        query: impl FnOnce(&RegistryState) -> Result<T, RegistryApiError>,
+    ) -> Result<T, RegistryApiError> {
+        query(&self.lock().state)
     }
 
-    /// Decides a change, stores it, applies it.
+    /// Decides a change, stores it, then applies it.
     pub(super) fn write<T>(
         &self,
-        decide: impl FnOnce(&State) -> Result<(T, Vec<Change>), RegistryError>,
-    ) -> Result<T, RegistryError> {
-        let mut inner = self.lock();
-        let (answer, changes) = decide(&inner.state)?;
+        decide: impl FnOnce(&RegistryState) -> Result<(T, Vec<RegistryChange>), RegistryApiError>,
+    ) -> Result<T, RegistryApiError> {
+        let mut state = self.lock();
+        let (result, changes) = decide(&state.state)?;
         if changes.is_empty() {
-            return Ok(answer);
+            return Ok(result);
         }
-        if inner.closed {
-            return Err(RegistryError::Store("the registry is stopping".to_owned()));
+        if state.closed {
+            return Err(RegistryApiError::Store("the registry is stopping".to_owned()));
         }
-        if let Some(journal) = &mut inner.journal {
-            journal.append(&changes).map_err(|error| RegistryError::Store(error.to_string()))?;
+        if let Some(journal) = &mut state.journal {
+            journal.append(&changes).map_err(|error| RegistryApiError::Store(error.to_string()))?;
         }
         for change in changes {
-            inner.state.apply(change).map_err(RegistryError::Store)?;
+            state.state.apply(change).map_err(RegistryApiError::Store)?;
         }
-        Ok(answer)
+        Ok(result)
     }
 
-    /// Lets go of the file, so that another registry may open it. A connection that outlives the server can change nothing more.
+    /// Closes the file, so that another registry may open it. A connection that outlives the server can change nothing more.
     pub(super) fn close(&self) {
-        let mut inner = self.lock();
-        inner.closed = true;
-        inner.journal = None;
+        let mut state = self.lock();
+        state.closed = true;
+        state.journal = None;
     }
 
-    /// A panic under the lock can only come before the journal took the change, so the state is as it was.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A panic under the lock can only happen before the change is in the journal, so the state is unchanged.
+    fn lock(&self) -> MutexGuard<'_, StoreState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
