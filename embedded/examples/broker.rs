@@ -1,13 +1,13 @@
-//! A broker alone, for the tools people have: `cargo run -p dacapo-embedded --example broker -- 127.0.0.1:9092 [DIRECTORY]`.
+//! A broker for Kafka's own tools: `cargo run -p dacapo-embedded --example broker -- 127.0.0.1:9092 [DIRECTORY]`.
 //!
-//! Prints the address to bootstrap from and runs until it is interrupted. Without a directory it keeps nothing.
+//! Prints its bootstrap address and runs until it is interrupted. Without a directory it keeps no data.
 
 use anyhow::Context;
 use embedded::broker::{Broker, BrokerConfig};
 use std::path::PathBuf;
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "the address is what this program says")]
+#[expect(clippy::print_stdout, reason = "the address is the output of this program")]
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let listen = arguments.next().unwrap_or_else(|| "127.0.0.1:0".to_owned());

@@ -1,7 +1,7 @@
-//! How fast the broker is on this machine: `cargo run --release -p dacapo-embedded --example measure [BOOTSTRAP]`.
+//! Measures the broker's throughput: `cargo run --release -p dacapo-embedded --example measure [BOOTSTRAP]`.
 //!
-//! Without an address it starts a broker of its own. Prints messages a second and percentiles of a whole transaction that
-//! reads nothing and writes one record to each of eight partitions and the offsets of one group.
+//! Without an address it starts its own broker. It prints messages per second, and percentiles of the duration of a transaction
+//! that writes one record to each of eight partitions and the offsets of one group.
 
 use anyhow::{Context, Result};
 use embedded::broker::{Broker, BrokerConfig};
@@ -19,21 +19,21 @@ const MESSAGES: usize = 1_000_000;
 const MESSAGE_BYTES: usize = 300;
 const PARTITIONS: i32 = 8;
 const TRANSACTIONS: usize = 2_000;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Without a delivery callback librdkafka flushes in steps of ten milliseconds.
-struct Quiet;
+/// A delivery callback that does nothing: without one librdkafka flushes in steps of ten milliseconds.
+struct IgnoreDeliveries;
 
-impl ClientContext for Quiet {}
+impl ClientContext for IgnoreDeliveries {}
 
-impl ProducerContext for Quiet {
+impl ProducerContext for IgnoreDeliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "the figures are what this program says")]
+#[expect(clippy::print_stdout, reason = "the figures are the output of this program")]
 async fn main() -> Result<()> {
     let (broker, bootstrap) = match std::env::args().nth(1) {
         Some(bootstrap) => (None, bootstrap),
@@ -69,13 +69,13 @@ fn client(bootstrap: &str) -> ClientConfig {
 }
 
 fn produce(bootstrap: &str, topic: &str, idempotent: &str) -> Result<f64> {
-    let producer: BaseProducer<Quiet> = client(bootstrap)
+    let producer: BaseProducer<IgnoreDeliveries> = client(bootstrap)
         .set("enable.idempotence", idempotent)
         .set("linger.ms", "5")
         .set("queue.buffering.max.messages", "200000")
-        .create_with_context(Quiet)?;
+        .create_with_context(IgnoreDeliveries)?;
     let payload = vec![b'x'; MESSAGE_BYTES];
-    let began = Instant::now();
+    let started = Instant::now();
     for number in 0..MESSAGES {
         let partition = i32::try_from(number)? % PARTITIONS;
         let mut record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(&payload);
@@ -85,38 +85,38 @@ fn produce(bootstrap: &str, topic: &str, idempotent: &str) -> Result<f64> {
             record = back;
         }
     }
-    producer.flush(PATIENCE)?;
-    Ok(rate(MESSAGES, began.elapsed()))
+    producer.flush(TIMEOUT)?;
+    Ok(rate(MESSAGES, started.elapsed()))
 }
 
 fn consume(bootstrap: &str, topic: &str) -> Result<f64> {
     let consumer: BaseConsumer =
         client(bootstrap).set("group.id", "measure").set("enable.auto.commit", "false").create()?;
-    let mut places = TopicPartitionList::new();
+    let mut offsets = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
-        places.add_partition_offset(topic, partition, Offset::Beginning)?;
+        offsets.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
-    consumer.assign(&places)?;
-    let began = Instant::now();
+    consumer.assign(&offsets)?;
+    let started = Instant::now();
     for _ in 0..2 * MESSAGES {
-        consumer.poll(PATIENCE).context("no message in time")??;
+        consumer.poll(TIMEOUT).context("no message in time")??;
     }
-    Ok(rate(2 * MESSAGES, began.elapsed()))
+    Ok(rate(2 * MESSAGES, started.elapsed()))
 }
 
 fn transactions(bootstrap: &str, topic: &str) -> Result<Vec<Duration>> {
-    let producer: BaseProducer<Quiet> = client(bootstrap)
+    let producer: BaseProducer<IgnoreDeliveries> = client(bootstrap)
         .set("transactional.id", "measure")
         .set("linger.ms", "0")
         .set("retry.backoff.ms", "2")
-        .create_with_context(Quiet)?;
-    producer.init_transactions(PATIENCE)?;
+        .create_with_context(IgnoreDeliveries)?;
+    producer.init_transactions(TIMEOUT)?;
     let consumer: BaseConsumer = client(bootstrap).set("group.id", "measure-transactions").create()?;
     let metadata = consumer.group_metadata().context("the consumer has no group")?;
     let payload = vec![b'x'; MESSAGE_BYTES];
     let mut took = Vec::with_capacity(TRANSACTIONS);
     for number in 0..TRANSACTIONS {
-        let began = Instant::now();
+        let started = Instant::now();
         producer.begin_transaction()?;
         for partition in 0..PARTITIONS {
             let record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(&payload);
@@ -124,13 +124,13 @@ fn transactions(bootstrap: &str, topic: &str) -> Result<Vec<Duration>> {
         }
         let mut offsets = TopicPartitionList::new();
         offsets.add_partition_offset(topic, 0, Offset::Offset(i64::try_from(number)?))?;
-        // A commit that finds records in flight waits for them in steps of a hundred milliseconds.
+        // A commit waits for records in flight in steps of a hundred milliseconds.
         while producer.in_flight_count() > 0 {
             producer.poll(Duration::from_millis(1));
         }
-        producer.send_offsets_to_transaction(&offsets, &metadata, PATIENCE)?;
-        producer.commit_transaction(PATIENCE)?;
-        took.push(began.elapsed());
+        producer.send_offsets_to_transaction(&offsets, &metadata, TIMEOUT)?;
+        producer.commit_transaction(TIMEOUT)?;
+        took.push(started.elapsed());
     }
     Ok(took)
 }

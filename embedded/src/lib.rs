@@ -1,7 +1,7 @@
-//! What dacapo runs on when nothing else is there: a schema registry and a broker, in process.
+//! A Kafka broker and a schema registry in process: dacapo's default when no others are configured.
 //!
-//! A default for development and single machines: one node, no replication, no authentication. Both speak the public
-//! protocols, so any client and tool of theirs works. [`broker`] keeps records in Kafka's own format.
+//! They serve development and single machines: one node, no replication, no authentication. Both implement the public
+//! protocols, so any Kafka or registry client works with them. [`broker`] stores records in Kafka's own format.
 
 pub mod broker;
 pub mod registry;

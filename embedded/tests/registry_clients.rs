@@ -1,6 +1,6 @@
-//! The registry as schema_registry_converter, the services' client, sees it.
+//! The registry, tested with schema_registry_converter, the services' client.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -69,7 +69,7 @@ async fn a_registered_schema_is_found_by_id_by_guid_and_by_subject() {
 }
 
 #[tokio::test]
-async fn a_service_finds_its_own_schema_or_learns_that_it_is_missing() {
+async fn a_look_up_by_text_finds_the_schema_or_reports_that_it_is_missing() {
     let (registry, settings) = start(Level::FullTransitive).await;
     let body = |schema: &str| serde_json::json!({ "schema": schema }).to_string();
     let missing = perform_sr_call(&settings, SrCall::PostForVersion("com.shop.Order", &body(ORDER_V1))).await;
@@ -107,7 +107,7 @@ struct Order {
 }
 
 #[tokio::test]
-async fn what_its_encoder_writes_its_decoder_reads() {
+async fn the_decoder_reads_what_the_encoder_writes() {
     let (registry, settings) = start(Level::FullTransitive).await;
     let schema = apache_avro::Schema::parse_str(ORDER_V2).unwrap();
     let strategy = SubjectNameStrategy::RecordNameStrategyWithSchema(get_supplied_schema(&schema));

@@ -1,4 +1,4 @@
-//! What the registry's file keeps: everything over a restart, nothing of a torn write, and an honest refusal of damage.
+//! The registry's file: a restart restores all changes, an incomplete write is truncated, and damage is an error.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use embedded::registry::{Level, Registry, RegistryConfig, StartError};
+use embedded::registry::{Level, Registry, RegistryConfig, RegistryStartError};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-async fn start(directory: &Path) -> Result<Registry, StartError> {
+async fn start(directory: &Path) -> Result<Registry, RegistryStartError> {
     Registry::start(RegistryConfig {
         data_dir: Some(directory.to_owned()),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -39,16 +39,16 @@ async fn register(registry: &Registry, subject: &str, name: &str) -> Value {
     call(registry, reqwest::Method::POST, &path, json!({ "schema": schema })).await["id"].clone()
 }
 
-/// Everything a client can see.
-async fn view(registry: &Registry) -> Vec<Value> {
-    let mut view = Vec::new();
+/// Everything a client can read.
+async fn visible_state(registry: &Registry) -> Vec<Value> {
+    let mut visible_state = Vec::new();
     for path in
         ["/subjects?deleted=true", "/schemas?deleted=true", "/schemas", "/config", "/config/a", "/mode", "/mode/b"]
     {
         let response = reqwest::get(format!("{}{path}", registry.url())).await.unwrap();
-        view.push(response.json().await.unwrap());
+        visible_state.push(response.json().await.unwrap());
     }
-    view
+    visible_state
 }
 
 /// One of each kind of change.
@@ -67,27 +67,27 @@ async fn fill(registry: &Registry) {
 }
 
 #[tokio::test]
-async fn a_restart_finds_everything_as_it_was() {
+async fn a_restart_restores_everything() {
     let directory = tempfile::tempdir().unwrap();
     let registry = start(directory.path()).await.unwrap();
     fill(&registry).await;
-    let before = view(&registry).await;
+    let before = visible_state(&registry).await;
     registry.stop().await;
     let registry = start(directory.path()).await.unwrap();
-    assert_eq!(view(&registry).await, before);
-    // D1's id is not given to another schema, and D1 gets it back.
+    assert_eq!(visible_state(&registry).await, before);
+    // D1's id is never assigned to another schema, and D1 receives it again.
     assert_eq!(register(&registry, "e", "E1").await, 6);
     assert_eq!(register(&registry, "e", "D1").await, 5);
     registry.stop().await;
 }
 
 #[tokio::test]
-async fn a_torn_tail_is_cut_off_and_the_file_goes_on_growing() {
+async fn an_incomplete_line_at_the_end_is_truncated_and_writing_continues() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("registry.log");
     let registry = start(directory.path()).await.unwrap();
     fill(&registry).await;
-    let before = view(&registry).await;
+    let before = visible_state(&registry).await;
     registry.stop().await;
     let whole = fs::read(&file).unwrap();
     let registry = start(directory.path()).await.unwrap();
@@ -98,9 +98,9 @@ async fn a_torn_tail_is_cut_off_and_the_file_goes_on_growing() {
     for length in whole.len()..longer.len() {
         fs::write(&file, &longer[..length]).unwrap();
         let registry = start(directory.path()).await.unwrap();
-        assert_eq!(fs::read(&file).unwrap(), whole, "cut at {length}");
+        assert_eq!(fs::read(&file).unwrap(), whole, "truncated at {length}");
         if length == longer.len() - 1 {
-            assert_eq!(view(&registry).await, before);
+            assert_eq!(visible_state(&registry).await, before);
             register(&registry, "z", "Z1").await;
             assert_eq!(fs::read(&file).unwrap(), longer);
         }
@@ -109,7 +109,7 @@ async fn a_torn_tail_is_cut_off_and_the_file_goes_on_growing() {
 }
 
 #[tokio::test]
-async fn a_first_line_that_was_torn_is_written_again() {
+async fn an_incomplete_first_line_is_written_again() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("registry.log");
     start(directory.path()).await.unwrap().stop().await;
@@ -117,12 +117,12 @@ async fn a_first_line_that_was_torn_is_written_again() {
     for length in 0..header.len() {
         fs::write(&file, &header[..length]).unwrap();
         start(directory.path()).await.unwrap().stop().await;
-        assert_eq!(fs::read(&file).unwrap(), header, "cut at {length}");
+        assert_eq!(fs::read(&file).unwrap(), header, "truncated at {length}");
     }
 }
 
 #[tokio::test]
-async fn damage_before_the_end_is_refused_with_its_line() {
+async fn damage_before_the_end_is_an_error_that_names_its_line() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("registry.log");
     let registry = start(directory.path()).await.unwrap();
@@ -134,7 +134,7 @@ async fn damage_before_the_end_is_refused_with_its_line() {
     fs::write(&file, &bytes).unwrap();
     let error = start(directory.path()).await.unwrap_err().to_string();
     assert!(error.contains("damaged at line 3") && error.contains("registry.log"), "{error}");
-    assert_eq!(fs::read(&file).unwrap(), bytes, "a refused file is left alone");
+    assert_eq!(fs::read(&file).unwrap(), bytes, "a damaged file is not modified");
 
     fs::write(&file, "something else entirely, and longer than any first line of ours could possibly be\n").unwrap();
     let error = start(directory.path()).await.unwrap_err().to_string();
@@ -142,7 +142,7 @@ async fn damage_before_the_end_is_refused_with_its_line() {
 }
 
 #[tokio::test]
-async fn one_file_has_one_registry() {
+async fn a_second_registry_on_a_directory_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let registry = start(directory.path()).await.unwrap();
     let error = start(directory.path()).await.unwrap_err().to_string();
@@ -151,13 +151,13 @@ async fn one_file_has_one_registry() {
     start(directory.path()).await.unwrap().stop().await;
 }
 
-/// A client that keeps its connection, and one that never finishes its request.
+/// A client that keeps its connection open, and one that never completes its request.
 async fn lingering(registry: &Registry) -> [TcpStream; 2] {
     let mut idle = TcpStream::connect(registry.addr()).await.unwrap();
     idle.write_all(b"GET /subjects HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
-    let mut answer = [0; 12];
-    idle.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200");
+    let mut response_body = [0; 12];
+    idle.read_exact(&mut response_body).await.unwrap();
+    assert_eq!(&response_body, b"HTTP/1.1 200");
     let mut slow = TcpStream::connect(registry.addr()).await.unwrap();
     let head = b"POST /subjects/s/versions HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\n{";
     slow.write_all(head).await.unwrap();
@@ -165,7 +165,7 @@ async fn lingering(registry: &Registry) -> [TcpStream; 2] {
 }
 
 #[tokio::test]
-async fn clients_that_linger_do_not_hold_up_a_stop_or_the_next_start() {
+async fn lingering_clients_delay_neither_a_stop_nor_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
     let registry = start(directory.path()).await.unwrap();
     let clients = lingering(&registry).await;
@@ -178,7 +178,7 @@ async fn clients_that_linger_do_not_hold_up_a_stop_or_the_next_start() {
 }
 
 #[tokio::test]
-async fn a_taken_address_is_named() {
+async fn the_error_for_a_taken_address_names_it() {
     let taken = start(tempfile::tempdir().unwrap().path()).await.unwrap();
     let config = RegistryConfig { data_dir: None, listen: taken.addr(), default_level: Level::None, fsync: false };
     let error = Registry::start(config).await.unwrap_err().to_string();

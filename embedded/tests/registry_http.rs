@@ -1,4 +1,4 @@
-//! The registry's HTTP calls: paths, shapes, error codes, and what it makes of bad input.
+//! The registry's HTTP calls: paths, JSON, error codes, and the responses to invalid input.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,26 +16,26 @@ use serde_json::{Value, json};
 
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
-struct Caller {
+struct RegistryCaller {
     registry: Registry,
     http: reqwest::Client,
 }
 
-async fn start(level: Level) -> Caller {
+async fn start(level: Level) -> RegistryCaller {
     start_on(None, level).await
 }
 
-async fn start_on(data_dir: Option<&Path>, level: Level) -> Caller {
+async fn start_on(data_dir: Option<&Path>, level: Level) -> RegistryCaller {
     let config = RegistryConfig {
         data_dir: data_dir.map(Path::to_owned),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         default_level: level,
         fsync: false,
     };
-    Caller { registry: Registry::start(config).await.unwrap(), http: reqwest::Client::new() }
+    RegistryCaller { registry: Registry::start(config).await.unwrap(), http: reqwest::Client::new() }
 }
 
-impl Caller {
+impl RegistryCaller {
     async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Response {
         let mut request = self.http.request(method, format!("{}{path}", self.registry.url()));
         if let Some(body) = body {
@@ -51,15 +51,15 @@ impl Caller {
     }
 
     async fn get(&self, path: &str) -> Value {
-        let (status, answer) = self.call(Method::GET, path, None).await;
-        assert_eq!(status, 200, "{path}: {answer}");
-        answer
+        let (status, response_body) = self.call(Method::GET, path, None).await;
+        assert_eq!(status, 200, "{path}: {response_body}");
+        response_body
     }
 
     async fn post(&self, path: &str, schema: &str) -> Value {
-        let (status, answer) = self.call(Method::POST, path, Some(json!({ "schema": schema }))).await;
-        assert_eq!(status, 200, "{path}: {answer}");
-        answer
+        let (status, response_body) = self.call(Method::POST, path, Some(json!({ "schema": schema }))).await;
+        assert_eq!(status, 200, "{path}: {response_body}");
+        response_body
     }
 
     async fn register(&self, subject: &str, schema: &str) -> u64 {
@@ -76,10 +76,10 @@ impl Caller {
     ) -> impl Future<Output = String> {
         let caller = std::panic::Location::caller();
         async move {
-            let (status, answer) = self.call(method, path, body).await;
-            let code = answer["error_code"].as_u64();
-            assert_eq!((status, code), (expected.0, Some(expected.1)), "{path}: {answer} ({caller})");
-            answer["message"].as_str().unwrap().to_owned()
+            let (status, response_body) = self.call(method, path, body).await;
+            let code = response_body["error_code"].as_u64();
+            assert_eq!((status, code), (expected.0, Some(expected.1)), "{path}: {response_body} ({caller})");
+            response_body["message"].as_str().unwrap().to_owned()
         }
     }
 }
@@ -97,7 +97,7 @@ fn schema(text: &str) -> Option<Value> {
 }
 
 #[tokio::test]
-async fn one_schema_has_one_id_under_any_subject_and_however_it_is_written() {
+async fn one_schema_has_one_id_under_every_subject_and_in_every_spelling() {
     let caller = start(Level::None).await;
     let first = caller.register("s1", &record(A)).await;
     assert_eq!(caller.register("s2", &record(A)).await, first);
@@ -114,7 +114,7 @@ async fn one_schema_has_one_id_under_any_subject_and_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn a_schema_is_stored_in_the_form_avro_tools_write() {
+async fn a_schema_is_stored_in_the_form_that_avro_tools_write() {
     let caller = start(Level::None).await;
     let written = r#"{
         "namespace": "com.shop", "name": "Order", "type": "record", "aliases": ["Old"], "owner": "team", "doc": "An order.",
@@ -180,7 +180,7 @@ async fn versions_are_read_by_number_and_as_the_latest() {
 }
 
 #[tokio::test]
-async fn deleting_hides_first_and_removes_second() {
+async fn the_first_deletion_hides_and_the_second_removes() {
     let caller = start(Level::Backward).await;
     let id = caller.register("s", &record(A)).await;
     caller.register("s", &record(&format!("{A},{B}"))).await;
@@ -193,7 +193,7 @@ async fn deleting_hides_first_and_removes_second() {
     assert_eq!(caller.get("/subjects/s/versions?deleted=true").await, json!([1, 2]));
     assert_eq!(caller.get("/subjects/s/versions?deletedOnly=true").await, json!([1]));
     assert_eq!(caller.get("/subjects/s/versions/1?deleted=true").await["id"], id);
-    // Old records stay readable.
+    // Old records must stay readable.
     assert_eq!(caller.get(&format!("/schemas/ids/{id}")).await["schema"], record(A));
     caller.refused(Method::POST, "/subjects/s", schema(&record(A)), (404, 40403)).await;
     assert_eq!(caller.post("/subjects/s?deleted=true", &record(A)).await["version"], 1);
@@ -208,7 +208,7 @@ async fn deleting_hides_first_and_removes_second() {
     assert_eq!(caller.get("/subjects?deletedOnly=true").await, json!(["s"]));
     // As Python prints it.
     assert_eq!(caller.get("/subjects?deletedOnly=True&deleted=False").await, json!(["s"]));
-    // What comes next continues the numbers, and an id never changes its schema.
+    // Later versions continue the numbering, and an id never changes its schema.
     assert_eq!(caller.post("/subjects/s/versions", &record(A)).await["version"], 3);
     assert_eq!(caller.register("s", &record(A)).await, id);
     caller.call(Method::DELETE, "/subjects/s", None).await;
@@ -219,8 +219,8 @@ async fn deleting_hides_first_and_removes_second() {
 }
 
 #[tokio::test]
-async fn each_level_refuses_what_it_promises_to_refuse() {
-    // A level, and whether it lets a defaulted field be added, a required field be added, a required field be removed.
+async fn each_level_refuses_incompatible_changes() {
+    // A level, and whether it allows to add a field with a default, to add a required field, and to remove a required field.
     let expected = [
         ("NONE", [true, true, true]),
         ("BACKWARD", [true, false, true]),
@@ -254,13 +254,13 @@ async fn each_level_refuses_what_it_promises_to_refuse() {
 }
 
 #[tokio::test]
-async fn the_compatibility_check_says_why() {
+async fn the_compatibility_check_returns_its_reasons() {
     let caller = start(Level::FullTransitive).await;
     caller.register("s", &record(A)).await;
     let path = "/compatibility/subjects/s/versions/latest?verbose=true";
     assert_eq!(caller.post(path, &record(A)).await, json!({ "is_compatible": true, "messages": [] }));
-    let answer = caller.post(path, &record(&format!("{A},{C}"))).await;
-    let messages = answer["messages"].as_array().unwrap();
+    let response_body = caller.post(path, &record(&format!("{A},{C}"))).await;
+    let messages = response_body["messages"].as_array().unwrap();
     assert!(messages[0].as_str().unwrap().starts_with(
         "{errorType:'READER_FIELD_MISSING_DEFAULT_VALUE', description:'The field 'c' at path '/fields/1'"
     ));
@@ -276,7 +276,7 @@ async fn the_compatibility_check_says_why() {
 }
 
 #[tokio::test]
-async fn levels_are_global_or_a_subjects_own() {
+async fn a_level_is_global_or_belongs_to_a_subject() {
     let caller = start(Level::FullTransitive).await;
     let level = |level: &str| json!({ "compatibilityLevel": level });
     let set = |level: &str| Some(json!({ "compatibility": level }));
@@ -296,7 +296,7 @@ async fn levels_are_global_or_a_subjects_own() {
 }
 
 #[tokio::test]
-async fn a_read_only_subject_takes_no_changes() {
+async fn a_read_only_subject_refuses_changes() {
     let caller = start(Level::Backward).await;
     caller.register("s", &record(A)).await;
     assert_eq!(caller.get("/mode").await, json!({ "mode": "READWRITE" }));
@@ -312,7 +312,7 @@ async fn a_read_only_subject_takes_no_changes() {
 }
 
 #[tokio::test]
-async fn subjects_may_hold_any_printable_text() {
+async fn a_subject_may_contain_any_printable_text() {
     let caller = start(Level::None).await;
     for (path, subject) in [("a%2Fb", "a/b"), ("a%20b%3Fc%23d%25", "a b?c#d%"), ("%C3%A4", "ä")] {
         caller.register(path, &record(A)).await;
@@ -327,7 +327,7 @@ async fn subjects_may_hold_any_printable_text() {
 }
 
 #[tokio::test]
-async fn schemas_that_cannot_be_kept_are_refused_with_the_reason() {
+async fn invalid_and_unsupported_schemas_are_refused_with_the_reason() {
     let caller = start(Level::None).await;
     let path = "/subjects/s/versions";
     for text in [
@@ -365,7 +365,7 @@ async fn schemas_that_cannot_be_kept_are_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn bad_requests_get_a_clear_answer() {
+async fn invalid_requests_receive_a_clear_error() {
     let caller = start(Level::None).await;
     let url = format!("{}/subjects/s/versions", caller.registry.url());
     let post = async |content_type: &str, body: Vec<u8>| {
@@ -374,17 +374,17 @@ async fn bad_requests_get_a_clear_answer() {
         let status = response.status().as_u16();
         (status, serde_json::from_str::<Value>(&response.text().await.unwrap()).unwrap())
     };
-    let (status, answer) = post("application/x-www-form-urlencoded", b"{}".to_vec()).await;
-    assert_eq!((status, &answer["error_code"]), (415, &json!(415)));
-    assert!(answer["message"].as_str().unwrap().contains("x-www-form-urlencoded"), "{answer}");
+    let (status, response_body) = post("application/x-www-form-urlencoded", b"{}".to_vec()).await;
+    assert_eq!((status, &response_body["error_code"]), (415, &json!(415)));
+    assert!(response_body["message"].as_str().unwrap().contains("x-www-form-urlencoded"), "{response_body}");
     let good = json!({ "schema": record(A) }).to_string().into_bytes();
     assert_eq!(post("application/json; charset=utf-8", good).await.0, 200);
     for body in [&b"{"[..], b"", b"[]", b"\xff", br#"{"schema": 1}"#, &b"[".repeat(100_000)] {
-        let (status, answer) = post(MEDIA_TYPE, body.to_vec()).await;
-        assert_eq!((status, &answer["error_code"]), (400, &json!(400)), "{answer}");
+        let (status, response_body) = post(MEDIA_TYPE, body.to_vec()).await;
+        assert_eq!((status, &response_body["error_code"]), (400, &json!(400)), "{response_body}");
     }
-    let (status, answer) = post(MEDIA_TYPE, vec![b' '; 2 << 20]).await;
-    assert_eq!(status, 413, "{answer}");
+    let (status, response_body) = post(MEDIA_TYPE, vec![b' '; 2 << 20]).await;
+    assert_eq!(status, 413, "{response_body}");
     let nested = json!({ "schema": r#"{"type":"array","items":"#.repeat(500) }).to_string().into_bytes();
     assert_eq!(post(MEDIA_TYPE, nested).await.0, 422);
 
@@ -394,7 +394,7 @@ async fn bad_requests_get_a_clear_answer() {
 }
 
 #[tokio::test]
-async fn an_answer_has_the_content_type_asked_for() {
+async fn a_response_has_the_accepted_content_type() {
     let caller = start(Level::None).await;
     let ask = async |accept: &str, path: &str| {
         let url = format!("{}{path}", caller.registry.url());

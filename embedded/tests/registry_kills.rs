@@ -1,6 +1,6 @@
-//! A registry that is killed (-9) while clients register: what was acknowledged is there afterwards, under the same id.
+//! Kills a registry (-9) while clients register: every acknowledged schema survives under its id.
 //!
-//! Has its own `main`: the same program is the registry that gets killed, when it is called with `serve DIRECTORY`.
+//! It has its own `main`: called with `serve DIRECTORY`, the same program is the registry that gets killed.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -29,7 +29,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", directory] => runtime.block_on(serve(Path::new(directory))),
-        _ => runtime.block_on(what_was_acknowledged_survives_kills()),
+        _ => runtime.block_on(acknowledged_schemas_survive_kills()),
     }
 }
 
@@ -42,21 +42,21 @@ async fn serve(directory: &Path) {
     })
     .await
     .unwrap();
-    // Written beside and renamed, so that whoever waits for it reads a whole address.
+    // Written under another name and renamed, so that the parent never reads a partial address.
     fs::write(directory.join("address.new"), registry.url()).unwrap();
     fs::rename(directory.join("address.new"), directory.join("address")).unwrap();
     std::future::pending::<()>().await;
 }
 
-/// What clients were told: schema id by subject and record name.
-type Acknowledged = Arc<Mutex<HashMap<(String, String), u64>>>;
+/// The acknowledged registrations: schema id by subject and record name.
+type AcknowledgedIds = Arc<Mutex<HashMap<(String, String), u64>>>;
 
-async fn what_was_acknowledged_survives_kills() {
+async fn acknowledged_schemas_survive_kills() {
     let directory = tempfile::tempdir().unwrap();
-    let acknowledged = Acknowledged::default();
+    let acknowledged = AcknowledgedIds::default();
     for round in 0..ROUNDS {
         let (child, url) = start(directory.path()).await;
-        let mut child = Killed(child);
+        let mut child = KillOnDrop(child);
         check(&url, &acknowledged).await;
         let done = Arc::new(AtomicUsize::new(0));
         let clients: Vec<_> = (0..CLIENTS)
@@ -64,7 +64,7 @@ async fn what_was_acknowledged_survives_kills() {
                 tokio::spawn(register(url.clone(), round, client, Arc::clone(&acknowledged), Arc::clone(&done)))
             })
             .collect();
-        // Each round dies at another place of the work, with requests under way.
+        // Each round kills after another number of requests, with further requests in flight.
         let enough = 10 + round * 7;
         wait_for(|| done.load(Ordering::Relaxed) >= enough).await;
         child.0.kill().unwrap();
@@ -74,15 +74,15 @@ async fn what_was_acknowledged_survives_kills() {
         }
     }
     let (child, url) = start(directory.path()).await;
-    let _child = Killed(child);
+    let _child = KillOnDrop(child);
     check(&url, &acknowledged).await;
     assert!(acknowledged.lock().unwrap().len() > ROUNDS * 10);
 }
 
-/// Ends the process whatever becomes of the test.
-struct Killed(Child);
+/// Kills the process even if the test fails.
+struct KillOnDrop(Child);
 
-impl Drop for Killed {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if self.0.kill().is_ok() {
             self.0.wait().unwrap();
@@ -109,8 +109,8 @@ async fn wait_for(condition: impl Fn() -> bool) {
     tokio::time::timeout(DEADLINE, waiting).await.unwrap();
 }
 
-/// Registers one schema after the other until the registry is gone. Some are shared between subjects.
-async fn register(url: String, round: usize, client: usize, acknowledged: Acknowledged, done: Arc<AtomicUsize>) {
+/// Registers one schema after the other until the registry is killed. Subjects share some schemas.
+async fn register(url: String, round: usize, client: usize, acknowledged: AcknowledgedIds, done: Arc<AtomicUsize>) {
     let http = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
     for number in 0.. {
         let subject = format!("s{client}");
@@ -118,14 +118,14 @@ async fn register(url: String, round: usize, client: usize, acknowledged: Acknow
         let schema = json!({ "type": "record", "name": name, "fields": [] }).to_string();
         let request = http.post(format!("{url}/subjects/{subject}/versions")).json(&json!({ "schema": schema }));
         let Ok(response) = request.send().await else { return };
-        let Ok(answer) = response.json::<Value>().await else { return };
-        let id = answer["id"].as_u64().unwrap_or_else(|| panic!("{answer}"));
+        let Ok(response_body) = response.json::<Value>().await else { return };
+        let id = response_body["id"].as_u64().unwrap_or_else(|| panic!("{response_body}"));
         acknowledged.lock().unwrap().insert((subject, name), id);
         done.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-async fn check(url: &str, acknowledged: &Acknowledged) {
+async fn check(url: &str, acknowledged: &AcknowledgedIds) {
     let schemas: Vec<Value> = reqwest::get(format!("{url}/schemas")).await.unwrap().json().await.unwrap();
     let mut found = HashMap::new();
     let mut names_by_id = HashMap::new();

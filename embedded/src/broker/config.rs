@@ -1,50 +1,50 @@
-//! What a broker can be told when it starts.
+//! The broker's settings.
 //!
-//! Owns the options and their defaults. Knows nothing of how they are obeyed.
+//! Owns the settings and their defaults, not their effects.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// When written records reach the disk for certain.
+/// When the broker forces written records to the disk.
 ///
-/// The broker hands every record to the operating system before it acknowledges it, so all policies survive the death of
-/// the process. They differ in what survives the death of the machine.
+/// The broker hands every record to the operating system before it acknowledges it, so under every policy records survive a
+/// crash of the process. The policies differ in what survives a crash of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fsync {
-    /// The operating system decides, as with a default Apache Kafka.
+    /// The operating system decides, as in Apache Kafka's default settings.
     #[default]
     Never,
-    /// At this interval: up to so many milliseconds of acknowledged records can be lost.
+    /// At this interval in milliseconds: a crash can lose the records acknowledged within it.
     Interval(u64),
     /// Before every acknowledgement.
     Always,
 }
 
-/// Bounds on what clients may ask for.
+/// Limits on what clients may request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct BrokerLimits {
     /// Largest request, in bytes (Kafka's `socket.request.max.bytes`).
     pub request_bytes_max: usize,
-    /// Connections at the same time; one beyond is closed at once.
+    /// Concurrent connections; a further connection is closed at once.
     pub connections_max: usize,
-    /// Largest answer to one fetch, in bytes.
+    /// Largest response to one fetch, in bytes.
     pub fetch_bytes_max: usize,
     /// Partitions of one topic.
     pub partitions_max: i32,
     /// Members of one group.
     pub group_members_max: usize,
-    /// Shortest session timeout a group member may ask for.
+    /// Shortest session timeout that a group member may request.
     pub session_timeout_min: Duration,
-    /// Longest session timeout a group member may ask for.
+    /// Longest session timeout that a group member may request.
     pub session_timeout_max: Duration,
-    /// Longest transaction timeout a producer may ask for.
+    /// Longest transaction timeout that a producer may request.
     pub transaction_timeout_max: Duration,
 }
 
-impl Default for Limits {
+impl Default for BrokerLimits {
     fn default() -> Self {
-        Limits {
+        BrokerLimits {
             request_bytes_max: 100 * 1024 * 1024,
             connections_max: 4096,
             fetch_bytes_max: 64 * 1024 * 1024,
@@ -57,27 +57,28 @@ impl Default for Limits {
     }
 }
 
-/// How to start a broker.
+/// A broker's settings.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
-    /// Where data lies; `None` keeps it in a temporary directory that goes when the broker stops.
+    /// The data directory; `None` uses a temporary directory that is removed when the broker stops.
     pub data_dir: Option<PathBuf>,
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on; port 0 chooses a free port.
     pub listen: SocketAddr,
-    /// Host that clients are told to connect to, when it differs from the listening address.
+    /// The host that the broker advertises to clients, if it differs from the listening address.
     pub advertised_host: Option<String>,
     pub fsync: Fsync,
-    /// Whether asking for an unknown topic makes it.
+    /// Whether a request for an unknown topic creates it.
     pub auto_create_topics: bool,
-    /// Partitions of a topic made without saying how many.
+    /// The partition count of a topic that is created without one.
     pub default_partitions: i32,
-    /// How long the first members of a group are waited for, so that a group that starts together is balanced once.
+    /// How long a new group waits for further members before its first rebalance: members that start together are then balanced
+    /// once.
     pub initial_rebalance_delay: Duration,
     /// How often retention and other housekeeping runs.
     pub housekeeping_interval: Duration,
     /// Threads that serve connections.
     pub threads: usize,
-    pub limits: Limits,
+    pub limits: BrokerLimits,
 }
 
 impl Default for BrokerConfig {
@@ -92,7 +93,7 @@ impl Default for BrokerConfig {
             initial_rebalance_delay: Duration::from_millis(100),
             housekeeping_interval: Duration::from_secs(10),
             threads: 2,
-            limits: Limits::default(),
+            limits: BrokerLimits::default(),
         }
     }
 }

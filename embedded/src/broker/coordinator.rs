@@ -1,11 +1,11 @@
-//! What the coordinator keeps: committed offsets, group generations, producer ids and transactions, in one journal.
+//! The coordinator's state: committed offsets, group generations, producer ids and transactions, in one journal.
 //!
-//! Owns the ledger (a pure fold of entries) and its file. One journal for offsets and transactions makes "these offsets
-//! belong to that commit" a matter of order in one file. Knows no record log: markers are written by `transactions`.
+//! Owns the ledger (a pure fold of entries) and its file. Offsets and transactions share one journal, so the order in that file
+//! decides which offsets belong to which commit. Knows no record log: `transactions` writes the markers.
 
-use super::StartError;
+use super::BrokerStartError;
 use super::config::Fsync;
-use super::journal::{Journal, Ledger};
+use super::journal::{JournaledLedger, LedgerJournal};
 use super::sync::lock;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,29 +14,29 @@ use std::path::Path;
 use std::sync::Mutex;
 
 /// Topic and partition number.
-pub(crate) type Place = (String, i32);
+pub(crate) type TopicPartition = (String, i32);
 
-/// Kafka's default: a transactional id unused for so long is forgotten.
+/// Kafka's default: an idle transactional id expires after this time.
 const TXN_IDLE_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Committed {
+pub(crate) struct CommittedOffset {
     pub offset: i64,
     pub leader_epoch: i32,
     pub metadata: String,
 }
 
-/// Offsets as they lie in an entry.
-pub(crate) type Offsets = Vec<(Place, Committed)>;
+/// Offsets in the form that journal entries hold.
+pub(crate) type OffsetEntries = Vec<(TopicPartition, CommittedOffset)>;
 
 #[derive(Debug, Default)]
 pub(crate) struct GroupRecord {
     pub generation: i32,
     pub protocol_type: String,
-    pub offsets: BTreeMap<Place, Committed>,
+    pub offsets: BTreeMap<TopicPartition, CommittedOffset>,
 }
 
-/// Where a transactional id stands.
+/// The state of a transactional id.
 ///
 /// ```text
 ///            partitions, offsets            end, timeout, fence             markers written
@@ -57,31 +57,76 @@ pub(crate) enum TxnState {
 pub(crate) struct TxnRecord {
     pub producer_id: i64,
     pub epoch: i16,
-    /// The epoch before the last change, by which a producer may still ask for the present one; -1 if there is none.
+    /// The epoch before the last change; -1 if there is none. A producer may use it to request the current epoch again.
     pub last_epoch: i16,
     pub timeout_ms: i64,
     pub state: TxnState,
     pub started_ms: i64,
     pub updated_ms: i64,
-    pub partitions: BTreeSet<Place>,
+    pub partitions: BTreeSet<TopicPartition>,
     /// Offsets that become committed with the transaction, by group.
-    pub offsets: BTreeMap<String, BTreeMap<Place, Committed>>,
+    pub offsets: BTreeMap<String, BTreeMap<TopicPartition, CommittedOffset>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Entry {
-    ProducerIds { next: i64 },
-    Generation { group: String, generation: i32, protocol_type: String },
-    Offsets { group: String, offsets: Offsets },
-    OffsetsDeleted { group: String, places: Vec<Place> },
-    GroupDeleted { group: String },
-    Producer { id: String, producer_id: i64, epoch: i16, last_epoch: i16, timeout_ms: i64, at: i64 },
-    Partitions { id: String, places: Vec<Place>, at: i64 },
-    Group { id: String, group: String, at: i64 },
-    TxnOffsets { id: String, group: String, offsets: Offsets },
-    Prepared { id: String, commit: bool, epoch: i16, at: i64 },
-    Completed { id: String, at: i64 },
-    Forgotten { id: String },
+pub(crate) enum CoordinatorEntry {
+    ProducerIds {
+        next: i64,
+    },
+    Generation {
+        group: String,
+        generation: i32,
+        protocol_type: String,
+    },
+    Offsets {
+        group: String,
+        offsets: OffsetEntries,
+    },
+    OffsetsDeleted {
+        group: String,
+        #[serde(rename = "places")]
+        topic_partitions: Vec<TopicPartition>,
+    },
+    GroupDeleted {
+        group: String,
+    },
+    Producer {
+        id: String,
+        producer_id: i64,
+        epoch: i16,
+        last_epoch: i16,
+        timeout_ms: i64,
+        at: i64,
+    },
+    Partitions {
+        id: String,
+        #[serde(rename = "places")]
+        topic_partitions: Vec<TopicPartition>,
+        at: i64,
+    },
+    Group {
+        id: String,
+        group: String,
+        at: i64,
+    },
+    TxnOffsets {
+        id: String,
+        group: String,
+        offsets: OffsetEntries,
+    },
+    Prepared {
+        id: String,
+        commit: bool,
+        epoch: i16,
+        at: i64,
+    },
+    Completed {
+        id: String,
+        at: i64,
+    },
+    Forgotten {
+        id: String,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -94,12 +139,12 @@ pub(crate) struct CoordinatorLedger {
 }
 
 impl CoordinatorLedger {
-    /// Whether an open transaction will or may change this offset.
-    pub(crate) fn is_pending(&self, group: &str, place: &Place) -> bool {
+    /// Whether an open transaction may still change this offset.
+    pub(crate) fn is_pending(&self, group: &str, topic_partition: &TopicPartition) -> bool {
         self.open
             .iter()
             .filter_map(|id| self.txns.get(id)?.offsets.get(group))
-            .any(|offsets| offsets.contains_key(place))
+            .any(|offsets| offsets.contains_key(topic_partition))
     }
 
     /// Whether an open transaction carries offsets of this group.
@@ -107,11 +152,11 @@ impl CoordinatorLedger {
         self.open.iter().filter_map(|id| self.txns.get(id)?.offsets.get(group)).any(|offsets| !offsets.is_empty())
     }
 
-    fn commit(&mut self, group: String, offsets: impl IntoIterator<Item = (Place, Committed)>) {
+    fn commit(&mut self, group: String, offsets: impl IntoIterator<Item = (TopicPartition, CommittedOffset)>) {
         self.groups.entry(group).or_default().offsets.extend(offsets);
     }
 
-    /// The transaction, made ongoing if it is not.
+    /// The transaction, started if it is not ongoing.
     fn ongoing(&mut self, id: &str, at: i64) -> Option<&mut TxnRecord> {
         let txn = self.txns.get_mut(id)?;
         if txn.state != TxnState::Ongoing {
@@ -140,9 +185,9 @@ impl CoordinatorLedger {
         }
     }
 
-    fn apply_to_txn(&mut self, entry: Entry) {
+    fn apply_to_txn(&mut self, entry: CoordinatorEntry) {
         match entry {
-            Entry::Producer { id, producer_id, epoch, last_epoch, timeout_ms, at } => {
+            CoordinatorEntry::Producer { id, producer_id, epoch, last_epoch, timeout_ms, at } => {
                 self.open.remove(&id);
                 let txn = TxnRecord {
                     producer_id,
@@ -157,22 +202,22 @@ impl CoordinatorLedger {
                 };
                 self.txns.insert(id, txn);
             }
-            Entry::Partitions { id, places, at } => {
+            CoordinatorEntry::Partitions { id, topic_partitions, at } => {
                 if let Some(txn) = self.ongoing(&id, at) {
-                    txn.partitions.extend(places);
+                    txn.partitions.extend(topic_partitions);
                 }
             }
-            Entry::Group { id, group, at } => {
+            CoordinatorEntry::Group { id, group, at } => {
                 if let Some(txn) = self.ongoing(&id, at) {
                     txn.offsets.entry(group).or_default();
                 }
             }
-            Entry::TxnOffsets { id, group, offsets } => {
+            CoordinatorEntry::TxnOffsets { id, group, offsets } => {
                 if let Some(txn) = self.txns.get_mut(&id) {
                     txn.offsets.entry(group).or_default().extend(offsets);
                 }
             }
-            Entry::Prepared { id, commit, epoch, at } => {
+            CoordinatorEntry::Prepared { id, commit, epoch, at } => {
                 if let Some(txn) = self.txns.get_mut(&id) {
                     txn.last_epoch = if epoch == txn.epoch { txn.last_epoch } else { txn.epoch };
                     txn.state = TxnState::Prepared { commit };
@@ -180,8 +225,8 @@ impl CoordinatorLedger {
                     txn.updated_ms = at;
                 }
             }
-            Entry::Completed { id, at } => self.complete(&id, at),
-            Entry::Forgotten { id } => {
+            CoordinatorEntry::Completed { id, at } => self.complete(&id, at),
+            CoordinatorEntry::Forgotten { id } => {
                 self.open.remove(&id);
                 self.txns.remove(&id);
             }
@@ -190,40 +235,40 @@ impl CoordinatorLedger {
     }
 }
 
-impl Ledger for CoordinatorLedger {
-    type Entry = Entry;
+impl JournaledLedger for CoordinatorLedger {
+    type Entry = CoordinatorEntry;
 
-    fn apply(&mut self, entry: Entry) {
+    fn apply(&mut self, entry: CoordinatorEntry) {
         match entry {
-            Entry::ProducerIds { next } => self.next_producer_id = next,
-            Entry::Generation { group, generation, protocol_type } => {
+            CoordinatorEntry::ProducerIds { next } => self.next_producer_id = next,
+            CoordinatorEntry::Generation { group, generation, protocol_type } => {
                 let record = self.groups.entry(group).or_default();
                 record.generation = generation;
                 record.protocol_type = protocol_type;
             }
-            Entry::Offsets { group, offsets } => self.commit(group, offsets),
-            Entry::OffsetsDeleted { group, places } => {
+            CoordinatorEntry::Offsets { group, offsets } => self.commit(group, offsets),
+            CoordinatorEntry::OffsetsDeleted { group, topic_partitions } => {
                 if let Some(record) = self.groups.get_mut(&group) {
-                    record.offsets.retain(|place, _| !places.contains(place));
+                    record.offsets.retain(|topic_partition, _| !topic_partitions.contains(topic_partition));
                 }
             }
-            Entry::GroupDeleted { group } => {
+            CoordinatorEntry::GroupDeleted { group } => {
                 self.groups.remove(&group);
             }
             entry => self.apply_to_txn(entry),
         }
     }
 
-    fn snapshot(&self) -> Vec<Entry> {
-        let mut entries = vec![Entry::ProducerIds { next: self.next_producer_id }];
+    fn snapshot(&self) -> Vec<CoordinatorEntry> {
+        let mut entries = vec![CoordinatorEntry::ProducerIds { next: self.next_producer_id }];
         for (group, record) in &self.groups {
-            entries.push(Entry::Generation {
+            entries.push(CoordinatorEntry::Generation {
                 group: group.clone(),
                 generation: record.generation,
                 protocol_type: record.protocol_type.clone(),
             });
             let offsets = listed(&record.offsets);
-            entries.push(Entry::Offsets { group: group.clone(), offsets });
+            entries.push(CoordinatorEntry::Offsets { group: group.clone(), offsets });
         }
         for (id, txn) in &self.txns {
             snapshot_txn(&mut entries, id, txn);
@@ -232,13 +277,13 @@ impl Ledger for CoordinatorLedger {
     }
 }
 
-fn listed(offsets: &BTreeMap<Place, Committed>) -> Offsets {
-    offsets.iter().map(|(place, committed)| (place.clone(), committed.clone())).collect()
+fn listed(offsets: &BTreeMap<TopicPartition, CommittedOffset>) -> OffsetEntries {
+    offsets.iter().map(|(topic_partition, committed)| (topic_partition.clone(), committed.clone())).collect()
 }
 
-fn snapshot_txn(entries: &mut Vec<Entry>, id: &str, txn: &TxnRecord) {
+fn snapshot_txn(entries: &mut Vec<CoordinatorEntry>, id: &str, txn: &TxnRecord) {
     let id = id.to_owned();
-    entries.push(Entry::Producer {
+    entries.push(CoordinatorEntry::Producer {
         id: id.clone(),
         producer_id: txn.producer_id,
         epoch: txn.epoch,
@@ -249,19 +294,19 @@ fn snapshot_txn(entries: &mut Vec<Entry>, id: &str, txn: &TxnRecord) {
     if txn.state == TxnState::Empty {
         return;
     }
-    let places = txn.partitions.iter().cloned().collect();
-    entries.push(Entry::Partitions { id: id.clone(), places, at: txn.started_ms });
+    let topic_partitions = txn.partitions.iter().cloned().collect();
+    entries.push(CoordinatorEntry::Partitions { id: id.clone(), topic_partitions, at: txn.started_ms });
     for (group, offsets) in &txn.offsets {
-        entries.push(Entry::TxnOffsets { id: id.clone(), group: group.clone(), offsets: listed(offsets) });
+        entries.push(CoordinatorEntry::TxnOffsets { id: id.clone(), group: group.clone(), offsets: listed(offsets) });
     }
     match txn.state {
         TxnState::Empty | TxnState::Ongoing => {}
         TxnState::Prepared { commit } => {
-            entries.push(Entry::Prepared { id, commit, epoch: txn.epoch, at: txn.updated_ms });
+            entries.push(CoordinatorEntry::Prepared { id, commit, epoch: txn.epoch, at: txn.updated_ms });
         }
         TxnState::Completed { commit } => {
-            entries.push(Entry::Prepared { id: id.clone(), commit, epoch: txn.epoch, at: txn.updated_ms });
-            entries.push(Entry::Completed { id, at: txn.updated_ms });
+            entries.push(CoordinatorEntry::Prepared { id: id.clone(), commit, epoch: txn.epoch, at: txn.updated_ms });
+            entries.push(CoordinatorEntry::Completed { id, at: txn.updated_ms });
         }
     }
 }
@@ -269,24 +314,24 @@ fn snapshot_txn(entries: &mut Vec<Entry>, id: &str, txn: &TxnRecord) {
 /// The ledger behind its lock. Lock order: group, coordinator, partition.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
-    inner: Mutex<Inner>,
+    state: Mutex<CoordinatorState>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Inner {
-    pub journal: Journal<CoordinatorLedger>,
-    /// Prepared transactions whose markers are being written by someone: a second writer could end the next transaction.
+pub(crate) struct CoordinatorState {
+    pub journal: LedgerJournal<CoordinatorLedger>,
+    /// Prepared transactions whose markers another request is writing. A second writer could end the next transaction.
     pub completing: BTreeSet<String>,
-    /// The next id to give; the journal knows only the end of the block it is from.
+    /// The next producer id to assign; the journal stores only the end of its block.
     pub next_producer_id: i64,
 }
 
-impl Inner {
-    pub(crate) fn state(&self) -> &CoordinatorLedger {
+impl CoordinatorState {
+    pub(crate) fn ledger(&self) -> &CoordinatorLedger {
         self.journal.state()
     }
 
-    pub(crate) fn append(&mut self, entry: Entry) -> Result<(), kafka_protocol::ResponseError> {
+    pub(crate) fn append(&mut self, entry: CoordinatorEntry) -> Result<(), kafka_protocol::ResponseError> {
         self.journal.append(entry).map_err(|error| {
             tracing::error!(%error, "cannot write offsets and transactions");
             kafka_protocol::ResponseError::KafkaStorageError
@@ -295,20 +340,23 @@ impl Inner {
 }
 
 impl Coordinator {
-    pub(crate) fn open(data_dir: &Path, fsync: Fsync) -> Result<Self, StartError> {
+    pub(crate) fn open(data_dir: &Path, fsync: Fsync) -> Result<Self, BrokerStartError> {
         let path = data_dir.join("coordinator.journal");
-        let journal = Journal::open(&path, fsync).map_err(|source| StartError::Coordinator { path, source })?;
-        let next_producer_id = Journal::<CoordinatorLedger>::state(&journal).next_producer_id;
-        Ok(Coordinator { inner: Mutex::new(Inner { journal, completing: BTreeSet::new(), next_producer_id }) })
+        let journal =
+            LedgerJournal::open(&path, fsync).map_err(|source| BrokerStartError::Coordinator { path, source })?;
+        let next_producer_id = LedgerJournal::<CoordinatorLedger>::state(&journal).next_producer_id;
+        Ok(Coordinator {
+            state: Mutex::new(CoordinatorState { journal, completing: BTreeSet::new(), next_producer_id }),
+        })
     }
 
-    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        lock(&self.inner)
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, CoordinatorState> {
+        lock(&self.state)
     }
 
-    /// The last generation of every group: the next one must be higher.
+    /// The last generation of every group; the next generation must be higher.
     pub(crate) fn generations(&self) -> HashMap<String, i32> {
-        self.lock().state().groups.iter().map(|(group, record)| (group.clone(), record.generation)).collect()
+        self.lock().ledger().groups.iter().map(|(group, record)| (group.clone(), record.generation)).collect()
     }
 
     pub(crate) fn flush(&self) -> io::Result<()> {
@@ -319,36 +367,37 @@ impl Coordinator {
         self.lock().journal.sync()
     }
 
-    /// Forgets transactional ids that nobody used for long.
+    /// Removes transactional ids that have been idle for too long.
     pub(crate) fn forget_idle(&self, now_ms: i64) {
-        let mut inner = self.lock();
-        let idle: Vec<String> = inner
-            .state()
+        let mut state = self.lock();
+        let idle: Vec<String> = state
+            .ledger()
             .txns
             .iter()
-            .filter(|(id, txn)| now_ms - txn.updated_ms > TXN_IDLE_MS && !inner.state().open.contains(*id))
+            .filter(|(id, txn)| now_ms - txn.updated_ms > TXN_IDLE_MS && !state.ledger().open.contains(*id))
             .map(|(id, _)| id.clone())
             .collect();
         for id in idle {
-            inner.journal.append_lazily(Entry::Forgotten { id });
+            state.journal.append_lazily(CoordinatorEntry::Forgotten { id });
         }
     }
 
-    /// Forgets the offsets of a deleted topic.
+    /// Removes the offsets of a deleted topic.
     pub(crate) fn forget_topic(&self, topic: &str) {
-        let mut inner = self.lock();
-        let gone: Vec<(String, Vec<Place>)> = inner
-            .state()
+        let mut state = self.lock();
+        let gone: Vec<(String, Vec<TopicPartition>)> = state
+            .ledger()
             .groups
             .iter()
             .map(|(group, record)| {
-                let places = record.offsets.keys().filter(|(name, _)| name == topic).cloned().collect::<Vec<_>>();
-                (group.clone(), places)
+                let topic_partitions =
+                    record.offsets.keys().filter(|(name, _)| name == topic).cloned().collect::<Vec<_>>();
+                (group.clone(), topic_partitions)
             })
-            .filter(|(_, places)| !places.is_empty())
+            .filter(|(_, topic_partitions)| !topic_partitions.is_empty())
             .collect();
-        for (group, places) in gone {
-            inner.journal.append_lazily(Entry::OffsetsDeleted { group, places });
+        for (group, topic_partitions) in gone {
+            state.journal.append_lazily(CoordinatorEntry::OffsetsDeleted { group, topic_partitions });
         }
     }
 }
@@ -357,52 +406,76 @@ impl Coordinator {
 mod tests {
     use super::*;
 
-    fn place(partition: i32) -> Place {
+    fn topic_partition(partition: i32) -> TopicPartition {
         ("orders".to_owned(), partition)
     }
 
-    fn at(offset: i64) -> Committed {
-        Committed { offset, leader_epoch: -1, metadata: String::new() }
+    fn at(offset: i64) -> CommittedOffset {
+        CommittedOffset { offset, leader_epoch: -1, metadata: String::new() }
     }
 
     fn begun() -> CoordinatorLedger {
         let mut ledger = CoordinatorLedger::default();
         let id = || "tx".to_owned();
-        ledger.apply(Entry::Producer { id: id(), producer_id: 5, epoch: 0, last_epoch: -1, timeout_ms: 1_000, at: 10 });
-        ledger.apply(Entry::Partitions { id: id(), places: vec![place(0), place(1)], at: 20 });
-        ledger.apply(Entry::Group { id: id(), group: "g".to_owned(), at: 21 });
-        ledger.apply(Entry::TxnOffsets { id: id(), group: "g".to_owned(), offsets: vec![(place(0), at(7))] });
+        ledger.apply(CoordinatorEntry::Producer {
+            id: id(),
+            producer_id: 5,
+            epoch: 0,
+            last_epoch: -1,
+            timeout_ms: 1_000,
+            at: 10,
+        });
+        ledger.apply(CoordinatorEntry::Partitions {
+            id: id(),
+            topic_partitions: vec![topic_partition(0), topic_partition(1)],
+            at: 20,
+        });
+        ledger.apply(CoordinatorEntry::Group { id: id(), group: "g".to_owned(), at: 21 });
+        ledger.apply(CoordinatorEntry::TxnOffsets {
+            id: id(),
+            group: "g".to_owned(),
+            offsets: vec![(topic_partition(0), at(7))],
+        });
         ledger
     }
 
     #[test]
     fn offsets_of_a_transaction_are_pending_until_it_completes() {
         let mut ledger = begun();
-        assert!(ledger.is_pending("g", &place(0)));
-        assert!(!ledger.is_pending("g", &place(1)));
-        ledger.apply(Entry::Prepared { id: "tx".to_owned(), commit: true, epoch: 0, at: 30 });
-        assert!(ledger.is_pending("g", &place(0)));
-        ledger.apply(Entry::Completed { id: "tx".to_owned(), at: 31 });
-        assert!(!ledger.is_pending("g", &place(0)));
-        assert_eq!(ledger.groups["g"].offsets[&place(0)], at(7));
+        assert!(ledger.is_pending("g", &topic_partition(0)));
+        assert!(!ledger.is_pending("g", &topic_partition(1)));
+        ledger.apply(CoordinatorEntry::Prepared { id: "tx".to_owned(), commit: true, epoch: 0, at: 30 });
+        assert!(ledger.is_pending("g", &topic_partition(0)));
+        ledger.apply(CoordinatorEntry::Completed { id: "tx".to_owned(), at: 31 });
+        assert!(!ledger.is_pending("g", &topic_partition(0)));
+        assert_eq!(ledger.groups["g"].offsets[&topic_partition(0)], at(7));
     }
 
     #[test]
-    fn an_abort_leaves_the_offsets_as_they_were() {
+    fn stored_entries_keep_their_format() {
+        let stored = r#"{"Partitions":{"id":"tx","places":[["orders",1]],"at":20}}"#;
+        let entry =
+            CoordinatorEntry::Partitions { id: "tx".to_owned(), topic_partitions: vec![topic_partition(1)], at: 20 };
+        assert_eq!(serde_json::from_str::<CoordinatorEntry>(stored).unwrap(), entry);
+        assert_eq!(serde_json::to_string(&entry).unwrap(), stored);
+    }
+
+    #[test]
+    fn an_abort_leaves_the_offsets_unchanged() {
         let mut ledger = begun();
-        ledger.apply(Entry::Prepared { id: "tx".to_owned(), commit: false, epoch: 1, at: 30 });
-        ledger.apply(Entry::Completed { id: "tx".to_owned(), at: 31 });
+        ledger.apply(CoordinatorEntry::Prepared { id: "tx".to_owned(), commit: false, epoch: 1, at: 30 });
+        ledger.apply(CoordinatorEntry::Completed { id: "tx".to_owned(), at: 31 });
         assert!(!ledger.groups.contains_key("g"));
         assert_eq!((ledger.txns["tx"].epoch, ledger.txns["tx"].last_epoch), (1, 0));
     }
 
     #[test]
-    fn a_snapshot_folds_to_the_same_state_in_every_state() {
+    fn a_snapshot_restores_every_transaction_state() {
         let mut ledger = begun();
         let steps = [
-            Entry::Prepared { id: "tx".to_owned(), commit: true, epoch: 0, at: 30 },
-            Entry::Completed { id: "tx".to_owned(), at: 31 },
-            Entry::Generation { group: "g".to_owned(), generation: 4, protocol_type: "consumer".to_owned() },
+            CoordinatorEntry::Prepared { id: "tx".to_owned(), commit: true, epoch: 0, at: 30 },
+            CoordinatorEntry::Completed { id: "tx".to_owned(), at: 31 },
+            CoordinatorEntry::Generation { group: "g".to_owned(), generation: 4, protocol_type: "consumer".to_owned() },
         ];
         for step in steps {
             let mut again = CoordinatorLedger::default();

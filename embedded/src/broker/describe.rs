@@ -1,6 +1,6 @@
-//! What the broker says of itself: coordinators, the cluster, its disk, the producers of a partition.
+//! Requests that describe the broker: coordinators, the cluster, its disk, the producers of a partition.
 
-use super::dispatch::Call;
+use super::dispatch::RequestContext;
 use super::{NODE_ID, text};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
@@ -15,16 +15,19 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-/// "Not asked for", in place of a set of allowed operations.
+/// The client did not request the set of allowed operations.
 const NO_OPERATIONS: i32 = i32::MIN;
-/// Kinds of coordinators; share groups would be 2.
+/// Coordinator types in the protocol; 2 stands for share groups.
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 
-pub(crate) fn find_coordinator(call: &Call<'_>, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
-    let shared = call.shared();
+pub(crate) fn find_coordinator(
+    context: &RequestContext<'_>,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    let shared = context.shared();
     let known_kind = matches!(request.key_type, GROUP | TRANSACTION);
-    if call.version >= 4 {
+    if context.version >= 4 {
         let coordinators = request
             .coordinator_keys
             .into_iter()
@@ -62,8 +65,8 @@ fn check_key(key: &StrBytes, known_kind: bool) -> Result<(), ResponseError> {
     }
 }
 
-pub(crate) fn cluster(call: &Call<'_>) -> DescribeClusterResponse {
-    let shared = call.shared();
+pub(crate) fn cluster(context: &RequestContext<'_>) -> DescribeClusterResponse {
+    let shared = context.shared();
     let broker = DescribeClusterBroker::default()
         .with_broker_id(BrokerId(NODE_ID))
         .with_host(shared.host.clone())
@@ -75,8 +78,8 @@ pub(crate) fn cluster(call: &Call<'_>) -> DescribeClusterResponse {
         .with_cluster_authorized_operations(NO_OPERATIONS)
 }
 
-pub(crate) fn log_dirs(call: &Call<'_>, request: &DescribeLogDirsRequest) -> DescribeLogDirsResponse {
-    let map = call.shared().topics.now();
+pub(crate) fn log_dirs(context: &RequestContext<'_>, request: &DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+    let map = context.shared().topics.snapshot();
     let wanted = |name: &str, index: i32| {
         request.topics.as_ref().is_none_or(|topics| {
             topics.iter().any(|topic| topic.topic.as_str() == name && topic.partitions.contains(&index))
@@ -98,7 +101,7 @@ pub(crate) fn log_dirs(call: &Call<'_>, request: &DescribeLogDirsRequest) -> Des
         })
         .filter(|topic| !topic.partitions.is_empty())
         .collect();
-    let dir = call.shared().topics.dir().to_string_lossy();
+    let dir = context.shared().topics.dir().to_string_lossy();
     let result = DescribeLogDirsResult::default()
         .with_log_dir(text(&dir))
         .with_topics(topics)
@@ -107,8 +110,8 @@ pub(crate) fn log_dirs(call: &Call<'_>, request: &DescribeLogDirsRequest) -> Des
     DescribeLogDirsResponse::default().with_results(vec![result])
 }
 
-pub(crate) fn producers(call: &Call<'_>, request: DescribeProducersRequest) -> DescribeProducersResponse {
-    let map = call.shared().topics.now();
+pub(crate) fn producers(context: &RequestContext<'_>, request: DescribeProducersRequest) -> DescribeProducersResponse {
+    let map = context.shared().topics.snapshot();
     let topics = request
         .topics
         .into_iter()

@@ -1,10 +1,10 @@
-//! From a frame to its handler and back: which requests exist in which versions, and who answers them.
+//! Dispatch: decodes a frame, calls its handler, encodes the response.
 //!
-//! Owns the table of versions and the framing of answers. Knows no noun's rules; handlers know no bytes.
+//! Owns the table of supported versions and the framing of responses. Handlers own the rules and see no bytes.
 
 use super::Shared;
-use super::log::Waiter;
-use super::{describe, fetch, groups, list_offsets, offsets, produce, shape, topics, transactions};
+use super::log::FetchWaiter;
+use super::{describe, fetch, frame_check, groups, list_offsets, offsets, produce, topics, transactions};
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -15,8 +15,8 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Requests this broker answers, with the versions it speaks. Versions that promise what it does not do (transactions of
-/// the second protocol, topic ids in commits) are left out, so that clients choose an older one.
+/// The supported requests and versions. Versions whose features this broker lacks (transactions of the second protocol, topic
+/// ids in commits) are omitted, so that clients choose an older version.
 const APIS: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Produce, 3, 11),
     (ApiKey::Fetch, 4, 16),
@@ -54,12 +54,12 @@ const APIS: &[(ApiKey, i16, i16)] = &[
     (ApiKey::ListTransactions, 0, 1),
 ];
 
-/// Shortest header: key, version, correlation id.
+/// The shortest header: key, version, correlation id.
 const HEADER_MIN: usize = 8;
 
-/// What makes the broker close a connection: it cannot be answered in a way the client would understand.
+/// A request for which the broker closes the connection, because the client could not decode any response.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BadRequest {
+pub(crate) enum RequestError {
     #[error("a request of {0} bytes has no header")]
     Short(usize),
     #[error("request {0} is not known to this broker")]
@@ -73,8 +73,8 @@ pub(crate) enum BadRequest {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    #[error("the answer to {api:?} version {version} cannot be encoded")]
-    Unanswerable {
+    #[error("the response to {api:?} version {version} cannot be encoded")]
+    Unencodable {
         api: ApiKey,
         version: i16,
         #[source]
@@ -84,15 +84,15 @@ pub(crate) enum BadRequest {
 
 /// One connection, as handlers see it.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct ClientConnection {
     pub shared: Arc<Shared>,
     pub peer: SocketAddr,
-    pub waiter: Arc<Waiter>,
+    pub waiter: Arc<FetchWaiter>,
 }
 
-impl Session {
+impl ClientConnection {
     pub(crate) fn new(shared: Arc<Shared>, peer: SocketAddr) -> Self {
-        Session { shared, peer, waiter: Arc::new(Waiter::default()) }
+        ClientConnection { shared, peer, waiter: Arc::new(FetchWaiter::default()) }
     }
 
     pub(crate) fn request_bytes_max(&self) -> usize {
@@ -100,58 +100,62 @@ impl Session {
     }
 }
 
-/// What a handler is told of a request besides its body.
+/// The context of a request: everything but its body.
 #[derive(Debug)]
-pub(crate) struct Call<'a> {
-    pub session: &'a Session,
+pub(crate) struct RequestContext<'a> {
+    pub connection: &'a ClientConnection,
     pub version: i16,
     pub client_id: &'a str,
 }
 
-impl Call<'_> {
+impl RequestContext<'_> {
     pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.session.shared
+        &self.connection.shared
     }
 }
 
-/// Whether answering may take until something else happens, so that earlier answers must not wait for it.
+/// Whether the response may wait for another event. Responses buffered before it must then be sent first.
 pub(crate) fn may_wait(frame: &Bytes) -> bool {
     let key = frame.first_chunk::<2>().map(|key| i16::from_be_bytes(*key));
     [ApiKey::Fetch, ApiKey::JoinGroup, ApiKey::SyncGroup].into_iter().any(|api| Some(api as i16) == key)
 }
 
-/// Answers one request into `out`.
-pub(crate) async fn answer(session: &Session, mut frame: Bytes, out: &mut BytesMut) -> Result<(), BadRequest> {
+/// Handles one request and appends its response to `out`.
+pub(crate) async fn respond(
+    connection: &ClientConnection,
+    mut frame: Bytes,
+    out: &mut BytesMut,
+) -> Result<(), RequestError> {
     let length = frame.len();
-    let head = frame.first_chunk::<HEADER_MIN>().ok_or(BadRequest::Short(length))?;
+    let head = frame.first_chunk::<HEADER_MIN>().ok_or(RequestError::Short(length))?;
     let (key, version) = (i16::from_be_bytes([head[0], head[1]]), i16::from_be_bytes([head[2], head[3]]));
     let correlation_id = i32::from_be_bytes([head[4], head[5], head[6], head[7]]);
-    let api = ApiKey::try_from(key).map_err(|_| BadRequest::UnknownApi(key))?;
+    let api = ApiKey::try_from(key).map_err(|_| RequestError::UnknownApi(key))?;
     let supported = APIS.iter().any(|(known, min, max)| *known == api && (*min..=*max).contains(&version));
     if !supported {
-        return refuse(api, version, correlation_id, out);
+        return respond_unsupported(api, version, correlation_id, out);
     }
-    let malformed = |source: Box<dyn std::error::Error + Send + Sync>| BadRequest::Malformed { api, version, source };
+    let malformed = |source: Box<dyn std::error::Error + Send + Sync>| RequestError::Malformed { api, version, source };
     let header = RequestHeader::decode(&mut frame, api.request_header_version(version))
         .map_err(|error| malformed(error.into()))?;
-    if !shape::fits(api, version, &frame) {
+    if !frame_check::fits(api, version, &frame) {
         return Err(malformed("its lengths do not fit its bytes".into()));
     }
     let body = RequestKind::decode(api, &mut frame, version).map_err(|error| malformed(error.into()))?;
-    // As in Apache Kafka, bytes behind the body are passed over: librdkafka writes three when it asks for all topics.
+    // As in Apache Kafka, bytes after the body are ignored: librdkafka writes three of them when it requests all topics.
     let client_id = header.client_id.as_deref().unwrap_or_default();
-    let call = Call { session, version, client_id };
-    match handle(&call, body).await {
+    let context = RequestContext { connection, version, client_id };
+    match handle(&context, body).await {
         Some(response) => encode(out, api, version, correlation_id, &response),
         None => Ok(()),
     }
 }
 
-/// An unsupported version of ApiVersions is answered with version 0, from which a client learns what to use. For anything
-/// else the client knew the versions, and no answer would be understood.
-fn refuse(api: ApiKey, version: i16, correlation_id: i32, out: &mut BytesMut) -> Result<(), BadRequest> {
+/// The response to an unsupported version of ApiVersions has version 0 and lists the supported versions. For any other request
+/// the client knew the supported versions, and it could not decode a response.
+fn respond_unsupported(api: ApiKey, version: i16, correlation_id: i32, out: &mut BytesMut) -> Result<(), RequestError> {
     if api != ApiKey::ApiVersions {
-        return Err(BadRequest::UnsupportedVersion { api, version });
+        return Err(RequestError::UnsupportedVersion { api, version });
     }
     let response = api_versions().with_error_code(ResponseError::UnsupportedVersion.code());
     encode(out, api, 0, correlation_id, &response.into())
@@ -163,21 +167,21 @@ fn encode(
     version: i16,
     correlation_id: i32,
     response: &ResponseKind,
-) -> Result<(), BadRequest> {
-    let at = out.len();
+) -> Result<(), RequestError> {
+    let start = out.len();
     out.put_i32(0);
     let written = ResponseHeader::default()
         .with_correlation_id(correlation_id)
         .encode(out, api.response_header_version(version))
         .and_then(|()| response.encode(out, version));
-    let size = i32::try_from(out.len() - at - 4);
+    let size = i32::try_from(out.len() - start - 4);
     match (written, size) {
         (Ok(()), Ok(size)) => {
-            out[at..at + 4].copy_from_slice(&size.to_be_bytes());
+            out[start..start + 4].copy_from_slice(&size.to_be_bytes());
             Ok(())
         }
-        (Err(source), _) => Err(BadRequest::Unanswerable { api, version, source: source.into() }),
-        (_, Err(source)) => Err(BadRequest::Unanswerable { api, version, source: source.into() }),
+        (Err(source), _) => Err(RequestError::Unencodable { api, version, source: source.into() }),
+        (_, Err(source)) => Err(RequestError::Unencodable { api, version, source: source.into() }),
     }
 }
 
@@ -191,57 +195,57 @@ fn api_versions() -> ApiVersionsResponse {
     ApiVersionsResponse::default().with_api_keys(keys)
 }
 
-/// `None` for a produce request that wants no acknowledgement.
-async fn handle(call: &Call<'_>, body: RequestKind) -> Option<ResponseKind> {
+/// Returns `None` for a produce request without acknowledgement.
+async fn handle(context: &RequestContext<'_>, body: RequestKind) -> Option<ResponseKind> {
     Some(match body {
-        RequestKind::Produce(request) => return produced(call, request),
-        RequestKind::Fetch(request) => fetch::fetch(call, request).await.into(),
-        RequestKind::JoinGroup(request) => groups::handlers::join(call, request).await.into(),
-        RequestKind::SyncGroup(request) => groups::handlers::sync(call, request).await.into(),
-        RequestKind::Heartbeat(request) => groups::handlers::heartbeat(call, &request).into(),
-        RequestKind::LeaveGroup(request) => groups::handlers::leave(call, &request).into(),
+        RequestKind::Produce(request) => return produced(context, request),
+        RequestKind::Fetch(request) => fetch::fetch(context, request).await.into(),
+        RequestKind::JoinGroup(request) => groups::handlers::join(context, request).await.into(),
+        RequestKind::SyncGroup(request) => groups::handlers::sync(context, request).await.into(),
+        RequestKind::Heartbeat(request) => groups::handlers::heartbeat(context, &request).into(),
+        RequestKind::LeaveGroup(request) => groups::handlers::leave(context, &request).into(),
         RequestKind::ApiVersions(_) => api_versions().into(),
-        RequestKind::Metadata(request) => topics::metadata::metadata(call, request).into(),
-        RequestKind::ListOffsets(request) => list_offsets::list_offsets(call, &request).into(),
-        RequestKind::OffsetForLeaderEpoch(request) => list_offsets::for_leader_epoch(call, &request).into(),
-        RequestKind::OffsetCommit(request) => offsets::commit(call, &request).into(),
-        RequestKind::OffsetFetch(request) => offsets::fetch(call, &request).into(),
-        RequestKind::OffsetDelete(request) => offsets::delete(call, &request).into(),
-        RequestKind::TxnOffsetCommit(request) => offsets::commit_in_txn(call, &request).into(),
-        RequestKind::InitProducerId(request) => transactions::handlers::init_producer_id(call, &request).into(),
-        RequestKind::AddPartitionsToTxn(request) => transactions::handlers::add_partitions(call, &request).into(),
-        RequestKind::AddOffsetsToTxn(request) => transactions::handlers::add_offsets(call, &request).into(),
-        RequestKind::EndTxn(request) => transactions::handlers::end(call, &request).into(),
-        other => return handle_admin(call, other),
+        RequestKind::Metadata(request) => topics::metadata::metadata(context, request).into(),
+        RequestKind::ListOffsets(request) => list_offsets::list_offsets(context, &request).into(),
+        RequestKind::OffsetForLeaderEpoch(request) => list_offsets::for_leader_epoch(context, &request).into(),
+        RequestKind::OffsetCommit(request) => offsets::commit(context, &request).into(),
+        RequestKind::OffsetFetch(request) => offsets::fetch(context, &request).into(),
+        RequestKind::OffsetDelete(request) => offsets::delete(context, &request).into(),
+        RequestKind::TxnOffsetCommit(request) => offsets::commit_in_txn(context, &request).into(),
+        RequestKind::InitProducerId(request) => transactions::handlers::init_producer_id(context, &request).into(),
+        RequestKind::AddPartitionsToTxn(request) => transactions::handlers::add_partitions(context, &request).into(),
+        RequestKind::AddOffsetsToTxn(request) => transactions::handlers::add_offsets(context, &request).into(),
+        RequestKind::EndTxn(request) => transactions::handlers::end(context, &request).into(),
+        other => return handle_admin(context, other),
     })
 }
 
-fn produced(call: &Call<'_>, request: ProduceRequest) -> Option<ResponseKind> {
+fn produced(context: &RequestContext<'_>, request: ProduceRequest) -> Option<ResponseKind> {
     let acknowledge = request.acks != 0;
-    let response = produce::produce(call, request);
+    let response = produce::produce(context, request);
     acknowledge.then(|| response.into())
 }
 
-fn handle_admin(call: &Call<'_>, body: RequestKind) -> Option<ResponseKind> {
+fn handle_admin(context: &RequestContext<'_>, body: RequestKind) -> Option<ResponseKind> {
     Some(match body {
-        RequestKind::FindCoordinator(request) => describe::find_coordinator(call, request).into(),
-        RequestKind::CreateTopics(request) => topics::admin::create(call, request).into(),
-        RequestKind::DeleteTopics(request) => topics::admin::delete(call, request).into(),
-        RequestKind::CreatePartitions(request) => topics::admin::create_partitions(call, request).into(),
-        RequestKind::DeleteRecords(request) => topics::admin::delete_records(call, request).into(),
-        RequestKind::DescribeConfigs(request) => topics::configs_admin::describe(call, request).into(),
-        RequestKind::AlterConfigs(request) => topics::configs_admin::alter(call, request).into(),
+        RequestKind::FindCoordinator(request) => describe::find_coordinator(context, request).into(),
+        RequestKind::CreateTopics(request) => topics::admin::create(context, request).into(),
+        RequestKind::DeleteTopics(request) => topics::admin::delete(context, request).into(),
+        RequestKind::CreatePartitions(request) => topics::admin::create_partitions(context, request).into(),
+        RequestKind::DeleteRecords(request) => topics::admin::delete_records(context, request).into(),
+        RequestKind::DescribeConfigs(request) => topics::configs_admin::describe(context, request).into(),
+        RequestKind::AlterConfigs(request) => topics::configs_admin::alter(context, request).into(),
         RequestKind::IncrementalAlterConfigs(request) => {
-            topics::configs_admin::alter_incrementally(call, request).into()
+            topics::configs_admin::alter_incrementally(context, request).into()
         }
-        RequestKind::DescribeGroups(request) => groups::handlers::describe(call, &request).into(),
-        RequestKind::ListGroups(request) => groups::handlers::list(call, &request).into(),
-        RequestKind::DeleteGroups(request) => groups::handlers::delete(call, request).into(),
-        RequestKind::DescribeCluster(_) => describe::cluster(call).into(),
-        RequestKind::DescribeLogDirs(request) => describe::log_dirs(call, &request).into(),
-        RequestKind::DescribeProducers(request) => describe::producers(call, request).into(),
-        RequestKind::DescribeTransactions(request) => transactions::handlers::describe(call, request).into(),
-        RequestKind::ListTransactions(request) => transactions::handlers::list(call, &request).into(),
-        _ => return None, // the table of versions lets nothing else through
+        RequestKind::DescribeGroups(request) => groups::handlers::describe(context, &request).into(),
+        RequestKind::ListGroups(request) => groups::handlers::list(context, &request).into(),
+        RequestKind::DeleteGroups(request) => groups::handlers::delete(context, request).into(),
+        RequestKind::DescribeCluster(_) => describe::cluster(context).into(),
+        RequestKind::DescribeLogDirs(request) => describe::log_dirs(context, &request).into(),
+        RequestKind::DescribeProducers(request) => describe::producers(context, request).into(),
+        RequestKind::DescribeTransactions(request) => transactions::handlers::describe(context, request).into(),
+        RequestKind::ListTransactions(request) => transactions::handlers::list(context, &request).into(),
+        _ => return None, // the table of versions admits no other request
     })
 }

@@ -1,10 +1,10 @@
-//! Fetch: reads of many partitions, waiting for more when there is too little.
+//! Fetch: reads many partitions and waits for more data when there is too little.
 //!
-//! Fetch sessions are declined (session id 0), so every request names all its partitions. Knows no file: the log hands out
+//! Fetch sessions are declined (session id 0), so every request names all its partitions. Knows no file: the log provides
 //! slices.
 
-use super::dispatch::Call;
-use super::log::{Partition, ReadAsk, ReadView};
+use super::dispatch::RequestContext;
+use super::log::{Partition, ReadPlan, ReadRequest};
 use super::topics::TopicMap;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
@@ -15,13 +15,13 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 const READ_COMMITTED: i8 = 1;
-/// No request waits longer than this, whatever it asks for.
+/// The longest wait, whatever the request specifies.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Session id and epoch of a client that wants no session, or offers to make one.
+/// Session epochs of a client that offers to create a session, or wants none.
 const NEW_SESSION: i32 = 0;
 const FINAL_EPOCH: i32 = -1;
 
-pub(crate) async fn fetch(call: &Call<'_>, request: FetchRequest) -> FetchResponse {
+pub(crate) async fn fetch(context: &RequestContext<'_>, request: FetchRequest) -> FetchResponse {
     if request.session_id != 0 && request.session_epoch != NEW_SESSION && request.session_epoch != FINAL_EPOCH {
         return FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
     }
@@ -30,38 +30,37 @@ pub(crate) async fn fetch(call: &Call<'_>, request: FetchRequest) -> FetchRespon
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
     let mut last_try = wait.is_zero();
     loop {
-        let read = read_all(call, &request, !last_try);
-        if last_try || read.final_answer || read.bytes >= min_bytes {
+        let read = attempt_read(context, &request, !last_try);
+        if last_try || read.is_final || read.bytes >= min_bytes {
             return FetchResponse::default().with_responses(read.topics);
         }
-        // Registered before the wait, so nothing appended since can be missed. An elapsed deadline reads once more.
-        last_try = timeout_at(deadline, call.session.waiter.woken()).await.is_err();
+        // The waiter was registered before the wait, so no append is missed. After the deadline the loop reads once more.
+        last_try = timeout_at(deadline, context.connection.waiter.woken()).await.is_err();
     }
 }
 
-struct ReadAll {
+struct FetchAttempt {
     topics: Vec<FetchableTopicResponse>,
     bytes: usize,
-    /// An error, or nothing asked for: waiting would change nothing.
-    final_answer: bool,
+    /// An error, or no partition requested: waiting would change nothing.
+    is_final: bool,
 }
 
-fn read_all(call: &Call<'_>, request: &FetchRequest, register: bool) -> ReadAll {
-    let map = call.shared().topics.now();
-    let limit = call.shared().config.limits.fetch_bytes_max;
+fn attempt_read(context: &RequestContext<'_>, request: &FetchRequest, register: bool) -> FetchAttempt {
+    let map = context.shared().topics.snapshot();
+    let limit = context.shared().config.limits.fetch_bytes_max;
     let mut left = usize::try_from(request.max_bytes).unwrap_or(0).min(limit);
-    let mut read = ReadAll { topics: Vec::with_capacity(request.topics.len()), bytes: 0, final_answer: true };
+    let mut read = FetchAttempt { topics: Vec::with_capacity(request.topics.len()), bytes: 0, is_final: true };
     let mut failed = false;
     for topic in &request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for ask in &topic.partitions {
-            read.final_answer = false;
-            let data = read_partition(call, &map, request, topic, ask, left, read.bytes == 0, register).unwrap_or_else(
-                |error| {
+        for requested in &topic.partitions {
+            read.is_final = false;
+            let data = read_partition(context, &map, request, topic, requested, left, read.bytes == 0, register)
+                .unwrap_or_else(|error| {
                     failed = true;
-                    refused(ask.partition, error)
-                },
-            );
+                    refused(requested.partition, error)
+                });
             let bytes = data.records.as_ref().map_or(0, Bytes::len);
             read.bytes += bytes;
             left = left.saturating_sub(bytes);
@@ -70,7 +69,7 @@ fn read_all(call: &Call<'_>, request: &FetchRequest, register: bool) -> ReadAll 
         let response = FetchableTopicResponse::default().with_topic(topic.topic.clone()).with_topic_id(topic.topic_id);
         read.topics.push(response.with_partitions(partitions));
     }
-    read.final_answer |= failed;
+    read.is_final |= failed;
     read
 }
 
@@ -86,25 +85,25 @@ fn find<'a>(map: &'a TopicMap, version: i16, topic: &FetchTopic, index: i32) -> 
 
 #[expect(clippy::too_many_arguments, reason = "one step of one loop, split off only for its length")]
 fn read_partition(
-    call: &Call<'_>,
+    context: &RequestContext<'_>,
     map: &TopicMap,
     request: &FetchRequest,
     topic: &FetchTopic,
-    ask: &FetchPartition,
+    requested: &FetchPartition,
     left: usize,
-    nothing_yet: bool,
+    response_is_empty: bool,
     register: bool,
 ) -> Result<PartitionData, ResponseError> {
-    let partition = find(map, call.version, topic, ask.partition)?;
-    if ask.current_leader_epoch > super::log::LEADER_EPOCH {
+    let partition = find(map, context.version, topic, requested.partition)?;
+    if requested.current_leader_epoch > super::log::LEADER_EPOCH {
         return Err(ResponseError::UnknownLeaderEpoch);
     }
     let committed_only = request.isolation_level == READ_COMMITTED;
-    let max_bytes = usize::try_from(ask.partition_max_bytes).unwrap_or(0).min(left);
-    let read_ask = ReadAsk { offset: ask.fetch_offset, max_bytes, committed_only };
-    let view = partition.read(read_ask, register.then_some(&call.session.waiter))?;
-    // The first batch comes whole however large it is, but only once in an answer.
-    let may_read = left > 0 || nothing_yet;
+    let max_bytes = usize::try_from(requested.partition_max_bytes).unwrap_or(0).min(left);
+    let read_request = ReadRequest { offset: requested.fetch_offset, max_bytes, committed_only };
+    let view = partition.read(read_request, register.then_some(&context.connection.waiter))?;
+    // The first batch of a response is returned in full, whatever its size.
+    let may_read = left > 0 || response_is_empty;
     let records = match &view.slice {
         Some(slice) if may_read => slice.read().map_err(|error| {
             tracing::error!(partition = partition.name(), %error, "cannot read a segment");
@@ -112,9 +111,9 @@ fn read_partition(
         })?,
         _ => Bytes::new(),
     };
-    let aborted = committed_only.then(|| aborted(partition, ask.fetch_offset, &view, &records));
+    let aborted = committed_only.then(|| aborted(partition, requested.fetch_offset, &view, &records));
     Ok(PartitionData::default()
-        .with_partition_index(ask.partition)
+        .with_partition_index(requested.partition)
         .with_high_watermark(view.high_watermark)
         .with_last_stable_offset(view.last_stable)
         .with_log_start_offset(view.log_start)
@@ -122,7 +121,7 @@ fn read_partition(
         .with_records(Some(records)))
 }
 
-fn aborted(partition: &Partition, from: i64, view: &ReadView, records: &Bytes) -> Vec<AbortedTransaction> {
+fn aborted(partition: &Partition, from: i64, view: &ReadPlan, records: &Bytes) -> Vec<AbortedTransaction> {
     if records.is_empty() {
         return Vec::new();
     }

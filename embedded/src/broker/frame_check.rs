@@ -1,48 +1,48 @@
-//! What a request looks like from outside: whether its lengths fit its bytes.
+//! Frame check: whether the lengths that a request announces fit its bytes.
 //!
-//! The codec believes the length of a list and makes room for it before it reads the first item, so a frame of twenty bytes
-//! could ask for gigabytes. Every frame is walked here first; a list must hold what it announces. Owns the layout of the
-//! requests in `dispatch`'s table and nothing else.
+//! The codec trusts the length of a list and reserves memory for it before it reads the first item, so a frame of twenty bytes
+//! could reserve gigabytes. Every frame is checked here first: a list must contain as many items as it announces. Owns the
+//! layout of the requests in `dispatch`'s table.
 
-use Shape::{Blob, Fixed, List, Text};
+use FieldLayout::{Blob, Fixed, List, Text};
 use kafka_protocol::messages::ApiKey;
 
-/// A field and the versions that have it.
-struct Field {
+/// A field and the versions that contain it.
+struct FieldSpec {
     from: i16,
     to: i16,
-    shape: Shape,
+    layout: FieldLayout,
 }
 
-enum Shape {
-    /// So many bytes.
+enum FieldLayout {
+    /// This number of bytes.
     Fixed(usize),
     /// A string, possibly null.
     Text,
     /// Bytes, possibly null.
     Blob,
-    /// Items of these fields; `true` when the items are structures, which carry tagged fields in flexible versions.
-    List(&'static [Field], bool),
+    /// Items with these fields. The flag is set for structures, which carry tagged fields in flexible versions.
+    List(&'static [FieldSpec], bool),
 }
 
-const fn all(shape: Shape) -> Field {
-    Field { from: 0, to: i16::MAX, shape }
+const fn all(layout: FieldLayout) -> FieldSpec {
+    FieldSpec { from: 0, to: i16::MAX, layout }
 }
 
-const fn since(from: i16, shape: Shape) -> Field {
-    Field { from, to: i16::MAX, shape }
+const fn since(from: i16, layout: FieldLayout) -> FieldSpec {
+    FieldSpec { from, to: i16::MAX, layout }
 }
 
-const fn until(to: i16, shape: Shape) -> Field {
-    Field { from: 0, to, shape }
+const fn until(to: i16, layout: FieldLayout) -> FieldSpec {
+    FieldSpec { from: 0, to, layout }
 }
 
-const fn between(from: i16, to: i16, shape: Shape) -> Field {
-    Field { from, to, shape }
+const fn between(from: i16, to: i16, layout: FieldLayout) -> FieldSpec {
+    FieldSpec { from, to, layout }
 }
 
 /// The fields of each request body in wire order, without the tagged ones.
-const REQUESTS: &[(ApiKey, &[Field])] = &[
+const REQUESTS: &[(ApiKey, &[FieldSpec])] = &[
     (
         ApiKey::Produce,
         &[
@@ -270,32 +270,32 @@ const REQUESTS: &[(ApiKey, &[Field])] = &[
     ),
 ];
 
-/// Whether the body holds all that a request of this kind and version announces. What lies behind it does not matter.
+/// Whether the body contains everything that a request of this kind and version announces. Bytes after it are ignored.
 pub(crate) fn fits(api: ApiKey, version: i16, body: &[u8]) -> bool {
     let Some((_, fields)) = REQUESTS.iter().find(|(known, _)| *known == api) else { return false };
     let flexible = api.request_header_version(version) >= 2;
-    let mut walk = Walk { rest: body, version, flexible };
-    walk.structure(fields, true).is_some()
+    let mut cursor = FrameCursor { rest: body, version, flexible };
+    cursor.structure(fields, true).is_some()
 }
 
-struct Walk<'a> {
+struct FrameCursor<'a> {
     rest: &'a [u8],
     version: i16,
     flexible: bool,
 }
 
-impl Walk<'_> {
-    fn structure(&mut self, fields: &[Field], tagged: bool) -> Option<()> {
+impl FrameCursor<'_> {
+    fn structure(&mut self, fields: &[FieldSpec], tagged: bool) -> Option<()> {
         for field in fields {
             if (field.from..=field.to).contains(&self.version) {
-                self.value(&field.shape)?;
+                self.value(&field.layout)?;
             }
         }
         if tagged && self.flexible { self.tagged_fields() } else { Some(()) }
     }
 
-    fn value(&mut self, shape: &Shape) -> Option<()> {
-        match shape {
+    fn value(&mut self, layout: &FieldLayout) -> Option<()> {
+        match layout {
             Fixed(size) => self.skip(*size),
             Text => {
                 let length = if self.flexible { self.compact_length()? } else { i64::from(self.int16()?) };
@@ -349,7 +349,7 @@ impl Walk<'_> {
         Some(i32::from_be_bytes(*head))
     }
 
-    /// Flexible versions write lengths plus one, so that zero can be null.
+    /// Flexible versions encode a length as its value plus one; zero means null.
     fn compact_length(&mut self) -> Option<i64> {
         Some(i64::from(self.unsigned()?) - 1)
     }
@@ -374,7 +374,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_must_hold_what_it_announces() {
+    fn a_list_must_contain_the_items_it_announces() {
         assert!(fits(ApiKey::Metadata, 1, &[0, 0, 0, 1, 0, 1, b'a']));
         assert!(fits(ApiKey::Metadata, 1, &[0xff, 0xff, 0xff, 0xff]));
         assert!(!fits(ApiKey::Metadata, 1, &i32::MAX.to_be_bytes()));
@@ -384,18 +384,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_may_be_missing_and_more_is_passed_over() {
+    fn missing_bytes_are_refused_and_extra_bytes_are_ignored() {
         assert!(fits(ApiKey::Metadata, 1, &[0, 0, 0, 0, 9]));
         assert!(fits(ApiKey::Metadata, 9, &[1, 1, 0, 0, 0]));
         assert!(!fits(ApiKey::Metadata, 9, &[1, 1, 0, 0]));
-        assert!(fits(ApiKey::Metadata, 9, &[1, 1, 0, 0, 1, 7, 2, 0, 0]), "an unknown tagged field is passed over");
+        assert!(fits(ApiKey::Metadata, 9, &[1, 1, 0, 0, 1, 7, 2, 0, 0]), "an unknown tagged field is ignored");
     }
 
     #[test]
-    fn a_number_with_too_many_bytes_is_no_number() {
-        let mut walk = Walk { rest: &[0xff, 0xff, 0xff, 0xff, 0x7f], version: 9, flexible: true };
-        assert_eq!(walk.unsigned(), None);
-        let mut walk = Walk { rest: &[0xff, 0xff, 0xff, 0xff, 0x0f], version: 9, flexible: true };
-        assert_eq!(walk.unsigned(), Some(u32::MAX));
+    fn a_varint_with_too_many_bytes_is_refused() {
+        let mut cursor = FrameCursor { rest: &[0xff, 0xff, 0xff, 0xff, 0x7f], version: 9, flexible: true };
+        assert_eq!(cursor.unsigned(), None);
+        let mut cursor = FrameCursor { rest: &[0xff, 0xff, 0xff, 0xff, 0x0f], version: 9, flexible: true };
+        assert_eq!(cursor.unsigned(), Some(u32::MAX));
     }
 }

@@ -1,6 +1,6 @@
-//! State on disk: an append-only file of entries, each with length and checksum, rewritten when it has grown too much.
+//! State on disk: an append-only file of entries, each with length and checksum. It is rewritten when it has grown too large.
 //!
-//! Owns the file and the state folded from it, so that both always agree. Knows nothing of what entries mean.
+//! Owns the file and the state folded from it, so that the two always agree. The entries' meaning belongs to the ledger.
 
 use crate::broker::config::Fsync;
 use serde::Serialize;
@@ -11,63 +11,72 @@ use std::path::{Path, PathBuf};
 
 /// A file smaller than this is never rewritten.
 const COMPACT_FROM: u64 = 1024 * 1024;
-/// How many times larger than its last rewrite a file may get.
+/// The growth since the last rewrite at which the file is rewritten again.
 const GROWTH_MAX: u64 = 4;
 const FRAME_LEN: usize = 8;
-/// No entry comes near this; a larger length is a torn frame.
+/// No entry comes near this size; a larger length means an incomplete frame.
 const ENTRY_MAX: usize = 64 * 1024 * 1024;
 
 /// State that is a fold of entries.
-pub(crate) trait Ledger: Default {
+pub(crate) trait JournaledLedger: Default {
     type Entry: Serialize + DeserializeOwned;
 
-    /// Total: an entry that does not fit the state changes nothing.
+    /// Total: an entry that does not match the state changes nothing.
     fn apply(&mut self, entry: Self::Entry);
 
-    /// Entries that fold to this state.
+    /// Entries whose fold is this state.
     fn snapshot(&self) -> Vec<Self::Entry>;
 }
 
-/// A ledger and the file it comes from.
+/// A ledger and its file.
 #[derive(Debug)]
-pub(crate) struct Journal<L> {
+pub(crate) struct LedgerJournal<L> {
     path: PathBuf,
     file: File,
     size: u64,
     size_rewritten: u64,
-    /// Entries not yet written; they go in front of the next ones, so their order holds.
+    /// Entries not yet written. They are written before later entries, so the order holds.
     buffered: Vec<u8>,
     unsynced: bool,
     fsync: Fsync,
     state: L,
 }
 
-impl<L: Ledger> Journal<L> {
-    /// Folds what the file holds and cuts off a torn end.
+impl<L: JournaledLedger> LedgerJournal<L> {
+    /// Folds the file's entries and truncates an incomplete entry at its end.
     pub(crate) fn open(path: &Path, fsync: Fsync) -> io::Result<Self> {
         let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let mut state = L::default();
         let mut rest = bytes.as_slice();
-        while let Some((entry, behind)) = next_entry(rest) {
+        while let Some((entry, remainder)) = next_entry(rest) {
             state.apply(entry);
-            rest = behind;
+            rest = remainder;
         }
         let size = (bytes.len() - rest.len()) as u64;
         if !rest.is_empty() {
-            tracing::warn!(file = %path.display(), cut_bytes = rest.len(), "cut off the torn end of a journal");
+            tracing::warn!(file = %path.display(), truncated_bytes = rest.len(), "truncated an incomplete entry at the end of a journal");
             file.set_len(size)?;
         }
         let path = path.to_path_buf();
-        Ok(Journal { path, file, size, size_rewritten: size, buffered: Vec::new(), unsynced: false, fsync, state })
+        Ok(LedgerJournal {
+            path,
+            file,
+            size,
+            size_rewritten: size,
+            buffered: Vec::new(),
+            unsynced: false,
+            fsync,
+            state,
+        })
     }
 
     pub(crate) fn state(&self) -> &L {
         &self.state
     }
 
-    /// Writes the entry, then applies it. After an error the state is as before.
+    /// Writes the entry, then applies it. After an error the state is unchanged.
     pub(crate) fn append(&mut self, entry: L::Entry) -> io::Result<()> {
         let before = self.buffered.len();
         frame(&mut self.buffered, &entry)?;
@@ -83,7 +92,7 @@ impl<L: Ledger> Journal<L> {
         Ok(())
     }
 
-    /// Applies the entry and leaves its writing to the next append: for what can be found out again after a crash.
+    /// Applies the entry and writes it with the next append. For facts that recovery can derive again after a crash.
     pub(crate) fn append_lazily(&mut self, entry: L::Entry) {
         match frame(&mut self.buffered, &entry) {
             Ok(()) => self.state.apply(entry),
@@ -91,7 +100,7 @@ impl<L: Ledger> Journal<L> {
         }
     }
 
-    /// Writes what was left to be written.
+    /// Writes the buffered entries.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         if self.buffered.is_empty() {
             return Ok(());
@@ -116,22 +125,22 @@ impl<L: Ledger> Journal<L> {
             return;
         }
         if let Err(error) = self.rewrite() {
-            tracing::warn!(file = %self.path.display(), %error, "cannot rewrite a journal, it goes on growing");
-            self.size_rewritten = self.size; // try again only after further growth
+            tracing::warn!(file = %self.path.display(), %error, "cannot rewrite a journal, it keeps growing");
+            self.size_rewritten = self.size; // retry only after further growth
         }
     }
 
-    /// Replaces the file by one that holds the present state only.
+    /// Replaces the file by one that holds only the current state.
     fn rewrite(&mut self) -> io::Result<()> {
         let mut bytes = Vec::new();
         for entry in self.state.snapshot() {
             frame(&mut bytes, &entry)?;
         }
-        let fresh = self.path.with_extension("new");
-        fs::write(&fresh, &bytes)?;
-        let file = OpenOptions::new().read(true).append(true).open(&fresh)?;
+        let replacement = self.path.with_extension("new");
+        fs::write(&replacement, &bytes)?;
+        let file = OpenOptions::new().read(true).append(true).open(&replacement)?;
         file.sync_data()?;
-        fs::rename(&fresh, &self.path)?;
+        fs::rename(&replacement, &self.path)?;
         self.file = file;
         self.size = bytes.len() as u64;
         self.size_rewritten = self.size;
@@ -169,35 +178,35 @@ mod tests {
     use serde::Deserialize;
 
     #[derive(Debug, Default)]
-    struct Last(Vec<u64>);
+    struct LastValue(Vec<u64>);
 
     #[derive(Serialize, Deserialize)]
-    struct Set(u64, String);
+    struct SetValue(u64, String);
 
-    impl Ledger for Last {
-        type Entry = Set;
+    impl JournaledLedger for LastValue {
+        type Entry = SetValue;
 
-        fn apply(&mut self, Set(value, _): Set) {
+        fn apply(&mut self, SetValue(value, _): SetValue) {
             self.0 = vec![value];
         }
 
-        fn snapshot(&self) -> Vec<Set> {
-            self.0.iter().map(|value| Set(*value, String::new())).collect()
+        fn snapshot(&self) -> Vec<SetValue> {
+            self.0.iter().map(|value| SetValue(*value, String::new())).collect()
         }
     }
 
     #[test]
-    fn entries_come_back_and_a_torn_end_is_cut() {
+    fn entries_are_restored_and_an_incomplete_end_is_truncated() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j");
-        let mut journal = Journal::<Last>::open(&path, Fsync::Never).unwrap();
-        journal.append_lazily(Set(1, String::new()));
-        journal.append(Set(2, String::new())).unwrap();
+        let mut journal = LedgerJournal::<LastValue>::open(&path, Fsync::Never).unwrap();
+        journal.append_lazily(SetValue(1, String::new()));
+        journal.append(SetValue(2, String::new())).unwrap();
         drop(journal);
         let sound = fs::metadata(&path).unwrap().len();
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(&[0, 0, 0, 9, 1, 2]).unwrap();
-        let journal = Journal::<Last>::open(&path, Fsync::Never).unwrap();
+        let journal = LedgerJournal::<LastValue>::open(&path, Fsync::Never).unwrap();
         assert_eq!(journal.state().0, [2]);
         assert_eq!(fs::metadata(&path).unwrap().len(), sound);
     }
@@ -206,13 +215,13 @@ mod tests {
     fn the_file_does_not_grow_without_bound() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j");
-        let mut journal = Journal::<Last>::open(&path, Fsync::Never).unwrap();
+        let mut journal = LedgerJournal::<LastValue>::open(&path, Fsync::Never).unwrap();
         let filler = "x".repeat(1000);
         for value in 0..5000 {
-            journal.append(Set(value, filler.clone())).unwrap();
+            journal.append(SetValue(value, filler.clone())).unwrap();
         }
         assert!(fs::metadata(&path).unwrap().len() <= COMPACT_FROM + 2000);
         drop(journal);
-        assert_eq!(Journal::<Last>::open(&path, Fsync::Never).unwrap().state().0, [4999]);
+        assert_eq!(LedgerJournal::<LastValue>::open(&path, Fsync::Never).unwrap().state().0, [4999]);
     }
 }

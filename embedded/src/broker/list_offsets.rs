@@ -1,7 +1,7 @@
-//! Offsets by place or time, and the end of a leader epoch.
+//! Offsets by position or time, and the end of a leader epoch.
 
-use super::dispatch::Call;
-use super::log::{Found, LEADER_EPOCH, Seek};
+use super::dispatch::RequestContext;
+use super::log::{LEADER_EPOCH, OffsetAndTimestamp, OffsetQuery};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
@@ -11,14 +11,14 @@ use kafka_protocol::messages::{
 };
 
 const READ_COMMITTED: i8 = 1;
-/// Instead of a timestamp: the kinds of place the protocol knows.
+/// Special timestamps of the protocol.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 
-pub(crate) fn list_offsets(call: &Call<'_>, request: &ListOffsetsRequest) -> ListOffsetsResponse {
-    let map = call.shared().topics.now();
+pub(crate) fn list_offsets(context: &RequestContext<'_>, request: &ListOffsetsRequest) -> ListOffsetsResponse {
+    let map = context.shared().topics.snapshot();
     let committed_only = request.isolation_level == READ_COMMITTED;
     let topics = request
         .topics
@@ -27,13 +27,13 @@ pub(crate) fn list_offsets(call: &Call<'_>, request: &ListOffsetsRequest) -> Lis
             let partitions = topic
                 .partitions
                 .iter()
-                .map(|ask| {
-                    let found = seek_of(ask, committed_only).and_then(|seek| {
-                        map.partition(&topic.name, ask.partition_index)
+                .map(|requested| {
+                    let found = seek_of(requested, committed_only).and_then(|seek| {
+                        map.partition(&topic.name, requested.partition_index)
                             .ok_or(ResponseError::UnknownTopicOrPartition)?
                             .seek(seek)
                     });
-                    partition_response(ask.partition_index, found, call.version)
+                    partition_response(requested.partition_index, found, context.version)
                 })
                 .collect();
             ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions)
@@ -42,24 +42,28 @@ pub(crate) fn list_offsets(call: &Call<'_>, request: &ListOffsetsRequest) -> Lis
     ListOffsetsResponse::default().with_topics(topics)
 }
 
-fn seek_of(ask: &ListOffsetsPartition, committed_only: bool) -> Result<Seek, ResponseError> {
-    if ask.current_leader_epoch > LEADER_EPOCH {
+fn seek_of(requested: &ListOffsetsPartition, committed_only: bool) -> Result<OffsetQuery, ResponseError> {
+    if requested.current_leader_epoch > LEADER_EPOCH {
         return Err(ResponseError::UnknownLeaderEpoch);
     }
-    match ask.timestamp {
-        LATEST => Ok(Seek::Latest { committed_only }),
-        EARLIEST | EARLIEST_LOCAL => Ok(Seek::Earliest),
-        MAX_TIMESTAMP => Ok(Seek::MaxTimestamp),
-        time if time >= 0 => Ok(Seek::At(time)),
+    match requested.timestamp {
+        LATEST => Ok(OffsetQuery::Latest { committed_only }),
+        EARLIEST | EARLIEST_LOCAL => Ok(OffsetQuery::Earliest),
+        MAX_TIMESTAMP => Ok(OffsetQuery::MaxTimestamp),
+        time if time >= 0 => Ok(OffsetQuery::At(time)),
         _ => Err(ResponseError::UnsupportedVersion),
     }
 }
 
-fn partition_response(index: i32, found: Result<Found, ResponseError>, version: i16) -> ListOffsetsPartitionResponse {
+fn partition_response(
+    index: i32,
+    found: Result<OffsetAndTimestamp, ResponseError>,
+    version: i16,
+) -> ListOffsetsPartitionResponse {
     let response = ListOffsetsPartitionResponse::default().with_partition_index(index);
     match found {
         Ok(found) => {
-            // Older versions have no place for it, and the codec refuses to leave it out by itself.
+            // Older versions lack the field, and the codec fails on a value for a field that the version lacks.
             let epoch = if found.offset >= 0 && version >= 4 { LEADER_EPOCH } else { -1 };
             response.with_offset(found.offset).with_timestamp(found.timestamp).with_leader_epoch(epoch)
         }
@@ -67,9 +71,12 @@ fn partition_response(index: i32, found: Result<Found, ResponseError>, version: 
     }
 }
 
-/// There has only ever been one leader, so its epoch ends where the log ends.
-pub(crate) fn for_leader_epoch(call: &Call<'_>, request: &OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
-    let map = call.shared().topics.now();
+/// A partition has only ever had one leader, so its epoch ends where the log ends.
+pub(crate) fn for_leader_epoch(
+    context: &RequestContext<'_>,
+    request: &OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
+    let map = context.shared().topics.snapshot();
     let topics = request
         .topics
         .iter()
@@ -77,14 +84,14 @@ pub(crate) fn for_leader_epoch(call: &Call<'_>, request: &OffsetForLeaderEpochRe
             let partitions = topic
                 .partitions
                 .iter()
-                .map(|ask| {
-                    let response = EpochEndOffset::default().with_partition(ask.partition);
-                    match map.partition(&topic.topic, ask.partition) {
+                .map(|requested| {
+                    let response = EpochEndOffset::default().with_partition(requested.partition);
+                    match map.partition(&topic.topic, requested.partition) {
                         None => response.with_error_code(ResponseError::UnknownTopicOrPartition.code()),
-                        Some(_) if ask.current_leader_epoch > LEADER_EPOCH => {
+                        Some(_) if requested.current_leader_epoch > LEADER_EPOCH => {
                             response.with_error_code(ResponseError::UnknownLeaderEpoch.code())
                         }
-                        Some(_) if ask.leader_epoch > LEADER_EPOCH => {
+                        Some(_) if requested.leader_epoch > LEADER_EPOCH => {
                             response.with_leader_epoch(-1).with_end_offset(-1)
                         }
                         Some(partition) => {

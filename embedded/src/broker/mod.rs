@@ -1,8 +1,7 @@
-//! The broker: starting it, stopping it, and what its parts share.
+//! The broker: start, stop, and the state that its parts share.
 //!
-//! A request walks `connection` → `dispatch` → the handler in the file of its noun (`produce`, `fetch`, `topics`, `groups`,
-//! `transactions`, `coordinator`) → `log`. The broker runs on threads of its own, so a caller that blocks its runtime does
-//! not stop it.
+//! A request passes `connection` → `dispatch` → its handler (in `produce`, `fetch`, `topics`, `groups`, `transactions`,
+//! `coordinator`) → `log`. The broker has its own threads, so a caller that blocks its runtime does not stop the broker.
 
 mod config;
 mod connection;
@@ -10,18 +9,18 @@ mod coordinator;
 mod describe;
 mod dispatch;
 mod fetch;
+mod frame_check;
 mod groups;
 mod journal;
 mod list_offsets;
 mod log;
 mod offsets;
 mod produce;
-mod shape;
 mod sync;
 mod topics;
 mod transactions;
 
-pub use config::{BrokerConfig, Fsync, Limits};
+pub use config::{BrokerConfig, BrokerLimits, Fsync};
 
 use coordinator::Coordinator;
 use groups::Groups;
@@ -36,19 +35,19 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
-use topics::Topics;
+use topics::TopicCatalog;
 use uuid::Uuid;
 
-/// The only node there is.
+/// The id of the only node.
 pub(crate) const NODE_ID: i32 = 1;
-/// How often group and transaction deadlines are looked at.
+/// How often group and transaction deadlines are checked.
 const DEADLINE_TICK: Duration = Duration::from_millis(20);
 /// How long a stop waits for connections to end.
-const STOP_PATIENCE: Duration = Duration::from_millis(700);
+const STOP_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// Why a broker does not start.
+/// The reason why a broker does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum BrokerStartError {
     #[error("cannot use the data directory {path}: does it exist, and may this user write there?")]
     DataDir {
         path: PathBuf,
@@ -81,31 +80,32 @@ pub struct Broker {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     runtime: Option<Runtime>,
-    /// Held while running: the lock on the directory, and the directory itself when it is temporary.
+    /// Kept while the broker runs: the lock on the directory, and the directory itself if it is temporary.
     _lock: File,
     _temporary: Option<tempfile::TempDir>,
 }
 
-/// What every connection and every handler can reach.
+/// The state that every connection and every handler shares.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub config: BrokerConfig,
     pub cluster_id: String,
     pub host: StrBytes,
     pub port: i32,
-    pub topics: Topics,
+    pub topics: TopicCatalog,
     pub groups: Groups,
     pub coordinator: Coordinator,
     pub stopping: watch::Receiver<bool>,
 }
 
 impl Broker {
-    /// Opens the data and starts to listen. Returns when clients can connect.
-    pub fn start(config: BrokerConfig) -> Result<Self, StartError> {
+    /// Opens the data and starts to listen. Clients can connect as soon as this returns.
+    pub fn start(config: BrokerConfig) -> Result<Self, BrokerStartError> {
         let (dir, temporary) = data_dir(&config)?;
         let lock = lock_dir(&dir)?;
-        let cluster_id = cluster_id(&dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
-        let topics = Topics::open(&dir, config.fsync).map_err(|error| StartError::Topics(Box::new(error)))?;
+        let cluster_id = cluster_id(&dir).map_err(|source| BrokerStartError::DataDir { path: dir.clone(), source })?;
+        let topics =
+            TopicCatalog::open(&dir, config.fsync).map_err(|error| BrokerStartError::Topics(Box::new(error)))?;
         let coordinator = Coordinator::open(&dir, config.fsync)?;
         transactions::recover(&coordinator, &topics, sync::now_ms());
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -113,10 +113,10 @@ impl Broker {
             .thread_name("broker")
             .enable_all()
             .build()
-            .map_err(StartError::Threads)?;
+            .map_err(BrokerStartError::Threads)?;
         let (stop, stopping) = watch::channel(false);
         let listener = listen(&runtime, config.listen)?;
-        let addr = listener.local_addr().map_err(|source| StartError::Listen { addr: config.listen, source })?;
+        let addr = listener.local_addr().map_err(|source| BrokerStartError::Listen { addr: config.listen, source })?;
         let groups = Groups::new(&config, coordinator.generations());
         let host = StrBytes::from_string(advertised_host(&config, addr));
         let port = i32::from(addr.port());
@@ -143,22 +143,22 @@ impl Broker {
         SocketAddr::new(self.shared.config.listen.ip(), port)
     }
 
-    /// The identity of this data directory, kept across starts.
+    /// The identity of the data directory. It survives restarts.
     pub fn cluster_id(&self) -> &str {
         &self.shared.cluster_id
     }
 
-    /// Ends all connections, writes everything out, and returns; within a second on a healthy disk.
+    /// Ends all connections and writes all buffered state to the disk. On a healthy disk this takes less than a second.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         let Some(runtime) = self.runtime.take() else { return };
         let shared = Arc::clone(&self.shared);
         let ended = tokio::task::spawn_blocking(move || {
-            runtime.shutdown_timeout(STOP_PATIENCE);
-            write_out(&shared);
+            runtime.shutdown_timeout(STOP_TIMEOUT);
+            flush_to_disk(&shared);
         });
         if let Err(error) = ended.await {
-            tracing::error!(%error, "broker did not stop cleanly");
+            tracing::error!(%error, "the broker did not stop cleanly");
         }
     }
 }
@@ -168,45 +168,45 @@ impl Drop for Broker {
         self.stop.send_replace(true);
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
-            write_out(&self.shared);
+            flush_to_disk(&self.shared);
         }
     }
 }
 
-fn write_out(shared: &Shared) {
+fn flush_to_disk(shared: &Shared) {
     let synced = if shared.config.fsync == Fsync::Never {
         shared.coordinator.flush()
     } else {
         shared.topics.sync().and_then(|()| shared.coordinator.sync())
     };
     if let Err(error) = synced.and_then(|()| shared.topics.checkpoint()) {
-        tracing::error!(%error, "cannot write everything out while stopping; the next start recovers from the log");
+        tracing::error!(%error, "cannot write all state to the disk while stopping; the next start recovers from the log");
     }
 }
 
-fn data_dir(config: &BrokerConfig) -> Result<(PathBuf, Option<tempfile::TempDir>), StartError> {
+fn data_dir(config: &BrokerConfig) -> Result<(PathBuf, Option<tempfile::TempDir>), BrokerStartError> {
     match &config.data_dir {
         Some(path) => {
-            fs::create_dir_all(path).map_err(|source| StartError::DataDir { path: path.clone(), source })?;
+            fs::create_dir_all(path).map_err(|source| BrokerStartError::DataDir { path: path.clone(), source })?;
             Ok((path.clone(), None))
         }
         None => {
             let temporary = tempfile::Builder::new()
                 .prefix("broker-")
                 .tempdir()
-                .map_err(|source| StartError::DataDir { path: std::env::temp_dir(), source })?;
+                .map_err(|source| BrokerStartError::DataDir { path: std::env::temp_dir(), source })?;
             Ok((temporary.path().to_path_buf(), Some(temporary)))
         }
     }
 }
 
-/// Two brokers on one directory would ruin it. The operating system drops the lock when the process dies.
-fn lock_dir(dir: &Path) -> Result<File, StartError> {
-    let failed = |source| StartError::DataDir { path: dir.to_path_buf(), source };
+/// Two brokers on one directory would corrupt it. The operating system releases the lock when the process ends.
+fn lock_dir(dir: &Path) -> Result<File, BrokerStartError> {
+    let failed = |source| BrokerStartError::DataDir { path: dir.to_path_buf(), source };
     let file = File::create(dir.join("lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StartError::InUse { path: dir.to_path_buf() }),
+        Err(TryLockError::WouldBlock) => Err(BrokerStartError::InUse { path: dir.to_path_buf() }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
@@ -224,14 +224,14 @@ fn cluster_id(dir: &Path) -> io::Result<String> {
     }
 }
 
-fn listen(runtime: &Runtime, addr: SocketAddr) -> Result<TcpListener, StartError> {
+fn listen(runtime: &Runtime, addr: SocketAddr) -> Result<TcpListener, BrokerStartError> {
     let _context = runtime.enter();
     let bind = || -> io::Result<TcpListener> {
         let listener = std::net::TcpListener::bind(addr)?;
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
     };
-    bind().map_err(|source| StartError::Listen { addr, source })
+    bind().map_err(|source| BrokerStartError::Listen { addr, source })
 }
 
 fn advertised_host(config: &BrokerConfig, addr: SocketAddr) -> String {
@@ -242,7 +242,7 @@ fn advertised_host(config: &BrokerConfig, addr: SocketAddr) -> String {
     }
 }
 
-/// Runs what is due in groups and transactions until the broker stops.
+/// Applies group and transaction deadlines until the broker stops.
 async fn deadlines(shared: Arc<Shared>) {
     let mut stopping = shared.stopping.clone();
     let mut tick = tokio::time::interval(DEADLINE_TICK);
@@ -258,7 +258,7 @@ async fn deadlines(shared: Arc<Shared>) {
     }
 }
 
-/// Retention and syncing, at their intervals, until the broker stops.
+/// Applies retention and syncs files, each at its interval, until the broker stops.
 async fn housekeeping(shared: Arc<Shared>) {
     let mut stopping = shared.stopping.clone();
     let mut clean = tokio::time::interval(shared.config.housekeeping_interval.max(DEADLINE_TICK));
@@ -291,7 +291,7 @@ async fn housekeeping(shared: Arc<Shared>) {
     }
 }
 
-/// Syncs files before an acknowledgement when the policy asks for it.
+/// Syncs files before an acknowledgement if the policy requires it.
 pub(crate) fn sync_before_ack(fsync: Fsync, files: &[Arc<File>]) -> io::Result<()> {
     if fsync != Fsync::Always || files.is_empty() {
         return Ok(());
@@ -299,7 +299,7 @@ pub(crate) fn sync_before_ack(fsync: Fsync, files: &[Arc<File>]) -> io::Result<(
     tokio::task::block_in_place(|| files.iter().try_for_each(|file| file.sync_data()))
 }
 
-/// Text from the broker's own memory as the codec wants it.
+/// Converts a text to the codec's string type.
 pub(crate) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }

@@ -1,9 +1,9 @@
-//! Produce: from a request to the logs of its partitions.
+//! Produce: appends a request's batches to the logs of its partitions.
 //!
-//! Knows which errors a whole request can have. What a batch must be like is the log's business.
+//! Knows the errors of a whole request. The log validates each batch.
 
-use super::dispatch::Call;
-use super::log::Appended;
+use super::dispatch::RequestContext;
+use super::log::AppendResult;
 use super::sync::now_ms;
 use super::sync_before_ack;
 use super::topics::TopicMap;
@@ -15,8 +15,8 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use std::fs::File;
 use std::sync::Arc;
 
-pub(crate) fn produce(call: &Call<'_>, request: ProduceRequest) -> ProduceResponse {
-    let topics = call.shared().topics.now();
+pub(crate) fn produce(context: &RequestContext<'_>, request: ProduceRequest) -> ProduceResponse {
+    let topics = context.shared().topics.snapshot();
     let valid_acks = matches!(request.acks, -1..=1);
     let mut files = Vec::new();
     let responses = request
@@ -31,7 +31,7 @@ pub(crate) fn produce(call: &Call<'_>, request: ProduceRequest) -> ProduceRespon
         })
         .collect();
     let mut response = ProduceResponse::default().with_responses(responses);
-    if let Err(error) = sync_before_ack(call.shared().config.fsync, &files) {
+    if let Err(error) = sync_before_ack(context.shared().config.fsync, &files) {
         tracing::error!(%error, "cannot sync produced records");
         refuse_appended(&mut response);
     }
@@ -57,7 +57,7 @@ fn append_topic(topics: &TopicMap, data: TopicProduceData, files: &mut Vec<Arc<F
 
 fn partition_response(
     index: i32,
-    appended: Result<Appended, ResponseError>,
+    appended: Result<AppendResult, ResponseError>,
     files: &mut Vec<Arc<File>>,
 ) -> PartitionProduceResponse {
     let response = PartitionProduceResponse::default().with_index(index).with_log_append_time_ms(-1);
@@ -70,7 +70,7 @@ fn partition_response(
                 .with_log_start_offset(appended.log_start)
         }
         Err(error) => {
-            tracing::debug!(partition = index, %error, "refused a produced batch");
+            tracing::debug!(partition = index, %error, "rejected a produced batch");
             response.with_error_code(error.code()).with_base_offset(-1).with_log_start_offset(-1)
         }
     }

@@ -1,4 +1,4 @@
-//! Topics come, grow, change and go.
+//! Topics are created, grown, changed and deleted.
 
 use crate::support::*;
 use embedded::broker::{Broker, BrokerConfig};
@@ -28,19 +28,19 @@ fn code<T>(result: Result<T, (String, RDKafkaErrorCode)>) -> Option<RDKafkaError
 }
 
 #[test]
-fn a_topic_is_made_once_with_its_settings() {
+fn a_topic_is_created_once_with_its_settings() {
     let broker = start();
     create_topic_with(&broker, "orders", 4, &[("cleanup.policy", "compact")]);
     assert_eq!(setting(&broker, "orders", "cleanup.policy"), "compact");
     assert_eq!(setting(&broker, "orders", "retention.ms"), "604800000");
     let again = create(&broker, &NewTopic::new("orders", 4, TopicReplication::Fixed(1)));
     assert_eq!(code(again), Some(RDKafkaErrorCode::TopicAlreadyExists));
-    let metadata = admin(&broker).inner().fetch_metadata(Some("orders"), PATIENCE).unwrap();
+    let metadata = admin(&broker).inner().fetch_metadata(Some("orders"), TIMEOUT).unwrap();
     assert_eq!(metadata.topics()[0].partitions().len(), 4);
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn invalid_topics_are_refused() {
     let broker = start();
     let cases = [
         (NewTopic::new("a/b", 1, TopicReplication::Fixed(1)), RDKafkaErrorCode::InvalidTopic),
@@ -59,23 +59,23 @@ fn what_cannot_be_is_refused() {
 }
 
 #[test]
-fn an_unknown_topic_is_not_made_by_asking_unless_the_broker_was_told_to() {
+fn a_request_for_an_unknown_topic_creates_it_only_if_so_configured() {
     let broker = start();
-    let asked = |broker: &Broker| {
-        let consumer = reader(broker, "surprise", 0, "read_committed");
-        consumer.fetch_metadata(Some("surprise"), PATIENCE).unwrap().topics()[0].partitions().len()
+    let requested = |broker: &Broker| {
+        let consumer = reader(broker, "unknown", 0, "read_committed");
+        consumer.fetch_metadata(Some("unknown"), TIMEOUT).unwrap().topics()[0].partitions().len()
     };
-    assert_eq!(asked(&broker), 0);
-    let generous =
+    assert_eq!(requested(&broker), 0);
+    let auto_creating =
         Broker::start(BrokerConfig { auto_create_topics: true, default_partitions: 3, ..BrokerConfig::default() });
-    let generous = generous.unwrap();
-    let producer = producer(&generous, &[]);
-    send(&producer, "surprise", 2, numbered(0..3));
-    assert_eq!(read_all(&generous, "surprise", 2, "read_committed").len(), 3);
+    let auto_creating = auto_creating.unwrap();
+    let producer = producer(&auto_creating, &[]);
+    send(&producer, "unknown", 2, numbered(0..3));
+    assert_eq!(read_all(&auto_creating, "unknown", 2, "read_committed").len(), 3);
 }
 
 #[test]
-fn partitions_can_become_more_but_not_fewer() {
+fn partitions_can_be_added_but_not_removed() {
     let broker = start();
     create_topic(&broker, "grows", 1);
     let grow = |count: usize| {
@@ -88,7 +88,7 @@ fn partitions_can_become_more_but_not_fewer() {
 }
 
 #[test]
-fn a_deleted_topic_is_gone_also_after_a_restart_and_can_be_made_anew() {
+fn a_deleted_topic_stays_deleted_after_a_restart_and_can_be_created_again() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start_in(dir.path());
     create_topic(&broker, "brief", 1);
@@ -103,26 +103,24 @@ fn a_deleted_topic_is_gone_also_after_a_restart_and_can_be_made_anew() {
 }
 
 #[test]
-fn deleted_records_stay_deleted() {
+fn deleted_records_stay_deleted_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start_in(dir.path());
-    create_topic(&broker, "cut", 1);
-    send(&producer(&broker, &[]), "cut", 0, numbered(0..10));
+    create_topic(&broker, "trimmed", 1);
+    send(&producer(&broker, &[]), "trimmed", 0, numbered(0..10));
     let mut before = TopicPartitionList::new();
-    before.add_partition_offset("cut", 0, Offset::Offset(7)).unwrap();
+    before.add_partition_offset("trimmed", 0, Offset::Offset(7)).unwrap();
     let deleted = block_on(admin(&broker).delete_records(&before, &options())).unwrap();
     assert_eq!(deleted.elements()[0].offset(), Offset::Offset(7));
     block_on(broker.stop());
     let broker = start_in(dir.path());
-    let consumer = reader(&broker, "cut", 0, "read_committed");
-    assert_eq!(consumer.fetch_watermarks("cut", 0, PATIENCE).unwrap(), (7, 10));
-    let mut places = TopicPartitionList::new();
-    places.add_partition_offset("cut", 0, Offset::Offset(7)).unwrap();
-    assert_eq!(read_all(&broker, "cut", 0, "read_committed"), ["7", "8", "9"]);
+    let consumer = reader(&broker, "trimmed", 0, "read_committed");
+    assert_eq!(consumer.fetch_watermarks("trimmed", 0, TIMEOUT).unwrap(), (7, 10));
+    assert_eq!(read_all(&broker, "trimmed", 0, "read_committed"), ["7", "8", "9"]);
 }
 
 #[test]
-fn changed_settings_are_in_force_and_kept() {
+fn changed_settings_take_effect_and_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start_in(dir.path());
     create_topic(&broker, "tuned", 1);
@@ -133,14 +131,14 @@ fn changed_settings_are_in_force_and_kept() {
         .send(rdkafka::producer::BaseRecord::<(), str>::to("tuned").partition(0).payload(&large))
         .map_err(|(error, _)| error)
         .unwrap();
-    rdkafka::producer::Producer::flush(&producer, PATIENCE).unwrap();
+    rdkafka::producer::Producer::flush(&producer, TIMEOUT).unwrap();
     assert!(rdkafka::producer::Producer::context(&producer).0.lock().unwrap()[0].is_err());
     block_on(broker.stop());
     assert_eq!(setting(&start_in(dir.path()), "tuned", "max.message.bytes"), "1000");
 }
 
 #[test]
-fn the_broker_shows_its_own_settings() {
+fn the_broker_describes_its_own_settings() {
     let broker = start();
     let described = block_on(admin(&broker).describe_configs([&ResourceSpecifier::Broker(1)], &options())).unwrap();
     let entry = described[0].as_ref().unwrap().get("auto.create.topics.enable").unwrap();

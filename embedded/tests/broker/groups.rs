@@ -1,4 +1,4 @@
-//! Groups: who reads what, and where they left off.
+//! Groups: partition assignment and committed offsets.
 
 use crate::support::*;
 use embedded::broker::Broker;
@@ -24,7 +24,7 @@ fn member(broker: &Broker, group: &str, settings: &[(&str, &str)]) -> BaseConsum
     config.create().unwrap()
 }
 
-/// Polls all, so that each takes part in the group; records are not looked at.
+/// Polls every member, so that each takes part in the group, and ignores the records. Returns the sizes of their assignments.
 fn assignments(members: &[&BaseConsumer]) -> Vec<usize> {
     members
         .iter()
@@ -36,7 +36,7 @@ fn assignments(members: &[&BaseConsumer]) -> Vec<usize> {
 }
 
 #[test]
-fn two_members_share_the_partitions_and_one_takes_over() {
+fn two_members_share_the_partitions_and_the_remaining_one_takes_over() {
     for assignor in ["range", "cooperative-sticky"] {
         let broker = start();
         create_topic(&broker, "shared", 6);
@@ -63,7 +63,7 @@ fn every_record_is_read_once_across_joins_and_leaves() {
     let settings = [("partition.assignment.strategy", "cooperative-sticky")];
     let mut members = vec![member(&broker, "g", &settings)];
     members[0].subscribe(&["work"]).unwrap();
-    let mut seen = BTreeSet::new();
+    let mut received = BTreeSet::new();
     let mut polls = 0;
     eventually("all records", || {
         polls += 1;
@@ -74,12 +74,12 @@ fn every_record_is_read_once_across_joins_and_leaves() {
         }
         for member in &members {
             if let Some(Ok(message)) = member.poll(Duration::from_millis(5)) {
-                seen.insert(value_of(&message));
-                // A commit during a rebalance is refused; the record then comes again.
+                received.insert(value_of(&message));
+                // A commit during a rebalance is refused; the record is then delivered again.
                 drop(member.commit_message(&message, CommitMode::Sync));
             }
         }
-        seen.len() == 1_000
+        received.len() == 1_000
     });
 }
 
@@ -90,9 +90,9 @@ fn committed_offsets_survive_a_restart() {
     create_topic(&broker, "resumed", 1);
     send(&producer(&broker, &[]), "resumed", 0, numbered(0..10));
     let consumer = member(&broker, "g", &[]);
-    let mut places = TopicPartitionList::new();
-    places.add_partition_offset("resumed", 0, Offset::Offset(6)).unwrap();
-    consumer.commit(&places, CommitMode::Sync).unwrap();
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset("resumed", 0, Offset::Offset(6)).unwrap();
+    consumer.commit(&offsets, CommitMode::Sync).unwrap();
     drop(consumer);
     block_on(broker.stop());
     let broker = start_in(dir.path());
@@ -106,49 +106,49 @@ fn committed_offsets_survive_a_restart() {
     assert_eq!(first, Some(6));
 }
 
-/// As plain data: a list from librdkafka keeps its consumer from ending.
-fn places_of(member: &BaseConsumer) -> Vec<i32> {
+/// Plain numbers: a list from librdkafka keeps its consumer alive.
+fn owned_partitions(member: &BaseConsumer) -> Vec<i32> {
     member.assignment().unwrap().elements().iter().map(|element| element.partition()).collect()
 }
 
 #[test]
-fn a_named_member_comes_back_to_its_partitions_without_a_rebalance() {
+fn a_static_member_returns_to_its_partitions_without_a_rebalance() {
     let broker = start();
-    create_topic(&broker, "named", 4);
-    let named = |id: &str| member(&broker, "g", &[("group.instance.id", id)]);
-    let (left, right) = (named("left"), named("right"));
-    left.subscribe(&["named"]).unwrap();
-    right.subscribe(&["named"]).unwrap();
+    create_topic(&broker, "static", 4);
+    let static_member = |id: &str| member(&broker, "g", &[("group.instance.id", id)]);
+    let (left, right) = (static_member("left"), static_member("right"));
+    left.subscribe(&["static"]).unwrap();
+    right.subscribe(&["static"]).unwrap();
     eventually("both have half", || assignments(&[&left, &right]) == [2, 2]);
     let stays = right.group_metadata().unwrap();
-    let before = places_of(&left);
-    drop(left); // a named member says no goodbye
-    let left = named("left");
-    left.subscribe(&["named"]).unwrap();
+    let before = owned_partitions(&left);
+    drop(left); // a static member does not leave the group
+    let left = static_member("left");
+    left.subscribe(&["static"]).unwrap();
     eventually("it has its half again", || assignments(&[&left, &right]) == [2, 2]);
-    assert_eq!(places_of(&left), before);
-    // The generation is the same one: offsets in its name are still taken.
+    assert_eq!(owned_partitions(&left), before);
+    // The generation is unchanged: its offsets are still accepted.
     let producer = transactional(&broker, "t");
     producer.begin_transaction().unwrap();
-    let mut places = TopicPartitionList::new();
-    places.add_partition_offset("named", 0, Offset::Offset(0)).unwrap();
-    producer.send_offsets_to_transaction(&places, &stays, PATIENCE).unwrap();
-    producer.commit_transaction(PATIENCE).unwrap();
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset("static", 0, Offset::Offset(0)).unwrap();
+    producer.send_offsets_to_transaction(&offsets, &stays, TIMEOUT).unwrap();
+    producer.commit_transaction(TIMEOUT).unwrap();
 }
 
 #[test]
-fn a_name_used_twice_fences_the_older_one() {
+fn a_second_member_with_the_same_instance_id_fences_the_first() {
     let broker = start();
-    create_topic(&broker, "named", 1);
+    create_topic(&broker, "static", 1);
     let settings = [("group.instance.id", "only")];
     let older = member(&broker, "g", &settings);
-    older.subscribe(&["named"]).unwrap();
+    older.subscribe(&["static"]).unwrap();
     eventually("it has the partition", || assignments(&[&older]) == [1]);
     let newer = member(&broker, "g", &settings);
-    newer.subscribe(&["named"]).unwrap();
+    newer.subscribe(&["static"]).unwrap();
     eventually("the newer one has it", || assignments(&[&newer]) == [1]);
     let mut fenced = false;
-    eventually("the older one is told", || {
+    eventually("the older one is fenced", || {
         if let Some(Err(KafkaError::MessageConsumption(code) | KafkaError::MessageConsumptionFatal(code))) =
             older.poll(Duration::from_millis(50))
         {
@@ -166,10 +166,10 @@ fn a_commit_from_outside_a_group_with_members_is_refused() {
     inside.subscribe(&["owned"]).unwrap();
     eventually("it has the partition", || assignments(&[&inside]) == [1]);
     let outside = member(&broker, "g", &[]);
-    let mut places = TopicPartitionList::new();
-    places.add_partition_offset("owned", 0, Offset::Offset(5)).unwrap();
-    outside.assign(&places).unwrap();
-    let refused = outside.commit(&places, CommitMode::Sync).unwrap_err();
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset("owned", 0, Offset::Offset(5)).unwrap();
+    outside.assign(&offsets).unwrap();
+    let refused = outside.commit(&offsets, CommitMode::Sync).unwrap_err();
     assert_eq!(refused.rdkafka_error_code(), Some(RDKafkaErrorCode::UnknownMemberId));
 }
 
@@ -180,14 +180,14 @@ fn groups_are_listed_and_deleted_when_empty() {
     let consumer = member(&broker, "g", &[]);
     consumer.subscribe(&["listed"]).unwrap();
     eventually("it has the partition", || assignments(&[&consumer]) == [1]);
-    let listed = consumer.fetch_group_list(Some("g"), PATIENCE).unwrap();
+    let listed = consumer.fetch_group_list(Some("g"), TIMEOUT).unwrap();
     let group = &listed.groups()[0];
     assert_eq!((group.name(), group.state(), group.members().len()), ("g", "Stable", 1));
     let delete = || -> GroupResult { block_on(admin(&broker).delete_groups(&["g"], &options())).unwrap().remove(0) };
     assert_eq!(delete().unwrap_err().1, RDKafkaErrorCode::NonEmptyGroup);
-    let mut places = TopicPartitionList::new();
-    places.add_partition_offset("listed", 0, Offset::Offset(0)).unwrap();
-    consumer.commit(&places, CommitMode::Sync).unwrap();
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset("listed", 0, Offset::Offset(0)).unwrap();
+    consumer.commit(&offsets, CommitMode::Sync).unwrap();
     drop(consumer);
     eventually("it is deleted", || delete().is_ok());
 }

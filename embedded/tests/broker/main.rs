@@ -1,6 +1,6 @@
-//! The broker as librdkafka sees it. One binary; `support` holds what the stories share.
+//! The broker, tested with librdkafka. One binary; `support` has the shared helpers.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
 mod groups;

@@ -1,7 +1,7 @@
-//! Records: what is acknowledged is read back, after a restart and after a torn write too.
+//! Records: acknowledged records can be read, also after a restart and after an incomplete write.
 
 use crate::support::*;
-use embedded::broker::{Broker, BrokerConfig, Fsync, StartError};
+use embedded::broker::{Broker, BrokerConfig, BrokerStartError, Fsync};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 #[test]
-fn records_come_back_in_order_with_headers_and_timestamps() {
+fn records_are_read_in_order_with_headers_and_timestamps() {
     let broker = start();
     create_topic(&broker, "orders", 1);
     let producer = producer(&broker, &[]);
@@ -23,22 +23,22 @@ fn records_come_back_in_order_with_headers_and_timestamps() {
         let record = BaseRecord::to("orders").key("k").payload(&value).headers(headers).timestamp(1_000 + n);
         producer.send(record).map_err(|(error, _)| error).unwrap();
     }
-    producer.flush(PATIENCE).unwrap();
+    producer.flush(TIMEOUT).unwrap();
     let consumer = reader(&broker, "orders", 0, "read_committed");
-    let mut seen = 0;
+    let mut received = 0;
     eventually("100 records", || {
         if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
-            assert_eq!(message.offset(), seen);
-            assert_eq!(message.timestamp().to_millis(), Some(1_000 + seen));
-            assert_eq!(message.headers().unwrap().get(0).value, Some(seen.to_string().as_bytes()));
-            seen += 1;
+            assert_eq!(message.offset(), received);
+            assert_eq!(message.timestamp().to_millis(), Some(1_000 + received));
+            assert_eq!(message.headers().unwrap().get(0).value, Some(received.to_string().as_bytes()));
+            received += 1;
         }
-        seen == 100
+        received == 100
     });
 }
 
 #[test]
-fn compressed_batches_are_kept_as_they_are() {
+fn compressed_batches_are_stored_unchanged() {
     let broker = start();
     create_topic(&broker, "packed", 1);
     for codec in ["gzip", "snappy", "lz4"] {
@@ -79,45 +79,45 @@ fn newest_segment(dir: &Path, partition: &str) -> PathBuf {
 }
 
 #[test]
-fn a_torn_tail_is_cut_off_and_writing_goes_on() {
+fn an_incomplete_batch_at_the_end_is_truncated_and_writing_continues() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start_in(dir.path());
-    create_topic(&broker, "torn", 1);
-    send(&producer(&broker, &[]), "torn", 0, numbered(0..50));
+    create_topic(&broker, "incomplete", 1);
+    send(&producer(&broker, &[]), "incomplete", 0, numbered(0..50));
     block_on(broker.stop());
-    let segment = newest_segment(dir.path(), "torn-0");
+    let segment = newest_segment(dir.path(), "incomplete-0");
     let whole = fs::read(&segment).unwrap();
-    // What a machine that died while writing leaves: the beginning of a further batch.
+    // A crash during a write leaves the beginning of a further batch.
     OpenOptions::new().append(true).open(&segment).unwrap().write_all(&whole[..70]).unwrap();
     let broker = start_in(dir.path());
     assert_eq!(fs::metadata(&segment).unwrap().len(), whole.len() as u64);
-    send(&producer(&broker, &[]), "torn", 0, numbered(50..60));
-    assert_eq!(read_all(&broker, "torn", 0, "read_committed"), numbered(0..60).collect::<Vec<_>>());
+    send(&producer(&broker, &[]), "incomplete", 0, numbered(50..60));
+    assert_eq!(read_all(&broker, "incomplete", 0, "read_committed"), numbered(0..60).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_batch_with_a_flipped_bit_at_the_end_is_cut_off_when_nothing_vouches_for_it() {
+fn a_damaged_last_batch_is_truncated_if_no_snapshot_covers_it() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start_in(dir.path());
-    create_topic(&broker, "rot", 1);
+    create_topic(&broker, "damaged", 1);
     let producer = producer(&broker, &[]);
     for n in 0..10 {
-        send(&producer, "rot", 0, numbered(n..n + 1));
+        send(&producer, "damaged", 0, numbered(n..n + 1));
     }
     drop(producer);
     block_on(broker.stop());
-    let segment = newest_segment(dir.path(), "rot-0");
+    let segment = newest_segment(dir.path(), "damaged-0");
     fs::remove_file(segment.with_extension("state")).unwrap();
     let mut bytes = fs::read(&segment).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 0x40;
     fs::write(&segment, bytes).unwrap();
     let broker = start_in(dir.path());
-    assert_eq!(read_all(&broker, "rot", 0, "read_committed"), numbered(0..9).collect::<Vec<_>>());
+    assert_eq!(read_all(&broker, "damaged", 0, "read_committed"), numbered(0..9).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_partition_of_many_segments_reads_as_one_log_and_retention_takes_the_oldest() {
+fn a_partition_of_many_segments_reads_as_one_log_and_retention_removes_the_oldest() {
     let dir = tempfile::tempdir().unwrap();
     let config = BrokerConfig { housekeeping_interval: Duration::from_millis(50), ..config_in(dir.path()) };
     let broker = Broker::start(config.clone()).unwrap();
@@ -134,27 +134,27 @@ fn a_partition_of_many_segments_reads_as_one_log_and_retention_takes_the_oldest(
     assert_eq!(read_all(&broker, "rolled", 0, "read_committed"), values);
     crate::admin::alter(&broker, "rolled", &[("retention.bytes", "10000")]);
     let consumer = reader(&broker, "rolled", 0, "read_committed");
-    eventually("the oldest segments are gone", || consumer.fetch_watermarks("rolled", 0, PATIENCE).unwrap().0 > 100);
-    let (low, high) = consumer.fetch_watermarks("rolled", 0, PATIENCE).unwrap();
+    eventually("the oldest segments are gone", || consumer.fetch_watermarks("rolled", 0, TIMEOUT).unwrap().0 > 100);
+    let (low, high) = consumer.fetch_watermarks("rolled", 0, TIMEOUT).unwrap();
     assert_eq!(high, 300);
     let left = read_all(&broker, "rolled", 0, "read_committed");
     assert_eq!(left, values[usize::try_from(low).unwrap()..]);
 }
 
 #[test]
-fn a_reader_that_waits_is_woken_by_the_record() {
+fn a_waiting_reader_is_woken_by_a_record() {
     let broker = start();
     create_topic(&broker, "quick", 1);
     let consumer: BaseConsumer = waiting_reader(&broker);
-    let mut places = TopicPartitionList::new();
-    places.add_partition_offset("quick", 0, Offset::Beginning).unwrap();
-    consumer.assign(&places).unwrap();
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset("quick", 0, Offset::Beginning).unwrap();
+    consumer.assign(&offsets).unwrap();
     assert!(consumer.poll(Duration::from_millis(300)).is_none());
     let producer = producer(&broker, &[]);
     let began = Instant::now();
     send(&producer, "quick", 0, numbered(0..1));
     eventually("the record", || consumer.poll(Duration::from_millis(10)).is_some());
-    // The fetch waits up to five seconds; being woken takes milliseconds.
+    // The fetch waits up to five seconds; a wake-up takes milliseconds.
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
@@ -174,12 +174,12 @@ fn offsets_are_found_by_time() {
         let record = BaseRecord::to("timed").key("k").payload(&value).timestamp(10_000 + n * 10);
         producer.send(record).map_err(|(error, _)| error).unwrap();
     }
-    producer.flush(PATIENCE).unwrap();
+    producer.flush(TIMEOUT).unwrap();
     let consumer = reader(&broker, "timed", 0, "read_committed");
     let find = |time: i64| {
-        let mut asked = TopicPartitionList::new();
-        asked.add_partition_offset("timed", 0, Offset::Offset(time)).unwrap();
-        consumer.offsets_for_times(asked, PATIENCE).unwrap().elements()[0].offset()
+        let mut requested = TopicPartitionList::new();
+        requested.add_partition_offset("timed", 0, Offset::Offset(time)).unwrap();
+        consumer.offsets_for_times(requested, TIMEOUT).unwrap().elements()[0].offset()
     };
     assert_eq!(find(0), Offset::Offset(0));
     assert_eq!(find(10_000 + 5_550), Offset::Offset(555));
@@ -188,7 +188,7 @@ fn offsets_are_found_by_time() {
 }
 
 #[test]
-fn every_sync_policy_keeps_what_it_acknowledged() {
+fn every_sync_policy_keeps_acknowledged_records() {
     for fsync in [Fsync::Never, Fsync::Interval(10), Fsync::Always] {
         let dir = tempfile::tempdir().unwrap();
         let config = BrokerConfig { fsync, ..config_in(dir.path()) };
@@ -202,17 +202,17 @@ fn every_sync_policy_keeps_what_it_acknowledged() {
 }
 
 #[test]
-fn a_directory_has_one_broker() {
+fn a_second_broker_on_a_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start_in(dir.path());
-    assert!(matches!(Broker::start(config_in(dir.path())), Err(StartError::InUse { .. })));
+    assert!(matches!(Broker::start(config_in(dir.path())), Err(BrokerStartError::InUse { .. })));
     drop(broker);
     eventually("the lock is free", || Broker::start(config_in(dir.path())).is_ok());
 }
 
 #[test]
-fn a_port_that_is_taken_is_named() {
+fn the_error_for_a_taken_port_names_the_address() {
     let broker = start();
     let config = BrokerConfig { listen: broker.addr(), ..BrokerConfig::default() };
-    assert!(matches!(Broker::start(config), Err(StartError::Listen { addr, .. }) if addr == broker.addr()));
+    assert!(matches!(Broker::start(config), Err(BrokerStartError::Listen { addr, .. }) if addr == broker.addr()));
 }

@@ -1,4 +1,4 @@
-//! A broker of its own for every test, and clients that wait for conditions with a deadline.
+//! Shared helpers: one broker for each test, and clients that wait for conditions with a deadline.
 
 use embedded::broker::{Broker, BrokerConfig};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -13,8 +13,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest wait for any condition or request.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -43,7 +43,7 @@ pub(crate) fn admin(broker: &Broker) -> AdminClient<DefaultClientContext> {
 }
 
 pub(crate) fn options() -> AdminOptions {
-    AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE))
+    AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT))
 }
 
 pub(crate) fn create_topic(broker: &Broker, name: &str, partitions: i32) {
@@ -58,13 +58,13 @@ pub(crate) fn create_topic_with(broker: &Broker, name: &str, partitions: i32, se
     results[0].as_ref().unwrap();
 }
 
-/// Keeps where each record went, or why it did not.
+/// Collects the offset of each delivered record, or the delivery error.
 #[derive(Clone, Default)]
-pub(crate) struct Deliveries(pub(crate) Arc<Mutex<Vec<Result<i64, String>>>>);
+pub(crate) struct DeliveryReports(pub(crate) Arc<Mutex<Vec<Result<i64, String>>>>);
 
-impl ClientContext for Deliveries {}
+impl ClientContext for DeliveryReports {}
 
-impl ProducerContext for Deliveries {
+impl ProducerContext for DeliveryReports {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
@@ -76,24 +76,24 @@ impl ProducerContext for Deliveries {
     }
 }
 
-pub(crate) fn producer(broker: &Broker, settings: &[(&str, &str)]) -> BaseProducer<Deliveries> {
+pub(crate) fn producer(broker: &Broker, settings: &[(&str, &str)]) -> BaseProducer<DeliveryReports> {
     let mut config = client(broker);
     config.set("linger.ms", "0").set("enable.idempotence", "true");
     for (key, value) in settings {
         config.set(*key, *value);
     }
-    config.create_with_context(Deliveries::default()).unwrap()
+    config.create_with_context(DeliveryReports::default()).unwrap()
 }
 
-pub(crate) fn transactional(broker: &Broker, id: &str) -> BaseProducer<Deliveries> {
+pub(crate) fn transactional(broker: &Broker, id: &str) -> BaseProducer<DeliveryReports> {
     let producer =
         producer(broker, &[("transactional.id", id), ("transaction.timeout.ms", "10000"), ("retry.backoff.ms", "2")]);
-    producer.init_transactions(PATIENCE).unwrap();
+    producer.init_transactions(TIMEOUT).unwrap();
     producer
 }
 
 pub(crate) fn send(
-    producer: &BaseProducer<Deliveries>,
+    producer: &BaseProducer<DeliveryReports>,
     topic: &str,
     partition: i32,
     values: impl IntoIterator<Item = String>,
@@ -102,14 +102,14 @@ pub(crate) fn send(
         let record = BaseRecord::to(topic).partition(partition).key("k").payload(&value);
         producer.send(record).map_err(|(error, _)| error).unwrap();
     }
-    producer.flush(PATIENCE).unwrap();
+    producer.flush(TIMEOUT).unwrap();
 }
 
 pub(crate) fn numbered(range: std::ops::Range<usize>) -> impl Iterator<Item = String> {
     range.map(|n| n.to_string())
 }
 
-/// A consumer in no group, at the beginning of one partition.
+/// A consumer without group membership, at the beginning of one partition.
 pub(crate) fn reader(broker: &Broker, topic: &str, partition: i32, isolation: &str) -> BaseConsumer {
     let consumer: BaseConsumer = client(broker)
         .set("group.id", "reader")
@@ -119,9 +119,9 @@ pub(crate) fn reader(broker: &Broker, topic: &str, partition: i32, isolation: &s
         .set("enable.partition.eof", "true")
         .create()
         .unwrap();
-    let mut places = TopicPartitionList::new();
-    places.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
-    consumer.assign(&places).unwrap();
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+    consumer.assign(&offsets).unwrap();
     consumer
 }
 
@@ -129,10 +129,10 @@ pub(crate) fn value_of(message: &BorrowedMessage<'_>) -> String {
     String::from_utf8(message.payload().unwrap_or_default().to_vec()).unwrap()
 }
 
-/// Everything up to the end of the partition, as this isolation sees it now.
+/// All values up to the current end of the partition at this isolation level.
 pub(crate) fn read_all(broker: &Broker, topic: &str, partition: i32, isolation: &str) -> Vec<String> {
     let consumer = reader(broker, topic, partition, isolation);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut values = Vec::new();
     while Instant::now() < deadline {
         match consumer.poll(Duration::from_millis(100)) {
@@ -142,14 +142,14 @@ pub(crate) fn read_all(broker: &Broker, topic: &str, partition: i32, isolation: 
             None => {}
         }
     }
-    panic!("no end of {topic}/{partition} within {PATIENCE:?}");
+    panic!("no end of {topic}/{partition} within {TIMEOUT:?}");
 }
 
-/// Asks again until it is so.
-pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not so within {PATIENCE:?}: {what}");
+/// Repeats the check until it succeeds.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + TIMEOUT;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}: {what}");
         std::thread::yield_now();
     }
 }

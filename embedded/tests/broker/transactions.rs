@@ -1,4 +1,4 @@
-//! Transactions: all or nothing, for readers of committed records, whoever dies when.
+//! Transactions are all or nothing for `read_committed` readers, whichever process crashes.
 
 use crate::support::*;
 use embedded::broker::Broker;
@@ -9,9 +9,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::time::Duration;
 
 fn at(topic: &str, offset: i64) -> TopicPartitionList {
-    let mut places = TopicPartitionList::new();
-    places.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
-    places
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+    offsets
 }
 
 fn group_member(broker: &Broker, group: &str) -> BaseConsumer {
@@ -26,13 +26,13 @@ fn group_member(broker: &Broker, group: &str) -> BaseConsumer {
 }
 
 fn committed(consumer: &BaseConsumer, topic: &str) -> Offset {
-    let mut places = TopicPartitionList::new();
-    places.add_partition(topic, 0);
-    consumer.committed_offsets(places, PATIENCE).unwrap().elements()[0].offset()
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition(topic, 0);
+    consumer.committed_offsets(offsets, TIMEOUT).unwrap().elements()[0].offset()
 }
 
 #[test]
-fn committed_is_seen_and_aborted_is_not() {
+fn committed_records_are_visible_and_aborted_ones_are_not() {
     let broker = start();
     create_topic(&broker, "tx", 1);
     let producer = transactional(&broker, "t");
@@ -40,18 +40,18 @@ fn committed_is_seen_and_aborted_is_not() {
         producer.begin_transaction().unwrap();
         send(&producer, "tx", 0, (0..5).map(|n| format!("{round}/{n}")));
         if commit {
-            producer.commit_transaction(PATIENCE).unwrap();
+            producer.commit_transaction(TIMEOUT).unwrap();
         } else {
-            producer.abort_transaction(PATIENCE).unwrap();
+            producer.abort_transaction(TIMEOUT).unwrap();
         }
     }
-    let seen = read_all(&broker, "tx", 0, "read_committed");
-    assert_eq!(seen, ["0/0", "0/1", "0/2", "0/3", "0/4", "2/0", "2/1", "2/2", "2/3", "2/4"]);
+    let received = read_all(&broker, "tx", 0, "read_committed");
+    assert_eq!(received, ["0/0", "0/1", "0/2", "0/3", "0/4", "2/0", "2/1", "2/2", "2/3", "2/4"]);
     assert_eq!(read_all(&broker, "tx", 0, "read_uncommitted").len(), 20);
 }
 
 #[test]
-fn an_open_transaction_holds_back_what_follows_it() {
+fn an_open_transaction_hides_later_records() {
     let broker = start();
     create_topic(&broker, "tx", 1);
     let open = transactional(&broker, "t");
@@ -60,16 +60,16 @@ fn an_open_transaction_holds_back_what_follows_it() {
     send(&producer(&broker, &[]), "tx", 0, ["after".to_owned()]);
     assert_eq!(read_all(&broker, "tx", 0, "read_committed"), Vec::<String>::new());
     let committed_reader = reader(&broker, "tx", 0, "read_committed");
-    // Kafka answers a reader of committed records with the last stable offset.
-    assert_eq!(committed_reader.fetch_watermarks("tx", 0, PATIENCE).unwrap(), (0, 0));
+    // A `read_committed` client receives the last stable offset as its high watermark, as in Kafka.
+    assert_eq!(committed_reader.fetch_watermarks("tx", 0, TIMEOUT).unwrap(), (0, 0));
     let plain_reader = reader(&broker, "tx", 0, "read_uncommitted");
-    assert_eq!(plain_reader.fetch_watermarks("tx", 0, PATIENCE).unwrap(), (0, 2));
-    open.commit_transaction(PATIENCE).unwrap();
+    assert_eq!(plain_reader.fetch_watermarks("tx", 0, TIMEOUT).unwrap(), (0, 2));
+    open.commit_transaction(TIMEOUT).unwrap();
     assert_eq!(read_all(&broker, "tx", 0, "read_committed"), ["open", "after"]);
 }
 
 #[test]
-fn a_reader_that_waits_is_woken_by_the_commit() {
+fn a_waiting_reader_is_woken_by_the_commit() {
     let broker = start();
     create_topic(&broker, "tx", 1);
     let consumer: BaseConsumer =
@@ -79,27 +79,27 @@ fn a_reader_that_waits_is_woken_by_the_commit() {
     producer.begin_transaction().unwrap();
     send(&producer, "tx", 0, numbered(0..3));
     assert!(consumer.poll(Duration::from_millis(300)).is_none());
-    producer.commit_transaction(PATIENCE).unwrap();
+    producer.commit_transaction(TIMEOUT).unwrap();
     let woken = consumer.poll(Duration::from_secs(5));
     assert_eq!(value_of(&woken.unwrap().unwrap()), "0");
 }
 
 #[test]
-fn a_second_producer_of_the_name_fences_the_first() {
+fn a_second_producer_with_the_same_transactional_id_fences_the_first() {
     let broker = start();
     create_topic(&broker, "tx", 1);
     let first = transactional(&broker, "t");
     first.begin_transaction().unwrap();
     send(&first, "tx", 0, ["lost".to_owned()]);
     let second = transactional(&broker, "t");
-    let refused = first.commit_transaction(PATIENCE).unwrap_err();
+    let refused = first.commit_transaction(TIMEOUT).unwrap_err();
     assert!(matches!(
         refused.rdkafka_error_code(),
         Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
     ));
     second.begin_transaction().unwrap();
     send(&second, "tx", 0, ["kept".to_owned()]);
-    second.commit_transaction(PATIENCE).unwrap();
+    second.commit_transaction(TIMEOUT).unwrap();
     assert_eq!(read_all(&broker, "tx", 0, "read_committed"), ["kept"]);
 }
 
@@ -120,18 +120,18 @@ fn offsets_are_committed_with_the_transaction_or_not_at_all() {
         producer.begin_transaction().unwrap();
         send(&producer, "out", 0, [offset.to_string()]);
         let metadata = consumer.group_metadata().unwrap();
-        producer.send_offsets_to_transaction(&at("in", offset), &metadata, PATIENCE).unwrap();
+        producer.send_offsets_to_transaction(&at("in", offset), &metadata, TIMEOUT).unwrap();
     };
     process(4);
-    producer.commit_transaction(PATIENCE).unwrap();
+    producer.commit_transaction(TIMEOUT).unwrap();
     assert_eq!(committed(&consumer, "in"), Offset::Offset(4));
     process(7);
-    producer.abort_transaction(PATIENCE).unwrap();
+    producer.abort_transaction(TIMEOUT).unwrap();
     assert_eq!(committed(&consumer, "in"), Offset::Offset(4));
 }
 
 #[test]
-fn stable_offsets_are_not_given_while_a_transaction_may_change_them() {
+fn a_stable_fetch_fails_while_a_transaction_may_change_the_offset() {
     let broker = start();
     create_topic(&broker, "in", 1);
     let consumer = group_member(&broker, "g");
@@ -139,12 +139,12 @@ fn stable_offsets_are_not_given_while_a_transaction_may_change_them() {
     let producer = transactional(&broker, "t");
     producer.begin_transaction().unwrap();
     let metadata = consumer.group_metadata().unwrap();
-    producer.send_offsets_to_transaction(&at("in", 9), &metadata, PATIENCE).unwrap();
-    // librdkafka asks for stable offsets and repeats while they are not: within its deadline it gets none.
-    let mut places = TopicPartitionList::new();
-    places.add_partition("in", 0);
-    assert!(consumer.committed_offsets(places, Duration::from_millis(300)).is_err());
-    producer.commit_transaction(PATIENCE).unwrap();
+    producer.send_offsets_to_transaction(&at("in", 9), &metadata, TIMEOUT).unwrap();
+    // librdkafka requires stable offsets and retries until its deadline.
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition("in", 0);
+    assert!(consumer.committed_offsets(offsets, Duration::from_millis(300)).is_err());
+    producer.commit_transaction(TIMEOUT).unwrap();
     assert_eq!(committed(&consumer, "in"), Offset::Offset(9));
 }
 
@@ -169,9 +169,9 @@ fn a_member_of_an_old_generation_cannot_commit_in_a_transaction() {
     });
     let producer = transactional(&broker, "t");
     producer.begin_transaction().unwrap();
-    let refused = producer.send_offsets_to_transaction(&at("in", 3), &stale, PATIENCE).unwrap_err();
+    let refused = producer.send_offsets_to_transaction(&at("in", 3), &stale, TIMEOUT).unwrap_err();
     assert_eq!(refused.rdkafka_error_code(), Some(RDKafkaErrorCode::IllegalGeneration));
-    producer.abort_transaction(PATIENCE).unwrap();
+    producer.abort_transaction(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -191,31 +191,31 @@ fn a_member_from_before_a_restart_cannot_commit_in_a_transaction() {
     let broker = start_in(dir.path());
     let producer = transactional(&broker, "t");
     producer.begin_transaction().unwrap();
-    let refused = producer.send_offsets_to_transaction(&at("in", 3), &stale, PATIENCE).unwrap_err();
+    let refused = producer.send_offsets_to_transaction(&at("in", 3), &stale, TIMEOUT).unwrap_err();
     assert_eq!(refused.rdkafka_error_code(), Some(RDKafkaErrorCode::UnknownMemberId));
 }
 
-fn abandoned(broker: &Broker, id: &str, timeout_ms: &str) -> BaseProducer<Deliveries> {
+fn abandoned(broker: &Broker, id: &str, timeout_ms: &str) -> BaseProducer<DeliveryReports> {
     let producer = producer(
         broker,
         &[("transactional.id", id), ("transaction.timeout.ms", timeout_ms), ("message.timeout.ms", timeout_ms)],
     );
-    producer.init_transactions(PATIENCE).unwrap();
+    producer.init_transactions(TIMEOUT).unwrap();
     producer.begin_transaction().unwrap();
     send(&producer, "tx", 0, ["abandoned".to_owned()]);
     producer
 }
 
 #[test]
-fn a_transaction_that_runs_out_of_time_is_aborted_and_its_producer_told() {
+fn an_expired_transaction_is_aborted_and_its_producer_is_fenced() {
     let broker = start();
     create_topic(&broker, "tx", 1);
     let slow = abandoned(&broker, "t", "1000");
     send(&producer(&broker, &[]), "tx", 0, ["after".to_owned()]);
     let reader = reader(&broker, "tx", 0, "read_committed");
-    eventually("the transaction is aborted", || reader.fetch_watermarks("tx", 0, PATIENCE).unwrap().1 == 3);
+    eventually("the transaction is aborted", || reader.fetch_watermarks("tx", 0, TIMEOUT).unwrap().1 == 3);
     assert_eq!(read_all(&broker, "tx", 0, "read_committed"), ["after"]);
-    assert!(slow.commit_transaction(PATIENCE).is_err());
+    assert!(slow.commit_transaction(TIMEOUT).is_err());
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn an_open_transaction_survives_a_restart_until_its_producer_is_replaced() {
     let broker = start_in(dir.path());
     create_topic(&broker, "tx", 1);
     let dead = abandoned(&broker, "t", "60000");
-    drop(broker); // no goodbye to the producer either
+    drop(broker); // the producer is not informed
     drop(dead);
     let broker = start_in(dir.path());
     send(&producer(&broker, &[]), "tx", 0, ["after".to_owned()]);
@@ -233,7 +233,7 @@ fn an_open_transaction_survives_a_restart_until_its_producer_is_replaced() {
     assert_eq!(read_all(&broker, "tx", 0, "read_committed"), ["after"]);
     next.begin_transaction().unwrap();
     send(&next, "tx", 0, ["next".to_owned()]);
-    next.commit_transaction(PATIENCE).unwrap();
+    next.commit_transaction(TIMEOUT).unwrap();
     assert_eq!(read_all(&broker, "tx", 0, "read_committed"), ["after", "next"]);
 }
 
@@ -248,7 +248,7 @@ fn a_producer_can_finish_its_transaction_after_a_restart() {
     let producer = transactional(&broker, "t");
     producer.begin_transaction().unwrap();
     send(&producer, "tx", 0, numbered(0..2));
-    producer.send_offsets_to_transaction(&at("tx", 1), &metadata, PATIENCE).unwrap();
+    producer.send_offsets_to_transaction(&at("tx", 1), &metadata, TIMEOUT).unwrap();
     block_on(broker.stop());
     let mut again = None;
     eventually("the port is free again", || {
@@ -258,13 +258,13 @@ fn a_producer_can_finish_its_transaction_after_a_restart() {
     });
     let broker = again.unwrap();
     send(&producer, "tx", 0, numbered(2..4));
-    producer.commit_transaction(PATIENCE).unwrap();
+    producer.commit_transaction(TIMEOUT).unwrap();
     assert_eq!(read_all(&broker, "tx", 0, "read_committed"), ["0", "1", "2", "3"]);
     assert_eq!(committed(&group_member(&broker, "g"), "tx"), Offset::Offset(1));
 }
 
 #[test]
-fn a_restart_forgets_neither_aborts_nor_the_fence() {
+fn a_restart_keeps_aborted_transactions() {
     let dir = tempfile::tempdir().unwrap();
     for state_is_kept in [true, false] {
         let topic = if state_is_kept { "kept" } else { "rebuilt" };
@@ -275,9 +275,9 @@ fn a_restart_forgets_neither_aborts_nor_the_fence() {
             producer.begin_transaction().unwrap();
             send(&producer, topic, 0, [value.to_owned()]);
             if commit {
-                producer.commit_transaction(PATIENCE).unwrap();
+                producer.commit_transaction(TIMEOUT).unwrap();
             } else {
-                producer.abort_transaction(PATIENCE).unwrap();
+                producer.abort_transaction(TIMEOUT).unwrap();
             }
         }
         drop(producer);

@@ -1,19 +1,19 @@
-//! What no well-behaved client sends: the connection ends, the broker does not.
+//! Invalid requests end their connection, never the broker.
 
 use crate::support::*;
-use embedded::broker::{Broker, BrokerConfig, Limits};
+use embedded::broker::{Broker, BrokerConfig, BrokerLimits};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 fn exchange(broker: &Broker, frame: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(broker.addr()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(frame).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let mut answer = Vec::new();
-    // A reset is an answer too: the broker had more to read and did not want it.
-    drop(stream.read_to_end(&mut answer));
-    answer
+    let mut response = Vec::new();
+    // A reset is a valid outcome: the broker closed the connection with unread bytes.
+    drop(stream.read_to_end(&mut response));
+    response
 }
 
 fn request(key: i16, version: i16, body: &[u8]) -> Vec<u8> {
@@ -34,16 +34,16 @@ fn still_serves(broker: &Broker, topic: &str) {
 }
 
 #[test]
-fn an_unsupported_version_of_api_versions_is_answered_in_version_0() {
+fn the_response_to_an_unsupported_version_of_api_versions_has_version_0() {
     let broker = start();
-    let answer = exchange(&broker, &request(18, 99, &[]));
-    assert_eq!(i32::from_be_bytes(answer[4..8].try_into().unwrap()), 7);
-    assert_eq!(i16::from_be_bytes(answer[8..10].try_into().unwrap()), 35);
-    assert!(i32::from_be_bytes(answer[10..14].try_into().unwrap()) > 20);
+    let response = exchange(&broker, &request(18, 99, &[]));
+    assert_eq!(i32::from_be_bytes(response[4..8].try_into().unwrap()), 7);
+    assert_eq!(i16::from_be_bytes(response[8..10].try_into().unwrap()), 35);
+    assert!(i32::from_be_bytes(response[10..14].try_into().unwrap()) > 20);
 }
 
 #[test]
-fn offsets_are_listed_in_the_versions_of_older_clients() {
+fn offsets_are_listed_in_older_versions() {
     let broker = start();
     create_topic(&broker, "t", 1);
     for version in 1..=5_i16 {
@@ -56,13 +56,13 @@ fn offsets_are_listed_in_the_versions_of_older_clients() {
             body.extend_from_slice(&(-1_i32).to_be_bytes());
         }
         body.extend_from_slice(&(-2_i64).to_be_bytes());
-        let answer = exchange(&broker, &request(2, version, &body));
-        assert!(answer.len() > 30, "version {version}: {answer:?}");
+        let response = exchange(&broker, &request(2, version, &body));
+        assert!(response.len() > 30, "version {version}: {response:?}");
     }
 }
 
 #[test]
-fn malformed_frames_end_their_connection_only() {
+fn malformed_frames_end_only_their_connection() {
     let broker = start();
     let frames: Vec<Vec<u8>> = vec![
         vec![0xff, 0xff, 0xff, 0xff],
@@ -85,18 +85,18 @@ fn malformed_frames_end_their_connection_only() {
 }
 
 #[test]
-fn a_list_that_announces_more_than_the_frame_holds_costs_no_memory() {
+fn a_list_longer_than_its_frame_reserves_no_memory() {
     let broker = start();
     for (key, version) in [(3_i16, 1_i16), (19, 2), (20, 1), (42, 0), (15, 0)] {
-        let answer = exchange(&broker, &request(key, version, &i32::MAX.to_be_bytes()));
-        assert_eq!(answer, Vec::<u8>::new());
+        let response = exchange(&broker, &request(key, version, &i32::MAX.to_be_bytes()));
+        assert_eq!(response, Vec::<u8>::new());
     }
     still_serves(&broker, "after");
 }
 
 #[test]
 fn a_request_over_the_limit_is_not_read() {
-    let limits = Limits { request_bytes_max: 10_000, ..Limits::default() };
+    let limits = BrokerLimits { request_bytes_max: 10_000, ..BrokerLimits::default() };
     let broker = Broker::start(BrokerConfig { limits, ..BrokerConfig::default() }).unwrap();
     let mut frame = 20_000_i32.to_be_bytes().to_vec();
     frame.extend_from_slice(&[0; 20_000]);
@@ -105,23 +105,23 @@ fn a_request_over_the_limit_is_not_read() {
 }
 
 #[test]
-fn connections_beyond_the_limit_are_closed_and_others_go_on() {
-    let limits = Limits { connections_max: 1, ..Limits::default() };
+fn connections_beyond_the_limit_are_closed_and_the_others_stay() {
+    let limits = BrokerLimits { connections_max: 1, ..BrokerLimits::default() };
     let broker = Broker::start(BrokerConfig { limits, ..BrokerConfig::default() }).unwrap();
     let mut first = TcpStream::connect(broker.addr()).unwrap();
-    first.set_read_timeout(Some(PATIENCE)).unwrap();
+    first.set_read_timeout(Some(TIMEOUT)).unwrap();
     first.write_all(&request(18, 0, &[])).unwrap();
     let mut head = [0; 8];
     first.read_exact(&mut head).unwrap();
     let mut second = TcpStream::connect(broker.addr()).unwrap();
-    second.set_read_timeout(Some(PATIENCE)).unwrap();
+    second.set_read_timeout(Some(TIMEOUT)).unwrap();
     assert_eq!(second.read(&mut head).unwrap_or(0), 0);
 }
 
 #[test]
-fn a_client_that_takes_no_answers_is_not_read_from_either_and_others_are_served() {
-    /// Far more than the sockets of both sides hold.
-    const ENDLESS: usize = 256 << 20;
+fn the_broker_stops_reading_from_a_client_that_reads_no_responses_and_serves_the_others() {
+    /// Far more than the socket buffers of both sides hold.
+    const MORE_THAN_BUFFERED: usize = 256 << 20;
     let broker = start();
     let mut stream = TcpStream::connect(broker.addr()).unwrap();
     stream.set_write_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
@@ -132,7 +132,7 @@ fn a_client_that_takes_no_answers_is_not_read_from_either_and_others_are_served(
             Ok(bytes) => written += bytes,
             Err(error) => break error,
         }
-        assert!(written < ENDLESS, "the broker goes on reading what it cannot answer");
+        assert!(written < MORE_THAN_BUFFERED, "the broker keeps reading requests whose responses it cannot send");
     };
     assert!(matches!(refused.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{refused}");
     still_serves(&broker, "t");

@@ -1,8 +1,8 @@
-//! The requests of group members and of those who look at groups.
+//! The requests of group members and of tools that inspect groups.
 
-use super::machine::{Join, Joined, Refused, Sync, Synced};
-use crate::broker::coordinator::Entry;
-use crate::broker::dispatch::Call;
+use super::machine::{JoinAccepted, JoinRefused, JoinRequest, SyncAccepted, SyncRequest};
+use crate::broker::coordinator::CoordinatorEntry;
+use crate::broker::dispatch::RequestContext;
 use crate::broker::sync::now_ms;
 use crate::broker::text;
 use bytes::Bytes;
@@ -24,51 +24,57 @@ use std::time::Duration;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// An answer comes at a group deadline at the latest; this is for what should not happen.
+/// The group responds at its deadline at the latest; this margin covers the unexpected.
 const GRACE: Duration = Duration::from_secs(5);
-/// "Not asked for", in place of a set of allowed operations.
+/// The client did not request the set of allowed operations.
 const NO_OPERATIONS: i32 = i32::MIN;
 
-pub(crate) async fn join(call: &Call<'_>, request: JoinGroupRequest) -> JoinGroupResponse {
-    let limits = &call.shared().config.limits;
+pub(crate) async fn join(context: &RequestContext<'_>, request: JoinGroupRequest) -> JoinGroupResponse {
+    let limits = &context.shared().config.limits;
     let session = Duration::from_millis(u64::try_from(request.session_timeout_ms).unwrap_or(0));
     // Version 0 had one timeout for both.
-    let rebalance_ms = if call.version >= 1 { request.rebalance_timeout_ms } else { request.session_timeout_ms };
+    let rebalance_ms = if context.version >= 1 { request.rebalance_timeout_ms } else { request.session_timeout_ms };
     let rebalance = Duration::from_millis(u64::try_from(rebalance_ms).unwrap_or(0));
     let member_id = request.member_id.to_string();
     if request.group_id.is_empty() {
-        return refused_join(call, ResponseError::InvalidGroupId, &member_id);
+        return refused_join(context, ResponseError::InvalidGroupId, &member_id);
     }
     if session < limits.session_timeout_min || session > limits.session_timeout_max {
-        return refused_join(call, ResponseError::InvalidSessionTimeout, &member_id);
+        return refused_join(context, ResponseError::InvalidSessionTimeout, &member_id);
     }
-    let groups = &call.shared().groups;
-    let answer = groups.with(&request.group_id, |cell| {
-        let (token, answer) = cell.wait_for_join();
-        cell.group.join(join_of(call, &request, token, i64::from(rebalance_ms)), now_ms());
-        answer
+    let groups = &context.shared().groups;
+    let response = groups.with(&request.group_id, |cell| {
+        let (token, response) = cell.register_join();
+        cell.group.join(join_request(context, &request, token, i64::from(rebalance_ms)), now_ms());
+        response
     });
-    let patience = rebalance.max(session) + Duration::from_millis(u64::try_from(groups.initial_delay_ms).unwrap_or(0));
-    match timeout(patience + GRACE, answer).await {
+    let wait_limit =
+        rebalance.max(session) + Duration::from_millis(u64::try_from(groups.initial_delay_ms).unwrap_or(0));
+    match timeout(wait_limit + GRACE, response).await {
         Ok(Ok(Ok(joined))) => {
-            remember_generation(call, &request.group_id, &joined);
-            join_response(call, joined)
+            persist_generation(context, &request.group_id, &joined);
+            join_response(context, joined)
         }
-        Ok(Ok(Err(Refused { error, member_id }))) => refused_join(call, error, &member_id),
-        Ok(Err(_)) | Err(_) => refused_join(call, ResponseError::RebalanceInProgress, &member_id),
+        Ok(Ok(Err(JoinRefused { error, member_id }))) => refused_join(context, error, &member_id),
+        Ok(Err(_)) | Err(_) => refused_join(context, ResponseError::RebalanceInProgress, &member_id),
     }
 }
 
-fn join_of(call: &Call<'_>, request: &JoinGroupRequest, token: u64, rebalance_timeout_ms: i64) -> Join {
+fn join_request(
+    context: &RequestContext<'_>,
+    request: &JoinGroupRequest,
+    token: u64,
+    rebalance_timeout_ms: i64,
+) -> JoinRequest {
     let instance_id = request.group_instance_id.as_ref().map(StrBytes::to_string);
-    let stem = instance_id.as_deref().unwrap_or(call.client_id);
-    Join {
+    let stem = instance_id.as_deref().unwrap_or(context.client_id);
+    JoinRequest {
         token,
         member_id: request.member_id.to_string(),
         new_member_id: format!("{stem}-{}", Uuid::now_v7()),
         instance_id,
-        client_id: call.client_id.to_owned(),
-        client_host: format!("/{}", call.session.peer.ip()),
+        client_id: context.client_id.to_owned(),
+        client_host: format!("/{}", context.connection.peer.ip()),
         session_timeout_ms: i64::from(request.session_timeout_ms),
         rebalance_timeout_ms,
         protocol_type: request.protocol_type.to_string(),
@@ -77,17 +83,17 @@ fn join_of(call: &Call<'_>, request: &JoinGroupRequest, token: u64, rebalance_ti
             .iter()
             .map(|protocol| (protocol.name.to_string(), Bytes::copy_from_slice(&protocol.metadata)))
             .collect(),
-        knows_member_id_required: call.version >= 4,
-        knows_skip_assignment: call.version >= 9,
+        supports_member_id_required: context.version >= 4,
+        supports_skip_assignment: context.version >= 9,
     }
 }
 
-/// Written with the next commit: after a restart a group must not give a generation again.
-fn remember_generation(call: &Call<'_>, group: &str, joined: &Joined) {
-    let mut inner = call.shared().coordinator.lock();
-    let known = inner.state().groups.get(group).is_some_and(|record| record.generation >= joined.generation);
+/// Persists the generation with the next commit: a group must not reuse a generation after a restart.
+fn persist_generation(context: &RequestContext<'_>, group: &str, joined: &JoinAccepted) {
+    let mut state = context.shared().coordinator.lock();
+    let known = state.ledger().groups.get(group).is_some_and(|record| record.generation >= joined.generation);
     if !known {
-        inner.journal.append_lazily(Entry::Generation {
+        state.journal.append_lazily(CoordinatorEntry::Generation {
             group: group.to_owned(),
             generation: joined.generation,
             protocol_type: joined.protocol_type.clone(),
@@ -95,30 +101,30 @@ fn remember_generation(call: &Call<'_>, group: &str, joined: &Joined) {
     }
 }
 
-fn join_response(call: &Call<'_>, joined: Joined) -> JoinGroupResponse {
+fn join_response(context: &RequestContext<'_>, joined: JoinAccepted) -> JoinGroupResponse {
     let members = joined
         .members
         .into_iter()
         .map(|(id, instance, metadata)| {
             JoinGroupResponseMember::default()
                 .with_member_id(text(&id))
-                .with_group_instance_id(instance.as_deref().filter(|_| call.version >= 5).map(text))
+                .with_group_instance_id(instance.as_deref().filter(|_| context.version >= 5).map(text))
                 .with_metadata(metadata)
         })
         .collect();
     JoinGroupResponse::default()
         .with_generation_id(joined.generation)
-        .with_protocol_type(Some(text(&joined.protocol_type)).filter(|_| call.version >= 7))
+        .with_protocol_type(Some(text(&joined.protocol_type)).filter(|_| context.version >= 7))
         .with_protocol_name(Some(text(&joined.protocol)))
         .with_leader(text(&joined.leader))
-        .with_skip_assignment(joined.skip_assignment && call.version >= 9)
+        .with_skip_assignment(joined.skip_assignment && context.version >= 9)
         .with_member_id(text(&joined.member_id))
         .with_members(members)
 }
 
-fn refused_join(call: &Call<'_>, error: ResponseError, member_id: &str) -> JoinGroupResponse {
+fn refused_join(context: &RequestContext<'_>, error: ResponseError, member_id: &str) -> JoinGroupResponse {
     // Null is not a protocol name before version 7.
-    let protocol = if call.version >= 7 { None } else { Some(StrBytes::new()) };
+    let protocol = if context.version >= 7 { None } else { Some(StrBytes::new()) };
     JoinGroupResponse::default()
         .with_error_code(error.code())
         .with_generation_id(-1)
@@ -126,10 +132,10 @@ fn refused_join(call: &Call<'_>, error: ResponseError, member_id: &str) -> JoinG
         .with_member_id(text(member_id))
 }
 
-pub(crate) async fn sync(call: &Call<'_>, request: SyncGroupRequest) -> SyncGroupResponse {
-    let answer = call.shared().groups.with_known(&request.group_id, |cell| {
-        let (token, answer) = cell.wait_for_sync();
-        let sync = Sync {
+pub(crate) async fn sync(context: &RequestContext<'_>, request: SyncGroupRequest) -> SyncGroupResponse {
+    let response = context.shared().groups.with_existing(&request.group_id, |cell| {
+        let (token, response) = cell.register_sync();
+        let sync = SyncRequest {
             token,
             member_id: &request.member_id,
             instance_id: request.group_instance_id.as_deref(),
@@ -143,24 +149,24 @@ pub(crate) async fn sync(call: &Call<'_>, request: SyncGroupRequest) -> SyncGrou
                 .collect(),
         };
         cell.group.sync(sync, now_ms());
-        answer
+        response
     });
-    let Some(answer) = answer else {
+    let Some(response) = response else {
         return SyncGroupResponse::default().with_error_code(ResponseError::UnknownMemberId.code());
     };
-    let patience = call.shared().config.limits.session_timeout_max + GRACE;
-    match timeout(patience, answer).await {
-        Ok(Ok(Ok(Synced { protocol_type, protocol, assignment }))) => SyncGroupResponse::default()
-            .with_protocol_type(Some(text(&protocol_type)).filter(|_| call.version >= 5))
-            .with_protocol_name(Some(text(&protocol)).filter(|_| call.version >= 5))
+    let wait_limit = context.shared().config.limits.session_timeout_max + GRACE;
+    match timeout(wait_limit, response).await {
+        Ok(Ok(Ok(SyncAccepted { protocol_type, protocol, assignment }))) => SyncGroupResponse::default()
+            .with_protocol_type(Some(text(&protocol_type)).filter(|_| context.version >= 5))
+            .with_protocol_name(Some(text(&protocol)).filter(|_| context.version >= 5))
             .with_assignment(assignment),
         Ok(Ok(Err(error))) => SyncGroupResponse::default().with_error_code(error.code()),
         Ok(Err(_)) | Err(_) => SyncGroupResponse::default().with_error_code(ResponseError::RebalanceInProgress.code()),
     }
 }
 
-pub(crate) fn heartbeat(call: &Call<'_>, request: &HeartbeatRequest) -> HeartbeatResponse {
-    let beat = call.shared().groups.with_known(&request.group_id, |cell| {
+pub(crate) fn heartbeat(context: &RequestContext<'_>, request: &HeartbeatRequest) -> HeartbeatResponse {
+    let beat = context.shared().groups.with_existing(&request.group_id, |cell| {
         let instance = request.group_instance_id.as_deref();
         cell.group.heartbeat(&request.member_id, instance, request.generation_id, now_ms())
     });
@@ -168,15 +174,15 @@ pub(crate) fn heartbeat(call: &Call<'_>, request: &HeartbeatRequest) -> Heartbea
     HeartbeatResponse::default().with_error_code(code)
 }
 
-pub(crate) fn leave(call: &Call<'_>, request: &LeaveGroupRequest) -> LeaveGroupResponse {
+pub(crate) fn leave(context: &RequestContext<'_>, request: &LeaveGroupRequest) -> LeaveGroupResponse {
     let leave_one = |member_id: &str, instance_id: Option<&str>| -> i16 {
-        let left = call
+        let left = context
             .shared()
             .groups
-            .with_known(&request.group_id, |cell| cell.group.leave(member_id, instance_id, now_ms()));
+            .with_existing(&request.group_id, |cell| cell.group.leave(member_id, instance_id, now_ms()));
         left.unwrap_or(Err(ResponseError::UnknownMemberId)).err().map_or(0, |error| error.code())
     };
-    if call.version < 3 {
+    if context.version < 3 {
         return LeaveGroupResponse::default().with_error_code(leave_one(&request.member_id, None));
     }
     let members = request
@@ -192,14 +198,14 @@ pub(crate) fn leave(call: &Call<'_>, request: &LeaveGroupRequest) -> LeaveGroupR
     LeaveGroupResponse::default().with_members(members)
 }
 
-pub(crate) fn describe(call: &Call<'_>, request: &DescribeGroupsRequest) -> DescribeGroupsResponse {
-    let groups = request.groups.iter().map(|id| describe_one(call, id)).collect();
+pub(crate) fn describe(context: &RequestContext<'_>, request: &DescribeGroupsRequest) -> DescribeGroupsResponse {
+    let groups = request.groups.iter().map(|id| describe_one(context, id)).collect();
     DescribeGroupsResponse::default().with_groups(groups)
 }
 
-fn describe_one(call: &Call<'_>, id: &GroupId) -> DescribedGroup {
+fn describe_one(context: &RequestContext<'_>, id: &GroupId) -> DescribedGroup {
     let described = DescribedGroup::default().with_group_id(id.clone()).with_authorized_operations(NO_OPERATIONS);
-    let live = call.shared().groups.with_known(id, |cell| {
+    let live = context.shared().groups.with_existing(id, |cell| {
         let group = &cell.group;
         let members = group
             .members
@@ -229,19 +235,19 @@ fn describe_one(call: &Call<'_>, id: &GroupId) -> DescribedGroup {
     if let Some(described) = live {
         return described;
     }
-    match call.shared().coordinator.lock().state().groups.get(id.as_str()) {
+    match context.shared().coordinator.lock().ledger().groups.get(id.as_str()) {
         Some(record) => described.with_group_state("Empty".into()).with_protocol_type(text(&record.protocol_type)),
         None => described.with_group_state("Dead".into()),
     }
 }
 
-pub(crate) fn list(call: &Call<'_>, request: &ListGroupsRequest) -> ListGroupsResponse {
+pub(crate) fn list(context: &RequestContext<'_>, request: &ListGroupsRequest) -> ListGroupsResponse {
     let mut states: BTreeMap<String, (&'static str, String)> = {
-        let inner = call.shared().coordinator.lock();
-        let groups = inner.state().groups.iter();
+        let state = context.shared().coordinator.lock();
+        let groups = state.ledger().groups.iter();
         groups.map(|(id, record)| (id.clone(), ("Empty", record.protocol_type.clone()))).collect()
     };
-    for (id, state, protocol_type) in call.shared().groups.states() {
+    for (id, state, protocol_type) in context.shared().groups.states() {
         states.insert(id, (state, protocol_type));
     }
     let wanted = |filter: &[StrBytes], value: &str| {
@@ -262,32 +268,32 @@ pub(crate) fn list(call: &Call<'_>, request: &ListGroupsRequest) -> ListGroupsRe
     ListGroupsResponse::default().with_groups(groups)
 }
 
-pub(crate) fn delete(call: &Call<'_>, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
+pub(crate) fn delete(context: &RequestContext<'_>, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let results = request
         .groups_names
         .into_iter()
         .map(|id| {
-            let code = delete_one(call, &id).err().map_or(0, |error| error.code());
+            let code = delete_one(context, &id).err().map_or(0, |error| error.code());
             DeletableGroupResult::default().with_group_id(id).with_error_code(code)
         })
         .collect();
     DeleteGroupsResponse::default().with_results(results)
 }
 
-fn delete_one(call: &Call<'_>, id: &str) -> Result<(), ResponseError> {
-    let used = call.shared().groups.with_known(id, |cell| !cell.group.is_unused());
+fn delete_one(context: &RequestContext<'_>, id: &str) -> Result<(), ResponseError> {
+    let used = context.shared().groups.with_existing(id, |cell| !cell.group.is_unused());
     if used == Some(true) {
         return Err(ResponseError::NonEmptyGroup);
     }
-    let mut inner = call.shared().coordinator.lock();
-    if inner.state().has_pending(id) {
+    let mut state = context.shared().coordinator.lock();
+    if state.ledger().has_pending(id) {
         return Err(ResponseError::NonEmptyGroup);
     }
-    if !inner.state().groups.contains_key(id) && used.is_none() {
+    if !state.ledger().groups.contains_key(id) && used.is_none() {
         return Err(ResponseError::GroupIdNotFound);
     }
-    inner.append(Entry::GroupDeleted { group: id.to_owned() })?;
-    drop(inner);
-    call.shared().groups.forget(id);
+    state.append(CoordinatorEntry::GroupDeleted { group: id.to_owned() })?;
+    drop(state);
+    context.shared().groups.forget(id);
     Ok(())
 }

@@ -1,16 +1,16 @@
-//! Record batches (format v2) as bytes: what a header says, whether a batch is whole, and how a transaction marker looks.
+//! Record batches (format v2) as bytes: headers, checksums and transaction markers.
 //!
-//! Owns the layout of a batch. Knows no file, no topic and no producer state; records inside a batch are looked at only to
-//! find a timestamp.
+//! Owns the layout of a batch. Knows no file, no topic and no producer state. It reads the records inside a batch only to find
+//! timestamps and markers.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::ResponseError;
 
 /// Bytes before the first record.
 pub(crate) const HEADER_LEN: usize = 61;
-/// Bytes that `batch_length` does not count: the base offset and the length itself.
+/// Bytes that `batch_length` does not count: the base offset and the length field.
 const PREFIX_LEN: usize = 12;
-/// Where the part that the checksum covers begins.
+/// The start of the bytes that the checksum covers.
 const CRC_FROM: usize = 21;
 const COMPRESSION_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
@@ -18,9 +18,9 @@ const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
 const NO_TIMESTAMP: i64 = -1;
 
-/// The end a transaction marker announces.
+/// The outcome that a transaction marker states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Marker {
+pub(crate) enum TxnMarker {
     Abort,
     Commit,
 }
@@ -42,10 +42,10 @@ pub(crate) struct BatchHeader {
     pub record_count: i32,
 }
 
-/// Why bytes are not a record batch.
+/// The reason why bytes are not a record batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BatchError {
-    #[error("fewer bytes than the batch says it has")]
+    #[error("fewer bytes than the batch header states")]
     Short,
     #[error("batch length {0} is impossible")]
     Length(i32),
@@ -56,7 +56,7 @@ pub(crate) enum BatchError {
 }
 
 impl BatchHeader {
-    /// Reads a header; the records behind it need not be there.
+    /// Reads a header; the records after it may be missing.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
         let head: &[u8; HEADER_LEN] =
             bytes.get(..HEADER_LEN).and_then(|head| head.try_into().ok()).ok_or(BatchError::Short)?;
@@ -106,7 +106,7 @@ impl BatchHeader {
         i32::try_from(last % (i64::from(i32::MAX) + 1)).unwrap_or(0)
     }
 
-    /// Checks that `bytes` are one whole batch with this header and the checksum it names.
+    /// Checks that `bytes` contain the complete batch of this header, with the checksum it states.
     pub(crate) fn verify(&self, bytes: &[u8]) -> Result<(), BatchError> {
         let body = bytes.get(CRC_FROM..self.size).ok_or(BatchError::Short)?;
         if crc32c::crc32c(body) == self.crc { Ok(()) } else { Err(BatchError::Crc) }
@@ -119,7 +119,7 @@ fn field<const N: usize>(head: &[u8; HEADER_LEN], at: usize) -> [u8; N] {
     out
 }
 
-/// Accepts what a client sent for one partition: exactly one sound data batch.
+/// Validates the bytes that a client produced to one partition: exactly one sound data batch.
 pub(crate) fn check_produced(bytes: &[u8]) -> Result<BatchHeader, ResponseError> {
     let header = BatchHeader::parse(bytes).map_err(|error| match error {
         BatchError::Magic(_) => ResponseError::UnsupportedForMessageFormat,
@@ -129,24 +129,30 @@ pub(crate) fn check_produced(bytes: &[u8]) -> Result<BatchHeader, ResponseError>
         return Err(ResponseError::CorruptMessage);
     }
     header.verify(bytes).map_err(|_| ResponseError::CorruptMessage)?;
-    let counted = i64::from(header.last_offset_delta) + 1 == i64::from(header.record_count);
+    let count_matches = i64::from(header.last_offset_delta) + 1 == i64::from(header.record_count);
     let produced_by_client = !header.is_control() && header.attributes & LOG_APPEND_TIME == 0;
     let known_compression = header.attributes & COMPRESSION_MASK <= 4;
-    let owned = !header.is_transactional() || header.producer_id >= 0;
-    let whole = header.size == bytes.len();
-    if whole && counted && header.record_count > 0 && produced_by_client && known_compression && owned {
+    let has_producer = !header.is_transactional() || header.producer_id >= 0;
+    let is_single_batch = header.size == bytes.len();
+    if is_single_batch
+        && count_matches
+        && header.record_count > 0
+        && produced_by_client
+        && known_compression
+        && has_producer
+    {
         Ok(header)
     } else {
         Err(ResponseError::InvalidRecord)
     }
 }
 
-/// Whether a timestamp of the batch lies outside of `earliest..=latest`. Records without one are not judged.
+/// Whether a timestamp of the batch is outside of `earliest..=latest`. Records without a timestamp are skipped.
 ///
-/// Of a compressed batch the header is believed, which holds the first record's and the largest: no codec is needed.
+/// Of a compressed batch only the header is checked, which holds the first and the largest timestamp: no codec is needed.
 pub(crate) fn has_timestamp_outside(batch: &[u8], header: &BatchHeader, earliest: i64, latest: i64) -> bool {
     let outside = |at: i64| at != NO_TIMESTAMP && !(earliest..=latest).contains(&at);
-    match Records::new(batch) {
+    match RecordIter::new(batch) {
         Some(mut records) => {
             records.any(|record| outside(header.base_timestamp.saturating_add(record.timestamp_delta)))
         }
@@ -154,8 +160,8 @@ pub(crate) fn has_timestamp_outside(batch: &[u8], header: &BatchHeader, earliest
     }
 }
 
-/// The first bytes of a batch with its place in the log written in: both fields lie outside the checksum.
-pub(crate) fn placed_header(batch: &[u8], base_offset: i64, leader_epoch: i32) -> [u8; HEADER_LEN] {
+/// The batch's header with its offset in the log and the leader epoch filled in. The checksum covers neither field.
+pub(crate) fn header_at_offset(batch: &[u8], base_offset: i64, leader_epoch: i32) -> [u8; HEADER_LEN] {
     let mut head = [0; HEADER_LEN];
     head.copy_from_slice(&batch[..HEADER_LEN]);
     head[..8].copy_from_slice(&base_offset.to_be_bytes());
@@ -163,8 +169,8 @@ pub(crate) fn placed_header(batch: &[u8], base_offset: i64, leader_epoch: i32) -
     head
 }
 
-/// The batch with the time of its arrival in place of its records' own. This lies inside the checksum, which is made anew.
-pub(crate) fn stamped(batch: &[u8], now_ms: i64) -> Bytes {
+/// The batch with its arrival time in place of its records' timestamps. The checksum covers the field, so it is recomputed.
+pub(crate) fn with_append_time(batch: &[u8], now_ms: i64) -> Bytes {
     let mut bytes = BytesMut::from(batch);
     let attributes = i16::from_be_bytes([bytes[21], bytes[22]]) | LOG_APPEND_TIME;
     bytes[21..23].copy_from_slice(&attributes.to_be_bytes());
@@ -175,14 +181,20 @@ pub(crate) fn stamped(batch: &[u8], now_ms: i64) -> Bytes {
 }
 
 /// The control batch that ends a transaction in one partition.
-pub(crate) fn marker_batch(producer_id: i64, epoch: i16, marker: Marker, coordinator_epoch: i32, now_ms: i64) -> Bytes {
+pub(crate) fn marker_batch(
+    producer_id: i64,
+    epoch: i16,
+    marker: TxnMarker,
+    coordinator_epoch: i32,
+    now_ms: i64,
+) -> Bytes {
     let mut record = BytesMut::with_capacity(16);
     record.put_u8(0); // attributes
     record.put_u8(0); // timestamp delta
     record.put_u8(0); // offset delta
     record.put_u8(zigzag(4)); // key length
     record.put_i16(0); // key version
-    record.put_i16(if marker == Marker::Commit { 1 } else { 0 });
+    record.put_i16(if marker == TxnMarker::Commit { 1 } else { 0 });
     record.put_u8(zigzag(6)); // value length
     record.put_i16(0); // value version
     record.put_i32(coordinator_epoch);
@@ -208,23 +220,23 @@ pub(crate) fn marker_batch(producer_id: i64, epoch: i16, marker: Marker, coordin
     batch.freeze()
 }
 
-/// Zigzag of a small length: one byte as long as it is below 64.
+/// Zigzag encoding of a length below 64: one byte.
 fn zigzag(length: u8) -> u8 {
     length << 1
 }
 
-/// Which end a control batch announces; `None` for control records that are no transaction markers.
-pub(crate) fn marker_of(batch: &[u8]) -> Option<Marker> {
-    let mut records = Records::new(batch)?;
+/// The outcome that a control batch states; `None` for control records that are not transaction markers.
+pub(crate) fn marker_of(batch: &[u8]) -> Option<TxnMarker> {
+    let mut records = RecordIter::new(batch)?;
     let record = records.next()?;
     match record.key? {
-        [_, _, 0, 0] => Some(Marker::Abort),
-        [_, _, 0, 1] => Some(Marker::Commit),
+        [_, _, 0, 0] => Some(TxnMarker::Abort),
+        [_, _, 0, 1] => Some(TxnMarker::Commit),
         _ => None,
     }
 }
 
-/// The offset behind the last of these whole batches.
+/// The offset after the last of these complete batches.
 pub(crate) fn end_of(batches: &[u8]) -> Option<i64> {
     let mut rest = batches;
     let mut end = None;
@@ -235,9 +247,9 @@ pub(crate) fn end_of(batches: &[u8]) -> Option<i64> {
     end
 }
 
-/// Offset and timestamp of the first record at or after `target`, in one whole batch.
+/// Offset and timestamp of the first record at or after `target`, in one complete batch.
 ///
-/// A compressed batch is answered by its own first offset: reading from there misses nothing, and no codec is needed.
+/// For a compressed batch this is the batch's first offset: reading from there misses nothing, and no codec is needed.
 pub(crate) fn first_at_or_after(batch: &[u8], target: i64) -> Option<(i64, i64)> {
     let header = BatchHeader::parse(batch).ok()?;
     if header.max_timestamp < target {
@@ -249,7 +261,7 @@ pub(crate) fn first_at_or_after(batch: &[u8], target: i64) -> Option<(i64, i64)>
     if header.is_compressed() {
         return Some((header.base_offset, header.base_timestamp.max(target)));
     }
-    Records::new(batch)?
+    RecordIter::new(batch)?
         .map(|record| {
             (
                 header.base_offset.saturating_add(record.offset_delta),
@@ -259,32 +271,32 @@ pub(crate) fn first_at_or_after(batch: &[u8], target: i64) -> Option<(i64, i64)>
         .find(|(_, timestamp)| *timestamp >= target)
 }
 
-/// One record as far as the broker looks into it.
-pub(crate) struct RecordView<'a> {
+/// The parts of a record that the broker reads.
+pub(crate) struct RecordHeader<'a> {
     pub timestamp_delta: i64,
     pub offset_delta: i64,
     pub key: Option<&'a [u8]>,
 }
 
-/// The records of an uncompressed batch; ends early on bytes that are no record.
-pub(crate) struct Records<'a> {
+/// The records of an uncompressed batch; iteration ends at bytes that are no record.
+pub(crate) struct RecordIter<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Records<'a> {
+impl<'a> RecordIter<'a> {
     pub(crate) fn new(batch: &'a [u8]) -> Option<Self> {
         let header = BatchHeader::parse(batch).ok()?;
         if header.is_compressed() {
             return None;
         }
-        batch.get(HEADER_LEN..header.size).map(|rest| Records { rest })
+        batch.get(HEADER_LEN..header.size).map(|rest| RecordIter { rest })
     }
 }
 
-impl<'a> Iterator for Records<'a> {
-    type Item = RecordView<'a>;
+impl<'a> Iterator for RecordIter<'a> {
+    type Item = RecordHeader<'a>;
 
-    fn next(&mut self) -> Option<RecordView<'a>> {
+    fn next(&mut self) -> Option<RecordHeader<'a>> {
         let length = usize::try_from(varint(&mut self.rest)?).ok()?;
         let mut record = self.rest.get(..length)?;
         self.rest = &self.rest[length..];
@@ -295,7 +307,7 @@ impl<'a> Iterator for Records<'a> {
             length if length < 0 => None,
             length => Some(record.get(..usize::try_from(length).ok()?)?),
         };
-        Some(RecordView { timestamp_delta, offset_delta, key })
+        Some(RecordHeader { timestamp_delta, offset_delta, key })
     }
 }
 
@@ -318,8 +330,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_marker_is_a_sound_batch_that_says_its_end() {
-        for marker in [Marker::Commit, Marker::Abort] {
+    fn a_marker_is_a_sound_batch_that_states_its_outcome() {
+        for marker in [TxnMarker::Commit, TxnMarker::Abort] {
             let batch = marker_batch(7, 3, marker, 0, 1_000);
             let header = BatchHeader::parse(&batch).unwrap();
             assert_eq!(header.size, batch.len());
@@ -331,23 +343,23 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_is_noticed() {
-        let mut batch = marker_batch(7, 3, Marker::Commit, 0, 1_000).to_vec();
+    fn a_flipped_bit_fails_the_checksum() {
+        let mut batch = marker_batch(7, 3, TxnMarker::Commit, 0, 1_000).to_vec();
         let last = batch.len() - 1;
         batch[last] ^= 1;
         assert_eq!(BatchHeader::parse(&batch).unwrap().verify(&batch), Err(BatchError::Crc));
     }
 
     #[test]
-    fn a_client_may_not_send_a_marker() {
-        let batch = marker_batch(7, 3, Marker::Commit, 0, 1_000);
+    fn a_marker_from_a_client_is_refused() {
+        let batch = marker_batch(7, 3, TxnMarker::Commit, 0, 1_000);
         assert_eq!(check_produced(&batch), Err(ResponseError::InvalidRecord));
     }
 
     #[test]
-    fn placing_a_batch_leaves_its_checksum_valid() {
-        let batch = marker_batch(7, 3, Marker::Abort, 0, 1_000);
-        let mut placed = placed_header(&batch, 42, 5).to_vec();
+    fn filling_in_the_offset_keeps_the_checksum_valid() {
+        let batch = marker_batch(7, 3, TxnMarker::Abort, 0, 1_000);
+        let mut placed = header_at_offset(&batch, 42, 5).to_vec();
         placed.extend_from_slice(&batch[HEADER_LEN..]);
         let header = BatchHeader::parse(&placed).unwrap();
         assert_eq!(header.base_offset, 42);
@@ -355,8 +367,8 @@ mod tests {
     }
 
     #[test]
-    fn a_stamped_batch_is_sound_and_of_its_arrival() {
-        let batch = stamped(&marker_batch(7, 3, Marker::Abort, 0, 1_000), 5_000);
+    fn a_batch_with_append_time_is_sound_and_carries_that_time() {
+        let batch = with_append_time(&marker_batch(7, 3, TxnMarker::Abort, 0, 1_000), 5_000);
         let header = BatchHeader::parse(&batch).unwrap();
         header.verify(&batch).unwrap();
         assert_eq!(header.max_timestamp, 5_000);
@@ -364,14 +376,14 @@ mod tests {
     }
 
     #[test]
-    fn short_and_absurd_bytes_are_errors_not_panics() {
-        let batch = marker_batch(7, 3, Marker::Abort, 0, 1_000).to_vec();
-        for cut in 0..batch.len() {
-            assert!(check_produced(&batch[..cut]).is_err());
-            assert!(marker_of(&batch[..cut]).is_none());
+    fn short_and_invalid_bytes_are_errors_not_panics() {
+        let batch = marker_batch(7, 3, TxnMarker::Abort, 0, 1_000).to_vec();
+        for length in 0..batch.len() {
+            assert!(check_produced(&batch[..length]).is_err());
+            assert!(marker_of(&batch[..length]).is_none());
         }
-        let mut absurd = batch;
-        absurd[8..12].copy_from_slice(&(-1_i32).to_be_bytes());
-        assert_eq!(BatchHeader::parse(&absurd), Err(BatchError::Length(-1)));
+        let mut invalid = batch;
+        invalid[8..12].copy_from_slice(&(-1_i32).to_be_bytes());
+        assert_eq!(BatchHeader::parse(&invalid), Err(BatchError::Length(-1)));
     }
 }

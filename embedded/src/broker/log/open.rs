@@ -1,49 +1,54 @@
-//! Opening a partition: segments are found, torn ends cut off, and what the files say is turned back into state.
+//! Opening a partition: finds the segments, truncates incomplete writes, and restores the state from the files.
 //!
-//! Owns recovery and the snapshot file that spares it. A snapshot is a cache: a missing or unsound one is replaced by
-//! reading the segments.
+//! Owns recovery and the snapshot files that shorten it. A snapshot is a cache: if it is missing or damaged, recovery reads the
+//! segment instead.
 
-use super::batch::{self, BatchHeader, HEADER_LEN, Marker};
-use super::partition::Log;
-use super::producers::{Aborted, Producer, Producers, RecentBatch, Txn};
+use super::batch::{self, BatchHeader, HEADER_LEN, TxnMarker};
+use super::partition::PartitionLog;
+use super::producers::{AbortedTxn, PartitionProducer, PartitionProducers, PartitionTxn, RecentBatch};
 use super::segment::{IndexEntry, Segment};
 use bytes::{Buf, BufMut, BytesMut};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// Bytes taken from a segment at once while it is read through.
+/// Bytes read from a segment at a time during recovery.
 const READ_BUFFER: usize = 1024 * 1024;
 const SNAPSHOT_VERSION: u8 = 1;
 
-/// Why a partition cannot be opened.
+/// The reason why a partition cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open the log in {dir}: is the directory readable and the disk not full?")]
-pub(crate) struct OpenError {
+pub(crate) struct LogOpenError {
     dir: PathBuf,
     #[source]
     source: io::Error,
 }
 
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct RecoveredLog {
     pub segments: Vec<Segment>,
     pub log_start: i64,
     pub next_offset: i64,
-    pub producers: Producers,
+    pub producers: PartitionProducers,
 }
 
-pub(super) fn open(dir: &Path, log_start: i64) -> Result<Opened, OpenError> {
-    read_all(dir, log_start).map_err(|source| OpenError { dir: dir.to_path_buf(), source })
+pub(super) fn open(dir: &Path, log_start: i64) -> Result<RecoveredLog, LogOpenError> {
+    read_all(dir, log_start).map_err(|source| LogOpenError { dir: dir.to_path_buf(), source })
 }
 
-fn read_all(dir: &Path, log_start: i64) -> io::Result<Opened> {
+fn read_all(dir: &Path, log_start: i64) -> io::Result<RecoveredLog> {
     fs::create_dir_all(dir)?;
     let mut bases = segment_bases(dir)?;
     if bases.is_empty() {
         bases.push(log_start);
     }
-    let mut log = Opened { segments: Vec::new(), log_start, next_offset: bases[0], producers: Producers::default() };
+    let mut log = RecoveredLog {
+        segments: Vec::new(),
+        log_start,
+        next_offset: bases[0],
+        producers: PartitionProducers::default(),
+    };
     let snapshot = newest_snapshot(dir, &bases);
     for (at, base) in bases.iter().copied().enumerate() {
         let mut segment = Segment::open(dir, base)?;
@@ -52,7 +57,7 @@ fn read_all(dir: &Path, log_start: i64) -> io::Result<Opened> {
         let sound = match &snapshot {
             Some((last, _)) if base < *last => restore_closed(dir, &mut segment, length),
             Some((last, snapshot)) if base == *last => {
-                log.take(snapshot);
+                log.restore(snapshot);
                 segment.restore(snapshot.size, snapshot.index.clone(), snapshot.max_timestamp);
                 true
             }
@@ -63,11 +68,11 @@ fn read_all(dir: &Path, log_start: i64) -> io::Result<Opened> {
         }
         let torn = segment.size() < length;
         if torn {
-            cut(&mut segment, length)?;
+            truncate_torn_end(&mut segment, length)?;
         }
         log.segments.push(segment);
         if torn && closed {
-            set_aside(dir, &bases[at + 1..])?;
+            quarantine_segments(dir, &bases[at + 1..])?;
             break;
         }
     }
@@ -88,26 +93,26 @@ fn segment_bases(dir: &Path) -> io::Result<Vec<i64>> {
     Ok(bases)
 }
 
-fn cut(segment: &mut Segment, length: u64) -> io::Result<()> {
+fn truncate_torn_end(segment: &mut Segment, length: u64) -> io::Result<()> {
     let size = segment.size();
     tracing::warn!(
-        segment = %segment.path.display(), kept_bytes = size, cut_bytes = length - size,
-        "cut off the torn end of a segment"
+        segment = %segment.path.display(), kept_bytes = size, truncated_bytes = length - size,
+        "truncated an incomplete batch at the end of a segment"
     );
     segment.truncate(size)
 }
 
-/// Segments behind a broken one cannot be joined to the log any more; they are kept under another name.
-fn set_aside(dir: &Path, bases: &[i64]) -> io::Result<()> {
+/// Segments after a damaged one are no longer part of the log. They are renamed, not removed.
+fn quarantine_segments(dir: &Path, bases: &[i64]) -> io::Result<()> {
     for base in bases {
         let path = dir.join(Segment::file_name(*base));
-        tracing::error!(segment = %path.display(), "set a segment aside: an earlier one is broken");
+        tracing::error!(segment = %path.display(), "renamed an unreachable segment: an earlier segment is damaged");
         fs::rename(&path, path.with_extension("log.unreachable"))?;
     }
     Ok(())
 }
 
-/// Removes a segment and its snapshot; a file that stays behind is reported and does no harm.
+/// Removes a segment and its snapshot. A file that cannot be removed is logged; it is harmless.
 pub(super) fn remove_segment(segment: &Segment) {
     for path in [segment.path.clone(), snapshot_path(&segment.path)] {
         match fs::remove_file(&path) {
@@ -118,13 +123,13 @@ pub(super) fn remove_segment(segment: &Segment) {
     }
 }
 
-impl Opened {
-    fn take(&mut self, snapshot: &Snapshot) {
+impl RecoveredLog {
+    fn restore(&mut self, snapshot: &SegmentSnapshot) {
         self.next_offset = snapshot.next_offset;
-        self.producers = Producers::restore(snapshot.producers.clone(), snapshot.aborted.clone());
+        self.producers = PartitionProducers::restore(snapshot.producers.clone(), snapshot.aborted.clone());
     }
 
-    /// Reads a segment from where it is known so far, checks every batch, and stops at the first unsound one.
+    /// Reads a segment after its restored part, checks every batch, and stops at the first damaged one.
     fn read_through(&mut self, segment: &mut Segment, length: u64) -> io::Result<()> {
         let mut file = File::open(&segment.path)?;
         io::Seek::seek(&mut file, io::SeekFrom::Start(segment.size()))?;
@@ -137,7 +142,7 @@ impl Opened {
                     return Ok(());
                 }
                 let marker = if header.is_control() { batch::marker_of(bytes) } else { None };
-                self.note(segment, &header, marker);
+                self.record_batch(segment, &header, marker);
                 buffer.advance(header.size);
             }
             if left == 0 || BatchHeader::parse(&buffer).is_err() && buffer.len() >= HEADER_LEN {
@@ -147,8 +152,8 @@ impl Opened {
         }
     }
 
-    fn note(&mut self, segment: &mut Segment, header: &BatchHeader, marker: Option<Marker>) {
-        segment.note(header, header.max_timestamp);
+    fn record_batch(&mut self, segment: &mut Segment, header: &BatchHeader, marker: Option<TxnMarker>) {
+        segment.record_batch(header, header.max_timestamp);
         self.producers.observe(header, marker);
         self.next_offset = header.last_offset() + 1;
     }
@@ -159,29 +164,29 @@ fn whole_batch(buffer: &[u8]) -> Option<BatchHeader> {
 }
 
 fn fill(file: &mut File, buffer: &mut BytesMut, left: u64) -> io::Result<u64> {
-    let want = left.min(READ_BUFFER as u64);
+    let length = left.min(READ_BUFFER as u64);
     let at = buffer.len();
-    buffer.resize(at + usize::try_from(want).unwrap_or(READ_BUFFER), 0);
+    buffer.resize(at + usize::try_from(length).unwrap_or(READ_BUFFER), 0);
     file.read_exact(&mut buffer[at..])?;
-    Ok(want)
+    Ok(length)
 }
 
-/// What is kept beside a segment: its index, and the producers as they stood at that size.
-struct Snapshot {
+/// The snapshot file of a segment: its index, and the producers' state at that size.
+struct SegmentSnapshot {
     size: u64,
     next_offset: i64,
     max_timestamp: i64,
     index: Vec<IndexEntry>,
-    aborted: Vec<Aborted>,
-    producers: Vec<(i64, Producer)>,
+    aborted: Vec<AbortedTxn>,
+    producers: Vec<(i64, PartitionProducer)>,
 }
 
 fn snapshot_path(segment: &Path) -> PathBuf {
     segment.with_extension("state")
 }
 
-/// The newest segment with a sound snapshot: reading starts there.
-fn newest_snapshot(dir: &Path, bases: &[i64]) -> Option<(i64, Snapshot)> {
+/// The newest segment with a sound snapshot, where recovery starts.
+fn newest_snapshot(dir: &Path, bases: &[i64]) -> Option<(i64, SegmentSnapshot)> {
     bases.iter().rev().find_map(|base| {
         let segment = dir.join(Segment::file_name(*base));
         let length = fs::metadata(&segment).ok()?.len();
@@ -190,7 +195,7 @@ fn newest_snapshot(dir: &Path, bases: &[i64]) -> Option<(i64, Snapshot)> {
     })
 }
 
-/// A closed segment before the newest snapshot needs only its own index. Without one, it is read for the index alone.
+/// A closed segment before the newest snapshot needs only its own index. Without a snapshot it is read to build the index.
 fn restore_closed(dir: &Path, segment: &mut Segment, length: u64) -> bool {
     let path = snapshot_path(&dir.join(Segment::file_name(segment.base_offset)));
     match read_snapshot(&path) {
@@ -203,7 +208,7 @@ fn restore_closed(dir: &Path, segment: &mut Segment, length: u64) -> bool {
 }
 
 /// Writes the snapshot of the newest segment.
-pub(super) fn write_snapshot(log: &Log) -> io::Result<()> {
+pub(super) fn write_snapshot(log: &PartitionLog) -> io::Result<()> {
     let segment = log.active();
     let mut bytes = BytesMut::new();
     bytes.put_u8(SNAPSHOT_VERSION);
@@ -224,9 +229,9 @@ pub(super) fn write_snapshot(log: &Log) -> io::Result<()> {
     put_list(&mut bytes, known.iter(), |bytes, (id, producer)| put_producer(bytes, *id, producer));
     bytes.put_u32(crc32c::crc32c(&bytes));
     let path = snapshot_path(&segment.path);
-    let fresh = path.with_extension("state.new");
-    fs::write(&fresh, &bytes)?;
-    fs::rename(fresh, path)
+    let replacement = path.with_extension("state.new");
+    fs::write(&replacement, &bytes)?;
+    fs::rename(replacement, path)
 }
 
 fn put_list<T>(bytes: &mut BytesMut, items: impl ExactSizeIterator<Item = T>, put: impl Fn(&mut BytesMut, T)) {
@@ -236,13 +241,13 @@ fn put_list<T>(bytes: &mut BytesMut, items: impl ExactSizeIterator<Item = T>, pu
     }
 }
 
-fn put_producer(bytes: &mut BytesMut, id: i64, producer: &Producer) {
+fn put_producer(bytes: &mut BytesMut, id: i64, producer: &PartitionProducer) {
     bytes.put_i64(id);
     bytes.put_i16(producer.epoch);
     bytes.put_i64(producer.last_timestamp);
     bytes.put_i64(match producer.txn {
-        Txn::Open { first_offset } => first_offset,
-        Txn::None | Txn::Expected => -1, // what is only expected is announced again by the coordinator
+        PartitionTxn::Open { first_offset } => first_offset,
+        PartitionTxn::None | PartitionTxn::Announced => -1, // the coordinator announces it again
     });
     put_list(bytes, producer.recent.iter(), |bytes, batch| {
         bytes.put_i32(batch.first_sequence);
@@ -251,7 +256,7 @@ fn put_producer(bytes: &mut BytesMut, id: i64, producer: &Producer) {
     });
 }
 
-fn read_snapshot(path: &Path) -> Option<Snapshot> {
+fn read_snapshot(path: &Path) -> Option<SegmentSnapshot> {
     let bytes = fs::read(path).ok()?;
     let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
     if crc32c::crc32c(body).to_be_bytes() != *crc {
@@ -272,10 +277,10 @@ fn read_snapshot(path: &Path) -> Option<Snapshot> {
     let aborted = get_list(&mut body, |body| {
         let producer_id = body.try_get_i64().ok()?;
         let first_offset = body.try_get_i64().ok()?;
-        Some(Aborted { producer_id, first_offset, last_offset: body.try_get_i64().ok()? })
+        Some(AbortedTxn { producer_id, first_offset, last_offset: body.try_get_i64().ok()? })
     })?;
     let producers = get_list(&mut body, get_producer)?;
-    Some(Snapshot { size, next_offset, max_timestamp, index, aborted, producers })
+    Some(SegmentSnapshot { size, next_offset, max_timestamp, index, aborted, producers })
 }
 
 fn get_list<T>(body: &mut &[u8], get: impl Fn(&mut &[u8]) -> Option<T>) -> Option<Vec<T>> {
@@ -283,7 +288,7 @@ fn get_list<T>(body: &mut &[u8], get: impl Fn(&mut &[u8]) -> Option<T>) -> Optio
     (0..count).map(|_| get(body)).collect()
 }
 
-fn get_producer(body: &mut &[u8]) -> Option<(i64, Producer)> {
+fn get_producer(body: &mut &[u8]) -> Option<(i64, PartitionProducer)> {
     let id = body.try_get_i64().ok()?;
     let epoch = body.try_get_i16().ok()?;
     let last_timestamp = body.try_get_i64().ok()?;
@@ -293,6 +298,6 @@ fn get_producer(body: &mut &[u8]) -> Option<(i64, Producer)> {
         let last_sequence = body.try_get_i32().ok()?;
         Some(RecentBatch { first_sequence, last_sequence, base_offset: body.try_get_i64().ok()? })
     })?;
-    let txn = if first_open >= 0 { Txn::Open { first_offset: first_open } } else { Txn::None };
-    Some((id, Producer { epoch, recent: recent.into(), txn, last_timestamp }))
+    let txn = if first_open >= 0 { PartitionTxn::Open { first_offset: first_open } } else { PartitionTxn::None };
+    Some((id, PartitionProducer { epoch, recent: recent.into(), txn, last_timestamp }))
 }

@@ -1,13 +1,13 @@
-//! One partition: appends under its own lock, reads outside of it, readers woken exactly when there is more for them.
+//! One partition: appends hold its lock, reads happen outside the lock, and waiting readers wake when more data is visible to them.
 //!
 //! Owns the segments, the offsets (start, end, last stable) and the producers' state of one partition. Knows no topic
 //! settings beyond [`LogSettings`], no coordinator and no connection.
 
 use super::LogSettings;
-use super::batch::{self, BatchHeader, Marker};
-use super::open::{self, OpenError};
-use super::producers::{Aborted, Producers, Txn, Verdict};
-use super::segment::{Segment, Slice};
+use super::batch::{self, BatchHeader, TxnMarker};
+use super::open::{self, LogOpenError};
+use super::producers::{AbortedTxn, AppendDecision, PartitionProducers, PartitionTxn};
+use super::segment::{Segment, SegmentSlice};
 use crate::broker::sync::lock;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
@@ -17,14 +17,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use tokio::sync::Notify;
 
-/// Kafka counts leader changes; a single node has none.
+/// Kafka counts leader changes; a single node never has one.
 pub(crate) const LEADER_EPOCH: i32 = 0;
 
-/// A fetch that waits for more; one per connection, however many partitions it asks for.
+/// Wakes a fetch that waits for more data. A connection has one, however many partitions it fetches.
 #[derive(Debug, Default)]
-pub(crate) struct Waiter(Notify);
+pub(crate) struct FetchWaiter(Notify);
 
-impl Waiter {
+impl FetchWaiter {
     pub(crate) async fn woken(&self) {
         self.0.notified().await;
     }
@@ -33,78 +33,78 @@ impl Waiter {
 #[derive(Debug)]
 pub(crate) struct Partition {
     name: String,
-    log: Mutex<Log>,
+    log: Mutex<PartitionLog>,
 }
 
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct PartitionLog {
     pub(super) dir: PathBuf,
     pub(super) settings: LogSettings,
-    /// Never empty; the last one is written to.
+    /// Never empty. Appends go to the last one.
     pub(super) segments: Vec<Segment>,
     pub(super) log_start: i64,
     pub(super) next_offset: i64,
-    pub(super) producers: Producers,
+    pub(super) producers: PartitionProducers,
     pub(super) unsynced: bool,
-    waiters: Vec<Waiting>,
+    waiters: Vec<WaitingFetch>,
     deleted: bool,
 }
 
 #[derive(Debug)]
-struct Waiting {
-    waiter: Weak<Waiter>,
+struct WaitingFetch {
+    waiter: Weak<FetchWaiter>,
     committed_only: bool,
 }
 
-/// What became of a produced batch.
+/// The result of an append.
 #[derive(Debug)]
-pub(crate) struct Appended {
+pub(crate) struct AppendResult {
     pub base_offset: i64,
     pub log_start: i64,
-    /// The time the records were given; -1 when they kept their own.
+    /// The append time that the broker set; -1 if the records keep the producer's timestamps.
     pub append_time_ms: i64,
-    /// The file to sync before this may be acknowledged, when the policy asks for it.
+    /// The file to sync before the acknowledgement, if the policy requires it.
     pub file: Arc<File>,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ReadAsk {
+pub(crate) struct ReadRequest {
     pub offset: i64,
     pub max_bytes: usize,
     pub committed_only: bool,
 }
 
 #[derive(Debug)]
-pub(crate) struct ReadView {
+pub(crate) struct ReadPlan {
     pub high_watermark: i64,
     pub last_stable: i64,
     pub log_start: i64,
-    /// `None` when there is nothing to read yet.
-    pub slice: Option<Slice>,
+    /// `None` if there is nothing to read yet.
+    pub slice: Option<SegmentSlice>,
 }
 
-/// What a look-up by time asks for.
+/// A position whose offset is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seek {
+pub(crate) enum OffsetQuery {
     Earliest,
     Latest { committed_only: bool },
     MaxTimestamp,
     At(i64),
 }
 
-/// An offset and the timestamp of the record there; -1 where there is none.
+/// An offset and the timestamp of its record; -1 where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct OffsetAndTimestamp {
     pub offset: i64,
     pub timestamp: i64,
 }
 
 impl Partition {
-    /// Opens the directory, making it when it is not there, and brings the log into a sound state.
-    pub(crate) fn open(dir: &Path, settings: LogSettings, log_start: i64) -> Result<Self, OpenError> {
+    /// Opens the directory, creating it if needed, and recovers the log.
+    pub(crate) fn open(dir: &Path, settings: LogSettings, log_start: i64) -> Result<Self, LogOpenError> {
         let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let opened = open::open(dir, log_start)?;
-        let log = Log {
+        let log = PartitionLog {
             dir: dir.to_path_buf(),
             settings,
             segments: opened.segments,
@@ -118,13 +118,13 @@ impl Partition {
         Ok(Partition { name, log: Mutex::new(log) })
     }
 
-    /// Topic and number, as in `orders-3`.
+    /// Topic and partition number, as in `orders-3`.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Appends what a client produced: one batch, checked, placed and written as it came.
-    pub(crate) fn append(&self, bytes: &Bytes, now_ms: i64) -> Result<Appended, ResponseError> {
+    /// Validates a produced batch, assigns its offsets, and appends it.
+    pub(crate) fn append(&self, bytes: &Bytes, now_ms: i64) -> Result<AppendResult, ResponseError> {
         let mut header = batch::check_produced(bytes)?;
         let mut log = lock(&self.log);
         log.check_usable()?;
@@ -132,36 +132,36 @@ impl Partition {
             return Err(ResponseError::MessageTooLarge);
         }
         log.check_timestamps(&header, bytes, now_ms)?;
-        if let Verdict::Duplicate { base_offset } = log.producers.judge(&header)? {
+        if let AppendDecision::Duplicate { base_offset } = log.producers.check_batch(&header)? {
             return Ok(log.appended(base_offset));
         }
         header.base_offset = log.next_offset;
         let written = if log.settings.stamp_on_arrival {
             header.max_timestamp = now_ms;
-            log.write(&header, &batch::stamped(bytes, now_ms), None, now_ms)
+            log.write(&header, &batch::with_append_time(bytes, now_ms), None, now_ms)
         } else {
             log.write(&header, bytes, None, now_ms)
         };
         written.map_err(|error| self.storage_error(&error))?;
         let stamp = if log.settings.stamp_on_arrival { now_ms } else { -1 };
-        Ok(Appended { append_time_ms: stamp, ..log.appended(header.base_offset) })
+        Ok(AppendResult { append_time_ms: stamp, ..log.appended(header.base_offset) })
     }
 
-    /// Appends the marker that ends a producer's transaction here, unless nothing of it was ever announced here. Readers are not
-    /// woken: [`Self::wake_readers`] does it once every partition of the transaction has its marker, so that one fetch answers
-    /// all of it.
+    /// Appends the marker that ends a producer's transaction in this partition, unless the transaction was never announced here.
+    /// Readers stay asleep: [`Self::wake_readers`] wakes them once every partition of the transaction has its marker, so that one
+    /// fetch returns all of it.
     pub(crate) fn end_txn(
         &self,
         producer_id: i64,
         epoch: i16,
-        marker: Marker,
+        marker: TxnMarker,
         now_ms: i64,
     ) -> Result<Option<Arc<File>>, ResponseError> {
         let bytes = batch::marker_batch(producer_id, epoch, marker, 0, now_ms);
         let mut header = BatchHeader::parse(&bytes).map_err(|_| ResponseError::UnknownServerError)?;
         let mut log = lock(&self.log);
         log.check_usable()?;
-        if log.producers.txn_of(producer_id) == Txn::None {
+        if log.producers.txn_of(producer_id) == PartitionTxn::None {
             return Ok(None);
         }
         header.base_offset = log.next_offset;
@@ -169,38 +169,42 @@ impl Partition {
         Ok(log.segments.last().map(|segment| Arc::clone(segment.file())))
     }
 
-    /// Tells every reader that waits here to look again.
+    /// Wakes every reader that waits on this partition.
     pub(crate) fn wake_readers(&self) {
         lock(&self.log).wake(|_| true);
     }
 
     /// Announces a transaction, so that its records are accepted.
-    pub(crate) fn expect_txn(&self, producer_id: i64, epoch: i16) {
-        lock(&self.log).producers.expect(producer_id, epoch);
+    pub(crate) fn announce_txn(&self, producer_id: i64, epoch: i16) {
+        lock(&self.log).producers.announce(producer_id, epoch);
     }
 
-    /// Decides a read. With a waiter, a read that finds nothing is told when there is more.
-    pub(crate) fn read(&self, ask: ReadAsk, waiter: Option<&Arc<Waiter>>) -> Result<ReadView, ResponseError> {
+    /// Plans a read. If there is nothing to read yet, the waiter is registered.
+    pub(crate) fn read(
+        &self,
+        request: ReadRequest,
+        waiter: Option<&Arc<FetchWaiter>>,
+    ) -> Result<ReadPlan, ResponseError> {
         let mut log = lock(&self.log);
         log.check_usable()?;
-        if ask.offset < log.log_start || ask.offset > log.next_offset {
+        if request.offset < log.log_start || request.offset > log.next_offset {
             return Err(ResponseError::OffsetOutOfRange);
         }
         let last_stable = log.last_stable();
-        let until = if ask.committed_only { last_stable } else { log.next_offset };
-        let slice = if ask.offset < until {
-            log.segment_of(ask.offset).map(|segment| segment.slice(ask.offset, until, ask.max_bytes))
+        let until = if request.committed_only { last_stable } else { log.next_offset };
+        let slice = if request.offset < until {
+            log.segment_of(request.offset).map(|segment| segment.slice(request.offset, until, request.max_bytes))
         } else {
             None
         };
         if let (None, Some(waiter)) = (&slice, waiter) {
-            log.wait(waiter, ask.committed_only);
+            log.wait(waiter, request.committed_only);
         }
-        Ok(ReadView { high_watermark: log.next_offset, last_stable, log_start: log.log_start, slice })
+        Ok(ReadPlan { high_watermark: log.next_offset, last_stable, log_start: log.log_start, slice })
     }
 
     /// Aborted transactions with a record in `from..to`.
-    pub(crate) fn aborted_between(&self, from: i64, to: i64) -> Vec<Aborted> {
+    pub(crate) fn aborted_between(&self, from: i64, to: i64) -> Vec<AbortedTxn> {
         lock(&self.log).producers.aborted_between(from, to)
     }
 
@@ -212,21 +216,21 @@ impl Partition {
         lock(&self.log).segments.iter().map(Segment::size).sum()
     }
 
-    /// Looks an offset up by position or time.
-    pub(crate) fn seek(&self, seek: Seek) -> Result<Found, ResponseError> {
+    /// Looks up an offset by position or time.
+    pub(crate) fn seek(&self, seek: OffsetQuery) -> Result<OffsetAndTimestamp, ResponseError> {
         let (slices, log_start, bound) = {
             let log = lock(&self.log);
             log.check_usable()?;
             match seek {
-                Seek::Earliest => return Ok(Found { offset: log.log_start, timestamp: -1 }),
-                Seek::Latest { committed_only: true } => {
-                    return Ok(Found { offset: log.last_stable(), timestamp: -1 });
+                OffsetQuery::Earliest => return Ok(OffsetAndTimestamp { offset: log.log_start, timestamp: -1 }),
+                OffsetQuery::Latest { committed_only: true } => {
+                    return Ok(OffsetAndTimestamp { offset: log.last_stable(), timestamp: -1 });
                 }
-                Seek::Latest { committed_only: false } => {
-                    return Ok(Found { offset: log.next_offset, timestamp: -1 });
+                OffsetQuery::Latest { committed_only: false } => {
+                    return Ok(OffsetAndTimestamp { offset: log.next_offset, timestamp: -1 });
                 }
-                Seek::MaxTimestamp => log.slices_for_time(log.max_timestamp()),
-                Seek::At(target) => log.slices_for_time(target),
+                OffsetQuery::MaxTimestamp => log.slices_for_time(log.max_timestamp()),
+                OffsetQuery::At(target) => log.slices_for_time(target),
             }
         };
         for slice in slices {
@@ -239,13 +243,13 @@ impl Partition {
                 })
                 .map_err(|error| self.storage_error(&error))?;
             if let Some((offset, timestamp)) = found {
-                return Ok(Found { offset, timestamp });
+                return Ok(OffsetAndTimestamp { offset, timestamp });
             }
         }
-        Ok(Found { offset: -1, timestamp: -1 })
+        Ok(OffsetAndTimestamp { offset: -1, timestamp: -1 })
     }
 
-    /// Raises the start of the log; whole segments below it are removed. Answers the new start.
+    /// Raises the start of the log and removes the segments below it. Returns the new start.
     pub(crate) fn delete_before(&self, offset: i64) -> Result<i64, ResponseError> {
         let mut log = lock(&self.log);
         log.check_usable()?;
@@ -260,7 +264,8 @@ impl Partition {
         Ok(log.log_start)
     }
 
-    /// Applies retention: closed segments that are too old or beyond the size. Answers the start of the log if it moved.
+    /// Applies retention: removes closed segments that are too old or exceed the size. Returns the new start of the log if it
+    /// moved.
     pub(crate) fn retain(&self, now_ms: i64) -> Option<i64> {
         let mut log = lock(&self.log);
         let idle_before = now_ms.saturating_sub(log.settings.producer_idle_ms);
@@ -275,7 +280,7 @@ impl Partition {
         lock(&self.log).settings = settings;
     }
 
-    /// Writes to the disk what the operating system still holds.
+    /// Forces the data that the operating system still buffers to the disk.
     pub(crate) fn sync(&self) -> io::Result<()> {
         let file = {
             let mut log = lock(&self.log);
@@ -287,20 +292,20 @@ impl Partition {
         file.map_or(Ok(()), |file| file.sync_data())
     }
 
-    /// Keeps what a later open would else have to find out by reading the newest segment.
+    /// Writes the snapshot of the newest segment, which spares the next open from reading it.
     pub(crate) fn checkpoint(&self) -> io::Result<()> {
         let log = lock(&self.log);
         if log.deleted { Ok(()) } else { open::write_snapshot(&log) }
     }
 
-    /// Refuses everything from now on and removes the files.
+    /// Refuses further requests and removes the files.
     pub(crate) fn delete(&self, suffix: &str) -> io::Result<()> {
         let mut log = lock(&self.log);
         log.deleted = true;
         log.wake(|_| true);
-        let aside = log.dir.with_file_name(format!("{}{suffix}", self.name));
-        std::fs::rename(&log.dir, &aside)?;
-        std::fs::remove_dir_all(aside)
+        let renamed = log.dir.with_file_name(format!("{}{suffix}", self.name));
+        std::fs::rename(&log.dir, &renamed)?;
+        std::fs::remove_dir_all(renamed)
     }
 
     /// Producers whose transaction has records here.
@@ -308,7 +313,7 @@ impl Partition {
         lock(&self.log).producers.open_producers()
     }
 
-    /// What is known of each producer: id, epoch, last sequence, last timestamp, first offset of an open transaction.
+    /// For each producer: id, epoch, last sequence, last timestamp, first offset of its open transaction.
     pub(crate) fn producers(&self) -> Vec<(i64, i16, i32, i64, i64)> {
         let log = lock(&self.log);
         log.producers
@@ -316,8 +321,8 @@ impl Partition {
             .map(|(id, producer)| {
                 let sequence = producer.recent.back().map_or(-1, |batch| batch.last_sequence);
                 let first_open = match producer.txn {
-                    Txn::Open { first_offset } => first_offset,
-                    Txn::None | Txn::Expected => -1,
+                    PartitionTxn::Open { first_offset } => first_offset,
+                    PartitionTxn::None | PartitionTxn::Announced => -1,
                 };
                 (id, producer.epoch, sequence, producer.last_timestamp, first_open)
             })
@@ -330,38 +335,38 @@ impl Partition {
     }
 }
 
-impl Log {
+impl PartitionLog {
     fn check_usable(&self) -> Result<(), ResponseError> {
         if self.deleted { Err(ResponseError::UnknownTopicOrPartition) } else { Ok(()) }
     }
 
-    /// A producer's clock may be wrong, and retention and look-ups by time rest on it.
+    /// Retention and look-ups by time depend on the producers' timestamps, and a producer's clock may be wrong.
     fn check_timestamps(&self, header: &BatchHeader, bytes: &[u8], now_ms: i64) -> Result<(), ResponseError> {
         let LogSettings { timestamp_before_max_ms: before, timestamp_after_max_ms: after, .. } = self.settings;
         let (earliest, latest) = (now_ms.saturating_sub(before), now_ms.saturating_add(after));
-        let judged = !self.settings.stamp_on_arrival;
-        if judged && batch::has_timestamp_outside(bytes, header, earliest, latest) {
+        let checks_apply = !self.settings.stamp_on_arrival;
+        if checks_apply && batch::has_timestamp_outside(bytes, header, earliest, latest) {
             return Err(ResponseError::InvalidTimestamp);
         }
         Ok(())
     }
 
-    fn appended(&self, base_offset: i64) -> Appended {
+    fn appended(&self, base_offset: i64) -> AppendResult {
         let file = Arc::clone(self.active().file());
-        Appended { base_offset, log_start: self.log_start, append_time_ms: -1, file }
+        AppendResult { base_offset, log_start: self.log_start, append_time_ms: -1, file }
     }
 
     pub(super) fn active(&self) -> &Segment {
-        self.segments.last().expect("a log has at least one segment: open makes it, removal keeps it")
+        self.segments.last().expect("a log has at least one segment: open creates it, removal keeps it")
     }
 
-    fn write(&mut self, header: &BatchHeader, bytes: &[u8], marker: Option<Marker>, now_ms: i64) -> io::Result<()> {
+    fn write(&mut self, header: &BatchHeader, bytes: &[u8], marker: Option<TxnMarker>, now_ms: i64) -> io::Result<()> {
         self.roll_if_due(header.size as u64, now_ms)?;
         let stable_before = self.last_stable();
-        let head = batch::placed_header(bytes, header.base_offset, LEADER_EPOCH);
+        let head = batch::header_at_offset(bytes, header.base_offset, LEADER_EPOCH);
         let active = self.segments.last_mut().expect("a log has at least one segment");
         active.append(&head, &bytes[head.len()..])?;
-        active.note(header, now_ms);
+        active.record_batch(header, now_ms);
         self.producers.observe(header, marker);
         self.next_offset = header.last_offset() + 1;
         self.unsynced = true;
@@ -380,16 +385,16 @@ impl Log {
         if active.size() == 0 || !(full || aged) {
             return Ok(());
         }
-        // The snapshot of a closed segment spares the next open from reading it; without one it is read.
+        // The snapshot of a closed segment spares the next open from reading it; without a snapshot open reads the segment.
         if let Err(error) = open::write_snapshot(self) {
-            tracing::warn!(dir = %self.dir.display(), %error, "cannot keep the index of a closed segment");
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot write the snapshot of a closed segment");
         }
         let next = Segment::open(&self.dir, self.next_offset)?;
         self.segments.push(next);
         Ok(())
     }
 
-    /// First offset that a reader of committed records may not see yet.
+    /// The first offset that a `read_committed` reader may not see yet.
     fn last_stable(&self) -> i64 {
         self.producers.first_open().unwrap_or(self.next_offset)
     }
@@ -403,7 +408,7 @@ impl Log {
         self.segments.iter().map(Segment::max_timestamp).max().unwrap_or(i64::MIN)
     }
 
-    fn slices_for_time(&self, target: i64) -> (Vec<Slice>, i64, i64) {
+    fn slices_for_time(&self, target: i64) -> (Vec<SegmentSlice>, i64, i64) {
         let slices = self
             .segments
             .iter()
@@ -413,19 +418,19 @@ impl Log {
         (slices, self.log_start, target)
     }
 
-    fn wait(&mut self, waiter: &Arc<Waiter>, committed_only: bool) {
-        let mine = |waiting: &Waiting| std::ptr::eq(waiting.waiter.as_ptr(), Arc::as_ptr(waiter));
-        if let Some(known) = self.waiters.iter_mut().find(|waiting| mine(waiting)) {
+    fn wait(&mut self, waiter: &Arc<FetchWaiter>, committed_only: bool) {
+        let is_same_fetch = |waiting: &WaitingFetch| std::ptr::eq(waiting.waiter.as_ptr(), Arc::as_ptr(waiter));
+        if let Some(known) = self.waiters.iter_mut().find(|waiting| is_same_fetch(waiting)) {
             known.committed_only = committed_only;
             return;
         }
         self.waiters.retain(|waiting| waiting.waiter.strong_count() > 0);
-        self.waiters.push(Waiting { waiter: Arc::downgrade(waiter), committed_only });
+        self.waiters.push(WaitingFetch { waiter: Arc::downgrade(waiter), committed_only });
     }
 
-    fn wake(&mut self, whom: impl Fn(&Waiting) -> bool) {
+    fn wake(&mut self, should_wake: impl Fn(&WaitingFetch) -> bool) {
         self.waiters.retain(|waiting| {
-            if !whom(waiting) {
+            if !should_wake(waiting) {
                 return true;
             }
             if let Some(waiter) = waiting.waiter.upgrade() {

@@ -1,7 +1,7 @@
-//! One segment file: appending to it and finding places in it.
+//! One segment file: appends and position look-ups.
 //!
-//! Owns the file and a sparse index in memory. Knows no producer and no retention rule. Reads are handed out as a [`Slice`]
-//! so that they happen outside the partition's lock.
+//! Owns the file and a sparse index in memory. Knows no producer and no retention rule. A read is a [`SegmentSlice`], which
+//! happens outside the partition's lock.
 
 use super::batch::{BatchHeader, HEADER_LEN};
 use bytes::{Bytes, BytesMut};
@@ -12,11 +12,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// One index entry about every so many bytes.
+/// The distance between index entries, in bytes.
 const INDEX_INTERVAL: u64 = 16 * 1024;
-/// The places of this many newest batches are known exactly: that is where nearly all readers are.
+/// The exact positions of this many newest batches are kept, because nearly all readers are there.
 const RECENT_BATCHES: usize = 256;
-/// Read a little more than asked, so that skipping to the wanted batch rarely needs a second read.
+/// Bytes read beyond the request, so that skipping to the requested batch rarely needs a second read.
 const READ_AHEAD: u64 = 4 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(crate) struct Segment {
     index: Vec<IndexEntry>,
     recent: VecDeque<(i64, u64)>,
     max_timestamp: i64,
-    /// When the first batch came in; decides when the segment is closed for age.
+    /// The time of the first append; decides when the segment is closed for its age.
     first_append_ms: Option<i64>,
 }
 
@@ -45,7 +45,7 @@ impl Segment {
         format!("{base_offset:020}.log")
     }
 
-    /// Opens or makes the file; the index is fed by [`Segment::note`] or [`Segment::restore`].
+    /// Opens or creates the file; the index is filled by [`Segment::record_batch`] or [`Segment::restore`].
     pub(crate) fn open(dir: &Path, base_offset: i64) -> io::Result<Self> {
         let path = dir.join(Self::file_name(base_offset));
         let file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
@@ -81,15 +81,15 @@ impl Segment {
         &self.index
     }
 
-    /// Takes over what a snapshot says of a closed segment.
+    /// Restores a closed segment from its snapshot.
     pub(crate) fn restore(&mut self, size: u64, index: Vec<IndexEntry>, max_timestamp: i64) {
         self.size = size;
         self.index = index;
         self.max_timestamp = max_timestamp;
     }
 
-    /// Notes a batch that lies at the end of what is known so far.
-    pub(crate) fn note(&mut self, batch: &BatchHeader, now_ms: i64) {
+    /// Adds a batch at the known end of the segment to the index.
+    pub(crate) fn record_batch(&mut self, batch: &BatchHeader, now_ms: i64) {
         let due = self.index.last().is_none_or(|last| self.size - last.position >= INDEX_INTERVAL);
         if due {
             self.index.push(IndexEntry {
@@ -107,7 +107,7 @@ impl Segment {
         self.first_append_ms.get_or_insert(now_ms);
     }
 
-    /// Writes one batch at the end with a single system call. What a failed write left behind is cut off again.
+    /// Writes one batch at the end with a single system call. A failed write is truncated.
     pub(crate) fn append(&mut self, head: &[u8], rest: &[u8]) -> io::Result<()> {
         let written = write_both(&self.file, head, rest);
         if written.is_err() {
@@ -116,13 +116,13 @@ impl Segment {
         written
     }
 
-    /// Cuts the file off at `size`: what lies behind it is no sound batch.
+    /// Truncates the file at `size`: the bytes after it are no sound batch.
     pub(crate) fn truncate(&mut self, size: u64) -> io::Result<()> {
         self.file.set_len(size)?;
         self.file.sync_data()
     }
 
-    /// A place at or before the batch that holds `offset`.
+    /// A position at or before the batch that contains `offset`.
     fn floor(&self, offset: i64) -> u64 {
         if self.recent.front().is_some_and(|(first, _)| *first <= offset) {
             let after = self.recent.partition_point(|(base, _)| *base <= offset);
@@ -132,16 +132,23 @@ impl Segment {
         after.checked_sub(1).map_or(0, |at| self.index[at].position)
     }
 
-    /// What to read for a fetch from `offset` up to, not including, `until`.
-    pub(crate) fn slice(&self, offset: i64, until: i64, max_bytes: usize) -> Slice {
-        Slice { file: Arc::clone(&self.file), position: self.floor(offset), end: self.size, offset, until, max_bytes }
+    /// The slice for a fetch from `offset` up to, not including, `until`.
+    pub(crate) fn slice(&self, offset: i64, until: i64, max_bytes: usize) -> SegmentSlice {
+        SegmentSlice {
+            file: Arc::clone(&self.file),
+            position: self.floor(offset),
+            end: self.size,
+            offset,
+            until,
+            max_bytes,
+        }
     }
 
-    /// What to read to find the first batch with a timestamp at or after `target`.
-    pub(crate) fn slice_by_time(&self, target: i64) -> Slice {
+    /// The slice that contains the first batch with a timestamp at or after `target`.
+    pub(crate) fn slice_by_time(&self, target: i64) -> SegmentSlice {
         let after = self.index.partition_point(|entry| entry.max_before < target);
         let position = after.checked_sub(1).map_or(0, |at| self.index[at].position);
-        Slice {
+        SegmentSlice {
             file: Arc::clone(&self.file),
             position,
             end: self.size,
@@ -161,9 +168,9 @@ fn write_both(mut file: &File, head: &[u8], rest: &[u8]) -> io::Result<()> {
     file.write_all(&rest[done - head.len()..])
 }
 
-/// A read that was decided under the lock and is done outside of it.
+/// A read that was planned under the lock and happens outside of it.
 #[derive(Debug)]
-pub(crate) struct Slice {
+pub(crate) struct SegmentSlice {
     file: Arc<File>,
     position: u64,
     end: u64,
@@ -172,15 +179,15 @@ pub(crate) struct Slice {
     max_bytes: usize,
 }
 
-/// Where the wanted batches lie in a buffer.
-enum Pick {
+/// Where the requested batches are in a buffer.
+enum BatchSearch {
     Range {
         from: usize,
         to: usize,
     },
-    /// Nothing wanted in these bytes; go on behind them.
+    /// These bytes contain no requested batch; continue after them.
     Skip(usize),
-    /// The first wanted batch begins here and does not fit.
+    /// The first requested batch starts here and does not fit.
     Larger {
         at: usize,
         size: usize,
@@ -188,25 +195,25 @@ enum Pick {
     Nothing,
 }
 
-impl Slice {
-    /// Whole batches: the one that holds the offset and those behind it. Always at least one if there is one, however
-    /// large, as Kafka does, so that no reader gets stuck.
+impl SegmentSlice {
+    /// Complete batches: the one that contains the offset and those after it. As in Kafka, at least one batch is returned,
+    /// whatever its size, so that no reader gets stuck.
     pub(crate) fn read(&self) -> io::Result<Bytes> {
         let mut position = self.position;
         while position < self.end {
-            let want = (self.max_bytes as u64 + READ_AHEAD).min(self.end - position);
-            let mut bytes = self.bytes_at(position, want)?;
+            let length = (self.max_bytes as u64 + READ_AHEAD).min(self.end - position);
+            let mut bytes = self.bytes_at(position, length)?;
             match self.pick(&bytes) {
-                Pick::Range { from, to } => {
+                BatchSearch::Range { from, to } => {
                     bytes.truncate(to);
                     return Ok(bytes.split_off(from).freeze());
                 }
-                Pick::Skip(0) | Pick::Nothing => break,
-                Pick::Skip(passed) => position += passed as u64,
-                Pick::Larger { at, size } if size as u64 <= self.end - position => {
+                BatchSearch::Skip(0) | BatchSearch::Nothing => break,
+                BatchSearch::Skip(passed) => position += passed as u64,
+                BatchSearch::Larger { at, size } if size as u64 <= self.end - position => {
                     return Ok(self.bytes_at(position + at as u64, size as u64)?.freeze());
                 }
-                Pick::Larger { .. } => break,
+                BatchSearch::Larger { .. } => break,
             }
         }
         Ok(Bytes::new())
@@ -218,7 +225,7 @@ impl Slice {
         Ok(bytes)
     }
 
-    fn pick(&self, bytes: &[u8]) -> Pick {
+    fn pick(&self, bytes: &[u8]) -> BatchSearch {
         let mut at = 0;
         let mut from = None;
         while let Ok(batch) = BatchHeader::parse(&bytes[at..]) {
@@ -228,7 +235,7 @@ impl Slice {
             let wanted = batch.last_offset() >= self.offset;
             let next = at + batch.size;
             if wanted && from.is_none() && next > bytes.len() {
-                return Pick::Larger { at, size: batch.size };
+                return BatchSearch::Larger { at, size: batch.size };
             }
             let first = *from.get_or_insert(at);
             if next > bytes.len() || (wanted && first != at && next - first > self.max_bytes) {
@@ -240,16 +247,16 @@ impl Slice {
             at = next;
         }
         match from {
-            Some(from) if from < at => Pick::Range { from, to: at },
-            _ if at > 0 && bytes.len() - at < HEADER_LEN => Pick::Skip(at),
-            _ => BatchHeader::parse(&bytes[at..]).map_or(Pick::Nothing, |batch| {
-                if batch.base_offset >= self.until { Pick::Nothing } else { Pick::Skip(at + batch.size) }
+            Some(from) if from < at => BatchSearch::Range { from, to: at },
+            _ if at > 0 && bytes.len() - at < HEADER_LEN => BatchSearch::Skip(at),
+            _ => BatchHeader::parse(&bytes[at..]).map_or(BatchSearch::Nothing, |batch| {
+                if batch.base_offset >= self.until { BatchSearch::Nothing } else { BatchSearch::Skip(at + batch.size) }
             }),
         }
     }
 
-    /// Walks batch by batch from here and answers the first thing `look` finds.
-    pub(crate) fn find<T>(&self, mut look: impl FnMut(&BatchHeader, &[u8]) -> Option<T>) -> io::Result<Option<T>> {
+    /// Visits batch by batch and returns the first result of `visit`.
+    pub(crate) fn find<T>(&self, mut visit: impl FnMut(&BatchHeader, &[u8]) -> Option<T>) -> io::Result<Option<T>> {
         let mut position = self.position;
         let mut head = [0; HEADER_LEN];
         while position + HEADER_LEN as u64 <= self.end {
@@ -259,7 +266,7 @@ impl Slice {
                 break;
             }
             let bytes = self.bytes_at(position, batch.size as u64)?;
-            if let Some(found) = look(&batch, &bytes) {
+            if let Some(found) = visit(&batch, &bytes) {
                 return Ok(Some(found));
             }
             position += batch.size as u64;

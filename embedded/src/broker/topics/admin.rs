@@ -1,8 +1,8 @@
-//! Creating, growing and deleting topics, and deleting their first records.
+//! Requests that create, grow and delete topics, and delete their oldest records.
 
 use super::configs::{self, Configs};
-use super::{Refusal, Topic};
-use crate::broker::dispatch::Call;
+use super::{AdminError, Topic};
+use crate::broker::dispatch::RequestContext;
 use crate::broker::text;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
@@ -20,11 +20,11 @@ use kafka_protocol::protocol::StrBytes;
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// Where a setting's value comes from, in the protocol's numbers.
+/// The protocol's numbers for the source of a setting's value.
 pub(super) const SOURCE_TOPIC: i8 = 1;
 pub(super) const SOURCE_DEFAULT: i8 = 5;
 
-pub(crate) fn create(call: &Call<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
+pub(crate) fn create(context: &RequestContext<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut named: HashMap<StrBytes, usize> = HashMap::new();
     for topic in &request.topics {
         *named.entry(topic.name.0.clone()).or_default() += 1;
@@ -33,92 +33,96 @@ pub(crate) fn create(call: &Call<'_>, request: CreateTopicsRequest) -> CreateTop
     let topics = request
         .topics
         .into_iter()
-        .map(|asked| {
-            let made = if named.get(&asked.name.0).is_some_and(|times| *times > 1) {
-                Err(Refusal::new(ResponseError::InvalidRequest, "the topic is named twice in one request"))
+        .map(|requested| {
+            let created = if named.get(&requested.name.0).is_some_and(|times| *times > 1) {
+                Err(AdminError::new(ResponseError::InvalidRequest, "the topic is named twice in one request"))
             } else {
-                create_one(call, &asked, validate_only)
+                create_one(context, &requested, validate_only)
             };
-            result_of(asked, made)
+            result_of(requested, created)
         })
         .collect();
     CreateTopicsResponse::default().with_topics(topics)
 }
 
-struct Made {
+struct CreatedTopic {
     id: Uuid,
     partitions: i32,
     configs: Configs,
 }
 
-fn create_one(call: &Call<'_>, asked: &CreatableTopic, validate_only: bool) -> Result<Made, Refusal> {
-    let partitions = partition_count(call, asked)?;
+fn create_one(
+    context: &RequestContext<'_>,
+    requested: &CreatableTopic,
+    validate_only: bool,
+) -> Result<CreatedTopic, AdminError> {
+    let partitions = partition_count(context, requested)?;
     let mut configs = Configs::new();
-    for config in &asked.configs {
+    for config in &requested.configs {
         // Null means the default.
         let Some(value) = &config.value else { continue };
-        configs::check(&config.name, value).map_err(|reason| Refusal::new(ResponseError::InvalidConfig, reason))?;
+        configs::check(&config.name, value).map_err(|reason| AdminError::new(ResponseError::InvalidConfig, reason))?;
         configs.insert(config.name.to_string(), value.to_string());
     }
     if validate_only {
-        return match call.shared().topics.now().get(&asked.name) {
-            Some(_) => Err(Refusal::new(ResponseError::TopicAlreadyExists, "the topic exists already")),
-            None => super::check_name(&asked.name).map(|()| Made { id: Uuid::nil(), partitions, configs }),
+        return match context.shared().topics.snapshot().get(&requested.name) {
+            Some(_) => Err(AdminError::new(ResponseError::TopicAlreadyExists, "the topic exists already")),
+            None => super::check_name(&requested.name).map(|()| CreatedTopic { id: Uuid::nil(), partitions, configs }),
         };
     }
-    let topic = call.shared().topics.create(&asked.name, partitions, configs)?;
-    tracing::info!(topic = asked.name.as_str(), partitions, "created a topic");
-    Ok(made_of(&topic, partitions))
+    let topic = context.shared().topics.create(&requested.name, partitions, configs)?;
+    tracing::info!(topic = requested.name.as_str(), partitions, "created a topic");
+    Ok(created_topic(&topic, partitions))
 }
 
-fn made_of(topic: &Topic, partitions: i32) -> Made {
-    Made { id: topic.id, partitions, configs: topic.configs.clone() }
+fn created_topic(topic: &Topic, partitions: i32) -> CreatedTopic {
+    CreatedTopic { id: topic.id, partitions, configs: topic.configs.clone() }
 }
 
-fn partition_count(call: &Call<'_>, asked: &CreatableTopic) -> Result<i32, Refusal> {
-    let replicas = |text: &str| Err(Refusal::new(ResponseError::InvalidReplicationFactor, text));
-    if !asked.assignments.is_empty() {
-        if asked.assignments.iter().any(|one| one.broker_ids.len() != 1) {
+fn partition_count(context: &RequestContext<'_>, requested: &CreatableTopic) -> Result<i32, AdminError> {
+    let replicas = |text: &str| Err(AdminError::new(ResponseError::InvalidReplicationFactor, text));
+    if !requested.assignments.is_empty() {
+        if requested.assignments.iter().any(|one| one.broker_ids.len() != 1) {
             return replicas("one node can hold one replica");
         }
-        return check_count(call, i32::try_from(asked.assignments.len()).unwrap_or(i32::MAX));
+        return check_count(context, i32::try_from(requested.assignments.len()).unwrap_or(i32::MAX));
     }
-    if !matches!(asked.replication_factor, -1 | 1) {
+    if !matches!(requested.replication_factor, -1 | 1) {
         return replicas("one node can hold one replica: use a replication factor of 1");
     }
-    match asked.num_partitions {
-        -1 => Ok(call.shared().config.default_partitions.max(1)),
-        count => check_count(call, count),
+    match requested.num_partitions {
+        -1 => Ok(context.shared().config.default_partitions.max(1)),
+        count => check_count(context, count),
     }
 }
 
-fn check_count(call: &Call<'_>, count: i32) -> Result<i32, Refusal> {
-    let max = call.shared().config.limits.partitions_max;
+fn check_count(context: &RequestContext<'_>, count: i32) -> Result<i32, AdminError> {
+    let max = context.shared().config.limits.partitions_max;
     if (1..=max).contains(&count) {
         Ok(count)
     } else {
         let text = format!("a topic has 1 to {max} partitions here");
-        Err(Refusal::new(ResponseError::InvalidPartitions, text))
+        Err(AdminError::new(ResponseError::InvalidPartitions, text))
     }
 }
 
-fn result_of(asked: CreatableTopic, made: Result<Made, Refusal>) -> CreatableTopicResult {
-    let result = CreatableTopicResult::default().with_name(asked.name);
-    match made {
-        Ok(made) => {
+fn result_of(requested: CreatableTopic, created: Result<CreatedTopic, AdminError>) -> CreatableTopicResult {
+    let result = CreatableTopicResult::default().with_name(requested.name);
+    match created {
+        Ok(created) => {
             let configs = configs::SETTINGS
                 .iter()
                 .map(|setting| {
-                    let own = made.configs.contains_key(setting.name);
+                    let own = created.configs.contains_key(setting.name);
                     CreatableTopicConfigs::default()
                         .with_name(setting.name.into())
-                        .with_value(Some(text(configs::effective(&made.configs, setting))))
+                        .with_value(Some(text(configs::effective(&created.configs, setting))))
                         .with_config_source(if own { SOURCE_TOPIC } else { SOURCE_DEFAULT })
                 })
                 .collect();
             result
-                .with_topic_id(made.id)
-                .with_num_partitions(made.partitions)
+                .with_topic_id(created.id)
+                .with_num_partitions(created.partitions)
                 .with_replication_factor(1)
                 .with_configs(Some(configs))
         }
@@ -130,22 +134,24 @@ fn result_of(asked: CreatableTopic, made: Result<Made, Refusal>) -> CreatableTop
     }
 }
 
-pub(crate) fn delete(call: &Call<'_>, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
-    let asked: Vec<DeleteTopicState> = if call.version >= 6 {
+pub(crate) fn delete(context: &RequestContext<'_>, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+    let requested: Vec<DeleteTopicState> = if context.version >= 6 {
         request.topics
     } else {
         request.topic_names.into_iter().map(|name| DeleteTopicState::default().with_name(Some(name))).collect()
     };
-    let responses = asked
+    let responses = requested
         .into_iter()
-        .map(|asked| {
-            let map = call.shared().topics.now();
-            let (name, unknown) = match &asked.name {
+        .map(|requested| {
+            let map = context.shared().topics.snapshot();
+            let (name, unknown) = match &requested.name {
                 Some(name) => (Some(name.to_string()), ResponseError::UnknownTopicOrPartition),
-                None => (map.by_id(asked.topic_id).map(|topic| topic.name.to_string()), ResponseError::UnknownTopicId),
+                None => {
+                    (map.by_id(requested.topic_id).map(|topic| topic.name.to_string()), ResponseError::UnknownTopicId)
+                }
             };
-            let deleted = name.as_deref().ok_or(unknown).and_then(|name| delete_one(call, name));
-            let id = deleted.as_ref().map_or(asked.topic_id, |id| *id);
+            let deleted = name.as_deref().ok_or(unknown).and_then(|name| delete_one(context, name));
+            let id = deleted.as_ref().map_or(requested.topic_id, |id| *id);
             DeletableTopicResult::default()
                 .with_name(name.map(|name| text(&name).into()))
                 .with_topic_id(id)
@@ -155,21 +161,24 @@ pub(crate) fn delete(call: &Call<'_>, request: DeleteTopicsRequest) -> DeleteTop
     DeleteTopicsResponse::default().with_responses(responses)
 }
 
-fn delete_one(call: &Call<'_>, name: &str) -> Result<Uuid, ResponseError> {
-    let topic = call.shared().topics.delete(name)?;
-    call.shared().coordinator.forget_topic(name);
+fn delete_one(context: &RequestContext<'_>, name: &str) -> Result<Uuid, ResponseError> {
+    let topic = context.shared().topics.delete(name)?;
+    context.shared().coordinator.forget_topic(name);
     tracing::info!(topic = name, "deleted a topic");
     Ok(topic.id)
 }
 
-pub(crate) fn create_partitions(call: &Call<'_>, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+pub(crate) fn create_partitions(
+    context: &RequestContext<'_>,
+    request: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
     let validate_only = request.validate_only;
     let results = request
         .topics
         .into_iter()
-        .map(|asked| {
-            let grown = grow_one(call, &asked, validate_only);
-            let result = CreatePartitionsTopicResult::default().with_name(asked.name);
+        .map(|requested| {
+            let grown = grow_one(context, &requested, validate_only);
+            let result = CreatePartitionsTopicResult::default().with_name(requested.name);
             match grown {
                 Ok(()) => result,
                 Err(refusal) => {
@@ -181,21 +190,25 @@ pub(crate) fn create_partitions(call: &Call<'_>, request: CreatePartitionsReques
     CreatePartitionsResponse::default().with_results(results)
 }
 
-fn grow_one(call: &Call<'_>, asked: &CreatePartitionsTopic, validate_only: bool) -> Result<(), Refusal> {
-    let count = check_count(call, asked.count)?;
+fn grow_one(
+    context: &RequestContext<'_>,
+    requested: &CreatePartitionsTopic,
+    validate_only: bool,
+) -> Result<(), AdminError> {
+    let count = check_count(context, requested.count)?;
     if !validate_only {
-        return call.shared().topics.grow(&asked.name, count);
+        return context.shared().topics.grow(&requested.name, count);
     }
-    match call.shared().topics.now().get(&asked.name) {
-        None => Err(Refusal::new(ResponseError::UnknownTopicOrPartition, "the topic does not exist")),
+    match context.shared().topics.snapshot().get(&requested.name) {
+        None => Err(AdminError::new(ResponseError::UnknownTopicOrPartition, "the topic does not exist")),
         Some(topic) if topic.partitions.len() >= usize::try_from(count).unwrap_or(0) => {
-            Err(Refusal::new(ResponseError::InvalidPartitions, "partitions cannot become fewer"))
+            Err(AdminError::new(ResponseError::InvalidPartitions, "partitions cannot become fewer"))
         }
         Some(_) => Ok(()),
     }
 }
 
-pub(crate) fn delete_records(call: &Call<'_>, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+pub(crate) fn delete_records(context: &RequestContext<'_>, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let topics = request
         .topics
         .into_iter()
@@ -203,9 +216,14 @@ pub(crate) fn delete_records(call: &Call<'_>, request: DeleteRecordsRequest) -> 
             let partitions = topic
                 .partitions
                 .iter()
-                .map(|asked| {
-                    let result = DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
-                    match call.shared().topics.delete_records(&topic.name, asked.partition_index, asked.offset) {
+                .map(|requested| {
+                    let result =
+                        DeleteRecordsPartitionResult::default().with_partition_index(requested.partition_index);
+                    match context.shared().topics.delete_records(
+                        &topic.name,
+                        requested.partition_index,
+                        requested.offset,
+                    ) {
                         Ok(start) => result.with_low_watermark(start),
                         Err(error) => result.with_low_watermark(-1).with_error_code(error.code()),
                     }

@@ -1,16 +1,16 @@
-//! Topic settings: which exist, what values they take, what they default to.
+//! Topic settings: names, valid values and defaults.
 //!
-//! Owns the table and its checks. A setting that this broker cannot honour is refused rather than stored and ignored.
+//! Owns the table and its checks. A value that this broker cannot apply is refused rather than stored and ignored.
 
 use crate::broker::log::LogSettings;
 use std::collections::BTreeMap;
 
-/// Settings of one topic that were set for it.
+/// The settings that were set for one topic.
 pub(crate) type Configs = BTreeMap<String, String>;
 
-/// The numbers Kafka's protocol gives to types of settings.
+/// The protocol's numbers for types of settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ConfigType {
     Boolean = 1,
     String = 2,
     Int = 3,
@@ -21,91 +21,121 @@ pub(crate) enum Kind {
 
 /// One known setting.
 #[derive(Debug)]
-pub(crate) struct Setting {
+pub(crate) struct TopicSetting {
     pub name: &'static str,
     pub default: &'static str,
-    pub kind: Kind,
-    /// The only values this broker honours; empty when any value of the kind from `min` up will do.
+    pub kind: ConfigType,
+    /// The only valid values; empty if every value of the type from `min` up is valid.
     pub only: &'static [&'static str],
     pub min: i64,
     pub about: &'static str,
 }
 
-const fn number(name: &'static str, default: &'static str, kind: Kind, min: i64, about: &'static str) -> Setting {
-    Setting { name, default, kind, only: &[], min, about }
+const fn number(
+    name: &'static str,
+    default: &'static str,
+    kind: ConfigType,
+    min: i64,
+    about: &'static str,
+) -> TopicSetting {
+    TopicSetting { name, default, kind, only: &[], min, about }
 }
 
 const fn choice(
     name: &'static str,
     default: &'static str,
-    kind: Kind,
+    kind: ConfigType,
     only: &'static [&'static str],
     about: &'static str,
-) -> Setting {
-    Setting { name, default, kind, only, min: 0, about }
+) -> TopicSetting {
+    TopicSetting { name, default, kind, only, min: 0, about }
 }
 
-pub(crate) const SETTINGS: &[Setting] = &[
+pub(crate) const SETTINGS: &[TopicSetting] = &[
     choice(
         "cleanup.policy",
         "delete",
-        Kind::List,
+        ConfigType::List,
         &["delete", "compact", "compact,delete", "delete,compact", ""],
         "what happens to old records; compaction is accepted and keeps everything",
     ),
-    choice("compression.type", "producer", Kind::String, &["producer"], "batches are kept as producers sent them"),
-    number("delete.retention.ms", "86400000", Kind::Long, 0, "how long a compacted topic keeps deletions"),
-    number("file.delete.delay.ms", "60000", Kind::Long, 0, "files are removed at once"),
-    number("flush.messages", "9223372036854775807", Kind::Long, 1, "the broker's sync policy decides"),
-    number("flush.ms", "9223372036854775807", Kind::Long, 0, "the broker's sync policy decides"),
-    number("index.interval.bytes", "4096", Kind::Int, 0, "the index lives in memory"),
-    number("max.compaction.lag.ms", "9223372036854775807", Kind::Long, 1, "not used: compaction keeps everything"),
-    number("max.message.bytes", "1048588", Kind::Int, 0, "largest record batch"),
+    choice(
+        "compression.type",
+        "producer",
+        ConfigType::String,
+        &["producer"],
+        "batches are kept as producers sent them",
+    ),
+    number("delete.retention.ms", "86400000", ConfigType::Long, 0, "how long a compacted topic keeps deletions"),
+    number("file.delete.delay.ms", "60000", ConfigType::Long, 0, "files are removed at once"),
+    number("flush.messages", "9223372036854775807", ConfigType::Long, 1, "the broker's sync policy decides"),
+    number("flush.ms", "9223372036854775807", ConfigType::Long, 0, "the broker's sync policy decides"),
+    number("index.interval.bytes", "4096", ConfigType::Int, 0, "the index lives in memory"),
+    number(
+        "max.compaction.lag.ms",
+        "9223372036854775807",
+        ConfigType::Long,
+        1,
+        "not used: compaction keeps everything",
+    ),
+    number("max.message.bytes", "1048588", ConfigType::Int, 0, "largest record batch"),
     number(
         "message.timestamp.after.max.ms",
         "3600000",
-        Kind::Long,
+        ConfigType::Long,
         0,
         "how far ahead of the broker's clock a producer's timestamp may be",
     ),
     number(
         "message.timestamp.before.max.ms",
         "9223372036854775807",
-        Kind::Long,
+        ConfigType::Long,
         0,
         "how far behind the broker's clock a producer's timestamp may be",
     ),
     choice(
         "message.timestamp.type",
         "CreateTime",
-        Kind::String,
+        ConfigType::String,
         &["CreateTime", "LogAppendTime"],
-        "whose clock stamps records: the producer's or the broker's",
+        "whether the producer's or the broker's clock stamps records",
     ),
-    number("min.cleanable.dirty.ratio", "0.5", Kind::Double, 0, "not used: compaction keeps everything"),
-    number("min.compaction.lag.ms", "0", Kind::Long, 0, "not used: compaction keeps everything"),
+    number("min.cleanable.dirty.ratio", "0.5", ConfigType::Double, 0, "not used: compaction keeps everything"),
+    number("min.compaction.lag.ms", "0", ConfigType::Long, 0, "not used: compaction keeps everything"),
     number(
         "min.insync.replicas",
         "1",
-        Kind::Int,
+        ConfigType::Int,
         1,
         "one node is one replica: a larger number is kept and has no effect",
     ),
-    choice("preallocate", "false", Kind::Boolean, &["false"], "files grow as records come"),
-    number("retention.bytes", "-1", Kind::Long, -1, "closed segments beyond this size are removed; -1 keeps all"),
-    number("retention.ms", "604800000", Kind::Long, -1, "closed segments older than this are removed; -1 keeps all"),
-    number("segment.bytes", "1073741824", Kind::Int, 1024, "size at which a segment is closed"),
-    number("segment.index.bytes", "10485760", Kind::Int, 4, "the index lives in memory"),
-    number("segment.jitter.ms", "0", Kind::Long, 0, "not used"),
-    number("segment.ms", "604800000", Kind::Long, 1, "age at which a segment is closed"),
-    choice("unclean.leader.election.enable", "false", Kind::Boolean, &["false", "true"], "one node elects nobody"),
+    choice("preallocate", "false", ConfigType::Boolean, &["false"], "files grow as records come"),
+    number("retention.bytes", "-1", ConfigType::Long, -1, "closed segments beyond this size are removed; -1 keeps all"),
+    number(
+        "retention.ms",
+        "604800000",
+        ConfigType::Long,
+        -1,
+        "closed segments older than this are removed; -1 keeps all",
+    ),
+    number("segment.bytes", "1073741824", ConfigType::Int, 1024, "size at which a segment is closed"),
+    number("segment.index.bytes", "10485760", ConfigType::Int, 4, "the index lives in memory"),
+    number("segment.jitter.ms", "0", ConfigType::Long, 0, "not used"),
+    number("segment.ms", "604800000", ConfigType::Long, 1, "age at which a segment is closed"),
+    choice(
+        "unclean.leader.election.enable",
+        "false",
+        ConfigType::Boolean,
+        &["false", "true"],
+        "a single node has no leader election",
+    ),
 ];
 
-pub(crate) fn setting(name: &str) -> Option<&'static Setting> {
+pub(crate) fn setting(name: &str) -> Option<&'static TopicSetting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }
 
-/// Checks one value; the error is what the client is told.
+/// Checks one value; the error is the message for the client.
 pub(crate) fn check(name: &str, value: &str) -> Result<(), String> {
     let setting = setting(name).ok_or_else(|| format!("unknown topic setting {name}"))?;
     let wrong = |why: &str| Err(format!("invalid value {value:?} for {name}: {why}"));
@@ -114,28 +144,28 @@ pub(crate) fn check(name: &str, value: &str) -> Result<(), String> {
         return if setting.only.contains(&plain.as_str()) {
             Ok(())
         } else {
-            wrong(&format!("this broker takes one of {:?}", setting.only))
+            wrong(&format!("this broker accepts one of {:?}", setting.only))
         };
     }
-    if setting.kind == Kind::Double {
+    if setting.kind == ConfigType::Double {
         return match value.parse::<f64>() {
             Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(()),
             _ => wrong("a number from 0 to 1 is needed"),
         };
     }
-    let max = if setting.kind == Kind::Int { i64::from(i32::MAX) } else { i64::MAX };
+    let max = if setting.kind == ConfigType::Int { i64::from(i32::MAX) } else { i64::MAX };
     match value.parse::<i64>() {
         Ok(number) if number >= setting.min && number <= max => Ok(()),
         _ => wrong(&format!("a whole number from {} to {max} is needed", setting.min)),
     }
 }
 
-/// The value in force.
-pub(crate) fn effective<'a>(configs: &'a Configs, setting: &Setting) -> &'a str {
+/// The effective value.
+pub(crate) fn effective<'a>(configs: &'a Configs, setting: &TopicSetting) -> &'a str {
     configs.get(setting.name).map_or(setting.default, String::as_str)
 }
 
-/// What the log of a topic with these settings obeys.
+/// The log settings that follow from a topic's settings.
 pub(crate) fn log_settings(configs: &Configs) -> LogSettings {
     let text = |name: &str| setting(name).map_or("", |setting| effective(configs, setting));
     let number = |name: &str| text(name).parse::<i64>().unwrap_or(i64::MAX);
@@ -176,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn minus_one_keeps_for_ever() {
+    fn a_retention_of_minus_one_keeps_records_for_ever() {
         let configs = Configs::from([("retention.ms".to_owned(), "-1".to_owned())]);
         assert_eq!(log_settings(&configs).retention_ms, None);
         assert_eq!(log_settings(&Configs::new()).retention_ms, Some(604_800_000));

@@ -1,10 +1,10 @@
-//! Describing and changing settings. Topics have settings; the broker's own are shown and fixed while it runs.
+//! Requests that describe and change settings. Topic settings can change; the broker's own are fixed while it runs.
 
 use super::admin::{SOURCE_DEFAULT, SOURCE_TOPIC};
-use super::configs::{self, Configs, Kind, Setting};
-use super::{Refusal, Topic};
+use super::configs::{self, ConfigType, Configs, TopicSetting};
+use super::{AdminError, Topic};
 use crate::broker::config::Fsync;
-use crate::broker::dispatch::Call;
+use crate::broker::dispatch::RequestContext;
 use crate::broker::{NODE_ID, Shared, text};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -18,20 +18,20 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-/// Kinds of things that have settings.
+/// Resource types that have settings.
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const SOURCE_STATIC: i8 = 4;
 
-pub(crate) fn describe(call: &Call<'_>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+pub(crate) fn describe(context: &RequestContext<'_>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let results = request
         .resources
         .into_iter()
-        .map(|asked| {
-            let described = describe_one(call, &asked, request.include_synonyms, request.include_documentation);
+        .map(|requested| {
+            let described = describe_one(context, &requested, request.include_synonyms, request.include_documentation);
             let result = DescribeConfigsResult::default()
-                .with_resource_type(asked.resource_type)
-                .with_resource_name(asked.resource_name);
+                .with_resource_type(requested.resource_type)
+                .with_resource_name(requested.resource_name);
             match described {
                 Ok(configs) => result.with_configs(configs),
                 Err(refusal) => {
@@ -44,25 +44,26 @@ pub(crate) fn describe(call: &Call<'_>, request: DescribeConfigsRequest) -> Desc
 }
 
 fn describe_one(
-    call: &Call<'_>,
-    asked: &DescribeConfigsResource,
+    context: &RequestContext<'_>,
+    requested: &DescribeConfigsResource,
     synonyms: bool,
     documentation: bool,
-) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
-    let wanted =
-        |name: &str| asked.configuration_keys.as_ref().is_none_or(|keys| keys.iter().any(|key| key.as_str() == name));
-    match asked.resource_type {
+) -> Result<Vec<DescribeConfigsResourceResult>, AdminError> {
+    let wanted = |name: &str| {
+        requested.configuration_keys.as_ref().is_none_or(|keys| keys.iter().any(|key| key.as_str() == name))
+    };
+    match requested.resource_type {
         TOPIC => {
-            let map = call.shared().topics.now();
-            let topic = map.get(&asked.resource_name).ok_or_else(|| unknown_topic(&asked.resource_name))?;
+            let map = context.shared().topics.snapshot();
+            let topic = map.get(&requested.resource_name).ok_or_else(|| unknown_topic(&requested.resource_name))?;
             Ok(configs::SETTINGS
                 .iter()
                 .filter(|setting| wanted(setting.name))
                 .map(|setting| describe_setting(topic, setting, synonyms, documentation))
                 .collect())
         }
-        BROKER if matches!(asked.resource_name.as_str(), "") => Ok(Vec::new()),
-        BROKER if asked.resource_name.parse() == Ok(NODE_ID) => Ok(broker_settings(call.shared())
+        BROKER if matches!(requested.resource_name.as_str(), "") => Ok(Vec::new()),
+        BROKER if requested.resource_name.parse() == Ok(NODE_ID) => Ok(broker_settings(context.shared())
             .into_iter()
             .filter(|(name, _, _)| wanted(name))
             .map(|(name, value, kind)| {
@@ -74,20 +75,21 @@ fn describe_one(
                     .with_config_type(kind as i8)
             })
             .collect()),
-        BROKER => Err(Refusal::new(ResponseError::InvalidRequest, format!("the only broker has the id {NODE_ID}"))),
-        other => {
-            Err(Refusal::new(ResponseError::InvalidRequest, format!("resources of type {other} have no settings here")))
-        }
+        BROKER => Err(AdminError::new(ResponseError::InvalidRequest, format!("the only broker has the id {NODE_ID}"))),
+        other => Err(AdminError::new(
+            ResponseError::InvalidRequest,
+            format!("resources of type {other} have no settings here"),
+        )),
     }
 }
 
-fn unknown_topic(name: &str) -> Refusal {
-    Refusal::new(ResponseError::UnknownTopicOrPartition, format!("topic {name} does not exist"))
+fn unknown_topic(name: &str) -> AdminError {
+    AdminError::new(ResponseError::UnknownTopicOrPartition, format!("topic {name} does not exist"))
 }
 
 fn describe_setting(
     topic: &Topic,
-    setting: &Setting,
+    setting: &TopicSetting,
     synonyms: bool,
     documentation: bool,
 ) -> DescribeConfigsResourceResult {
@@ -112,8 +114,8 @@ fn describe_setting(
         .with_documentation(documentation.then(|| setting.about.into()))
 }
 
-/// What the broker was started with, under Kafka's names.
-fn broker_settings(shared: &Shared) -> Vec<(&'static str, String, Kind)> {
+/// The broker's own settings under Kafka's names.
+fn broker_settings(shared: &Shared) -> Vec<(&'static str, String, ConfigType)> {
     let config = &shared.config;
     let limits = &config.limits;
     let flush_ms = match config.fsync {
@@ -122,109 +124,113 @@ fn broker_settings(shared: &Shared) -> Vec<(&'static str, String, Kind)> {
         Fsync::Always => 0,
     };
     vec![
-        ("auto.create.topics.enable", config.auto_create_topics.to_string(), Kind::Boolean),
-        ("broker.id", NODE_ID.to_string(), Kind::Int),
-        ("default.replication.factor", "1".to_owned(), Kind::Int),
-        ("group.initial.rebalance.delay.ms", config.initial_rebalance_delay.as_millis().to_string(), Kind::Int),
-        ("group.max.session.timeout.ms", limits.session_timeout_max.as_millis().to_string(), Kind::Int),
-        ("group.max.size", limits.group_members_max.to_string(), Kind::Int),
-        ("group.min.session.timeout.ms", limits.session_timeout_min.as_millis().to_string(), Kind::Int),
-        ("log.flush.interval.ms", flush_ms.to_string(), Kind::Long),
-        ("max.connections", limits.connections_max.to_string(), Kind::Int),
-        ("num.partitions", config.default_partitions.to_string(), Kind::Int),
-        ("socket.request.max.bytes", limits.request_bytes_max.to_string(), Kind::Int),
-        ("transaction.max.timeout.ms", limits.transaction_timeout_max.as_millis().to_string(), Kind::Int),
+        ("auto.create.topics.enable", config.auto_create_topics.to_string(), ConfigType::Boolean),
+        ("broker.id", NODE_ID.to_string(), ConfigType::Int),
+        ("default.replication.factor", "1".to_owned(), ConfigType::Int),
+        ("group.initial.rebalance.delay.ms", config.initial_rebalance_delay.as_millis().to_string(), ConfigType::Int),
+        ("group.max.session.timeout.ms", limits.session_timeout_max.as_millis().to_string(), ConfigType::Int),
+        ("group.max.size", limits.group_members_max.to_string(), ConfigType::Int),
+        ("group.min.session.timeout.ms", limits.session_timeout_min.as_millis().to_string(), ConfigType::Int),
+        ("log.flush.interval.ms", flush_ms.to_string(), ConfigType::Long),
+        ("max.connections", limits.connections_max.to_string(), ConfigType::Int),
+        ("num.partitions", config.default_partitions.to_string(), ConfigType::Int),
+        ("socket.request.max.bytes", limits.request_bytes_max.to_string(), ConfigType::Int),
+        ("transaction.max.timeout.ms", limits.transaction_timeout_max.as_millis().to_string(), ConfigType::Int),
     ]
 }
 
-/// Replaces all settings of a topic by those named.
-pub(crate) fn alter(call: &Call<'_>, request: AlterConfigsRequest) -> AlterConfigsResponse {
+/// Replaces all settings of a topic by those in the request.
+pub(crate) fn alter(context: &RequestContext<'_>, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let responses = request
         .resources
         .into_iter()
-        .map(|asked| {
+        .map(|requested| {
             let mut fresh = Configs::new();
-            let listed = asked
+            let listed = requested
                 .configs
                 .iter()
                 .try_for_each(|config| set(&mut fresh, &config.name, config.value.as_ref().map(StrBytes::as_str)));
             let altered = listed
-                .and_then(|()| alterable(call, asked.resource_type, &asked.resource_name).map(|_| ()))
-                .and_then(|()| store(call, &asked.resource_name, fresh, request.validate_only));
+                .and_then(|()| alterable(context, requested.resource_type, &requested.resource_name).map(|_| ()))
+                .and_then(|()| store(context, &requested.resource_name, fresh, request.validate_only));
             let (code, message) = outcome(altered);
             alter_configs_response::AlterConfigsResourceResponse::default()
                 .with_error_code(code)
                 .with_error_message(message)
-                .with_resource_type(asked.resource_type)
-                .with_resource_name(asked.resource_name)
+                .with_resource_type(requested.resource_type)
+                .with_resource_name(requested.resource_name)
         })
         .collect();
     AlterConfigsResponse::default().with_responses(responses)
 }
 
-/// Changes the named settings and leaves the others.
+/// Changes the settings in the request and keeps the others.
 pub(crate) fn alter_incrementally(
-    call: &Call<'_>,
+    context: &RequestContext<'_>,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let responses = request
         .resources
         .into_iter()
-        .map(|asked| {
-            let altered = alterable(call, asked.resource_type, &asked.resource_name).and_then(|mut configs| {
-                asked.configs.iter().try_for_each(|config| change(&mut configs, config))?;
-                store(call, &asked.resource_name, configs, request.validate_only)
-            });
+        .map(|requested| {
+            let altered =
+                alterable(context, requested.resource_type, &requested.resource_name).and_then(|mut configs| {
+                    requested.configs.iter().try_for_each(|config| change(&mut configs, config))?;
+                    store(context, &requested.resource_name, configs, request.validate_only)
+                });
             let (code, message) = outcome(altered);
             incremental_alter_configs_response::AlterConfigsResourceResponse::default()
                 .with_error_code(code)
                 .with_error_message(message)
-                .with_resource_type(asked.resource_type)
-                .with_resource_name(asked.resource_name)
+                .with_resource_type(requested.resource_type)
+                .with_resource_name(requested.resource_name)
         })
         .collect();
     IncrementalAlterConfigsResponse::default().with_responses(responses)
 }
 
-fn outcome(altered: Result<(), Refusal>) -> (i16, Option<StrBytes>) {
+fn outcome(altered: Result<(), AdminError>) -> (i16, Option<StrBytes>) {
     match altered {
         Ok(()) => (0, None),
         Err(refusal) => (refusal.error.code(), Some(text(&refusal.text))),
     }
 }
 
-/// The present settings of what may be changed.
-fn alterable(call: &Call<'_>, resource_type: i8, name: &str) -> Result<Configs, Refusal> {
+/// The current settings of a resource that may be changed.
+fn alterable(context: &RequestContext<'_>, resource_type: i8, name: &str) -> Result<Configs, AdminError> {
     if resource_type != TOPIC {
         let text = "only topics can be changed while the broker runs";
-        return Err(Refusal::new(ResponseError::InvalidRequest, text));
+        return Err(AdminError::new(ResponseError::InvalidRequest, text));
     }
-    call.shared().topics.now().get(name).map(|topic| topic.configs.clone()).ok_or_else(|| unknown_topic(name))
+    context.shared().topics.snapshot().get(name).map(|topic| topic.configs.clone()).ok_or_else(|| unknown_topic(name))
 }
 
-fn store(call: &Call<'_>, name: &str, configs: Configs, validate_only: bool) -> Result<(), Refusal> {
-    if validate_only { Ok(()) } else { call.shared().topics.set_configs(name, configs) }
+fn store(context: &RequestContext<'_>, name: &str, configs: Configs, validate_only: bool) -> Result<(), AdminError> {
+    if validate_only { Ok(()) } else { context.shared().topics.set_configs(name, configs) }
 }
 
-fn set(configs: &mut Configs, name: &str, value: Option<&str>) -> Result<(), Refusal> {
+fn set(configs: &mut Configs, name: &str, value: Option<&str>) -> Result<(), AdminError> {
     let Some(value) = value else {
         configs.remove(name);
         return Ok(());
     };
-    configs::check(name, value).map_err(|reason| Refusal::new(ResponseError::InvalidConfig, reason))?;
+    configs::check(name, value).map_err(|reason| AdminError::new(ResponseError::InvalidConfig, reason))?;
     configs.insert(name.to_owned(), value.to_owned());
     Ok(())
 }
 
-fn change(configs: &mut Configs, config: &incremental_alter_configs_request::AlterableConfig) -> Result<(), Refusal> {
+fn change(
+    configs: &mut Configs,
+    config: &incremental_alter_configs_request::AlterableConfig,
+) -> Result<(), AdminError> {
     let name = config.name.as_str();
-    let invalid = |reason: String| Refusal::new(ResponseError::InvalidConfig, reason);
+    let invalid = |reason: String| AdminError::new(ResponseError::InvalidConfig, reason);
     let setting = configs::setting(name).ok_or_else(|| invalid(format!("unknown topic setting {name}")))?;
     let value = config.value.as_ref().map(StrBytes::as_str).unwrap_or_default();
     match config.config_operation {
         0 => set(configs, name, Some(value)),
         1 => set(configs, name, None),
-        operation @ (2 | 3) if setting.kind == Kind::List => {
+        operation @ (2 | 3) if setting.kind == ConfigType::List => {
             let mut items: Vec<&str> =
                 configs::effective(configs, setting).split(',').filter(|item| !item.is_empty()).collect();
             items.retain(|item| *item != value);
@@ -235,6 +241,6 @@ fn change(configs: &mut Configs, config: &incremental_alter_configs_request::Alt
             set(configs, name, Some(&list))
         }
         2 | 3 => Err(invalid(format!("{name} is not a list"))),
-        other => Err(Refusal::new(ResponseError::InvalidRequest, format!("unknown operation {other}"))),
+        other => Err(AdminError::new(ResponseError::InvalidRequest, format!("unknown operation {other}"))),
     }
 }

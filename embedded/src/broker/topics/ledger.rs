@@ -1,7 +1,7 @@
-//! The topics as they stand on disk. A pure fold.
+//! The stored topics: a pure fold of journal entries.
 
 use super::configs::Configs;
-use crate::broker::journal::Ledger;
+use crate::broker::journal::JournaledLedger;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -16,7 +16,7 @@ pub(crate) struct TopicRecord {
     pub id: Uuid,
     pub partitions: i32,
     pub configs: Configs,
-    /// Starts of partitions whose first records were deleted.
+    /// Log starts of partitions whose oldest records were deleted.
     #[serde(default)]
     pub log_starts: BTreeMap<i32, i64>,
 }
@@ -28,7 +28,7 @@ pub(crate) enum TopicEntry {
     LogStart { name: String, partition: i32, offset: i64 },
 }
 
-impl Ledger for TopicLedger {
+impl JournaledLedger for TopicLedger {
     type Entry = TopicEntry;
 
     fn apply(&mut self, entry: TopicEntry) {

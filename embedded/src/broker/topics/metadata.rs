@@ -1,8 +1,8 @@
-//! Metadata: where everything is, which on one node is always here.
+//! Metadata: brokers, topics and leaders. On a single node, every partition's leader is this broker.
 
-use super::{Refusal, Topic};
+use super::{AdminError, Topic};
 use crate::broker::NODE_ID;
-use crate::broker::dispatch::Call;
+use crate::broker::dispatch::RequestContext;
 use crate::broker::log::LEADER_EPOCH;
 use crate::broker::topics::configs::Configs;
 use kafka_protocol::ResponseError;
@@ -13,18 +13,18 @@ use kafka_protocol::messages::metadata_response::{
 use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use std::sync::Arc;
 
-/// "Not asked for", in place of a set of allowed operations.
+/// The client did not request the set of allowed operations.
 const NO_OPERATIONS: i32 = i32::MIN;
 
-pub(crate) fn metadata(call: &Call<'_>, request: MetadataRequest) -> MetadataResponse {
-    let shared = call.shared();
-    let may_create = shared.config.auto_create_topics && (request.allow_auto_topic_creation || call.version < 4);
-    // In version 0 an empty list asks for all topics, later null does.
+pub(crate) fn metadata(context: &RequestContext<'_>, request: MetadataRequest) -> MetadataResponse {
+    let shared = context.shared();
+    let may_create = shared.config.auto_create_topics && (request.allow_auto_topic_creation || context.version < 4);
+    // In version 0 an empty list requests all topics, in later versions null does.
     let topics = match request.topics {
-        Some(topics) if !(topics.is_empty() && call.version == 0) => {
-            topics.into_iter().map(|topic| describe_asked(call, topic, may_create)).collect()
+        Some(topics) if !(topics.is_empty() && context.version == 0) => {
+            topics.into_iter().map(|topic| describe_requested(context, topic, may_create)).collect()
         }
-        _ => shared.topics.now().iter().map(|topic| describe(topic, call.version)).collect(),
+        _ => shared.topics.snapshot().iter().map(|topic| describe(topic, context.version)).collect(),
     };
     let broker = MetadataResponseBroker::default()
         .with_node_id(BrokerId(NODE_ID))
@@ -38,25 +38,29 @@ pub(crate) fn metadata(call: &Call<'_>, request: MetadataRequest) -> MetadataRes
         .with_topics(topics)
 }
 
-fn describe_asked(call: &Call<'_>, asked: MetadataRequestTopic, may_create: bool) -> MetadataResponseTopic {
-    let map = call.shared().topics.now();
-    let Some(name) = asked.name.filter(|_| asked.topic_id.is_nil()) else {
-        return match map.by_id(asked.topic_id) {
-            Some(topic) => describe(topic, call.version),
+fn describe_requested(
+    context: &RequestContext<'_>,
+    requested: MetadataRequestTopic,
+    may_create: bool,
+) -> MetadataResponseTopic {
+    let map = context.shared().topics.snapshot();
+    let Some(name) = requested.name.filter(|_| requested.topic_id.is_nil()) else {
+        return match map.by_id(requested.topic_id) {
+            Some(topic) => describe(topic, context.version),
             None => {
                 // Null is not a name before version 12.
-                let name = (call.version < 12).then(TopicName::default);
-                refused(name, ResponseError::UnknownTopicId).with_topic_id(asked.topic_id)
+                let name = (context.version < 12).then(TopicName::default);
+                refused(name, ResponseError::UnknownTopicId).with_topic_id(requested.topic_id)
             }
         };
     };
     match map.get(&name) {
-        Some(topic) => describe(topic, call.version),
+        Some(topic) => describe(topic, context.version),
         None if may_create => {
-            let partitions = call.shared().config.default_partitions.max(1);
-            match call.shared().topics.create(&name, partitions, Configs::new()) {
-                Ok(topic) => describe(&topic, call.version),
-                Err(Refusal { error, .. }) => refused(Some(name), error),
+            let partitions = context.shared().config.default_partitions.max(1);
+            match context.shared().topics.create(&name, partitions, Configs::new()) {
+                Ok(topic) => describe(&topic, context.version),
+                Err(AdminError { error, .. }) => refused(Some(name), error),
             }
         }
         None => refused(Some(name), ResponseError::UnknownTopicOrPartition),

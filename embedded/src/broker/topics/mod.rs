@@ -1,7 +1,7 @@
-//! Topics: which exist, their partitions and settings, and how they come and go.
+//! Topics: their partitions and settings, and how they are created, changed and deleted.
 //!
-//! Owns the map of topics and its journal. Readers take the map as it is at that moment and hold no lock; changes are made
-//! one at a time. Knows no group and no transaction.
+//! Owns the map of topics and its journal. Readers take a snapshot of the map and hold no lock; changes happen one at a time.
+//! Knows no group and no transaction.
 
 pub(crate) mod admin;
 pub(crate) mod configs;
@@ -10,8 +10,8 @@ mod ledger;
 pub(crate) mod metadata;
 
 use super::config::Fsync;
-use super::journal::Journal;
-use super::log::{OpenError, Partition};
+use super::journal::LedgerJournal;
+use super::log::{LogOpenError, Partition};
 use super::sync::lock;
 use configs::Configs;
 use kafka_protocol::ResponseError;
@@ -24,9 +24,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use uuid::Uuid;
 
 const NAME_LEN_MAX: usize = 249;
-/// Ends the name of a directory that is being deleted.
+/// Suffix of a directory that is being deleted.
 const DELETED: &str = ".deleted";
-/// Ends the name of a directory whose topic is not known.
+/// Suffix of a directory whose topic is unknown.
 const STRAY: &str = ".stray";
 
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl TopicMap {
     }
 }
 
-/// Why the topics cannot be opened.
+/// The reason why the topics cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TopicsError {
     #[error("cannot read the list of topics {path}")]
@@ -90,43 +90,43 @@ pub(crate) enum TopicsError {
         source: io::Error,
     },
     #[error(transparent)]
-    Partition(#[from] OpenError),
+    Partition(#[from] LogOpenError),
 }
 
-/// A refusal with the text the client is shown.
+/// An error code with the message for the client.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct AdminError {
     pub error: ResponseError,
     pub text: String,
 }
 
-impl Refusal {
+impl AdminError {
     pub(crate) fn new(error: ResponseError, text: impl Into<String>) -> Self {
-        Refusal { error, text: text.into() }
+        AdminError { error, text: text.into() }
     }
 
     fn storage(subject: &str, error: &dyn std::error::Error) -> Self {
         tracing::error!(subject, %error, "cannot change topics on disk");
-        Refusal::new(ResponseError::KafkaStorageError, format!("cannot write {subject}: {error}"))
+        AdminError::new(ResponseError::KafkaStorageError, format!("cannot write {subject}: {error}"))
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Topics {
+pub(crate) struct TopicCatalog {
     dir: PathBuf,
     map: RwLock<Arc<TopicMap>>,
     /// Held for the whole of every change.
-    journal: Mutex<Journal<TopicLedger>>,
+    journal: Mutex<LedgerJournal<TopicLedger>>,
 }
 
-impl Topics {
+impl TopicCatalog {
     pub(crate) fn open(data_dir: &Path, fsync: Fsync) -> Result<Self, TopicsError> {
         let path = data_dir.join("topics.journal");
         let dir = data_dir.join("logs");
-        let journal = Journal::<TopicLedger>::open(&path, fsync)
+        let journal = LedgerJournal::<TopicLedger>::open(&path, fsync)
             .and_then(|journal| {
                 std::fs::create_dir_all(&dir)?;
-                remove_strangers(&dir, journal.state())?;
+                handle_unowned_directories(&dir, journal.state())?;
                 Ok(journal)
             })
             .map_err(|source| TopicsError::Journal { path, source })?;
@@ -134,16 +134,16 @@ impl Topics {
         for (name, record) in &journal.state().topics {
             map.insert(open_topic(&dir, name, record)?);
         }
-        Ok(Topics { dir, map: RwLock::new(Arc::new(map)), journal: Mutex::new(journal) })
+        Ok(TopicCatalog { dir, map: RwLock::new(Arc::new(map)), journal: Mutex::new(journal) })
     }
 
-    /// Where the partitions lie.
+    /// The directory of the partitions.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The topics as they are now.
-    pub(crate) fn now(&self) -> Arc<TopicMap> {
+    /// The current topics.
+    pub(crate) fn snapshot(&self) -> Arc<TopicMap> {
         Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -151,38 +151,38 @@ impl Topics {
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
     }
 
-    pub(crate) fn create(&self, name: &str, partitions: i32, configs: Configs) -> Result<Arc<Topic>, Refusal> {
+    pub(crate) fn create(&self, name: &str, partitions: i32, configs: Configs) -> Result<Arc<Topic>, AdminError> {
         check_name(name)?;
         let mut journal = lock(&self.journal);
-        let mut map = (*self.now()).clone();
+        let mut map = (*self.snapshot()).clone();
         if map.get(name).is_some() {
-            return Err(Refusal::new(ResponseError::TopicAlreadyExists, format!("topic {name} exists already")));
+            return Err(AdminError::new(ResponseError::TopicAlreadyExists, format!("topic {name} exists already")));
         }
         if let Some(other) = map.by_name.keys().find(|other| other.replace('.', "_") == name.replace('.', "_")) {
             let text = format!("topic {name} collides with {other}: dots and underscores are one in metric names");
-            return Err(Refusal::new(ResponseError::InvalidTopicException, text));
+            return Err(AdminError::new(ResponseError::InvalidTopicException, text));
         }
         let record = TopicRecord { id: Uuid::now_v7(), partitions, configs, log_starts: BTreeMap::new() };
-        let topic = open_topic(&self.dir, name, &record).map_err(|error| Refusal::storage(name, &error))?;
+        let topic = open_topic(&self.dir, name, &record).map_err(|error| AdminError::storage(name, &error))?;
         journal
             .append(TopicEntry::Topic { name: name.to_owned(), topic: record })
-            .map_err(|error| Refusal::storage(name, &error))?;
+            .map_err(|error| AdminError::storage(name, &error))?;
         map.insert(topic);
         let topic = map.get(name).cloned();
         self.publish(map);
-        topic.ok_or_else(|| Refusal::new(ResponseError::UnknownServerError, "topic vanished"))
+        topic.ok_or_else(|| AdminError::new(ResponseError::UnknownServerError, "the new topic is missing"))
     }
 
     pub(crate) fn delete(&self, name: &str) -> Result<Arc<Topic>, ResponseError> {
         let mut journal = lock(&self.journal);
-        let mut map = (*self.now()).clone();
+        let mut map = (*self.snapshot()).clone();
         let topic = map.remove(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
         journal
             .append(TopicEntry::Deleted { name: name.to_owned() })
-            .map_err(|error| Refusal::storage(name, &error).error)?;
+            .map_err(|error| AdminError::storage(name, &error).error)?;
         self.publish(map);
         for partition in &topic.partitions {
-            // What stays behind is removed at the next start: the journal no longer knows it.
+            // Files that cannot be removed now are removed at the next start, because the journal no longer lists the topic.
             if let Err(error) = partition.delete(DELETED) {
                 tracing::warn!(partition = partition.name(), %error, "cannot remove the files of a deleted topic");
             }
@@ -190,34 +190,39 @@ impl Topics {
         Ok(topic)
     }
 
-    pub(crate) fn grow(&self, name: &str, partitions: i32) -> Result<(), Refusal> {
+    pub(crate) fn grow(&self, name: &str, partitions: i32) -> Result<(), AdminError> {
         self.change(name, |record| {
             if partitions <= record.partitions {
                 let text = format!("topic {name} has {} partitions, which cannot become fewer", record.partitions);
-                return Err(Refusal::new(ResponseError::InvalidPartitions, text));
+                return Err(AdminError::new(ResponseError::InvalidPartitions, text));
             }
             record.partitions = partitions;
             Ok(())
         })
     }
 
-    pub(crate) fn set_configs(&self, name: &str, configs: Configs) -> Result<(), Refusal> {
+    pub(crate) fn set_configs(&self, name: &str, configs: Configs) -> Result<(), AdminError> {
         self.change(name, |record| {
             record.configs = configs;
             Ok(())
         })
     }
 
-    fn change(&self, name: &str, change: impl FnOnce(&mut TopicRecord) -> Result<(), Refusal>) -> Result<(), Refusal> {
+    fn change(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut TopicRecord) -> Result<(), AdminError>,
+    ) -> Result<(), AdminError> {
         let mut journal = lock(&self.journal);
-        let unknown = || Refusal::new(ResponseError::UnknownTopicOrPartition, format!("topic {name} does not exist"));
+        let unknown =
+            || AdminError::new(ResponseError::UnknownTopicOrPartition, format!("topic {name} does not exist"));
         let mut record = journal.state().topics.get(name).cloned().ok_or_else(unknown)?;
         change(&mut record)?;
-        let mut map = (*self.now()).clone();
+        let mut map = (*self.snapshot()).clone();
         let old = map.get(name).cloned().ok_or_else(unknown)?;
         let mut partitions = old.partitions.clone();
         for index in partitions.len()..usize::try_from(record.partitions).unwrap_or(0) {
-            let fresh = open_partition(&self.dir, name, index, &record).map_err(|e| Refusal::storage(name, &e))?;
+            let fresh = open_partition(&self.dir, name, index, &record).map_err(|e| AdminError::storage(name, &e))?;
             partitions.push(Arc::new(fresh));
         }
         for partition in &partitions {
@@ -226,26 +231,26 @@ impl Topics {
         let configs = record.configs.clone();
         journal
             .append(TopicEntry::Topic { name: name.to_owned(), topic: record })
-            .map_err(|error| Refusal::storage(name, &error))?;
+            .map_err(|error| AdminError::storage(name, &error))?;
         map.insert(Topic { name: old.name.clone(), id: old.id, partitions, configs });
         self.publish(map);
         Ok(())
     }
 
-    /// Raises the start of a partition's log, for good.
+    /// Raises the start of a partition's log permanently.
     pub(crate) fn delete_records(&self, name: &str, index: i32, offset: i64) -> Result<i64, ResponseError> {
-        let map = self.now();
+        let map = self.snapshot();
         let partition = map.partition(name, index).ok_or(ResponseError::UnknownTopicOrPartition)?;
         let start = partition.delete_before(offset)?;
         lock(&self.journal)
             .append(TopicEntry::LogStart { name: name.to_owned(), partition: index, offset: start })
-            .map_err(|error| Refusal::storage(name, &error).error)?;
+            .map_err(|error| AdminError::storage(name, &error).error)?;
         Ok(start)
     }
 
-    /// Applies retention everywhere.
+    /// Applies retention to every partition.
     pub(crate) fn retain(&self, now_ms: i64) {
-        for topic in self.now().iter() {
+        for topic in self.snapshot().iter() {
             for partition in &topic.partitions {
                 if let Some(start) = partition.retain(now_ms) {
                     tracing::info!(partition = partition.name(), log_start = start, "removed expired segments");
@@ -255,7 +260,7 @@ impl Topics {
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
-        for topic in self.now().iter() {
+        for topic in self.snapshot().iter() {
             for partition in &topic.partitions {
                 partition.sync()?;
             }
@@ -263,9 +268,9 @@ impl Topics {
         lock(&self.journal).sync()
     }
 
-    /// Leaves everything so that the next open is quick.
+    /// Writes the snapshots that make the next open fast.
     pub(crate) fn checkpoint(&self) -> io::Result<()> {
-        for topic in self.now().iter() {
+        for topic in self.snapshot().iter() {
             for partition in &topic.partitions {
                 partition.checkpoint()?;
             }
@@ -274,17 +279,17 @@ impl Topics {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Refusal> {
+fn check_name(name: &str) -> Result<(), AdminError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let fits = !name.is_empty() && name.len() <= NAME_LEN_MAX && name != "." && name != "..";
     if fits && name.chars().all(legal) {
         return Ok(());
     }
     let text = format!("a topic name has 1 to {NAME_LEN_MAX} of the characters a-z A-Z 0-9 . _ -");
-    Err(Refusal::new(ResponseError::InvalidTopicException, text))
+    Err(AdminError::new(ResponseError::InvalidTopicException, text))
 }
 
-fn open_topic(dir: &Path, name: &str, record: &TopicRecord) -> Result<Topic, OpenError> {
+fn open_topic(dir: &Path, name: &str, record: &TopicRecord) -> Result<Topic, LogOpenError> {
     let count = usize::try_from(record.partitions).unwrap_or(0);
     let partitions =
         (0..count).map(|index| open_partition(dir, name, index, record).map(Arc::new)).collect::<Result<_, _>>()?;
@@ -292,14 +297,14 @@ fn open_topic(dir: &Path, name: &str, record: &TopicRecord) -> Result<Topic, Ope
     Ok(Topic { name, id: record.id, partitions, configs: record.configs.clone() })
 }
 
-fn open_partition(dir: &Path, name: &str, index: usize, record: &TopicRecord) -> Result<Partition, OpenError> {
+fn open_partition(dir: &Path, name: &str, index: usize, record: &TopicRecord) -> Result<Partition, LogOpenError> {
     let start = i32::try_from(index).ok().and_then(|index| record.log_starts.get(&index)).copied().unwrap_or(0);
     Partition::open(&dir.join(format!("{name}-{index}")), configs::log_settings(&record.configs), start)
 }
 
-/// Deals with directories that no topic owns. A deletion that was interrupted is finished; anything with records in it is
-/// only put aside, because a damaged list of topics must not cost data.
-fn remove_strangers(dir: &Path, ledger: &TopicLedger) -> io::Result<()> {
+/// Handles directories that belong to no topic. An interrupted deletion is completed. A directory with records is only renamed,
+/// because a damaged list of topics must not lose data.
+fn handle_unowned_directories(dir: &Path, ledger: &TopicLedger) -> io::Result<()> {
     let owned: HashSet<String> = ledger
         .topics
         .iter()
@@ -314,7 +319,7 @@ fn remove_strangers(dir: &Path, ledger: &TopicLedger) -> io::Result<()> {
         if name.ends_with(DELETED) || is_without_records(&path)? {
             std::fs::remove_dir_all(path)?;
         } else {
-            tracing::error!(dir = %path.display(), "put aside the records of a topic that is not in the list of topics");
+            tracing::error!(dir = %path.display(), "renamed the directory of a topic that is not in the list of topics");
             std::fs::rename(&path, path.with_file_name(format!("{name}{STRAY}")))?;
         }
     }

@@ -1,8 +1,8 @@
-//! The requests of transactional producers and of those who look at them.
+//! The requests of transactional producers and of tools that inspect transactions.
 
-use super::Producer;
-use crate::broker::coordinator::{Place, TxnState};
-use crate::broker::dispatch::Call;
+use super::ProducerIdentity;
+use crate::broker::coordinator::{TopicPartition, TxnState};
+use crate::broker::dispatch::RequestContext;
 use crate::broker::sync::now_ms;
 use crate::broker::text;
 use kafka_protocol::ResponseError;
@@ -17,55 +17,68 @@ use kafka_protocol::messages::{
     InitProducerIdResponse, ListTransactionsRequest, ListTransactionsResponse,
 };
 
-pub(crate) fn init_producer_id(call: &Call<'_>, request: &InitProducerIdRequest) -> InitProducerIdResponse {
-    let timeout_max = call.shared().config.limits.transaction_timeout_max.as_millis();
+pub(crate) fn init_producer_id(
+    context: &RequestContext<'_>,
+    request: &InitProducerIdRequest,
+) -> InitProducerIdResponse {
+    let timeout_max = context.shared().config.limits.transaction_timeout_max.as_millis();
     let timeout_ms = i64::from(request.transaction_timeout_ms);
     let id = request.transactional_id.as_ref().map(|id| id.as_str());
-    let asked: Producer = if call.version >= 3 { (request.producer_id.0, request.producer_epoch) } else { (-1, -1) };
+    let requested: ProducerIdentity =
+        if context.version >= 3 { (request.producer_id.0, request.producer_epoch) } else { (-1, -1) };
     let granted = match id {
         Some("") => Err(ResponseError::InvalidRequest),
         Some(_) if timeout_ms <= 0 || u128::try_from(timeout_ms).unwrap_or(0) > timeout_max => {
             Err(ResponseError::InvalidTransactionTimeout)
         }
-        _ => super::init(call.shared(), id, asked, timeout_ms, now_ms()),
+        _ => super::init(context.shared(), id, requested, timeout_ms, now_ms()),
     };
     match granted {
         Ok((producer_id, epoch)) => {
             InitProducerIdResponse::default().with_producer_id(producer_id.into()).with_producer_epoch(epoch)
         }
         Err(error) => InitProducerIdResponse::default()
-            .with_error_code(fence_code(error, call.version >= 4))
+            .with_error_code(fence_code(error, context.version >= 4))
             .with_producer_id((-1).into())
             .with_producer_epoch(-1),
     }
 }
 
-/// Older versions of a request do not know `PRODUCER_FENCED`.
-fn fence_code(error: ResponseError, knows_fenced: bool) -> i16 {
-    if error == ResponseError::ProducerFenced && !knows_fenced {
+/// Older versions of a request lack the code `PRODUCER_FENCED`.
+fn fence_code(error: ResponseError, supports_fenced: bool) -> i16 {
+    if error == ResponseError::ProducerFenced && !supports_fenced {
         ResponseError::InvalidProducerEpoch.code()
     } else {
         error.code()
     }
 }
 
-pub(crate) fn add_partitions(call: &Call<'_>, request: &AddPartitionsToTxnRequest) -> AddPartitionsToTxnResponse {
-    let topics = call.shared().topics.now();
-    let asked = &request.v3_and_below_topics;
-    let places: Vec<Place> = asked
+pub(crate) fn add_partitions(
+    context: &RequestContext<'_>,
+    request: &AddPartitionsToTxnRequest,
+) -> AddPartitionsToTxnResponse {
+    let topics = context.shared().topics.snapshot();
+    let requested = &request.v3_and_below_topics;
+    let topic_partitions: Vec<TopicPartition> = requested
         .iter()
         .flat_map(|topic| topic.partitions.iter().map(|partition| (topic.name.to_string(), *partition)))
         .collect();
-    let exists = |(topic, index): &Place| topics.partition(topic, *index).is_some();
-    let all_exist = places.iter().all(exists);
+    let exists = |(topic, index): &TopicPartition| topics.partition(topic, *index).is_some();
+    let all_exist = topic_partitions.iter().all(exists);
     let producer = (request.v3_and_below_producer_id.0, request.v3_and_below_producer_epoch);
     let added = if all_exist {
-        super::add_partitions(call.shared(), &request.v3_and_below_transactional_id, producer, &places, now_ms())
+        super::add_partitions(
+            context.shared(),
+            &request.v3_and_below_transactional_id,
+            producer,
+            &topic_partitions,
+            now_ms(),
+        )
     } else {
         Err(ResponseError::OperationNotAttempted)
     };
-    let whole = added.err().map_or(0, |error| fence_code(error, call.version >= 2));
-    let results = asked
+    let overall = added.err().map_or(0, |error| fence_code(error, context.version >= 2));
+    let results = requested
         .iter()
         .map(|topic| {
             let partitions = topic
@@ -73,7 +86,7 @@ pub(crate) fn add_partitions(call: &Call<'_>, request: &AddPartitionsToTxnReques
                 .iter()
                 .map(|index| {
                     let known = topics.partition(&topic.name, *index).is_some();
-                    let code = if known { whole } else { ResponseError::UnknownTopicOrPartition.code() };
+                    let code = if known { overall } else { ResponseError::UnknownTopicOrPartition.code() };
                     AddPartitionsToTxnPartitionResult::default()
                         .with_partition_index(*index)
                         .with_partition_error_code(code)
@@ -85,21 +98,21 @@ pub(crate) fn add_partitions(call: &Call<'_>, request: &AddPartitionsToTxnReques
     AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(results)
 }
 
-pub(crate) fn add_offsets(call: &Call<'_>, request: &AddOffsetsToTxnRequest) -> AddOffsetsToTxnResponse {
+pub(crate) fn add_offsets(context: &RequestContext<'_>, request: &AddOffsetsToTxnRequest) -> AddOffsetsToTxnResponse {
     let producer = (request.producer_id.0, request.producer_epoch);
-    let added = super::add_group(call.shared(), &request.transactional_id, producer, &request.group_id, now_ms());
-    let code = added.err().map_or(0, |error| fence_code(error, call.version >= 2));
+    let added = super::add_group(context.shared(), &request.transactional_id, producer, &request.group_id, now_ms());
+    let code = added.err().map_or(0, |error| fence_code(error, context.version >= 2));
     AddOffsetsToTxnResponse::default().with_error_code(code)
 }
 
-pub(crate) fn end(call: &Call<'_>, request: &EndTxnRequest) -> EndTxnResponse {
+pub(crate) fn end(context: &RequestContext<'_>, request: &EndTxnRequest) -> EndTxnResponse {
     let producer = (request.producer_id.0, request.producer_epoch);
-    let ended = super::end(call.shared(), &request.transactional_id, producer, request.committed, now_ms());
-    let code = ended.err().map_or(0, |error| fence_code(error, call.version >= 2));
+    let ended = super::end(context.shared(), &request.transactional_id, producer, request.committed, now_ms());
+    let code = ended.err().map_or(0, |error| fence_code(error, context.version >= 2));
     EndTxnResponse::default().with_error_code(code)
 }
 
-/// The name Kafka's tools show.
+/// The name that Kafka's tools display.
 fn state_name(state: TxnState) -> &'static str {
     match state {
         TxnState::Empty => "Empty",
@@ -111,13 +124,16 @@ fn state_name(state: TxnState) -> &'static str {
     }
 }
 
-pub(crate) fn describe(call: &Call<'_>, request: DescribeTransactionsRequest) -> DescribeTransactionsResponse {
-    let inner = call.shared().coordinator.lock();
+pub(crate) fn describe(
+    context: &RequestContext<'_>,
+    request: DescribeTransactionsRequest,
+) -> DescribeTransactionsResponse {
+    let state = context.shared().coordinator.lock();
     let states = request
         .transactional_ids
         .into_iter()
         .map(|id| {
-            let Some(txn) = inner.state().txns.get(id.as_str()) else {
+            let Some(txn) = state.ledger().txns.get(id.as_str()) else {
                 return Described::default()
                     .with_error_code(ResponseError::TransactionalIdNotFound.code())
                     .with_transactional_id(id);
@@ -142,11 +158,11 @@ pub(crate) fn describe(call: &Call<'_>, request: DescribeTransactionsRequest) ->
     DescribeTransactionsResponse::default().with_transaction_states(states)
 }
 
-pub(crate) fn list(call: &Call<'_>, request: &ListTransactionsRequest) -> ListTransactionsResponse {
+pub(crate) fn list(context: &RequestContext<'_>, request: &ListTransactionsRequest) -> ListTransactionsResponse {
     let now_ms = now_ms();
-    let inner = call.shared().coordinator.lock();
-    let states = inner
-        .state()
+    let state = context.shared().coordinator.lock();
+    let states = state
+        .ledger()
         .txns
         .iter()
         .filter(|(_, txn)| {
@@ -154,7 +170,7 @@ pub(crate) fn list(call: &Call<'_>, request: &ListTransactionsRequest) -> ListTr
                 || request.state_filters.iter().any(|wanted| wanted.as_str() == state_name(txn.state));
             let producer = request.producer_id_filters.is_empty()
                 || request.producer_id_filters.iter().any(|wanted| wanted.0 == txn.producer_id);
-            let duration = call.version < 1
+            let duration = context.version < 1
                 || request.duration_filter < 0
                 || (txn.state == TxnState::Ongoing && now_ms - txn.started_ms > request.duration_filter);
             state && producer && duration

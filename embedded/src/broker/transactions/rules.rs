@@ -1,14 +1,14 @@
-//! The rules of transactions, as pure functions of what the ledger says.
+//! The rules of transactions as pure functions of the ledger.
 //!
 //! Knows no journal, no partition and no clock.
 
-use super::Producer;
+use super::ProducerIdentity;
 use crate::broker::coordinator::{TxnRecord, TxnState};
 use kafka_protocol::ResponseError;
 
-/// What a producer that introduces itself gets.
+/// The result of InitProducerId.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Init {
+pub(super) enum InitOutcome {
     NewProducer,
     Epoch {
         producer_id: i64,
@@ -22,57 +22,61 @@ pub(super) enum Init {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum EndOutcome {
     Prepare,
-    /// The request came again.
+    /// The request is a repetition.
     AlreadyDone,
 }
 
-/// One higher; the largest is kept for fencing, and a producer that reaches it gets a new id.
+/// The next epoch. The largest epoch is reserved for fencing; a producer that reaches it receives a new id.
 pub(super) fn fencing_epoch(epoch: i16) -> i16 {
     epoch.saturating_add(1)
 }
 
-/// `asked` is (-1, -1) for a producer that starts, else what it had before.
-pub(super) fn init(txn: Option<&TxnRecord>, asked: Producer) -> Result<Init, ResponseError> {
-    let Some(txn) = txn else { return Ok(Init::NewProducer) };
-    let (asked_id, asked_epoch) = asked;
-    if asked_id >= 0 {
-        let known = asked_id == txn.producer_id && (asked_epoch == txn.epoch || asked_epoch == txn.last_epoch);
+/// `requested` is (-1, -1) for a new producer, else its previous id and epoch.
+pub(super) fn init(txn: Option<&TxnRecord>, requested: ProducerIdentity) -> Result<InitOutcome, ResponseError> {
+    let Some(txn) = txn else { return Ok(InitOutcome::NewProducer) };
+    let (requested_id, requested_epoch) = requested;
+    if requested_id >= 0 {
+        let known =
+            requested_id == txn.producer_id && (requested_epoch == txn.epoch || requested_epoch == txn.last_epoch);
         if !known {
             return Err(ResponseError::ProducerFenced);
         }
     }
     match txn.state {
         TxnState::Prepared { .. } => Err(ResponseError::ConcurrentTransactions),
-        TxnState::Ongoing => Ok(Init::FenceFirst { epoch: fencing_epoch(txn.epoch) }),
+        TxnState::Ongoing => Ok(InitOutcome::FenceFirst { epoch: fencing_epoch(txn.epoch) }),
         TxnState::Empty | TxnState::Completed { .. } => {
-            let repeated = asked_id >= 0 && asked_epoch == txn.last_epoch && asked_epoch != txn.epoch;
+            let repeated = requested_id >= 0 && requested_epoch == txn.last_epoch && requested_epoch != txn.epoch;
             if repeated && txn.state == TxnState::Empty {
                 let (epoch, last_epoch) = (txn.epoch, txn.last_epoch);
-                return Ok(Init::Epoch { producer_id: txn.producer_id, epoch, last_epoch });
+                return Ok(InitOutcome::Epoch { producer_id: txn.producer_id, epoch, last_epoch });
             }
             Ok(next_epoch(txn))
         }
     }
 }
 
-/// After the abort: the fence's own epoch becomes the new producer's, unless someone came in between.
-pub(super) fn init_after_fence(txn: Option<&TxnRecord>, fence: i16) -> Result<Init, ResponseError> {
+/// After the abort: the new producer receives the epoch after the fence, unless another producer was faster.
+pub(super) fn init_after_fence(txn: Option<&TxnRecord>, fence: i16) -> Result<InitOutcome, ResponseError> {
     match txn {
         Some(txn) if txn.epoch == fence && matches!(txn.state, TxnState::Completed { .. }) => Ok(next_epoch(txn)),
         _ => Err(ResponseError::ConcurrentTransactions),
     }
 }
 
-fn next_epoch(txn: &TxnRecord) -> Init {
+fn next_epoch(txn: &TxnRecord) -> InitOutcome {
     if txn.epoch >= i16::MAX - 1 {
-        return Init::NewProducer;
+        return InitOutcome::NewProducer;
     }
-    Init::Epoch { producer_id: txn.producer_id, epoch: txn.epoch + 1, last_epoch: txn.epoch }
+    InitOutcome::Epoch { producer_id: txn.producer_id, epoch: txn.epoch + 1, last_epoch: txn.epoch }
 }
 
-fn owned(txn: Option<&TxnRecord>, (producer_id, epoch): Producer) -> Result<&TxnRecord, ResponseError> {
+fn check_producer(
+    txn: Option<&TxnRecord>,
+    (producer_id, epoch): ProducerIdentity,
+) -> Result<&TxnRecord, ResponseError> {
     match txn {
         Some(txn) if txn.producer_id != producer_id => Err(ResponseError::InvalidProducerIdMapping),
         Some(txn) if txn.epoch != epoch => Err(ResponseError::ProducerFenced),
@@ -82,17 +86,21 @@ fn owned(txn: Option<&TxnRecord>, (producer_id, epoch): Producer) -> Result<&Txn
 }
 
 /// Whether partitions or a group may be added.
-pub(super) fn may_add(txn: Option<&TxnRecord>, producer: Producer) -> Result<&TxnRecord, ResponseError> {
-    let txn = owned(txn, producer)?;
+pub(super) fn may_add(txn: Option<&TxnRecord>, producer: ProducerIdentity) -> Result<&TxnRecord, ResponseError> {
+    let txn = check_producer(txn, producer)?;
     match txn.state {
         TxnState::Prepared { .. } => Err(ResponseError::ConcurrentTransactions),
         TxnState::Empty | TxnState::Ongoing | TxnState::Completed { .. } => Ok(txn),
     }
 }
 
-pub(super) fn may_store_offsets(txn: Option<&TxnRecord>, producer: Producer, group: &str) -> Result<(), ResponseError> {
-    // In this request a fenced producer has always been told of its epoch.
-    let txn = owned(txn, producer).map_err(|error| match error {
+pub(super) fn may_store_offsets(
+    txn: Option<&TxnRecord>,
+    producer: ProducerIdentity,
+    group: &str,
+) -> Result<(), ResponseError> {
+    // For this request Kafka has always reported a fenced producer as an invalid epoch.
+    let txn = check_producer(txn, producer).map_err(|error| match error {
         ResponseError::ProducerFenced => ResponseError::InvalidProducerEpoch,
         other => other,
     })?;
@@ -103,11 +111,15 @@ pub(super) fn may_store_offsets(txn: Option<&TxnRecord>, producer: Producer, gro
     }
 }
 
-pub(super) fn end(txn: Option<&TxnRecord>, producer: Producer, commit: bool) -> Result<End, ResponseError> {
-    let txn = owned(txn, producer)?;
+pub(super) fn end(
+    txn: Option<&TxnRecord>,
+    producer: ProducerIdentity,
+    commit: bool,
+) -> Result<EndOutcome, ResponseError> {
+    let txn = check_producer(txn, producer)?;
     match txn.state {
-        TxnState::Ongoing => Ok(End::Prepare),
-        TxnState::Completed { commit: done } if done == commit => Ok(End::AlreadyDone),
+        TxnState::Ongoing => Ok(EndOutcome::Prepare),
+        TxnState::Completed { commit: done } if done == commit => Ok(EndOutcome::AlreadyDone),
         TxnState::Prepared { commit: wanted } if wanted == commit => Err(ResponseError::ConcurrentTransactions),
         _ => Err(ResponseError::InvalidTxnState),
     }
@@ -133,36 +145,36 @@ mod tests {
     }
 
     #[test]
-    fn a_new_producer_fences_the_one_before() {
-        let bumped = Init::Epoch { producer_id: 5, epoch: 4, last_epoch: 3 };
-        assert_eq!(init(None, (-1, -1)), Ok(Init::NewProducer));
+    fn a_new_producer_fences_its_predecessor() {
+        let bumped = InitOutcome::Epoch { producer_id: 5, epoch: 4, last_epoch: 3 };
+        assert_eq!(init(None, (-1, -1)), Ok(InitOutcome::NewProducer));
         assert_eq!(init(Some(&txn(3, TxnState::Empty)), (-1, -1)), Ok(bumped));
-        assert_eq!(init(Some(&txn(3, TxnState::Ongoing)), (-1, -1)), Ok(Init::FenceFirst { epoch: 4 }));
+        assert_eq!(init(Some(&txn(3, TxnState::Ongoing)), (-1, -1)), Ok(InitOutcome::FenceFirst { epoch: 4 }));
         let after = init_after_fence(Some(&txn(4, TxnState::Completed { commit: false })), 4);
-        assert_eq!(after, Ok(Init::Epoch { producer_id: 5, epoch: 5, last_epoch: 4 }));
-        assert_eq!(owned(Some(&txn(4, TxnState::Empty)), (5, 3)), Err(ResponseError::ProducerFenced));
+        assert_eq!(after, Ok(InitOutcome::Epoch { producer_id: 5, epoch: 5, last_epoch: 4 }));
+        assert_eq!(check_producer(Some(&txn(4, TxnState::Empty)), (5, 3)), Err(ResponseError::ProducerFenced));
     }
 
     #[test]
-    fn a_producer_that_recovers_keeps_its_id_and_a_fenced_one_does_not() {
+    fn a_recovering_producer_keeps_its_id_and_a_fenced_one_is_refused() {
         let record = txn(3, TxnState::Completed { commit: true });
-        assert_eq!(init(Some(&record), (5, 3)), Ok(Init::Epoch { producer_id: 5, epoch: 4, last_epoch: 3 }));
+        assert_eq!(init(Some(&record), (5, 3)), Ok(InitOutcome::Epoch { producer_id: 5, epoch: 4, last_epoch: 3 }));
         assert_eq!(init(Some(&record), (5, 1)), Err(ResponseError::ProducerFenced));
         assert_eq!(init(Some(&record), (6, 3)), Err(ResponseError::ProducerFenced));
     }
 
     #[test]
     fn an_exhausted_epoch_gets_a_new_id() {
-        assert_eq!(init(Some(&txn(i16::MAX - 1, TxnState::Empty)), (-1, -1)), Ok(Init::NewProducer));
+        assert_eq!(init(Some(&txn(i16::MAX - 1, TxnState::Empty)), (-1, -1)), Ok(InitOutcome::NewProducer));
     }
 
     #[test]
-    fn an_end_that_comes_again_is_the_same_end_or_an_error() {
+    fn a_repeated_end_succeeds_only_with_the_same_outcome() {
         let committed = txn(0, TxnState::Completed { commit: true });
-        assert_eq!(end(Some(&committed), (5, 0), true), Ok(End::AlreadyDone));
+        assert_eq!(end(Some(&committed), (5, 0), true), Ok(EndOutcome::AlreadyDone));
         assert_eq!(end(Some(&committed), (5, 0), false), Err(ResponseError::InvalidTxnState));
         assert_eq!(end(Some(&txn(0, TxnState::Empty)), (5, 0), true), Err(ResponseError::InvalidTxnState));
-        assert_eq!(end(Some(&txn(0, TxnState::Ongoing)), (5, 0), true), Ok(End::Prepare));
+        assert_eq!(end(Some(&txn(0, TxnState::Ongoing)), (5, 0), true), Ok(EndOutcome::Prepare));
         let prepared = txn(0, TxnState::Prepared { commit: true });
         assert_eq!(end(Some(&prepared), (5, 0), true), Err(ResponseError::ConcurrentTransactions));
     }
