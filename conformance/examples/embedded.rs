@@ -1,8 +1,8 @@
-//! The embedded broker and registry as a process of their own, for tools that need something to connect to.
+//! The embedded broker and registry as a separate process, for tools that connect to them.
 //!
-//! `cargo run -p conformance --example embedded -- DATA_DIR` writes `DATA_DIR/endpoints.env` in the form that
-//! `scripts/kafka.sh start` does, prints it, and runs until its standard input ends. `RUST_LOG` chooses what
-//! it logs (warnings by default).
+//! `cargo run -p conformance --example embedded -- DATA_DIR` writes `DATA_DIR/endpoints.env` in the format of
+//! `scripts/kafka.sh start`, prints it, and runs until its standard input ends. `RUST_LOG` sets the log level
+//! (default: warnings).
 
 use std::io::{Read, Write};
 use std::path::PathBuf;

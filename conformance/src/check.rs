@@ -1,15 +1,15 @@
-//! What a check is: a sentence that is true of a conforming server, and the function that finds out.
+//! A check: a sentence that is true of a conforming server, and the function that tests it.
 //!
-//! Knows nothing of Kafka. Next: [`crate::context`], what a check is given.
+//! Knows no Kafka. Next: [`crate::context`], a check's context.
 
 use std::fmt;
 
-use crate::context::Context;
+use crate::context::CheckContext;
 
-/// What part of the servers a check is about.
+/// The part of the servers that a check tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Area {
-    Topics,
+    TopicPair,
     Records,
     Offsets,
     Transactions,
@@ -22,10 +22,10 @@ pub enum Area {
 }
 
 impl Area {
-    /// The name `--only` takes.
+    /// The name for `--only`.
     pub fn name(self) -> &'static str {
         match self {
-            Area::Topics => "topics",
+            Area::TopicPair => "topics",
             Area::Records => "records",
             Area::Offsets => "offsets",
             Area::Transactions => "transactions",
@@ -39,62 +39,62 @@ impl Area {
     }
 }
 
-/// One check: `name` reads as a sentence and is what a passing server does.
-pub(crate) struct Check {
+/// One check: `name` is a sentence that states what a conforming server does.
+pub(crate) struct ConformanceCheck {
     pub(crate) area: Area,
     pub(crate) name: &'static str,
-    pub(crate) run: fn(&Context) -> Verdict,
+    pub(crate) run: fn(&CheckContext) -> CheckResult,
 }
 
-/// What was seen when the sentence is true, else why it is not.
-pub(crate) type Verdict = Result<String, Failure>;
+/// The observation if the sentence is true, else the reason why it is not.
+pub(crate) type CheckResult = Result<String, CheckFailure>;
 
-/// Why a check failed: what was being done, and what was seen instead.
+/// Why a check failed: the operation and its unexpected result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Failure(pub(crate) String);
+pub struct CheckFailure(pub(crate) String);
 
-impl Failure {
+impl CheckFailure {
     pub(crate) fn new(what: impl Into<String>) -> Self {
         Self(what.into())
     }
 }
 
-/// Says what was being done when something went wrong: an error alone rarely does.
-pub(crate) trait Doing<T> {
-    fn doing(self, what: impl fmt::Display) -> Result<T, Failure>;
+/// Adds the failed operation to an error.
+pub(crate) trait FailureContext<T> {
+    fn context(self, what: impl fmt::Display) -> Result<T, CheckFailure>;
 }
 
-impl<T, E: fmt::Display> Doing<T> for Result<T, E> {
-    fn doing(self, what: impl fmt::Display) -> Result<T, Failure> {
-        self.map_err(|error| Failure(format!("{what}: {error}")))
+impl<T, E: fmt::Display> FailureContext<T> for Result<T, E> {
+    fn context(self, what: impl fmt::Display) -> Result<T, CheckFailure> {
+        self.map_err(|error| CheckFailure(format!("{what}: {error}")))
     }
 }
 
-impl<T> Doing<T> for Option<T> {
-    fn doing(self, what: impl fmt::Display) -> Result<T, Failure> {
-        self.ok_or_else(|| Failure(format!("{what}: nothing there")))
+impl<T> FailureContext<T> for Option<T> {
+    fn context(self, what: impl fmt::Display) -> Result<T, CheckFailure> {
+        self.ok_or_else(|| CheckFailure(format!("{what}: missing")))
     }
 }
 
-/// `ensure!(condition, "what was seen, with {values}")`
+/// `ensure!(condition, "the observation, with {values}")`
 macro_rules! ensure {
-    ($condition:expr, $($seen:tt)+) => {
+    ($condition:expr, $($message:tt)+) => {
         if !$condition {
-            return Err($crate::check::Failure(format!($($seen)+)));
+            return Err($crate::check::CheckFailure(format!($($message)+)));
         }
     };
 }
 
-/// `ensure_eq!(seen, wanted, "the thing that should be equal")`
+/// `ensure_eq!(actual, expected, "the compared value")`
 macro_rules! ensure_eq {
-    ($seen:expr, $wanted:expr, $($what:tt)+) => {
-        // A match, as in the standard library's own: both sides may borrow from temporaries.
-        match (&$seen, &$wanted) {
-            (seen, wanted) if seen == wanted => {}
-            (seen, wanted) => {
+    ($actual:expr, $expected:expr, $($what:tt)+) => {
+        // A match, as in the standard library's `assert_eq`: both sides may borrow from temporaries.
+        match (&$actual, &$expected) {
+            (actual, expected) if actual == expected => {}
+            (actual, expected) => {
                 let what = format_args!($($what)+);
-                return Err($crate::check::Failure(format!("{what}: saw {seen:?}, wanted {wanted:?}")));
+                return Err($crate::check::CheckFailure(format!("{what}: got {actual:?}, expected {expected:?}")));
             }
         }
     };

@@ -1,4 +1,4 @@
-//! All checks, by area, in the order they are reported.
+//! All checks by area, in the order of the report.
 
 mod fencing;
 mod groups;
@@ -12,9 +12,9 @@ mod transactions;
 mod versions;
 mod wire;
 
-use crate::check::Check;
+use crate::check::ConformanceCheck;
 
-pub(crate) fn all() -> Vec<Check> {
+pub(crate) fn all() -> Vec<ConformanceCheck> {
     let areas = [
         topics::CHECKS,
         records::CHECKS,
@@ -28,5 +28,5 @@ pub(crate) fn all() -> Vec<Check> {
         versions::CHECKS,
         registry::CHECKS,
     ];
-    areas.into_iter().flatten().map(|check| Check { ..*check }).collect()
+    areas.into_iter().flatten().map(|check| ConformanceCheck { ..*check }).collect()
 }

@@ -1,6 +1,6 @@
-//! Producers and readers for the checks: what was delivered where, what a reader sees up to the end of a partition.
+//! Producers and readers for the checks.
 //!
-//! Every librdkafka setting that matters here is stated. Knows no check.
+//! Every relevant librdkafka setting is explicit. Knows no check.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,38 +15,38 @@ use rdkafka::message::{BorrowedMessage, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::check::{Doing, Failure};
-use crate::context::{Context, PATIENCE};
+use crate::check::{CheckFailure, FailureContext};
+use crate::context::{CheckContext, REQUEST_TIMEOUT};
 
-pub(crate) type TestProducer = BaseProducer<Deliveries>;
+pub(crate) type TestProducer = BaseProducer<DeliveryReports>;
 
-/// Partition and offset of a delivered record.
-pub(crate) type Delivery = Result<(i32, i64), KafkaError>;
+/// Partition and offset of a delivered record, or the delivery error.
+pub(crate) type DeliveryReport = Result<(i32, i64), KafkaError>;
 
-/// Where each record went, by the number it was sent under.
+/// The delivery reports by the number of the sent record.
 #[derive(Default)]
-pub(crate) struct Deliveries {
+pub(crate) struct DeliveryReports {
     sent: AtomicUsize,
-    results: Mutex<BTreeMap<usize, Delivery>>,
+    results: Mutex<BTreeMap<usize, DeliveryReport>>,
 }
 
-impl ClientContext for Deliveries {}
+impl ClientContext for DeliveryReports {}
 
-impl ProducerContext for Deliveries {
+impl ProducerContext for DeliveryReports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
-        let place = match result {
+        let report = match result {
             Ok(message) => Ok((message.partition(), message.offset())),
             Err((error, _)) => Err(error.clone()),
         };
-        self.results.lock().unwrap_or_else(PoisonError::into_inner).insert(number, place);
+        self.results.lock().unwrap_or_else(PoisonError::into_inner).insert(number, report);
     }
 }
 
-/// A record to send; everything not given is left to the client.
+/// A record to send; the client chooses every value that is `None`.
 #[derive(Clone, Default)]
-pub(crate) struct Put<'a> {
+pub(crate) struct NewRecord<'a> {
     pub(crate) partition: Option<i32>,
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
@@ -54,8 +54,8 @@ pub(crate) struct Put<'a> {
     pub(crate) headers: Option<OwnedHeaders>,
 }
 
-/// Settings of a producer that may lose nothing and double nothing.
-pub(crate) fn producer_config(cx: &Context) -> ClientConfig {
+/// Settings of a producer that neither loses nor duplicates records.
+pub(crate) fn producer_config(cx: &CheckContext) -> ClientConfig {
     let mut config = cx.client_config();
     config
         .set("enable.idempotence", "true")
@@ -63,50 +63,54 @@ pub(crate) fn producer_config(cx: &Context) -> ClientConfig {
         .set("max.in.flight", "5")
         .set("linger.ms", "5")
         .set("partitioner", "murmur2_random")
-        // The suite must end: a service would wait for ever instead.
+        // The suite must end; a service would retry for ever.
         .set("message.timeout.ms", "30000")
         .set("message.max.bytes", "4000000");
     config
 }
 
-pub(crate) fn producer(cx: &Context, settings: &[(&str, &str)]) -> Result<TestProducer, Failure> {
+pub(crate) fn producer(cx: &CheckContext, settings: &[(&str, &str)]) -> Result<TestProducer, CheckFailure> {
     let mut config = producer_config(cx);
     for (key, value) in settings {
         config.set(*key, *value);
     }
-    config.create_with_context(Deliveries::default()).doing("creating a producer")
+    config.create_with_context(DeliveryReports::default()).context("creating a producer")
 }
 
-/// A producer whose transactions are open for business.
-pub(crate) fn transactional(cx: &Context, id: &str, settings: &[(&str, &str)]) -> Result<TestProducer, Failure> {
+/// A producer with initialized transactions.
+pub(crate) fn transactional(
+    cx: &CheckContext,
+    id: &str,
+    settings: &[(&str, &str)],
+) -> Result<TestProducer, CheckFailure> {
     let mut all = vec![
         ("transactional.id", id),
         ("transaction.timeout.ms", "60000"),
-        // After each commit the coordinator says "concurrent transactions" for a moment; the default sleeps 100 ms.
+        // After a commit the coordinator briefly returns CONCURRENT_TRANSACTIONS, and the default backoff is 100 ms.
         ("retry.backoff.ms", "2"),
     ];
     all.extend_from_slice(settings);
     let producer = producer(cx, &all)?;
-    producer.init_transactions(PATIENCE).doing(format_args!("init transactions of {id}"))?;
+    producer.init_transactions(REQUEST_TIMEOUT).context(format_args!("init transactions of {id}"))?;
     Ok(producer)
 }
 
-/// Queues records without waiting for their delivery.
-pub(crate) fn send(producer: &TestProducer, topic: &str, put: &Put<'_>) -> Result<usize, Failure> {
+/// Queues a record without waiting for its delivery.
+pub(crate) fn send(producer: &TestProducer, topic: &str, put: &NewRecord<'_>) -> Result<usize, CheckFailure> {
     let number = producer.context().sent.fetch_add(1, Ordering::Relaxed);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
     loop {
         match producer.send(record(topic, put, number)) {
             Ok(()) => return Ok(number),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if Instant::now() < deadline => {
                 producer.poll(Duration::from_millis(50));
             }
-            Err((error, _)) => return Err(Failure(format!("sending to {topic}: {error}"))),
+            Err((error, _)) => return Err(CheckFailure(format!("sending to {topic}: {error}"))),
         }
     }
 }
 
-fn record<'a>(topic: &'a str, put: &Put<'a>, number: usize) -> BaseRecord<'a, [u8], [u8], usize> {
+fn record<'a>(topic: &'a str, put: &NewRecord<'a>, number: usize) -> BaseRecord<'a, [u8], [u8], usize> {
     let mut record = BaseRecord::with_opaque_to(topic, number);
     if let Some(partition) = put.partition {
         record = record.partition(partition);
@@ -126,45 +130,48 @@ fn record<'a>(topic: &'a str, put: &Put<'a>, number: usize) -> BaseRecord<'a, [u
     record
 }
 
-/// Waits for everything sent and says where each record went, in the order of sending.
-pub(crate) fn settle(producer: &TestProducer) -> Result<Vec<Delivery>, Failure> {
-    // Not flush: it polls in slices of 100 ms, and a check that settles often would do nothing else.
-    let deadline = Instant::now() + PATIENCE;
+/// Waits for the delivery of every sent record. Returns the delivery reports in the order of sending.
+pub(crate) fn await_deliveries(producer: &TestProducer) -> Result<Vec<DeliveryReport>, CheckFailure> {
+    // Not flush: it polls in steps of 100 ms, which would dominate checks that wait often.
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
     let mut left = producer.in_flight_count();
     while left > 0 {
-        // One poll takes one report. It does not wait: librdkafka counts in milliseconds, and a poll of one would spin through it.
+        // One poll returns one report. It must not wait: librdkafka's timeouts have a resolution of milliseconds.
         producer.poll(Duration::ZERO);
-        let now_left = producer.in_flight_count();
-        if now_left == left {
+        let remaining = producer.in_flight_count();
+        if remaining == left {
             if Instant::now() >= deadline {
-                return Err(Failure(format!("{left} records undelivered")));
+                return Err(CheckFailure(format!("{left} records undelivered")));
             }
             std::thread::park_timeout(Duration::from_micros(200));
         }
-        left = now_left;
+        left = remaining;
     }
     let results = std::mem::take(&mut *producer.context().results.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(results.into_values().collect())
 }
 
-/// Writes values to one partition and gives their offsets.
+/// Writes values to one partition and returns their offsets.
 pub(crate) fn write<V: AsRef<[u8]>>(
     producer: &TestProducer,
     topic: &str,
     partition: i32,
     values: impl IntoIterator<Item = V>,
-) -> Result<Vec<i64>, Failure> {
+) -> Result<Vec<i64>, CheckFailure> {
     for value in values {
-        let put = Put { partition: Some(partition), value: Some(value.as_ref()), ..Put::default() };
+        let put = NewRecord { partition: Some(partition), value: Some(value.as_ref()), ..NewRecord::default() };
         send(producer, topic, &put)?;
     }
-    let settled = settle(producer)?;
-    settled.into_iter().map(|place| place.map(|(_, offset)| offset).doing(format_args!("writing {topic}"))).collect()
+    let deliveries = await_deliveries(producer)?;
+    deliveries
+        .into_iter()
+        .map(|report| report.map(|(_, offset)| offset).context(format_args!("writing {topic}")))
+        .collect()
 }
 
-/// What a reader got.
+/// A record that a reader received.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Got {
+pub(crate) struct ReadRecord {
     pub(crate) partition: i32,
     pub(crate) offset: i64,
     pub(crate) timestamp: rdkafka::message::Timestamp,
@@ -173,7 +180,7 @@ pub(crate) struct Got {
     pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
-impl Got {
+impl ReadRecord {
     pub(crate) fn of(message: &BorrowedMessage<'_>) -> Self {
         let headers = message.headers().map_or_else(Vec::new, |headers| {
             headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
@@ -193,22 +200,22 @@ impl Got {
     }
 }
 
-pub(crate) fn texts(got: &[Got]) -> Vec<String> {
-    got.iter().map(Got::text).collect()
+pub(crate) fn texts(records: &[ReadRecord]) -> Vec<String> {
+    records.iter().map(ReadRecord::text).collect()
 }
 
 pub(crate) const COMMITTED: &str = "read_committed";
 pub(crate) const UNCOMMITTED: &str = "read_uncommitted";
 
-/// Settings of a consumer that commits only when told and starts only where told.
-pub(crate) fn consumer_config(cx: &Context, group: &str) -> ClientConfig {
+/// Settings of a consumer without automatic commits and offset resets.
+pub(crate) fn consumer_config(cx: &CheckContext, group: &str) -> ClientConfig {
     let mut config = cx.client_config();
     config
         .set("group.id", group)
         .set("group.protocol", "classic")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // A position that is not there must show, not be mended.
+        // An invalid position must be an error, not be reset.
         .set("auto.offset.reset", "error")
         .set("isolation.level", COMMITTED)
         .set("enable.partition.eof", "true")
@@ -221,104 +228,126 @@ pub(crate) fn consumer_config(cx: &Context, group: &str) -> ClientConfig {
     config
 }
 
-pub(crate) fn consumer(cx: &Context, group: &str, settings: &[(&str, &str)]) -> Result<BaseConsumer, Failure> {
+pub(crate) fn consumer(
+    cx: &CheckContext,
+    group: &str,
+    settings: &[(&str, &str)],
+) -> Result<BaseConsumer, CheckFailure> {
     let mut config = consumer_config(cx, group);
     for (key, value) in settings {
         config.set(*key, *value);
     }
-    config.create().doing("creating a consumer")
+    config.create().context("creating a consumer")
 }
 
-/// A reader of one partition, in a group that never joins nor commits.
+/// A reader of one partition. Its group has no members and no commits.
 pub(crate) fn reader(
-    cx: &Context,
+    cx: &CheckContext,
     topic: &str,
     partition: i32,
     isolation: &str,
     from: Offset,
-) -> Result<BaseConsumer, Failure> {
+) -> Result<BaseConsumer, CheckFailure> {
     let consumer = consumer(cx, &format!("{topic}-reader"), &[("isolation.level", isolation)])?;
     assign(&consumer, &[(topic, partition, from)])?;
     Ok(consumer)
 }
 
-pub(crate) fn offsets(places: &[(&str, i32, Offset)]) -> Result<TopicPartitionList, Failure> {
+pub(crate) fn offsets(positions: &[(&str, i32, Offset)]) -> Result<TopicPartitionList, CheckFailure> {
     let mut list = TopicPartitionList::new();
-    for (topic, partition, offset) in places {
-        list.add_partition_offset(topic, *partition, *offset).doing("listing an offset")?;
+    for (topic, partition, offset) in positions {
+        list.add_partition_offset(topic, *partition, *offset).context("listing an offset")?;
     }
     Ok(list)
 }
 
-pub(crate) fn assign(consumer: &BaseConsumer, places: &[(&str, i32, Offset)]) -> Result<(), Failure> {
-    consumer.assign(&offsets(places)?).doing("assigning partitions")
+pub(crate) fn assign(consumer: &BaseConsumer, positions: &[(&str, i32, Offset)]) -> Result<(), CheckFailure> {
+    consumer.assign(&offsets(positions)?).context("assigning partitions")
 }
 
-/// Reads on until the reader of one partition says that it is at the end.
-pub(crate) fn read_to_end(consumer: &BaseConsumer) -> Result<Vec<Got>, Failure> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut got = Vec::new();
+/// Reads until the reader of one partition reports the end of the partition.
+pub(crate) fn read_to_end(consumer: &BaseConsumer) -> Result<Vec<ReadRecord>, CheckFailure> {
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    let mut records = Vec::new();
     while Instant::now() < deadline {
         match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => got.push(Got::of(&message)),
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(got),
-            Some(Err(error)) => return Err(Failure(format!("reading after {} records: {error}", got.len()))),
+            Some(Ok(message)) => records.push(ReadRecord::of(&message)),
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(records),
+            Some(Err(error)) => return Err(CheckFailure(format!("reading after {} records: {error}", records.len()))),
             None => {}
         }
     }
-    Err(Failure(format!("no end of the partition after {} records", got.len())))
+    Err(CheckFailure(format!("no end of the partition after {} records", records.len())))
 }
 
-/// All that a fresh reader sees of one partition.
-pub(crate) fn read(cx: &Context, topic: &str, partition: i32, isolation: &str) -> Result<Vec<Got>, Failure> {
+/// All records of one partition that are visible to a new reader.
+pub(crate) fn read(
+    cx: &CheckContext,
+    topic: &str,
+    partition: i32,
+    isolation: &str,
+) -> Result<Vec<ReadRecord>, CheckFailure> {
     read_to_end(&reader(cx, topic, partition, isolation, Offset::Beginning)?)
 }
 
-/// Reads until `count` records have come, from whatever is assigned.
-pub(crate) fn read_count(consumer: &BaseConsumer, count: usize, limit: Duration) -> Result<Vec<Got>, Failure> {
+/// Reads `count` records from the assigned partitions.
+pub(crate) fn read_count(
+    consumer: &BaseConsumer,
+    count: usize,
+    limit: Duration,
+) -> Result<Vec<ReadRecord>, CheckFailure> {
     let deadline = Instant::now() + limit;
-    let mut got = Vec::new();
-    while got.len() < count {
+    let mut records = Vec::new();
+    while records.len() < count {
         if Instant::now() >= deadline {
-            return Err(Failure(format!("only {} of {count} records within {} s", got.len(), limit.as_secs())));
+            return Err(CheckFailure(format!(
+                "only {} of {count} records within {} s",
+                records.len(),
+                limit.as_secs()
+            )));
         }
         match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => got.push(Got::of(&message)),
+            Some(Ok(message)) => records.push(ReadRecord::of(&message)),
             Some(Err(KafkaError::PartitionEOF(_))) | None => {}
-            Some(Err(error)) => return Err(Failure(format!("reading after {} records: {error}", got.len()))),
+            Some(Err(error)) => return Err(CheckFailure(format!("reading after {} records: {error}", records.len()))),
         }
     }
-    Ok(got)
+    Ok(records)
 }
 
-/// Polls until an error other than an end of partition comes, and gives it.
-pub(crate) fn poll_for_error(consumer: &BaseConsumer, limit: Duration) -> Result<KafkaError, Failure> {
+/// Polls until an error other than the end of a partition occurs, and returns it.
+pub(crate) fn poll_for_error(consumer: &BaseConsumer, limit: Duration) -> Result<KafkaError, CheckFailure> {
     let deadline = Instant::now() + limit;
     while Instant::now() < deadline {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Err(KafkaError::PartitionEOF(_))) | None => {}
             Some(Err(error)) => return Ok(error),
             Some(Ok(message)) => {
-                return Err(Failure(format!("read offset {} where an error was due", message.offset())));
+                return Err(CheckFailure(format!("read offset {} instead of an error", message.offset())));
             }
         }
     }
-    Err(Failure(format!("no error within {} s", limit.as_secs())))
+    Err(CheckFailure(format!("no error within {} s", limit.as_secs())))
 }
 
-/// Low and high watermark as this isolation level sees them.
-pub(crate) fn watermarks(cx: &Context, topic: &str, partition: i32, isolation: &str) -> Result<(i64, i64), Failure> {
+/// Low and high watermark at this isolation level.
+pub(crate) fn watermarks(
+    cx: &CheckContext,
+    topic: &str,
+    partition: i32,
+    isolation: &str,
+) -> Result<(i64, i64), CheckFailure> {
     let consumer = consumer(cx, &format!("{topic}-watermarks"), &[("isolation.level", isolation)])?;
-    consumer.fetch_watermarks(topic, partition, PATIENCE).doing(format_args!("watermarks of {topic}"))
+    consumer.fetch_watermarks(topic, partition, REQUEST_TIMEOUT).context(format_args!("watermarks of {topic}"))
 }
 
-/// Where the consumer stands in a partition; none before it has read anything.
-pub(crate) fn position(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<Option<i64>, Failure> {
-    let all = consumer.position().doing("asking for the position")?;
+/// The consumer's position in a partition; `None` before its first read.
+pub(crate) fn position(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<Option<i64>, CheckFailure> {
+    let all = consumer.position().context("asking for the position")?;
     Ok(offset_in(&all, topic, partition))
 }
 
-/// What the group has committed for a partition.
+/// The group's committed offset of a partition.
 pub(crate) fn committed(
     consumer: &BaseConsumer,
     topic: &str,
@@ -327,11 +356,11 @@ pub(crate) fn committed(
 ) -> Result<Option<i64>, KafkaError> {
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, partition);
-    let answer = consumer.committed_offsets(list, limit)?;
-    if let Some(element) = answer.find_partition(topic, partition) {
+    let response = consumer.committed_offsets(list, limit)?;
+    if let Some(element) = response.find_partition(topic, partition) {
         element.error()?;
     }
-    Ok(offset_in(&answer, topic, partition))
+    Ok(offset_in(&response, topic, partition))
 }
 
 fn offset_in(list: &TopicPartitionList, topic: &str, partition: i32) -> Option<i64> {

@@ -1,5 +1,5 @@
-//! What a check is given: the addresses, names nobody else uses, clients with every setting stated, and the removal
-//! of what it made. Knows no check.
+//! A check's context: the addresses, unique names, clients with explicit settings, and the removal of created resources.
+//! Knows no check.
 
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,35 +11,35 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 
-use crate::Target;
-use crate::check::{Doing, Failure};
+use crate::TestTarget;
+use crate::check::{CheckFailure, FailureContext};
 
-/// For every single request. The first one to a coordinator makes an internal topic and can take seconds.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The timeout of each request. The first request to a coordinator creates an internal topic and can take seconds.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(crate) struct Context {
-    pub(crate) target: Target,
+pub(crate) struct CheckContext {
+    pub(crate) target: TestTarget,
     prefix: String,
     runtime: tokio::runtime::Runtime,
     pub(crate) admin: AdminClient<DefaultClientContext>,
     pub(crate) http: reqwest::Client,
-    made: Mutex<Made>,
+    created: Mutex<CreatedResources>,
 }
 
 #[derive(Default)]
-struct Made {
+struct CreatedResources {
     topics: Vec<String>,
     groups: Vec<String>,
     subjects: Vec<String>,
 }
 
-impl Context {
-    pub(crate) fn open(target: Target, prefix: String) -> Result<Self, Failure> {
-        let admin = base_config(&target, &prefix).create().doing("creating an admin client")?;
+impl CheckContext {
+    pub(crate) fn open(target: TestTarget, prefix: String) -> Result<Self, CheckFailure> {
+        let admin = base_config(&target, &prefix).create().context("creating an admin client")?;
         let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().doing("starting an async runtime")?;
-        let http = reqwest::Client::builder().timeout(PATIENCE).build().doing("creating an http client")?;
-        Ok(Self { target, prefix, runtime, admin, http, made: Mutex::default() })
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting an async runtime")?;
+        let http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build().context("creating an http client")?;
+        Ok(Self { target, prefix, runtime, admin, http, created: Mutex::default() })
     }
 
     pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
@@ -47,19 +47,19 @@ impl Context {
     }
 
     pub(crate) fn admin_options(&self) -> AdminOptions {
-        AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
+        AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
     }
 
-    /// A topic name of this check's own, removed at its end if it then exists.
+    /// A topic name that is unique to this check. The topic is removed at the end of the check if it exists.
     pub(crate) fn topic_name(&self, name: &str) -> String {
         let full = format!("{}-{name}", self.prefix);
-        self.made().topics.push(full.clone());
+        self.created().topics.push(full.clone());
         full
     }
 
     pub(crate) fn group(&self, name: &str) -> String {
         let full = format!("{}-{name}", self.prefix);
-        self.made().groups.push(full.clone());
+        self.created().groups.push(full.clone());
         full
     }
 
@@ -68,25 +68,30 @@ impl Context {
         format!("{}-{name}", self.prefix)
     }
 
-    /// A namespace for Avro records of this check's own.
+    /// An Avro namespace that is unique to this check.
     pub(crate) fn namespace(&self) -> String {
         self.prefix.replace('-', "_")
     }
 
     pub(crate) fn subject(&self, name: &str) -> String {
         let full = format!("{}.{name}", self.namespace());
-        self.made().subjects.push(full.clone());
+        self.created().subjects.push(full.clone());
         full
     }
 
-    /// A new topic that keeps everything, ready to be written and read.
-    pub(crate) fn topic(&self, name: &str, partitions: i32) -> Result<String, Failure> {
+    /// A new topic without retention, ready for writes and reads.
+    pub(crate) fn topic(&self, name: &str, partitions: i32) -> Result<String, CheckFailure> {
         self.topic_with(name, partitions, &[])
     }
 
-    pub(crate) fn topic_with(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<String, Failure> {
+    pub(crate) fn topic_with(
+        &self,
+        name: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<String, CheckFailure> {
         let full = self.topic_name(name);
-        // The broker's own replication factor: 1 on one node, whatever is right on a cluster.
+        // -1 chooses the broker's default replication factor: 1 on one node, more on a cluster.
         let mut new = NewTopic::new(&full, partitions, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
         for (key, value) in configs {
             new = new.set(key, value);
@@ -96,38 +101,41 @@ impl Context {
         Ok(full)
     }
 
-    pub(crate) fn create(&self, topic: &NewTopic<'_>) -> Result<(), Failure> {
+    pub(crate) fn create(&self, topic: &NewTopic<'_>) -> Result<(), CheckFailure> {
         let results = self
             .wait(self.admin.create_topics([topic], &self.admin_options()))
-            .doing(format_args!("creating topic {}", topic.name))?;
-        match results.into_iter().next().doing("the answer to create topics")? {
+            .context(format_args!("creating topic {}", topic.name))?;
+        match results.into_iter().next().context("the response to create topics")? {
             Ok(_) => Ok(()),
-            Err((name, code)) => Err(Failure(format!("creating topic {name}: {code}"))),
+            Err((name, code)) => Err(CheckFailure(format!("creating topic {name}: {code}"))),
         }
     }
 
-    /// A topic is usable once the broker names a leader for each partition.
-    pub(crate) fn await_partitions(&self, topic: &str, partitions: i32) -> Result<(), Failure> {
-        until(&format!("{partitions} partitions of {topic} with a leader"), PATIENCE, || {
-            let metadata =
-                self.admin.inner().fetch_metadata(Some(topic), PATIENCE).doing(format_args!("metadata of {topic}"))?;
-            let seen = metadata.topics().first().doing("the topic in the metadata")?;
-            let led = seen.partitions().iter().filter(|p| p.leader() >= 0 && p.error().is_none()).count();
-            Ok((seen.error().is_none() && led == partitions as usize).then_some(()))
+    /// Waits until the broker names a leader for each partition. Then the topic is usable.
+    pub(crate) fn await_partitions(&self, topic: &str, partitions: i32) -> Result<(), CheckFailure> {
+        wait_until(&format!("{partitions} partitions of {topic} with a leader"), REQUEST_TIMEOUT, || {
+            let metadata = self
+                .admin
+                .inner()
+                .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+                .context(format_args!("metadata of {topic}"))?;
+            let observed = metadata.topics().first().context("the topic in the metadata")?;
+            let led = observed.partitions().iter().filter(|p| p.leader() >= 0 && p.error().is_none()).count();
+            Ok((observed.error().is_none() && led == partitions as usize).then_some(()))
         })
     }
 
-    /// Settings every client of the suite has, each stated.
+    /// The settings that all clients of the suite share.
     pub(crate) fn client_config(&self) -> ClientConfig {
         base_config(&self.target, &self.prefix)
     }
 
-    /// Removes what the check made; gives back what could not be removed.
+    /// Removes the resources that the check created. Returns those that could not be removed.
     pub(crate) fn clean_up(&self) -> Vec<String> {
-        let made = std::mem::take(&mut *self.made());
-        let mut left: Vec<String> = made.groups.iter().filter_map(|group| self.remove_group(group).err()).collect();
+        let created = std::mem::take(&mut *self.created());
+        let mut left: Vec<String> = created.groups.iter().filter_map(|group| self.remove_group(group).err()).collect();
         let gone = |code: RDKafkaErrorCode| code == RDKafkaErrorCode::UnknownTopicOrPartition;
-        let topics: Vec<&str> = made.topics.iter().map(String::as_str).collect();
+        let topics: Vec<&str> = created.topics.iter().map(String::as_str).collect();
         if !topics.is_empty() {
             match self.wait(self.admin.delete_topics(&topics, &self.admin_options())) {
                 Ok(results) => left.extend(results.into_iter().filter_map(|result| match result {
@@ -137,66 +145,66 @@ impl Context {
                 Err(error) => left.push(format!("topics {topics:?}: {error}")),
             }
         }
-        left.extend(made.subjects.iter().filter_map(|subject| self.remove_subject(subject).err()));
+        left.extend(created.subjects.iter().filter_map(|subject| self.remove_subject(subject).err()));
         left
     }
 
-    /// A static member that went without a word holds its group until its session ends.
+    /// A static member that was not closed keeps its group non-empty until its session ends.
     fn remove_group(&self, group: &str) -> Result<(), String> {
-        let removed = until("the group to be empty", PATIENCE + PATIENCE, || {
+        let removed = wait_until("the group to be empty", REQUEST_TIMEOUT + REQUEST_TIMEOUT, || {
             let results =
-                self.wait(self.admin.delete_groups(&[group], &self.admin_options())).doing("deleting a group")?;
-            match results.into_iter().next().doing("the answer")? {
+                self.wait(self.admin.delete_groups(&[group], &self.admin_options())).context("deleting a group")?;
+            match results.into_iter().next().context("the response")? {
                 Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)) => Ok(Some(())),
                 Err((_, RDKafkaErrorCode::NonEmptyGroup)) => Ok(None),
-                Err((_, code)) => Err(Failure(code.to_string())),
+                Err((_, code)) => Err(CheckFailure(code.to_string())),
             }
         });
         removed.map_err(|failure| format!("group {group}: {failure}"))
     }
 
-    /// Softly, then for good, as Confluent's registry asks for. Other registries may know only the first.
+    /// A soft deletion, then a permanent one, as Confluent's registry requires. Other registries may support only the first.
     fn remove_subject(&self, subject: &str) -> Result<(), String> {
         let address = format!("{}/subjects/{subject}", self.target.registry);
         for address in [address.clone(), format!("{address}?permanent=true")] {
-            let answer = self.wait(async { self.http.delete(&address).send().await });
-            answer.map_err(|error| format!("subject {subject}: {error}"))?;
+            let response = self.wait(async { self.http.delete(&address).send().await });
+            response.map_err(|error| format!("subject {subject}: {error}"))?;
         }
         Ok(())
     }
 
-    // A poisoned lock only means that the check panicked, and then its things must go all the more.
-    fn made(&self) -> MutexGuard<'_, Made> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    // A poisoned lock means that the check panicked; its resources must be removed all the same.
+    fn created(&self) -> MutexGuard<'_, CreatedResources> {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn base_config(target: &Target, client: &str) -> ClientConfig {
+fn base_config(target: &TestTarget, client: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &target.bootstrap)
         .set("client.id", client)
-        // A misspelt topic must show, whatever the broker would do.
+        // A misspelt topic must be an error, whatever the broker's setting.
         .set("allow.auto.create.topics", "false")
-        // Errors are seen where they matter; a broker that goes away is not worth a line each.
+        // Checks report errors where they matter; a closed connection needs no log line.
         .set("log.connection.close", "false")
         .set("socket.keepalive.enable", "true");
     config
 }
 
-/// Asks until there is an answer. For conditions on the far side, which nothing here can be woken by.
-pub(crate) fn until<T>(
+/// Repeats a query until it returns a value. For conditions on the server, which cannot wake the client.
+pub(crate) fn wait_until<T>(
     what: &str,
     limit: Duration,
-    mut ask: impl FnMut() -> Result<Option<T>, Failure>,
-) -> Result<T, Failure> {
+    mut query: impl FnMut() -> Result<Option<T>, CheckFailure>,
+) -> Result<T, CheckFailure> {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(answer) = ask()? {
-            return Ok(answer);
+        if let Some(response) = query()? {
+            return Ok(response);
         }
         if Instant::now() >= deadline {
-            return Err(Failure(format!("not within {} s: {what}", limit.as_secs())));
+            return Err(CheckFailure(format!("not within {} s: {what}", limit.as_secs())));
         }
         thread::park_timeout(Duration::from_millis(20));
     }

@@ -1,9 +1,9 @@
-//! What dacapo relies on in a Kafka and in a schema registry, as checks.
+//! Checks of the Kafka and schema registry behaviour that dacapo relies on.
 //!
-//! The suite takes a bootstrap address and a registry address and nothing else: it must never know which broker or
-//! registry answers, nor reach around the protocol. Apache Kafka is the truth; the embedded broker is held to it.
-//! Every check makes its own topics, groups and subjects under a name of its own and takes them away again, so the
-//! suite can run on a shared cluster. Next: `check` (what a check is), then `checks` (all of them).
+//! The suite takes only a bootstrap address and a registry address: it must not know which broker or registry it tests, nor bypass
+//! the protocol. Apache Kafka is the reference; the embedded broker must pass the same checks. Every check creates topics, groups
+//! and subjects under unique names and removes them again, so the suite can run on a shared cluster. Next: `check` (what a check
+//! is), then `checks` (all of them).
 
 mod check;
 mod checks;
@@ -14,30 +14,30 @@ mod members;
 mod runner;
 mod wire;
 
-pub use check::{Area, Failure};
-pub use runner::{Outcome, Report, catalogue, run, run_each};
+pub use check::{Area, CheckFailure};
+pub use runner::{CheckOutcome, SuiteReport, catalogue, run, run_each};
 
-/// What the suite is pointed at.
+/// The servers under test.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct TestTarget {
     /// `host:port` of a broker.
     pub bootstrap: String,
-    /// Base address of the registry, with its path if it has one.
+    /// Base URL of the registry, including its path if it has one.
     pub registry: String,
-    /// Whether the registry must answer with exactly the error codes of Confluent's own.
+    /// Whether the registry must return exactly the error codes of Confluent's registry.
     pub exact_confluent_codes: bool,
 }
 
 /// Which checks to run.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct CheckFilter {
     /// Run only checks whose area or name contains one of these texts; empty means all.
     pub only: Vec<String>,
-    /// Leave out checks whose area or name contains one of these texts.
+    /// Skip checks whose area or name contains one of these texts.
     pub except: Vec<String>,
 }
 
-impl Filter {
+impl CheckFilter {
     /// Every check.
     pub fn all() -> Self {
         Self::default()

@@ -1,13 +1,13 @@
-//! `conformance --bootstrap HOST:PORT --registry URL`: runs the suite against what answers there.
+//! `conformance --bootstrap HOST:PORT --registry URL`: runs the suite against these servers.
 //!
-//! Owns nothing but arguments and output. Exits 0 when every check passed, 1 otherwise.
+//! Owns the arguments and the output. Exits with 0 if every check passed, else with 1.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use conformance::{Filter, Target, catalogue, run_each};
+use conformance::{CheckFilter, TestTarget, catalogue, run_each};
 
 /// Checks that a Kafka and a schema registry do what dacapo relies on.
 #[derive(Parser)]
@@ -15,19 +15,19 @@ struct Arguments {
     /// A broker, as host:port.
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", required_unless_present = "list")]
     bootstrap: Option<String>,
-    /// Base address of the schema registry, with its path if it has one.
+    /// Base URL of the schema registry, including its path if it has one.
     #[arg(long, env = "SCHEMA_REGISTRY_URL", required_unless_present = "list")]
     registry: Option<String>,
     /// Only checks of this area, or whose name contains this text; may be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// All but the checks of this area, or whose name contains this text; may be repeated.
+    /// Skip checks of this area, or whose name contains this text; may be repeated.
     #[arg(long, value_name = "NAME")]
     except: Vec<String>,
-    /// Ask the registry for exactly the error codes of Confluent's own.
+    /// Require exactly the error codes of Confluent's registry.
     #[arg(long)]
     exact_confluent_codes: bool,
-    /// Say which checks there are, and run none.
+    /// List the checks and run none.
     #[arg(long)]
     list: bool,
 }
@@ -41,13 +41,13 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let target = Target {
+    let target = TestTarget {
         bootstrap: arguments.bootstrap.context("--bootstrap is missing")?,
         registry: arguments.registry.context("--registry is missing")?.trim_end_matches('/').to_owned(),
         exact_confluent_codes: arguments.exact_confluent_codes,
     };
     let mut written = Ok(());
-    let report = run_each(&target, &Filter { only: arguments.only, except: arguments.except }, |outcome| {
+    let report = run_each(&target, &CheckFilter { only: arguments.only, except: arguments.except }, |outcome| {
         if written.is_ok() {
             written = writeln!(out, "{outcome}");
         }

@@ -1,6 +1,6 @@
-//! Runs the checks, a few at a time, each under a deadline, and collects what they saw.
+//! Runs the checks, a few at a time, each with a deadline, and collects their outcomes.
 //!
-//! A check that hangs or panics is a failed check, never the end of the run. Next: [`crate::checks`].
+//! A check that hangs or panics has failed; the run continues. Next: [`crate::checks`].
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,38 +9,38 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::check::{Area, Check, Failure};
-use crate::context::Context;
-use crate::{Filter, Target, checks};
+use crate::check::{Area, CheckFailure, ConformanceCheck};
+use crate::context::CheckContext;
+use crate::{CheckFilter, TestTarget, checks};
 
-/// Most checks wait for something most of the time, so a few run beside each other even on a small machine.
+/// Checks wait most of the time, so a few run concurrently even on a small machine.
 const JOBS: usize = 4;
 
-/// A hanging server must not hang the suite. Longer than any chain of deadlines inside one check.
+/// The deadline of one check: longer than the sum of the timeouts inside it. A hanging server must not block the suite.
 const CHECK_LIMIT: Duration = Duration::from_secs(180);
 
-/// What became of one check.
+/// The outcome of one check.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct CheckOutcome {
     pub area: Area,
     pub name: &'static str,
-    /// What was seen, or why the check failed.
-    pub result: Result<String, Failure>,
+    /// The observation, or why the check failed.
+    pub result: Result<String, CheckFailure>,
     pub took: Duration,
-    /// Topics, groups and subjects that could not be removed again.
+    /// Topics, groups and subjects that could not be removed.
     pub left_behind: Vec<String>,
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for CheckOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (word, seen) = match &self.result {
-            Ok(seen) => ("pass", seen.as_str()),
+        let (word, detail) = match &self.result {
+            Ok(detail) => ("pass", detail.as_str()),
             Err(failure) => ("FAIL", failure.0.as_str()),
         };
         let (area, name, seconds) = (self.area.name(), self.name, self.took.as_secs_f64());
         write!(f, "{word} [{area}] {name} ({seconds:.1} s)")?;
-        if !seen.is_empty() {
-            write!(f, ": {seen}")?;
+        if !detail.is_empty() {
+            write!(f, ": {detail}")?;
         }
         for name in &self.left_behind {
             write!(f, "\n     could not remove {name}")?;
@@ -51,12 +51,12 @@ impl fmt::Display for Outcome {
 
 /// The outcomes of a run, in the order of the catalogue.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
-    pub outcomes: Vec<Outcome>,
+pub struct SuiteReport {
+    pub outcomes: Vec<CheckOutcome>,
 }
 
-impl Report {
-    pub fn failed(&self) -> impl Iterator<Item = &Outcome> {
+impl SuiteReport {
+    pub fn failed(&self) -> impl Iterator<Item = &CheckOutcome> {
         self.outcomes.iter().filter(|outcome| outcome.result.is_err())
     }
 
@@ -72,20 +72,20 @@ impl Report {
     }
 }
 
-/// Area and sentence of every check there is.
+/// Area and sentence of every check.
 pub fn catalogue() -> impl Iterator<Item = (Area, &'static str)> {
     checks::all().into_iter().map(|check| (check.area, check.name))
 }
 
 /// Runs the checks that `filter` admits.
-pub fn run(target: &Target, filter: &Filter) -> Report {
+pub fn run(target: &TestTarget, filter: &CheckFilter) -> SuiteReport {
     run_each(target, filter, |_| {})
 }
 
-/// As [`run`], and hands over each outcome as soon as it is known.
-pub fn run_each(target: &Target, filter: &Filter, mut each: impl FnMut(&Outcome)) -> Report {
-    let admitted = |check: &Check| filter.admits(check.area.name(), check.name);
-    let chosen: Arc<Vec<Check>> = Arc::new(checks::all().into_iter().filter(admitted).collect());
+/// As [`run`], and calls `each` with each outcome as soon as it is known.
+pub fn run_each(target: &TestTarget, filter: &CheckFilter, mut each: impl FnMut(&CheckOutcome)) -> SuiteReport {
+    let admitted = |check: &ConformanceCheck| filter.admits(check.area.name(), check.name);
+    let chosen: Arc<Vec<ConformanceCheck>> = Arc::new(checks::all().into_iter().filter(admitted).collect());
     let next = Arc::new(AtomicUsize::new(0));
     let run_id = uuid::Uuid::now_v7().simple().to_string();
     let (done, outcomes) = sync_channel(JOBS);
@@ -104,33 +104,33 @@ pub fn run_each(target: &Target, filter: &Filter, mut each: impl FnMut(&Outcome)
         });
     }
     drop(done);
-    let mut finished: Vec<(usize, Outcome)> = outcomes.iter().inspect(|(_, outcome)| each(outcome)).collect();
+    let mut finished: Vec<(usize, CheckOutcome)> = outcomes.iter().inspect(|(_, outcome)| each(outcome)).collect();
     finished.sort_by_key(|(index, _)| *index);
-    Report { outcomes: finished.into_iter().map(|(_, outcome)| outcome).collect() }
+    SuiteReport { outcomes: finished.into_iter().map(|(_, outcome)| outcome).collect() }
 }
 
-/// On a thread of its own, so that a check which never ends can be left to itself.
-fn run_one(check: &Check, target: &Target, prefix: String) -> Outcome {
-    // Apicurio 2.6 breaks its own storage when several new schemas come at once.
+/// Runs the check on its own thread, so that a check that never ends can be abandoned.
+fn run_one(check: &ConformanceCheck, target: &TestTarget, prefix: String) -> CheckOutcome {
+    // Apicurio 2.6 corrupts its storage when several new schemas arrive at once.
     static REGISTRY: Mutex<()> = Mutex::new(());
-    let _alone = (check.area == Area::Registry).then(|| REGISTRY.lock().unwrap_or_else(PoisonError::into_inner));
+    let _exclusive = (check.area == Area::Registry).then(|| REGISTRY.lock().unwrap_or_else(PoisonError::into_inner));
     let started = Instant::now();
-    let (report, verdict) = sync_channel(1);
+    let (sender, outcome) = sync_channel(1);
     let (run, target) = (check.run, target.clone());
     thread::spawn(move || {
-        let outcome = match Context::open(target, prefix) {
+        let outcome = match CheckContext::open(target, prefix) {
             Ok(context) => (run(&context), context.clean_up()),
             Err(failure) => (Err(failure), Vec::new()),
         };
-        // Nobody listens any more when the deadline has passed.
-        report.send(outcome).ok();
+        // After the deadline the receiver is gone.
+        sender.send(outcome).ok();
     });
-    let (result, left_behind) = verdict.recv_timeout(CHECK_LIMIT).unwrap_or_else(|error| {
+    let (result, left_behind) = outcome.recv_timeout(CHECK_LIMIT).unwrap_or_else(|error| {
         let why = match error {
             RecvTimeoutError::Timeout => format!("no end within {} s", CHECK_LIMIT.as_secs()),
             RecvTimeoutError::Disconnected => "the check panicked".to_owned(),
         };
-        (Err(Failure(why)), Vec::new())
+        (Err(CheckFailure(why)), Vec::new())
     });
-    Outcome { area: check.area, name: check.name, result, took: started.elapsed(), left_behind }
+    CheckOutcome { area: check.area, name: check.name, result, took: started.elapsed(), left_behind }
 }

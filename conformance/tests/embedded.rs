@@ -1,6 +1,6 @@
-//! The suite on the embedded broker and registry, in process, with Confluent's exact error codes.
+//! Runs the suite on the embedded broker and registry in process, with Confluent's exact error codes.
 
-use conformance::{Filter, Target, run_each};
+use conformance::{CheckFilter, TestTarget, run_each};
 use embedded::broker::{Broker, BrokerConfig};
 use embedded::registry::{Level, Registry, RegistryConfig};
 
@@ -18,8 +18,8 @@ async fn the_embedded_broker_and_registry_conform() {
     })
     .await
     .expect("the registry starts");
-    let target = Target { bootstrap: broker.bootstrap(), registry: registry.url(), exact_confluent_codes: true };
-    let suite = move || run_each(&target, &Filter::all(), |outcome| eprintln!("{outcome}"));
+    let target = TestTarget { bootstrap: broker.bootstrap(), registry: registry.url(), exact_confluent_codes: true };
+    let suite = move || run_each(&target, &CheckFilter::all(), |outcome| eprintln!("{outcome}"));
     let report = tokio::task::spawn_blocking(suite).await.expect("the suite ends");
     let failed: Vec<String> = report.failed().map(ToString::to_string).collect();
     assert!(report.passed(), "{}:\n{}", report.summary(), failed.join("\n"));

@@ -1,4 +1,4 @@
-//! What the embedded pair keeps when it is stopped and started again on the same data, at another port.
+//! The embedded broker and registry keep their data across restarts, also on another port.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const TOPIC: &str = "kept";
 
 fn broker(directory: &Path) -> Broker {
@@ -35,7 +35,7 @@ fn transactional(broker: &Broker) -> BaseProducer {
         .set("enable.idempotence", "true")
         .create()
         .expect("a producer");
-    producer.init_transactions(PATIENCE).expect("init transactions");
+    producer.init_transactions(TIMEOUT).expect("init transactions");
     producer
 }
 
@@ -43,7 +43,7 @@ fn write(producer: &BaseProducer, values: &[&str]) {
     for value in values {
         producer.send(BaseRecord::<str, str>::to(TOPIC).partition(0).payload(value)).expect("queued");
     }
-    producer.flush(PATIENCE).expect("delivered");
+    producer.flush(TIMEOUT).expect("delivered");
 }
 
 fn consumer(broker: &Broker, isolation: &str) -> BaseConsumer {
@@ -57,18 +57,18 @@ fn consumer(broker: &Broker, isolation: &str) -> BaseConsumer {
         .expect("a consumer")
 }
 
-fn list(offset: i64) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(TOPIC, 0, Offset::Offset(offset)).expect("an offset");
-    list
+fn offset_list(offset: i64) -> TopicPartitionList {
+    let mut offset_list = TopicPartitionList::new();
+    offset_list.add_partition_offset(TOPIC, 0, Offset::Offset(offset)).expect("an offset");
+    offset_list
 }
 
 fn read(broker: &Broker, isolation: &str) -> Vec<String> {
     let consumer = consumer(broker, isolation);
-    consumer.assign(&list(0)).expect("assigned");
+    consumer.assign(&offset_list(0)).expect("assigned");
     let mut values = Vec::new();
     loop {
-        match consumer.poll(PATIENCE) {
+        match consumer.poll(TIMEOUT) {
             Some(Ok(message)) => values.push(String::from_utf8_lossy(message.payload().expect("a value")).into_owned()),
             Some(Err(KafkaError::PartitionEOF(_))) => return values,
             other => panic!("after {values:?}: {other:?}"),
@@ -76,7 +76,7 @@ fn read(broker: &Broker, isolation: &str) -> Vec<String> {
     }
 }
 
-async fn make_topic(broker: &Broker) {
+async fn create_topic(broker: &Broker) {
     let admin: AdminClient<DefaultClientContext> = config(broker).create().expect("an admin client");
     let topic =
         NewTopic::new(TOPIC, 2, TopicReplication::Fixed(1)).set("retention.ms", "-1").set("max.message.bytes", "54321");
@@ -91,33 +91,33 @@ async fn topic_config(broker: &Broker, name: &str) -> Option<String> {
     results.into_iter().next()?.ok()?.get(name)?.value.clone()
 }
 
-/// Records, an aborted and an open transaction, committed offsets and configs, all before the stop.
+/// Writes records, an aborted and an open transaction, committed offsets and configs.
 async fn fill(broker: &Broker) -> BaseProducer {
-    make_topic(broker).await;
+    create_topic(broker).await;
     let producer = transactional(broker);
     for (values, commit) in [(["a", "b"], true), (["x", "y"], false), (["c", "d"], true)] {
         producer.begin_transaction().expect("begun");
         write(&producer, &values);
         if commit {
-            producer.commit_transaction(PATIENCE).expect("committed");
+            producer.commit_transaction(TIMEOUT).expect("committed");
         } else {
-            producer.abort_transaction(PATIENCE).expect("aborted");
+            producer.abort_transaction(TIMEOUT).expect("aborted");
         }
     }
-    consumer(broker, "read_committed").commit(&list(4), CommitMode::Sync).expect("offsets committed");
+    consumer(broker, "read_committed").commit(&offset_list(4), CommitMode::Sync).expect("offsets committed");
     producer.begin_transaction().expect("begun");
     write(&producer, &["open"]);
     producer
 }
 
-async fn ensure_kept(broker: &Broker) {
+async fn ensure_everything_survived(broker: &Broker) {
     assert_eq!(topic_config(broker, "max.message.bytes").await.as_deref(), Some("54321"));
-    // The transaction that was open still is: its records are there, and hidden.
+    // The open transaction is still open: its records exist and are hidden.
     assert_eq!(read(broker, "read_committed"), ["a", "b", "c", "d"]);
     assert_eq!(read(broker, "read_uncommitted"), ["a", "b", "x", "y", "c", "d", "open"]);
-    let stable = consumer(broker, "read_committed").fetch_watermarks(TOPIC, 0, PATIENCE).expect("watermarks");
-    assert_eq!(stable, (0, 9), "three transactions of two records and a marker; the open one is not stable");
-    let committed = consumer(broker, "read_committed").committed_offsets(list(0), PATIENCE).expect("offsets");
+    let stable = consumer(broker, "read_committed").fetch_watermarks(TOPIC, 0, TIMEOUT).expect("watermarks");
+    assert_eq!(stable, (0, 9), "three transactions of two records and a marker are stable, the open one is not");
+    let committed = consumer(broker, "read_committed").committed_offsets(offset_list(0), TIMEOUT).expect("offsets");
     assert_eq!(committed.find_partition(TOPIC, 0).expect("the partition").offset(), Offset::Offset(4));
 }
 
@@ -130,26 +130,26 @@ async fn records_transactions_offsets_and_configs_survive_a_stop() {
     first.stop().await;
 
     let second = broker(directory.path());
-    ensure_kept(&second).await;
-    // The next owner of the transactional id aborts what was left open, and goes on.
+    ensure_everything_survived(&second).await;
+    // The next producer with the transactional id aborts the open transaction and continues.
     let producer = transactional(&second);
     assert_eq!(read(&second, "read_committed"), ["a", "b", "c", "d"]);
     producer.begin_transaction().expect("begun");
     write(&producer, &["e"]);
-    producer.commit_transaction(PATIENCE).expect("committed");
+    producer.commit_transaction(TIMEOUT).expect("committed");
     assert_eq!(read(&second, "read_committed"), ["a", "b", "c", "d", "e"]);
     second.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_survives_a_broker_that_is_dropped_without_a_stop() {
+async fn everything_survives_a_broker_that_is_dropped_without_a_stop() {
     let directory = tempfile::tempdir().expect("a directory");
     let first = broker(directory.path());
     let producer = fill(&first).await;
     drop(first);
     drop(producer);
     let second = broker(directory.path());
-    ensure_kept(&second).await;
+    ensure_everything_survived(&second).await;
     second.stop().await;
 }
 

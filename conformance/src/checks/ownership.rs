@@ -1,36 +1,38 @@
-//! The ownership rule: a group subscribes to one topic, and who owns a partition of it takes the same partition of
-//! the other topics too, without the group knowing; their offsets are committed in the same group.
+//! The ownership rule: a group subscribes to one topic, and the owner of a partition also takes the same partition of the other
+//! topics. The group does not know these topics, but stores their offsets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::check::{Area, Check, Doing, Failure, Verdict, ensure};
-use crate::clients::{committed, consumer, producer, write};
-use crate::context::{Context, PATIENCE, until};
-use crate::members::{Follow, Member, REBALANCE, await_shares, ensure_all_processed};
+use crate::check::{Area, CheckFailure, CheckResult, ConformanceCheck, ensure};
+use crate::clients::{producer, write};
+use crate::context::{CheckContext, wait_until};
+use crate::members::{
+    FollowedTopics, REBALANCE_TIMEOUT, TestMember, await_committed, await_shares, ensure_all_processed,
+};
 
-const fn check(name: &'static str, run: fn(&Context) -> Verdict) -> Check {
-    Check { area: Area::Ownership, name, run }
+const fn check(name: &'static str, run: fn(&CheckContext) -> CheckResult) -> ConformanceCheck {
+    ConformanceCheck { area: Area::Ownership, name, run }
 }
 
-pub(super) const CHECKS: &[Check] = &[
+pub(super) const CHECKS: &[ConformanceCheck] = &[
     check("range: partitions of other topics follow the inbox through joins and leaves", range),
     check("cooperative-sticky: partitions of other topics follow the inbox through joins and leaves", sticky),
-    check("a member with another set of followed topics can share the group", another_set),
+    check("members with different sets of followed topics can share a group", different_topics),
 ];
 
 const PARTITIONS: i32 = 4;
 
-struct Topics {
+struct TopicPair {
     inbox: String,
     events: String,
 }
 
-fn topics(cx: &Context) -> Result<Topics, Failure> {
-    Ok(Topics { inbox: cx.topic("inbox", PARTITIONS)?, events: cx.topic("events", PARTITIONS)? })
+fn topics(cx: &CheckContext) -> Result<TopicPair, CheckFailure> {
+    Ok(TopicPair { inbox: cx.topic("inbox", PARTITIONS)?, events: cx.topic("events", PARTITIONS)? })
 }
 
-/// Each member owns the same partitions of both topics.
-fn ensure_pairs(members: &[&Member<Follow>], topics: &Topics) -> Result<(), Failure> {
+/// Ensures that each member owns the same partitions of both topics.
+fn ensure_same_partitions(members: &[&TestMember<FollowedTopics>], topics: &TopicPair) -> Result<(), CheckFailure> {
     for member in members {
         let owned = member.owned();
         let of = |topic: &str| -> BTreeSet<i32> { owned.iter().filter(|(t, _)| t == topic).map(|(_, p)| *p).collect() };
@@ -39,22 +41,22 @@ fn ensure_pairs(members: &[&Member<Follow>], topics: &Topics) -> Result<(), Fail
     Ok(())
 }
 
-fn follow(cx: &Context, assignor: &str) -> Verdict {
+fn check_followed_topics(cx: &CheckContext, assignor: &str) -> CheckResult {
     let topics = topics(cx)?;
     let group = cx.group("service");
     let producer = producer(cx, &[])?;
     let settings = [("partition.assignment.strategy", assignor)];
     let join = || {
-        let context = Follow::new(vec![topics.events.clone()]);
-        Member::join_as(cx, &group, &topics.inbox, &settings, context)
+        let context = FollowedTopics::new(vec![topics.events.clone()]);
+        TestMember::join_as(cx, &group, &topics.inbox, &settings, context)
     };
     let both = [topics.inbox.as_str(), topics.events.as_str()];
-    let stage = |members: &[&Member<Follow>]| -> Result<(), Failure> {
-        await_shares(members, &both, PARTITIONS, REBALANCE)?;
-        ensure_pairs(members, &topics)
+    let await_assignment = |members: &[&TestMember<FollowedTopics>]| -> Result<(), CheckFailure> {
+        await_shares(members, &both, PARTITIONS, REBALANCE_TIMEOUT)?;
+        ensure_same_partitions(members, &topics)
     };
     let mut written = 0;
-    let mut feed = || -> Result<(), Failure> {
+    let mut write_everywhere = || -> Result<(), CheckFailure> {
         for topic in both {
             for partition in 0..PARTITIONS {
                 write(&producer, topic, partition, (0..40).map(|i| i.to_string()))?;
@@ -63,60 +65,48 @@ fn follow(cx: &Context, assignor: &str) -> Verdict {
         written += 40;
         Ok(())
     };
-    feed()?;
+    write_everywhere()?;
     let first = join()?;
-    stage(&[&first])?;
+    await_assignment(&[&first])?;
     let second = join()?;
-    feed()?;
-    stage(&[&first, &second])?;
-    let mut work = vec![first.leave()];
-    feed()?;
-    stage(&[&second])?;
+    write_everywhere()?;
+    await_assignment(&[&first, &second])?;
+    let mut histories = vec![first.leave()];
+    write_everywhere()?;
+    await_assignment(&[&second])?;
     let third = join()?;
-    feed()?;
-    stage(&[&second, &third])?;
-    await_committed(cx, &group, &both, written)?;
-    work.extend([second.leave(), third.leave()]);
-    let wanted: BTreeMap<_, _> =
+    write_everywhere()?;
+    await_assignment(&[&second, &third])?;
+    await_committed(cx, &group, &both, PARTITIONS, written)?;
+    histories.extend([second.leave(), third.leave()]);
+    let expected: BTreeMap<_, _> =
         both.iter().flat_map(|topic| (0..PARTITIONS).map(|p| (((*topic).to_owned(), p), written))).collect();
-    ensure_all_processed(&work, &wanted)
+    ensure_all_processed(&histories, &expected)
 }
 
-fn await_committed(cx: &Context, group: &str, topics: &[&str], end: i64) -> Result<(), Failure> {
-    let asker = consumer(cx, group, &[])?;
-    for topic in topics {
-        for partition in 0..PARTITIONS {
-            until(&format!("the group at the end of {topic}/{partition}"), PATIENCE, || {
-                let now = committed(&asker, topic, partition, PATIENCE).doing("committed offset")?;
-                Ok((now == Some(end)).then_some(()))
-            })?;
-        }
-    }
-    Ok(())
+fn range(cx: &CheckContext) -> CheckResult {
+    check_followed_topics(cx, "range")
 }
 
-fn range(cx: &Context) -> Verdict {
-    follow(cx, "range")
-}
-
-fn sticky(cx: &Context) -> Verdict {
-    follow(cx, "cooperative-sticky")
+fn sticky(cx: &CheckContext) -> CheckResult {
+    check_followed_topics(cx, "cooperative-sticky")
 }
 
 /// A rolling upgrade that adds an input: the old member follows one topic, the new one two.
-fn another_set(cx: &Context) -> Verdict {
+fn different_topics(cx: &CheckContext) -> CheckResult {
     let topics = topics(cx)?;
     let added = cx.topic("added", PARTITIONS)?;
     let group = cx.group("service");
     let settings = [("partition.assignment.strategy", "range")];
-    let join = |others: Vec<String>| Member::join_as(cx, &group, &topics.inbox, &settings, Follow::new(others));
+    let join =
+        |others: Vec<String>| TestMember::join_as(cx, &group, &topics.inbox, &settings, FollowedTopics::new(others));
     let old = join(vec![topics.events.clone()])?;
-    await_shares(&[&old], &[&topics.inbox, &topics.events], PARTITIONS, REBALANCE)?;
+    await_shares(&[&old], &[&topics.inbox, &topics.events], PARTITIONS, REBALANCE_TIMEOUT)?;
     let new = join(vec![topics.events.clone(), added.clone()])?;
-    until("a share of the inbox for each", REBALANCE, || {
+    wait_until("a share of the inbox for each", REBALANCE_TIMEOUT, || {
         Ok((old.owned().len() == 4 && new.owned().len() == 6).then_some(()))
     })?;
     drop(old);
-    await_shares(&[&new], &[&topics.inbox, &topics.events, &added], PARTITIONS, REBALANCE)?;
+    await_shares(&[&new], &[&topics.inbox, &topics.events, &added], PARTITIONS, REBALANCE_TIMEOUT)?;
     Ok(String::new())
 }
