@@ -1,4 +1,4 @@
-//! Input to visible decision, on the clock of the intended send.
+//! Latency from the scheduled send of an input to its visible decision.
 
 use std::time::Duration;
 
@@ -11,44 +11,44 @@ use runtime::{
 };
 
 use crate::{
-    load::{self, Clock, Seen, Watch},
-    raw::Raw,
-    say,
-    stage::{Stage, Where},
+    baseline::BaselineLoop,
+    environment::{BenchEnvironment, Endpoints},
+    load::{self, BenchClock, DecisionReader, VisibleDecision},
+    print_line,
 };
 
-/// What is sent before the measurement begins, in microseconds: connections, schemas, and the first transactions.
+/// Inputs scheduled before this time are not counted, in microseconds: connections, schemas and first transactions.
 const WARM_UP_US: i64 = 2_000_000;
-/// One in so many inputs is for the entity that is parked.
+/// One of this many inputs belongs to the entity that is parked.
 const HOT_ONE_IN: u64 = 20;
 const HOT: &str = "hot";
 const ENTITIES: u64 = 5_000;
 
 /// Flags of `bench latency` and `bench parked`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct LatencyArgs {
     #[command(flatten)]
-    at: Where,
-    /// Inputs a second
+    endpoints: Endpoints,
+    /// Inputs per second
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     rate: u64,
-    /// How long each turn lasts, in seconds, two of which are not counted
+    /// Duration of each measurement in seconds; the first two seconds are not counted
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     seconds: u64,
-    /// How often what is compared takes turns
+    /// How often the compared variants alternate
     #[arg(long, value_name = "N", default_value_t = 2)]
     rounds: u64,
 }
 
-impl Args {
+impl LatencyArgs {
     fn inputs(&self) -> anyhow::Result<usize> {
         Ok(usize::try_from(self.rate * self.seconds)?)
     }
 
-    fn title(&self, stage: &Stage) -> String {
+    fn title(&self, environment: &BenchEnvironment) -> String {
         format!(
-            "{} inputs/s for {} s on {}, milliseconds from intended send to visible decision",
-            self.rate, self.seconds, stage.name
+            "{} inputs/s for {} s on {}, milliseconds from scheduled send to visible decision",
+            self.rate, self.seconds, environment.name
         )
     }
 }
@@ -61,103 +61,114 @@ fn spread_or_hot(number: u64) -> String {
     if number.is_multiple_of(HOT_ONE_IN) { HOT.to_owned() } else { spread(number) }
 }
 
-/// The runtime and the raw loop in turns.
-pub(crate) async fn beside_raw(args: &Args) -> anyhow::Result<()> {
-    let stage = Stage::set(&args.at).await?;
-    say(&args.title(&stage))?;
-    say(&load::head(""))?;
+/// Measures the runtime and the baseline alternately.
+pub(crate) async fn compare_with_baseline(args: &LatencyArgs) -> anyhow::Result<()> {
+    let environment = BenchEnvironment::create(&args.endpoints).await?;
+    print_line(&args.title(&environment))?;
+    print_line(&load::header(""))?;
     for _ in 0..args.rounds {
-        let running = stage.start().await?;
-        let (to, from) = (load::inputs(&stage), load::decisions(&stage));
-        report(args, "runtime", &turn(&stage, args, (&to, &from), spread)?)?;
+        let running = environment.start().await?;
+        let (to, from) = (load::inputs(&environment), load::decisions(&environment));
+        report(args, "runtime", &measure_round(&environment, args, (&to, &from), spread)?)?;
         ensure!(running.stop().await, "the service did not stop in time");
-        let raw = Raw::start(&stage)?;
-        let (to, from) = (stage.raw("raw.in"), stage.raw("raw.out"));
-        report(args, "raw transactional loop", &turn(&stage, args, (&to, &from), spread)?)?;
-        raw.stop()?;
+        let baseline = BaselineLoop::start(&environment)?;
+        let (to, from) = (environment.baseline_name("baseline.in"), environment.baseline_name("baseline.out"));
+        report(args, "librdkafka baseline", &measure_round(&environment, args, (&to, &from), spread)?)?;
+        baseline.stop()?;
     }
-    stage.end().await;
+    environment.shut_down().await;
     Ok(())
 }
 
-fn turn(stage: &Stage, args: &Args, (to, from): (&str, &str), key_of: load::KeyOf) -> anyhow::Result<Vec<Seen>> {
-    let clock = Clock::start();
-    let watch = Watch::start(stage, from, clock, args.inputs()?)?;
+fn measure_round(
+    environment: &BenchEnvironment,
+    args: &LatencyArgs,
+    (to, from): (&str, &str),
+    key_of: load::KeyFunction,
+) -> anyhow::Result<Vec<VisibleDecision>> {
+    let clock = BenchClock::start();
+    let reader = DecisionReader::start(environment, from, clock, args.inputs()?)?;
     tokio::task::block_in_place(|| {
-        load::send(stage, to, clock, (args.rate, args.seconds), key_of)?;
-        Ok(watch.take(args.inputs()?, Duration::from_secs(15)))
+        load::send_inputs(environment, to, clock, (args.rate, args.seconds), key_of)?;
+        Ok(reader.take(args.inputs()?, Duration::from_secs(15)))
     })
 }
 
-fn report(args: &Args, what: &str, seen: &[Seen]) -> anyhow::Result<()> {
-    ensure!(seen.len() == args.inputs()?, "{what}: {} of {} inputs were decided", seen.len(), args.inputs()?);
-    for times in load::by(seen, WARM_UP_US, |_| ()).into_values() {
-        say(&times.row(what))?;
+fn report(args: &LatencyArgs, what: &str, decisions: &[VisibleDecision]) -> anyhow::Result<()> {
+    ensure!(decisions.len() == args.inputs()?, "{what}: {} of {} inputs were decided", decisions.len(), args.inputs()?);
+    for latencies in load::latencies_by(decisions, WARM_UP_US, |_| ()).into_values() {
+        print_line(&latencies.row(what))?;
     }
     Ok(())
 }
 
-/// The others while one entity is parked, and while none is, in turns. At last what waited is let go, and must be in its order.
-pub(crate) async fn beside_parked(args: &Args) -> anyhow::Result<()> {
-    let stage = Stage::set(&args.at).await?;
-    say(&args.title(&stage))?;
-    say(&load::head(""))?;
-    let (to, from) = (load::inputs(&stage), load::decisions(&stage));
-    let running = stage.start().await?;
+/// Measures the other entities alternately with and without a parked entity. Finally the parked record is dropped, and the waiting
+/// records must be decided in order.
+pub(crate) async fn compare_with_parked(args: &LatencyArgs) -> anyhow::Result<()> {
+    let environment = BenchEnvironment::create(&args.endpoints).await?;
+    print_line(&args.title(&environment))?;
+    print_line(&load::header(""))?;
+    let (to, from) = (load::inputs(&environment), load::decisions(&environment));
+    let running = environment.start().await?;
     for _ in 0..args.rounds {
-        let seen = turn(&stage, args, (&to, &from), spread_or_hot)?;
-        report_others(&seen, "others, nothing is parked")?;
-        let poison = poison(&stage)?;
-        let clock = Clock::start();
-        let watch = Watch::start(&stage, &from, clock, args.inputs()?)?;
-        let (hot, seen) = tokio::task::block_in_place(|| -> anyhow::Result<_> {
-            load::send(&stage, &to, clock, (args.rate, args.seconds), spread_or_hot)?;
+        let decisions = measure_round(&environment, args, (&to, &from), spread_or_hot)?;
+        report_others(&decisions, "others, no parked entity")?;
+        let parked = park_hot_entity(&environment)?;
+        let clock = BenchClock::start();
+        let reader = DecisionReader::start(&environment, &from, clock, args.inputs()?)?;
+        let (hot, decisions) = tokio::task::block_in_place(|| -> anyhow::Result<_> {
+            load::send_inputs(&environment, &to, clock, (args.rate, args.seconds), spread_or_hot)?;
             let hot = usize::try_from((args.rate * args.seconds).div_ceil(HOT_ONE_IN))?;
-            Ok((hot, watch.take(args.inputs()? - hot, Duration::from_secs(15))))
+            Ok((hot, reader.take(args.inputs()? - hot, Duration::from_secs(15))))
         })?;
-        ensure!(seen.iter().all(|seen| seen.key != HOT), "what waits was decided");
-        report_others(&seen, "others, one entity is parked")?;
-        let asked_us = clock.now_us();
-        give_up(&stage, &poison)?;
-        let waited = tokio::task::block_in_place(|| watch.take(hot, Duration::from_secs(30)));
-        let took_ms = waited.last().map_or(0, |last| last.seen_us - asked_us) / 1_000;
-        ensure!(waited.len() == hot, "{} of {hot} that waited were decided", waited.len());
-        ensure!(waited.is_sorted_by_key(|seen| seen.intended_us), "what waited was not decided in its order");
-        say(&format!("{hot} records that waited were decided in their order within {took_ms} ms"))?;
+        ensure!(decisions.iter().all(|decision| decision.key != HOT), "a waiting record was decided");
+        report_others(&decisions, "others, one parked entity")?;
+        let dropped_us = clock.now_us();
+        drop_parked(&environment, &parked)?;
+        let released = tokio::task::block_in_place(|| reader.take(hot, Duration::from_secs(30)));
+        let took_ms = released.last().map_or(0, |last| last.visible_us - dropped_us) / 1_000;
+        ensure!(released.len() == hot, "{} of {hot} waiting records were decided", released.len());
+        ensure!(
+            released.is_sorted_by_key(|decision| decision.scheduled_us),
+            "the waiting records were decided out of order"
+        );
+        print_line(&format!("{hot} waiting records were decided in order within {took_ms} ms"))?;
     }
     ensure!(running.stop().await, "the service did not stop in time");
-    stage.end().await;
+    environment.shut_down().await;
     Ok(())
 }
 
-fn report_others(seen: &[Seen], what: &str) -> anyhow::Result<()> {
-    match load::by(seen, WARM_UP_US, |seen| seen.key == HOT).get(&false) {
-        Some(times) => say(&times.row(what)),
+fn report_others(decisions: &[VisibleDecision], what: &str) -> anyhow::Result<()> {
+    match load::latencies_by(decisions, WARM_UP_US, |decision| decision.key == HOT).get(&false) {
+        Some(latencies) => print_line(&latencies.row(what)),
         None => anyhow::bail!("{what}: nothing was decided"),
     }
 }
 
-/// A record that nobody can read, for the hot entity. Answers its place.
-fn poison(stage: &Stage) -> anyhow::Result<String> {
-    let inbox = put(stage, b"nobody can read this")?;
-    let partition = runtime::core::partition_of(HOT.as_bytes(), crate::stage::PARTITIONS);
-    let asker: rdkafka::consumer::BaseConsumer = stage.client().set("group.id", "bench-look").create()?;
+/// Parks the hot entity with an unreadable record. Returns the record's position.
+fn park_hot_entity(environment: &BenchEnvironment) -> anyhow::Result<String> {
+    let inbox = produce_to_inbox(environment, b"unreadable")?;
+    let partition = runtime::core::partition_of(HOT.as_bytes(), crate::environment::PARTITIONS);
+    let client: rdkafka::consumer::BaseConsumer = environment.client().set("group.id", "bench-look").create()?;
     use rdkafka::consumer::Consumer;
-    let (_, end) = asker.fetch_watermarks(&inbox, partition, Duration::from_secs(30))?;
+    let (_, end) = client.fetch_watermarks(&inbox, partition, Duration::from_secs(30))?;
     Ok(format!("{inbox}/{partition}/{}", end - 1))
 }
 
-fn give_up(stage: &Stage, place: &str) -> anyhow::Result<()> {
-    let (place, by, reason) = (place.to_owned(), "bench".to_owned(), "it was meant to wait".to_owned());
+fn drop_parked(environment: &BenchEnvironment, position: &str) -> anyhow::Result<()> {
+    let (by, reason) = ("bench".to_owned(), "it was only needed for the measurement".to_owned());
     let mut value = Vec::new();
-    stage.writers.encode(&ParkingCommand::from(DropParked { place, by, reason }), &mut value)?;
-    put(stage, &value)?;
+    environment
+        .writers
+        .encode(&ParkingCommand::from(DropParked { place: position.to_owned(), by, reason }), &mut value)?;
+    produce_to_inbox(environment, &value)?;
     Ok(())
 }
 
-fn put(stage: &Stage, value: &[u8]) -> anyhow::Result<String> {
-    let inbox = topic(&stage.config.system, "meter", Channel::Inbox);
-    let producer = load::producer(stage)?;
+fn produce_to_inbox(environment: &BenchEnvironment, value: &[u8]) -> anyhow::Result<String> {
+    let inbox = topic(&environment.config.system, "meter", Channel::Inbox);
+    let producer = load::producer(environment)?;
     let sent = producer.send(BaseRecord::to(&inbox).key(HOT).payload(value)).map_err(|(error, _)| error);
     sent.context("cannot put a record into the inbox")?;
     producer.flush(Duration::from_secs(30))?;

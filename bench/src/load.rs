@@ -1,7 +1,7 @@
-//! Inputs at a steady rate, and a reader of what is decided about them.
+//! Inputs at a constant rate, and a reader of the decisions.
 //!
-//! The clock is that of the intended send: an input that could not be sent in time has waited from the moment it was due, so a stall
-//! is counted against everything that it held up.
+//! Latency starts at the scheduled send: an input that could not be sent in time counts from its scheduled time, so a stall adds to
+//! the latency of every input it delayed.
 
 use std::{
     collections::BTreeMap,
@@ -27,18 +27,18 @@ use runtime::{
 };
 
 use crate::{
-    meter::{Source, Ticked},
-    stage::{PARTITIONS, Stage},
+    environment::{BenchEnvironment, PARTITIONS},
+    meter::{SourceEvent, Ticked},
 };
 
-/// How long an ordinary event is, in bytes of its body.
+/// Makes the body as long as that of an ordinary event, in bytes.
 const PADDING: usize = 230;
 
-/// The bench's clock: microseconds since it was made.
+/// The bench's clock: microseconds since its start.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock(Instant);
+pub(crate) struct BenchClock(Instant);
 
-impl Clock {
+impl BenchClock {
     pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
@@ -47,7 +47,7 @@ impl Clock {
         i64::try_from(self.0.elapsed().as_micros()).unwrap_or(i64::MAX)
     }
 
-    fn rest_until(self, at_us: i64) {
+    fn sleep_until(self, at_us: i64) {
         let left = u64::try_from(at_us - self.now_us()).unwrap_or(0);
         if left > 0 {
             std::thread::park_timeout(Duration::from_micros(left));
@@ -55,46 +55,46 @@ impl Clock {
     }
 }
 
-/// Whose input the `number`th is.
-pub(crate) type KeyOf = fn(u64) -> String;
+/// The key of the input with this number.
+pub(crate) type KeyFunction = fn(u64) -> String;
 
-/// Sends `rate` inputs a second for a while. Blocks.
-pub(crate) fn send(
-    stage: &Stage,
+/// Sends `rate` inputs per second for `seconds`. Blocks.
+pub(crate) fn send_inputs(
+    environment: &BenchEnvironment,
     to: &str,
-    clock: Clock,
+    clock: BenchClock,
     (rate, seconds): (u64, u64),
-    key_of: KeyOf,
+    key_of: KeyFunction,
 ) -> anyhow::Result<()> {
-    let producer = producer(stage)?;
+    let producer = producer(environment)?;
     let begin_us = clock.now_us();
     for number in 0..rate * seconds {
-        let intended_us = begin_us + i64::try_from(number * 1_000_000 / rate)?;
-        clock.rest_until(intended_us);
-        tick(stage, &producer, to, &key_of(number), intended_us)?;
+        let scheduled_us = begin_us + i64::try_from(number * 1_000_000 / rate)?;
+        clock.sleep_until(scheduled_us);
+        send_input(environment, &producer, to, &key_of(number), scheduled_us)?;
     }
     Ok(producer.flush(Duration::from_secs(30))?)
 }
 
-pub(crate) fn producer(stage: &Stage) -> anyhow::Result<ThreadedProducer<DefaultProducerContext>> {
-    let mut config = stage.client();
+pub(crate) fn producer(environment: &BenchEnvironment) -> anyhow::Result<ThreadedProducer<DefaultProducerContext>> {
+    let mut config = environment.client();
     config.set("linger.ms", "0").set("enable.idempotence", "true").set("partitioner", "murmur2_random");
     config.set("queue.buffering.max.messages", "1000000");
     Ok(config.create()?)
 }
 
 /// Sends one input.
-pub(crate) fn tick(
-    stage: &Stage,
+pub(crate) fn send_input(
+    environment: &BenchEnvironment,
     producer: &ThreadedProducer<DefaultProducerContext>,
     to: &str,
     key: &str,
-    intended_us: i64,
+    scheduled_us: i64,
 ) -> anyhow::Result<()> {
     let mut value = Vec::with_capacity(300);
-    let body = Source::from(Ticked { intended_us, padding: "x".repeat(PADDING) });
-    let name = Arc::clone(stage.writers.encode(&body, &mut value)?);
-    let id = derived_id(&["tick", key, &intended_us.to_string()]);
+    let body = SourceEvent::from(Ticked { intended_us: scheduled_us, padding: "x".repeat(PADDING) });
+    let name = Arc::clone(environment.writers.encode(&body, &mut value)?);
+    let id = derived_id(&["tick", key, &scheduled_us.to_string()]);
     let envelope = Envelope::new(id, "/bench/source", name, clock::now_ms()).about(key);
     let mut record =
         BaseRecord::to(to).key(key).payload(&value).headers(runtime::kafka::headers::to_headers(&envelope));
@@ -110,31 +110,36 @@ pub(crate) fn tick(
     }
 }
 
-/// One decision that became visible.
+/// One visible decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct VisibleDecision {
     pub(crate) key: String,
     pub(crate) partition: i32,
-    pub(crate) intended_us: i64,
-    pub(crate) seen_us: i64,
+    pub(crate) scheduled_us: i64,
+    pub(crate) visible_us: i64,
 }
 
-/// Reads what is decided, from where the topic ends now, on a thread of its own. There is room for so many that nobody has taken
-/// yet; with less than come, taking them late would show as latency.
-pub(crate) struct Watch {
-    /// Goes first: a reader without room would never see that it is to stop.
-    pub(crate) seen: Receiver<Seen>,
-    _reader: Reader,
+/// Reads decisions from the topic's current end on its own thread. Its channel must have room for every decision that is not taken
+/// yet, else a full channel adds latency.
+pub(crate) struct DecisionReader {
+    /// Dropped before the thread: a reader that waits for room in the channel would never see the stop flag.
+    pub(crate) decisions: Receiver<VisibleDecision>,
+    _reader: ReaderThread,
 }
 
-struct Reader {
+struct ReaderThread {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watch {
-    pub(crate) fn start(stage: &Stage, of: &str, clock: Clock, room: usize) -> anyhow::Result<Self> {
-        let mut config: ClientConfig = stage.client();
+impl DecisionReader {
+    pub(crate) fn start(
+        environment: &BenchEnvironment,
+        of: &str,
+        clock: BenchClock,
+        room: usize,
+    ) -> anyhow::Result<Self> {
+        let mut config: ClientConfig = environment.client();
         config
             .set("group.id", "bench-watch")
             .set("enable.auto.commit", "false")
@@ -142,34 +147,35 @@ impl Watch {
         let consumer: BaseConsumer = config.create()?;
         let mut all = TopicPartitionList::new();
         for partition in 0..PARTITIONS {
-            // The end as it is now: a reader that starts at "the end" finds out later where that is.
+            // The current end: a reader that starts at `Offset::End` resolves it later.
             let end = end_of(&consumer, of, partition)?;
             all.add_partition_offset(of, partition, Offset::Offset(end))?;
         }
         consumer.assign(&all)?;
-        let (tell, seen) = mpsc::sync_channel(room);
+        let (sender, decisions) = mpsc::sync_channel(room);
         let stop = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&stop);
+        let stopping = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            while !asked.load(Ordering::Acquire) {
+            while !stopping.load(Ordering::Acquire) {
                 let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) else { continue };
-                let Some(intended_us) = message.payload().and_then(intended_of) else { continue };
+                let Some(scheduled_us) = message.payload().and_then(scheduled_us_of) else { continue };
                 let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-                let seen = Seen { key, partition: message.partition(), intended_us, seen_us: clock.now_us() };
-                if tell.send(seen).is_err() {
+                let decision =
+                    VisibleDecision { key, partition: message.partition(), scheduled_us, visible_us: clock.now_us() };
+                if sender.send(decision).is_err() {
                     return;
                 }
             }
         });
-        Ok(Self { seen, _reader: Reader { stop, thread: Some(thread) } })
+        Ok(Self { decisions, _reader: ReaderThread { stop, thread: Some(thread) } })
     }
 
-    /// Everything up to `count` decisions, or what came until nothing more does for a while.
-    pub(crate) fn take(&self, count: usize, patience: Duration) -> Vec<Seen> {
+    /// Takes `count` decisions, or fewer if none arrives for `timeout`.
+    pub(crate) fn take(&self, count: usize, timeout: Duration) -> Vec<VisibleDecision> {
         let mut taken = Vec::with_capacity(count);
         while taken.len() < count {
-            match self.seen.recv_timeout(patience) {
-                Ok(seen) => taken.push(seen),
+            match self.decisions.recv_timeout(timeout) {
+                Ok(decision) => taken.push(decision),
                 Err(_) => break,
             }
         }
@@ -177,12 +183,12 @@ impl Watch {
     }
 }
 
-/// Where a partition ends. A topic that has just been made may have no leader that knows of it yet.
+/// The end of a partition. A new topic may not have a leader yet.
 fn end_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> anyhow::Result<i64> {
-    const PATIENCE: Duration = Duration::from_secs(30);
-    let until = Instant::now() + PATIENCE;
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    let until = Instant::now() + TIMEOUT;
     loop {
-        match consumer.fetch_watermarks(topic, partition, PATIENCE) {
+        match consumer.fetch_watermarks(topic, partition, TIMEOUT) {
             Ok((_, end)) => return Ok(end),
             Err(_) if Instant::now() < until => std::thread::park_timeout(Duration::from_millis(100)),
             Err(error) => return Err(error).with_context(|| format!("cannot ask for the end of {topic}/{partition}")),
@@ -190,7 +196,7 @@ fn end_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> anyhow::Resul
     }
 }
 
-impl Drop for Reader {
+impl Drop for ReaderThread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take()
@@ -201,8 +207,8 @@ impl Drop for Reader {
     }
 }
 
-/// The first field of both records' bodies, behind the frame: Avro's zigzag varint.
-fn intended_of(value: &[u8]) -> Option<i64> {
+/// The first field of both records' bodies, after the wire format's prefix: Avro's zigzag varint.
+fn scheduled_us_of(value: &[u8]) -> Option<i64> {
     let mut number: u64 = 0;
     for (at, byte) in value.get(5..)?.iter().take(10).enumerate() {
         number |= u64::from(byte & 0x7f) << (7 * at);
@@ -213,21 +219,21 @@ fn intended_of(value: &[u8]) -> Option<i64> {
     None
 }
 
-/// The topic that the measured service hears.
-pub(crate) fn inputs(stage: &Stage) -> String {
-    topic(&stage.config.system, "source", Channel::Events)
+/// The topic that the measured service consumes.
+pub(crate) fn inputs(environment: &BenchEnvironment) -> String {
+    topic(&environment.config.system, "source", Channel::Events)
 }
 
-/// The topic that it says things on.
-pub(crate) fn decisions(stage: &Stage) -> String {
-    topic(&stage.config.system, "meter", Channel::Events)
+/// The topic that it produces to.
+pub(crate) fn decisions(environment: &BenchEnvironment) -> String {
+    topic(&environment.config.system, "meter", Channel::Events)
 }
 
-/// How long things took.
+/// Sorted latencies in microseconds.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Times(Vec<i64>);
+pub(crate) struct Latencies(Vec<i64>);
 
-impl Times {
+impl Latencies {
     pub(crate) fn of(mut times_us: Vec<i64>) -> Self {
         times_us.sort_unstable();
         Self(times_us)
@@ -247,17 +253,21 @@ impl Times {
     }
 }
 
-pub(crate) fn head(unit: &str) -> String {
+pub(crate) fn header(unit: &str) -> String {
     format!("{unit:<34} {:>8} {:>9} {:>9} {:>9} {:>9}", "count", "p50", "p99", "p99.9", "max")
 }
 
-/// Times per key class.
-pub(crate) fn by<K: Ord>(seen: &[Seen], from_us: i64, class: impl Fn(&Seen) -> K) -> BTreeMap<K, Times> {
+/// Latencies by class.
+pub(crate) fn latencies_by<K: Ord>(
+    decisions: &[VisibleDecision],
+    from_us: i64,
+    class: impl Fn(&VisibleDecision) -> K,
+) -> BTreeMap<K, Latencies> {
     let mut classes: BTreeMap<K, Vec<i64>> = BTreeMap::new();
-    for seen in seen.iter().filter(|seen| seen.intended_us >= from_us) {
-        classes.entry(class(seen)).or_default().push(seen.seen_us - seen.intended_us);
+    for decision in decisions.iter().filter(|decision| decision.scheduled_us >= from_us) {
+        classes.entry(class(decision)).or_default().push(decision.visible_us - decision.scheduled_us);
     }
-    classes.into_iter().map(|(class, times)| (class, Times::of(times))).collect()
+    classes.into_iter().map(|(class, latencies)| (class, Latencies::of(latencies))).collect()
 }
 
 #[cfg(test)]
@@ -265,21 +275,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_field_is_read_behind_the_frame() {
+    fn the_first_field_is_read_after_the_prefix() {
         let framed = |body: &[u8]| [&[0, 0, 0, 0, 9][..], body].concat();
-        assert_eq!(intended_of(&framed(&[0x02])), Some(1));
-        assert_eq!(intended_of(&framed(&[0x01])), Some(-1));
-        assert_eq!(intended_of(&framed(&[0xd8, 0x04, 0xff])), Some(300));
-        assert_eq!(intended_of(&framed(&[0x80])), None);
-        assert_eq!(intended_of(&[0, 0]), None);
+        assert_eq!(scheduled_us_of(&framed(&[0x02])), Some(1));
+        assert_eq!(scheduled_us_of(&framed(&[0x01])), Some(-1));
+        assert_eq!(scheduled_us_of(&framed(&[0xd8, 0x04, 0xff])), Some(300));
+        assert_eq!(scheduled_us_of(&framed(&[0x80])), None);
+        assert_eq!(scheduled_us_of(&[0, 0]), None);
     }
 
     #[test]
-    fn a_row_tells_the_shares_in_milliseconds() {
-        let times = Times::of((1..=1_000).rev().map(|us| us * 10).collect());
+    fn a_row_lists_the_percentiles_in_milliseconds() {
+        let times = Latencies::of((1..=1_000).rev().map(|us| us * 10).collect());
         let row = times.row("x");
-        let told: Vec<&str> = row.split_whitespace().collect();
-        assert_eq!(told, ["x", "1000", "5.01", "9.90", "9.99", "10.00"]);
-        assert!(Times::default().row("none").contains(" 0 "));
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(cells, ["x", "1000", "5.01", "9.90", "9.99", "10.00"]);
+        assert!(Latencies::default().row("none").contains(" 0 "));
     }
 }

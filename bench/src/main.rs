@@ -1,42 +1,42 @@
-//! Measures what the guarantees cost: how long an input takes to become a visible decision, whether a parked entity delays others,
-//! and how long a killed instance takes to decide again.
+//! Measures the cost of the guarantees: the latency from an input to its visible decision, the effect of a parked entity on the
+//! others, and the recovery time of a killed instance.
 //!
-//! Figures are honest only on a machine that does nothing else. Ratios are of one run: what is compared runs in turns.
+//! The figures are meaningful only on an otherwise idle machine. Compared variants alternate within one run.
 
+mod baseline;
+mod environment;
 mod latency;
 mod load;
 mod meter;
-mod raw;
 mod recovery;
-mod stage;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::stage::Where;
+use crate::environment::Endpoints;
 
 #[derive(Debug, Parser)]
-#[command(name = "bench", about = "Measures the runtime on the embedded broker, or on one that is named")]
+#[command(name = "bench", about = "Measures the runtime on the embedded broker, or on a given one")]
 struct Cli {
     #[command(subcommand)]
-    what: What,
+    measurement: Measurement,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// From the moment an input was to be sent to its decision in the hands of a reader of committed records, beside a raw
-    /// transactional loop of librdkafka
-    Latency(latency::Args),
-    /// The same for the others while one entity is parked, beside a time when none is
-    Parked(latency::Args),
-    /// From kill -9 to the next decision that a reader of committed records sees
-    Recovery(recovery::Args),
-    /// The measured service as a process of its own
+enum Measurement {
+    /// Latency from the scheduled send of an input until a read_committed consumer receives the decision, compared with a
+    /// baseline: a transactional loop on librdkafka alone
+    Latency(latency::LatencyArgs),
+    /// The same latency of the other entities while one entity is parked, compared with no parked entity
+    Parked(latency::LatencyArgs),
+    /// Time from kill -9 until a read_committed consumer receives the next decision
+    Recovery(recovery::RecoveryArgs),
+    /// The measured service as a separate process
     #[command(hide = true)]
     Service {
         #[command(flatten)]
-        at: Where,
+        endpoints: Endpoints,
         #[arg(long)]
         system: String,
         #[arg(long)]
@@ -51,11 +51,13 @@ fn main() -> ExitCode {
     let ran = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from);
     let ran = ran.and_then(|runtime| {
         runtime.block_on(async {
-            match Cli::parse().what {
-                What::Latency(args) => latency::beside_raw(&args).await,
-                What::Parked(args) => latency::beside_parked(&args).await,
-                What::Recovery(args) => recovery::run(&args).await,
-                What::Service { at, system, instance, data } => stage::serve(&at, system, instance, data).await,
+            match Cli::parse().measurement {
+                Measurement::Latency(args) => latency::compare_with_baseline(&args).await,
+                Measurement::Parked(args) => latency::compare_with_parked(&args).await,
+                Measurement::Recovery(args) => recovery::run(&args).await,
+                Measurement::Service { endpoints, system, instance, data } => {
+                    environment::serve(&endpoints, system, instance, data).await
+                }
             }
         })
     });
@@ -68,8 +70,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Writes a line of the report.
-fn say(line: &str) -> anyhow::Result<()> {
+/// Prints a line of the report.
+fn print_line(line: &str) -> anyhow::Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;

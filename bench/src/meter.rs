@@ -1,4 +1,4 @@
-//! The measured service: one event out for each input in, and a count per entity.
+//! The measured service: it produces one event for each input, and counts the inputs of each entity.
 
 use runtime::{Decider, Decision, NoCommand, NoEffect, Received};
 use serde::{Deserialize, Serialize};
@@ -6,45 +6,45 @@ use serde::{Deserialize, Serialize};
 /// An input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Ticked {
-    /// When it was to be sent, in microseconds of the bench's clock.
+    /// The scheduled send time, in microseconds of the bench's clock.
     pub(crate) intended_us: i64,
-    /// Makes it as long as an ordinary event.
+    /// Makes the record as long as an ordinary event.
     pub(crate) padding: String,
 }
 
-/// What is decided about one.
+/// The decision about an input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Metered {
-    /// When its cause was to be sent.
+    /// The scheduled send time of its cause.
     pub(crate) intended_us: i64,
-    /// How many there were for this entity.
+    /// The number of inputs of this entity so far.
     pub(crate) count: i64,
     /// The time of its cause.
     pub(crate) occurred_at: i64,
 }
 
 runtime::produces! {
-    /// What is sent.
-    pub(crate) enum Source in "schemas" {
+    /// The bench's own events: the service's inputs.
+    pub(crate) enum SourceEvent in "schemas" {
         events of "source" { Ticked = 1 }
     }
 }
 
 runtime::produces! {
-    /// What is decided.
+    /// The service's events.
     pub(crate) enum Event in "schemas" {
         events of "meter" { Metered = 1 }
     }
 }
 
 runtime::consumes! {
-    /// What is heard.
+    /// The service's inputs.
     pub(crate) enum Input {
         events of "source" { Ticked }
     }
 }
 
-/// What is remembered.
+/// The state of an entity.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     count: i64,

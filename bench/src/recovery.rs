@@ -1,4 +1,4 @@
-//! From kill -9 to the next decision that is visible, in any partition and in every one, with a process that is started again at once.
+//! Time from kill -9 to the next visible decision, in any partition and in every partition. The process is restarted at once.
 
 use std::{
     collections::BTreeSet,
@@ -11,110 +11,113 @@ use anyhow::{Context, ensure};
 use rdkafka::producer::{DefaultProducerContext, Producer, ThreadedProducer};
 
 use crate::{
-    load::{self, Clock, Watch},
-    say,
-    stage::{PARTITIONS, Stage, Where},
+    environment::{BenchEnvironment, Endpoints, PARTITIONS},
+    load::{self, BenchClock, DecisionReader},
+    print_line,
 };
 
-/// How often an input is sent while the service is away.
+/// How often an input is sent while the service is down.
 const TICK: Duration = Duration::from_millis(5);
-/// How long a recovery may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The longest recovery.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Flags of `bench recovery`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct RecoveryArgs {
     #[command(flatten)]
-    at: Where,
-    /// How many entities the service remembers
+    endpoints: Endpoints,
+    /// Number of entities in the service's state
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10000,1000000")]
     entities: Vec<u64>,
-    /// How many kills of each kind
+    /// Number of kills for each kind of instance
     #[arg(long, value_name = "N", default_value_t = 3)]
     kills: u64,
 }
 
 /// One way to run an instance.
 #[derive(Debug, Clone, Copy)]
-struct Kind {
+struct InstanceKind {
     named: bool,
     store: bool,
 }
 
-const KINDS: [Kind; 4] = [
-    Kind { named: true, store: true },
-    Kind { named: true, store: false },
-    Kind { named: false, store: true },
-    Kind { named: false, store: false },
+const INSTANCE_KINDS: [InstanceKind; 4] = [
+    InstanceKind { named: true, store: true },
+    InstanceKind { named: true, store: false },
+    InstanceKind { named: false, store: true },
+    InstanceKind { named: false, store: false },
 ];
 
-/// Kills and starts again, for every number of entities and every way to run an instance.
-pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
+/// Kills and restarts the instance, for every number of entities and every kind of instance.
+pub(crate) async fn run(args: &RecoveryArgs) -> anyhow::Result<()> {
     for entities in &args.entities {
-        let stage = Stage::set(&args.at).await?;
-        say(&format!("kill -9 to the next visible decision on {}, {entities} entities, seconds", stage.name))?;
-        say("  (in any partition, and in every one of them)")?;
-        let measured = tokio::task::block_in_place(|| measure(&stage, *entities, args.kills));
-        stage.end().await;
+        let environment = BenchEnvironment::create(&args.endpoints).await?;
+        print_line(&format!(
+            "kill -9 to the next visible decision on {}, {entities} entities, seconds",
+            environment.name
+        ))?;
+        print_line("  (in any partition, and in every partition)")?;
+        let measured = tokio::task::block_in_place(|| measure(&environment, *entities, args.kills));
+        environment.shut_down().await;
         measured?;
     }
     Ok(())
 }
 
-fn measure(stage: &Stage, entities: u64, kills: u64) -> anyhow::Result<()> {
+fn measure(environment: &BenchEnvironment, entities: u64, kills: u64) -> anyhow::Result<()> {
     let data = tempfile::tempdir()?;
-    let filled = fill(stage, entities, data.path())?;
-    say(&format!("  filled with {entities} decisions at {filled:.0} a second"))?;
-    for kind in KINDS {
-        let mut took = Vec::new();
-        let mut child = start(stage, kind, data.path())?;
-        wait_until_it_decides(stage)?;
+    let filled = fill(environment, entities, data.path())?;
+    print_line(&format!("  filled with {entities} decisions at {filled:.0} a second"))?;
+    for kind in INSTANCE_KINDS {
+        let mut durations = Vec::new();
+        let mut child = start(environment, kind, data.path())?;
+        wait_until_first_decision(environment)?;
         for _ in 0..kills {
-            // A checkpoint is written every five seconds; an instance that has run for a while has one.
+            // A checkpoint is written every five seconds, and an instance in production has one.
             std::thread::park_timeout(Duration::from_secs(6));
-            let (seconds, again) = kill(stage, kind, data.path(), child)?;
-            took.push(seconds);
+            let (seconds, again) = kill_and_restart(environment, kind, data.path(), child)?;
+            durations.push(seconds);
             child = again;
         }
-        let told: Vec<String> = took.iter().map(|(any, every)| format!("{any:.2} and {every:.2}")).collect();
+        let cells: Vec<String> = durations.iter().map(|(any, every)| format!("{any:.2} and {every:.2}")).collect();
         let name = if kind.named { "named" } else { "unnamed" };
         let store = if kind.store { "with its store" } else { "without a store" };
-        say(&format!("  {name}, {store:<16} {}", told.join(", ")))?;
+        print_line(&format!("  {name}, {store:<16} {}", cells.join(", ")))?;
     }
     Ok(())
 }
 
-/// One decision for each entity. Answers how many a second.
-fn fill(stage: &Stage, entities: u64, data: &Path) -> anyhow::Result<f64> {
-    let child = start(stage, KINDS[0], data)?;
-    wait_until_it_decides(stage)?;
-    let clock = Clock::start();
-    let watch = Watch::start(stage, &load::decisions(stage), clock, usize::try_from(entities)?)?;
-    let (producer, to) = (load::producer(stage)?, load::inputs(stage));
+/// Makes one decision for each entity. Returns the decisions per second.
+fn fill(environment: &BenchEnvironment, entities: u64, data: &Path) -> anyhow::Result<f64> {
+    let child = start(environment, INSTANCE_KINDS[0], data)?;
+    wait_until_first_decision(environment)?;
+    let clock = BenchClock::start();
+    let reader = DecisionReader::start(environment, &load::decisions(environment), clock, usize::try_from(entities)?)?;
+    let (producer, to) = (load::producer(environment)?, load::inputs(environment));
     for number in 0..entities {
-        load::tick(stage, &producer, &to, &format!("entity-{number}"), i64::try_from(number)?)?;
+        load::send_input(environment, &producer, &to, &format!("entity-{number}"), i64::try_from(number)?)?;
     }
-    producer.flush(PATIENCE)?;
-    let seen = watch.take(usize::try_from(entities)?, PATIENCE);
+    producer.flush(TIMEOUT)?;
+    let decisions = reader.take(usize::try_from(entities)?, TIMEOUT);
     let seconds = clock.now_us() as f64 / 1e6;
-    // Whatever was decided last is in a checkpoint before the first kill.
+    // The last decisions are in a checkpoint before the first kill.
     std::thread::park_timeout(Duration::from_secs(6));
     drop(child);
-    ensure!(seen.len() as u64 == entities, "{} of {entities} were decided", seen.len());
+    ensure!(decisions.len() as u64 == entities, "{} of {entities} were decided", decisions.len());
     Ok(entities as f64 / seconds)
 }
 
-/// The measured service as a process. It is killed when nobody measures it any more.
-struct Measured(Child);
+/// The process of the measured service. Dropping it kills the process.
+struct ServiceProcess(Child);
 
-impl Measured {
+impl ServiceProcess {
     fn kill(&mut self) -> std::io::Result<()> {
         self.0.kill()?;
         self.0.wait().map(drop)
     }
 }
 
-impl Drop for Measured {
+impl Drop for ServiceProcess {
     fn drop(&mut self) {
         if let Err(error) = self.kill() {
             tracing::warn!(%error, "the measured service may still run");
@@ -122,76 +125,81 @@ impl Drop for Measured {
     }
 }
 
-fn start(stage: &Stage, kind: Kind, data: &Path) -> anyhow::Result<Measured> {
+fn start(environment: &BenchEnvironment, kind: InstanceKind, data: &Path) -> anyhow::Result<ServiceProcess> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("service").args(["--system", &stage.config.system]);
-    command.args(["--bootstrap", &stage.config.bootstrap, "--registry", &stage.config.registry_url]);
+    command.arg("service").args(["--system", &environment.config.system]);
+    command.args(["--bootstrap", &environment.config.bootstrap, "--registry", &environment.config.registry_url]);
     if kind.named {
         command.args(["--instance", "a"]);
     }
     if kind.store {
         command.arg("--data").arg(data);
     }
-    command.stdout(Stdio::null()).spawn().map(Measured).context("cannot start the measured service")
+    command.stdout(Stdio::null()).spawn().map(ServiceProcess).context("cannot start the measured service")
 }
 
-fn wait_until_it_decides(stage: &Stage) -> anyhow::Result<()> {
-    Onlooker::start(stage)?.next_decisions(0, 1).map(|_| ())
+fn wait_until_first_decision(environment: &BenchEnvironment) -> anyhow::Result<()> {
+    DecisionProbe::start(environment)?.next_decisions(0, 1).map(|_| ())
 }
 
-/// Kills the child and starts another one. Answers the seconds to the next visible decision about an input that was sent later, and
-/// to such a decision in every partition.
-fn kill(stage: &Stage, kind: Kind, data: &Path, mut child: Measured) -> anyhow::Result<((f64, f64), Measured)> {
-    // Reader and producer are at work before: their own start is none of the instance's.
-    let mut onlooker = Onlooker::start(stage)?;
-    onlooker.next_decisions(0, 1)?;
-    let killed_us = onlooker.clock.now_us();
+/// Kills the child and starts another one. Returns the seconds to the next visible decision about an input that was sent after the
+/// kill, and the seconds until every partition had such a decision.
+fn kill_and_restart(
+    environment: &BenchEnvironment,
+    kind: InstanceKind,
+    data: &Path,
+    mut child: ServiceProcess,
+) -> anyhow::Result<((f64, f64), ServiceProcess)> {
+    // Reader and producer are running before the kill: their start is not part of the measured time.
+    let mut probe = DecisionProbe::start(environment)?;
+    probe.next_decisions(0, 1)?;
+    let killed_us = probe.clock.now_us();
     child.kill()?;
-    let child = start(stage, kind, data)?;
-    let seconds = |seen_us: i64| (seen_us - killed_us) as f64 / 1e6;
-    let (any_us, every_us) = onlooker.next_decisions(killed_us, usize::try_from(PARTITIONS)?)?;
+    let child = start(environment, kind, data)?;
+    let seconds = |visible_us: i64| (visible_us - killed_us) as f64 / 1e6;
+    let (any_us, every_us) = probe.next_decisions(killed_us, usize::try_from(PARTITIONS)?)?;
     Ok(((seconds(any_us), seconds(every_us)), child))
 }
 
-/// Sends inputs, and sees what is decided about them.
-struct Onlooker<'s> {
-    stage: &'s Stage,
-    clock: Clock,
-    watch: Watch,
+/// Sends inputs and reads the decisions.
+struct DecisionProbe<'s> {
+    environment: &'s BenchEnvironment,
+    clock: BenchClock,
+    reader: DecisionReader,
     producer: ThreadedProducer<DefaultProducerContext>,
     sent: u64,
 }
 
-impl<'s> Onlooker<'s> {
-    fn start(stage: &'s Stage) -> anyhow::Result<Self> {
-        let clock = Clock::start();
-        let watch = Watch::start(stage, &load::decisions(stage), clock, 1_000)?;
-        Ok(Self { stage, clock, watch, producer: load::producer(stage)?, sent: 0 })
+impl<'s> DecisionProbe<'s> {
+    fn start(environment: &'s BenchEnvironment) -> anyhow::Result<Self> {
+        let clock = BenchClock::start();
+        let reader = DecisionReader::start(environment, &load::decisions(environment), clock, 1_000)?;
+        Ok(Self { environment, clock, reader, producer: load::producer(environment)?, sent: 0 })
     }
 
-    /// Sends inputs until decisions in so many partitions are visible about such as were sent at `since_us` or later. Answers when the
-    /// first was, and when that many were.
+    /// Sends inputs until this many partitions have a visible decision about an input that was sent at `since_us` or later. Returns
+    /// the time of the first such decision, and the time of the last.
     fn next_decisions(&mut self, since_us: i64, partitions: usize) -> anyhow::Result<(i64, i64)> {
-        let (began_us, to) = (self.clock.now_us(), load::inputs(self.stage));
+        let (began_us, to) = (self.clock.now_us(), load::inputs(self.environment));
         let (mut decided, mut first_us) = (BTreeSet::new(), None);
         loop {
-            // Of all partitions in turn, so that it does not matter which one decides first.
+            // The keys cover all partitions, so it does not matter which partition decides first.
             let key = format!("entity-{}", self.sent % 1_000);
-            load::tick(self.stage, &self.producer, &to, &key, self.clock.now_us())?;
+            load::send_input(self.environment, &self.producer, &to, &key, self.clock.now_us())?;
             self.sent += 1;
-            let mut seen = self.watch.seen.recv_timeout(TICK).ok();
-            while let Some(news) = seen {
-                if news.intended_us >= since_us {
-                    let first_us = *first_us.get_or_insert(news.seen_us);
-                    decided.insert(news.partition);
+            let mut next = self.reader.decisions.recv_timeout(TICK).ok();
+            while let Some(decision) = next {
+                if decision.scheduled_us >= since_us {
+                    let first_us = *first_us.get_or_insert(decision.visible_us);
+                    decided.insert(decision.partition);
                     if decided.len() >= partitions {
-                        return Ok((first_us, news.seen_us));
+                        return Ok((first_us, decision.visible_us));
                     }
                 }
-                seen = self.watch.seen.try_recv().ok();
+                next = self.reader.decisions.try_recv().ok();
             }
             let waited_us = self.clock.now_us() - began_us;
-            ensure!(waited_us < i64::try_from(PATIENCE.as_micros())?, "nothing was decided within {PATIENCE:?}");
+            ensure!(waited_us < i64::try_from(TIMEOUT.as_micros())?, "no decision became visible within {TIMEOUT:?}");
         }
     }
 }

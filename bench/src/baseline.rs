@@ -1,5 +1,5 @@
-//! What is measured against: the shortest honest loop that reads, writes and commits offsets in transactions, without state, without
-//! Avro, without looking at what it reads.
+//! The baseline: the shortest correct loop that reads, writes and commits offsets in transactions. It has no state and decodes
+//! nothing.
 
 use std::{
     sync::{
@@ -17,34 +17,37 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer},
 };
 
-use crate::stage::Stage;
+use crate::environment::BenchEnvironment;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const BATCH: usize = 1_000;
 
-/// The loop on its thread.
-pub(crate) struct Raw {
+/// The loop and its thread.
+pub(crate) struct BaselineLoop {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<anyhow::Result<()>>,
 }
 
-impl Raw {
-    pub(crate) fn start(stage: &Stage) -> anyhow::Result<Self> {
-        let mut config = stage.client();
-        config.set("group.id", stage.raw("raw")).set("enable.auto.commit", "false");
+impl BaselineLoop {
+    pub(crate) fn start(environment: &BenchEnvironment) -> anyhow::Result<Self> {
+        let mut config = environment.client();
+        config.set("group.id", environment.baseline_name("baseline")).set("enable.auto.commit", "false");
         config.set("isolation.level", "read_committed").set("auto.offset.reset", "earliest");
         let consumer: BaseConsumer = config.create()?;
-        let input = stage.raw("raw.in");
+        let input = environment.baseline_name("baseline.in");
         consumer.subscribe(&[&input])?;
-        let mut config = stage.client();
-        config.set("transactional.id", stage.raw("raw")).set("linger.ms", "0").set("retry.backoff.ms", "2");
+        let mut config = environment.client();
+        config
+            .set("transactional.id", environment.baseline_name("baseline"))
+            .set("linger.ms", "0")
+            .set("retry.backoff.ms", "2");
         let producer: BaseProducer = config.create()?;
-        producer.init_transactions(PATIENCE)?;
-        let (stop, output) = (Arc::new(AtomicBool::new(false)), stage.raw("raw.out"));
-        let asked = Arc::clone(&stop);
+        producer.init_transactions(TIMEOUT)?;
+        let (stop, output) = (Arc::new(AtomicBool::new(false)), environment.baseline_name("baseline.out"));
+        let stopping = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            while !asked.load(Ordering::Acquire) {
-                turn(&consumer, &producer, (&input, &output))?;
+            while !stopping.load(Ordering::Acquire) {
+                forward_batch(&consumer, &producer, (&input, &output))?;
             }
             Ok(())
         });
@@ -53,14 +56,18 @@ impl Raw {
 
     pub(crate) fn stop(self) -> anyhow::Result<()> {
         self.stop.store(true, Ordering::Release);
-        self.thread.join().ok().context("the raw loop has panicked")?
+        self.thread.join().ok().context("the baseline has panicked")?
     }
 }
 
-/// Takes what is there, and hands it on in one transaction.
-fn turn(consumer: &BaseConsumer, producer: &BaseProducer, (input, output): (&str, &str)) -> anyhow::Result<()> {
+/// Forwards the available records in one transaction.
+fn forward_batch(
+    consumer: &BaseConsumer,
+    producer: &BaseProducer,
+    (input, output): (&str, &str),
+) -> anyhow::Result<()> {
     let Some(first) = consumer.poll(Duration::from_millis(50)) else { return Ok(()) };
-    let group = consumer.group_metadata().context("the raw loop is in no group")?;
+    let group = consumer.group_metadata().context("the baseline has no group")?;
     producer.begin_transaction()?;
     let (mut offsets, mut next, mut taken) = (TopicPartitionList::new(), Some(first), 0);
     let mut ends = std::collections::BTreeMap::new();
@@ -76,11 +83,11 @@ fn turn(consumer: &BaseConsumer, producer: &BaseProducer, (input, output): (&str
     for (partition, end) in ends {
         offsets.add_partition_offset(input, partition, Offset::Offset(end))?;
     }
-    producer.send_offsets_to_transaction(&offsets, &group, PATIENCE)?;
-    // librdkafka's own flush polls in slices of 100 ms.
+    producer.send_offsets_to_transaction(&offsets, &group, TIMEOUT)?;
+    // librdkafka's own flush polls in steps of 100 ms.
     while producer.in_flight_count() > 0 {
         producer.poll(Duration::ZERO);
         std::thread::park_timeout(Duration::from_micros(100));
     }
-    Ok(producer.commit_transaction(PATIENCE)?)
+    Ok(producer.commit_transaction(TIMEOUT)?)
 }
