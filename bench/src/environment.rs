@@ -25,7 +25,7 @@ pub(crate) const PARTITIONS: i32 = 8;
 
 /// The addresses of the broker and the registry.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub(crate) struct Endpoints {
+pub(crate) struct BenchEndpoints {
     /// Kafka brokers [default: an embedded broker in this process]
     #[arg(long, env = "DACAPO_TEST_KAFKA", value_name = "HOST:PORT,...", requires = "registry")]
     bootstrap: Option<String>,
@@ -44,14 +44,14 @@ pub(crate) struct BenchEnvironment {
 }
 
 impl BenchEnvironment {
-    pub(crate) async fn create(endpoints: &Endpoints) -> anyhow::Result<Self> {
+    pub(crate) async fn create(endpoints: &BenchEndpoints) -> anyhow::Result<Self> {
         let embedded = match endpoints.bootstrap {
             None => Some(embedded().await?),
             Some(_) => None,
         };
         let endpoints = match &embedded {
             Some((broker, registry, _)) => {
-                Endpoints { bootstrap: Some(broker.bootstrap()), registry: Some(registry.url()) }
+                BenchEndpoints { bootstrap: Some(broker.bootstrap()), registry: Some(registry.url()) }
             }
             None => endpoints.clone(),
         };
@@ -120,7 +120,7 @@ async fn embedded() -> anyhow::Result<(Broker, EmbeddedRegistry, tempfile::TempD
     Ok((broker, EmbeddedRegistry::start(registry).await?, data))
 }
 
-fn config(endpoints: &Endpoints, system: String) -> anyhow::Result<Config> {
+fn config(endpoints: &BenchEndpoints, system: String) -> anyhow::Result<Config> {
     let args = runtime::Args {
         system: Some(system),
         bootstrap: endpoints.bootstrap.clone(),
@@ -133,7 +133,7 @@ fn config(endpoints: &Endpoints, system: String) -> anyhow::Result<Config> {
 
 /// Runs the measured service in its own process until it is killed.
 pub(crate) async fn serve(
-    endpoints: &Endpoints,
+    endpoints: &BenchEndpoints,
     system: String,
     instance: Option<String>,
     data: Option<PathBuf>,

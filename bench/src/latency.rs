@@ -12,7 +12,7 @@ use runtime::{
 
 use crate::{
     baseline::BaselineLoop,
-    environment::{BenchEnvironment, Endpoints},
+    environment::{BenchEndpoints, BenchEnvironment},
     load::{self, BenchClock, DecisionReader, VisibleDecision},
     print_line,
 };
@@ -28,7 +28,7 @@ const ENTITIES: u64 = 5_000;
 #[derive(Debug, clap::Args)]
 pub(crate) struct LatencyArgs {
     #[command(flatten)]
-    endpoints: Endpoints,
+    endpoints: BenchEndpoints,
     /// Inputs per second
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     rate: u64,

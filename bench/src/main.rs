@@ -14,7 +14,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::environment::Endpoints;
+use crate::environment::BenchEndpoints;
 
 #[derive(Debug, Parser)]
 #[command(name = "bench", about = "Measures the runtime on the embedded broker, or on a given one")]
@@ -36,7 +36,7 @@ enum Measurement {
     #[command(hide = true)]
     Service {
         #[command(flatten)]
-        endpoints: Endpoints,
+        endpoints: BenchEndpoints,
         #[arg(long)]
         system: String,
         #[arg(long)]

@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use rdkafka::producer::{DefaultProducerContext, Producer, ThreadedProducer};
 
 use crate::{
-    environment::{BenchEnvironment, Endpoints, PARTITIONS},
+    environment::{BenchEndpoints, BenchEnvironment, PARTITIONS},
     load::{self, BenchClock, DecisionReader},
     print_line,
 };
@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Debug, clap::Args)]
 pub(crate) struct RecoveryArgs {
     #[command(flatten)]
-    endpoints: Endpoints,
+    endpoints: BenchEndpoints,
     /// Number of entities in the service's state
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10000,1000000")]
     entities: Vec<u64>,

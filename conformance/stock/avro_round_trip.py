@@ -3,7 +3,7 @@
 Usage: avro_round_trip.py BOOTSTRAP REGISTRY TOPIC
 
 Registers two versions of a schema under its record name, writes with AvroSerializer, reads with AvroDeserializer, and
-asserts what comes back. Prints one line per thing it saw; exits 1 with a message at the first that is not so.
+asserts the results. Prints one line per passed expectation; exits with 1 and a message at the first failed one.
 """
 
 import json
@@ -25,7 +25,7 @@ def schema(name, *more):
 
 def expect(condition, what):
     if not condition:
-        sys.exit(f"not so: {what}")
+        sys.exit(f"failed: {what}")
     print(what)
 
 
@@ -85,7 +85,7 @@ def main(bootstrap, address, topic):
     expect(not registry.test_compatibility(subject, Schema(broken, "AVRO")), "a required field is not compatible")
     try:
         registry.register_schema(subject, Schema(broken, "AVRO"))
-        sys.exit("not so: a required field is refused")
+        sys.exit("failed: a required field is refused")
     except SchemaRegistryError as error:
         expect(error.http_status_code == 409, "a required field is refused with 409")
 

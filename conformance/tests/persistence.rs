@@ -80,14 +80,14 @@ async fn create_topic(broker: &Broker) {
     let admin: AdminClient<DefaultClientContext> = config(broker).create().expect("an admin client");
     let topic =
         NewTopic::new(TOPIC, 2, TopicReplication::Fixed(1)).set("retention.ms", "-1").set("max.message.bytes", "54321");
-    let results = admin.create_topics([&topic], &AdminOptions::new()).await.expect("answered");
+    let results = admin.create_topics([&topic], &AdminOptions::new()).await.expect("a response");
     assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 
 async fn topic_config(broker: &Broker, name: &str) -> Option<String> {
     let admin: AdminClient<DefaultClientContext> = config(broker).create().expect("an admin client");
     let results =
-        admin.describe_configs([&ResourceSpecifier::Topic(TOPIC)], &AdminOptions::new()).await.expect("answered");
+        admin.describe_configs([&ResourceSpecifier::Topic(TOPIC)], &AdminOptions::new()).await.expect("a response");
     results.into_iter().next()?.ok()?.get(name)?.value.clone()
 }
 

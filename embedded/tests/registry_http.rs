@@ -396,13 +396,13 @@ async fn invalid_requests_receive_a_clear_error() {
 #[tokio::test]
 async fn a_response_has_the_accepted_content_type() {
     let caller = start(Level::None).await;
-    let ask = async |accept: &str, path: &str| {
+    let content_type = async |accept: &str, path: &str| {
         let url = format!("{}{path}", caller.registry.url());
         caller.http.get(url).header(ACCEPT, accept).send().await.unwrap().headers()[CONTENT_TYPE].clone()
     };
-    assert_eq!(ask("application/json", "/subjects").await, "application/json");
-    assert_eq!(ask("application/json", "/schemas/ids/1").await, "application/json");
-    assert_eq!(ask("*/*", "/subjects").await, MEDIA_TYPE);
+    assert_eq!(content_type("application/json", "/subjects").await, "application/json");
+    assert_eq!(content_type("application/json", "/schemas/ids/1").await, "application/json");
+    assert_eq!(content_type("*/*", "/subjects").await, MEDIA_TYPE);
     let both = "application/vnd.schemaregistry.v1+json, application/json; q=0.5";
-    assert_eq!(ask(both, "/subjects").await, MEDIA_TYPE);
+    assert_eq!(content_type(both, "/subjects").await, MEDIA_TYPE);
 }

@@ -258,7 +258,7 @@ fn commit_of_unknown_member(cx: &CheckContext) -> CheckResult {
     await_shares(&[&member], &[&topic], 1, REBALANCE_TIMEOUT)?;
     let list = cx.admin.inner().fetch_group_list(Some(&group), REQUEST_TIMEOUT).context("describing the group")?;
     let id = list.groups().first().and_then(|g| g.members().first()).context("the member")?.id().to_owned();
-    ensure_eq!(commit_as(cx, &topic, &group, "nobody", 1)?, 25, "an unknown member");
+    ensure_eq!(commit_as(cx, &topic, &group, "unknown", 1)?, 25, "an unknown member");
     ensure_eq!(commit_as(cx, &topic, &group, &id, 1_000)?, 22, "a future generation");
     ensure_eq!(commit_as(cx, &topic, &group, "", -1)?, 25, "a commit without a member");
     let client = consumer(cx, &group, &[])?;

@@ -92,7 +92,7 @@ fn first_requests(cx: &CheckContext) -> CheckResult {
     }
     for version in client.versions(ApiKey::FindCoordinator) {
         for kind in 0..=i8::from(version > 0) {
-            let key = StrBytes::from_static_str("conformance-nobody");
+            let key = StrBytes::from_static_str("conformance-unknown");
             let request = if version < 4 {
                 FindCoordinatorRequest::default().with_key(key).with_key_type(kind)
             } else {
@@ -325,7 +325,7 @@ fn leave(client: &mut VersionProbe, group: &GroupId, member: &StrBytes) -> Resul
 fn topics_and_producers(cx: &CheckContext) -> CheckResult {
     let mut client = VersionProbe::new(RawConnection::open(cx)?)?;
     for version in client.versions(ApiKey::CreateTopics) {
-        let topic = cx.topic_name(&format!("made-{version}"));
+        let topic = cx.topic_name(&format!("created-{version}"));
         // -1 for the broker's default exists from version 4 on.
         let (partitions, replicas) = if version < 4 { (1, 1) } else { (-1, -1) };
         let new = CreatableTopic::default()

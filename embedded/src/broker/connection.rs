@@ -2,7 +2,7 @@
 //!
 //! Owns sockets and frames. Of a request it knows only the length; `dispatch` handles the content.
 
-use super::Shared;
+use super::BrokerState;
 use super::dispatch::{self, ClientConnection};
 use bytes::{Buf, Bytes, BytesMut};
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ enum ConnectionError {
     #[error("a request of {length} bytes is larger than {max}")]
     TooLarge { length: i32, max: usize },
     #[error(transparent)]
-    Request(#[from] dispatch::RequestError),
+    Request(#[from] dispatch::FrameError),
     #[error("the client did not read its response in time")]
     WriteTimeout,
     #[error("the connection broke")]
@@ -37,7 +37,7 @@ enum ConnectionError {
 }
 
 /// Accepts connections until the broker stops.
-pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+pub(crate) async fn accept(shared: Arc<BrokerState>, listener: TcpListener) {
     let mut stopping = shared.stopping.clone();
     let slots = Arc::new(Semaphore::new(shared.config.limits.connections_max));
     loop {
@@ -60,7 +60,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+async fn serve(shared: Arc<BrokerState>, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
     let mut stopping = shared.stopping.clone();
     let served = tokio::select! {
         _ = stopping.changed() => Ok(()),
@@ -74,7 +74,11 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, slot: O
     drop(slot);
 }
 
-async fn serve_requests(shared: Arc<Shared>, mut stream: TcpStream, peer: SocketAddr) -> Result<(), ConnectionError> {
+async fn serve_requests(
+    shared: Arc<BrokerState>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<(), ConnectionError> {
     stream.set_nodelay(true)?;
     let connection = ClientConnection::new(shared, peer);
     let mut incoming = BytesMut::with_capacity(BUFFER_START);

@@ -385,7 +385,7 @@ impl Coordinator {
     /// Removes the offsets of a deleted topic.
     pub(crate) fn forget_topic(&self, topic: &str) {
         let mut state = self.lock();
-        let gone: Vec<(String, Vec<TopicPartition>)> = state
+        let deleted: Vec<(String, Vec<TopicPartition>)> = state
             .ledger()
             .groups
             .iter()
@@ -396,7 +396,7 @@ impl Coordinator {
             })
             .filter(|(_, topic_partitions)| !topic_partitions.is_empty())
             .collect();
-        for (group, topic_partitions) in gone {
+        for (group, topic_partitions) in deleted {
             state.journal.append_lazily(CoordinatorEntry::OffsetsDeleted { group, topic_partitions });
         }
     }

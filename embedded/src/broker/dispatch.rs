@@ -2,7 +2,7 @@
 //!
 //! Owns the table of supported versions and the framing of responses. Handlers own the rules and see no bytes.
 
-use super::Shared;
+use super::BrokerState;
 use super::log::FetchWaiter;
 use super::{describe, fetch, frame_check, groups, list_offsets, offsets, produce, topics, transactions};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -59,12 +59,12 @@ const HEADER_MIN: usize = 8;
 
 /// A request for which the broker closes the connection, because the client could not decode any response.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RequestError {
+pub(crate) enum FrameError {
     #[error("a request of {0} bytes has no header")]
     Short(usize),
     #[error("request {0} is not known to this broker")]
     UnknownApi(i16),
-    #[error("{api:?} version {version} is not supported; clients ask for the versions first")]
+    #[error("{api:?} version {version} is not supported; ApiVersions lists the supported versions")]
     UnsupportedVersion { api: ApiKey, version: i16 },
     #[error("{api:?} version {version} cannot be decoded")]
     Malformed {
@@ -85,13 +85,13 @@ pub(crate) enum RequestError {
 /// One connection, as handlers see it.
 #[derive(Debug)]
 pub(crate) struct ClientConnection {
-    pub shared: Arc<Shared>,
+    pub shared: Arc<BrokerState>,
     pub peer: SocketAddr,
     pub waiter: Arc<FetchWaiter>,
 }
 
 impl ClientConnection {
-    pub(crate) fn new(shared: Arc<Shared>, peer: SocketAddr) -> Self {
+    pub(crate) fn new(shared: Arc<BrokerState>, peer: SocketAddr) -> Self {
         ClientConnection { shared, peer, waiter: Arc::new(FetchWaiter::default()) }
     }
 
@@ -109,7 +109,7 @@ pub(crate) struct RequestContext<'a> {
 }
 
 impl RequestContext<'_> {
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<BrokerState> {
         &self.connection.shared
     }
 }
@@ -125,17 +125,17 @@ pub(crate) async fn respond(
     connection: &ClientConnection,
     mut frame: Bytes,
     out: &mut BytesMut,
-) -> Result<(), RequestError> {
+) -> Result<(), FrameError> {
     let length = frame.len();
-    let head = frame.first_chunk::<HEADER_MIN>().ok_or(RequestError::Short(length))?;
+    let head = frame.first_chunk::<HEADER_MIN>().ok_or(FrameError::Short(length))?;
     let (key, version) = (i16::from_be_bytes([head[0], head[1]]), i16::from_be_bytes([head[2], head[3]]));
     let correlation_id = i32::from_be_bytes([head[4], head[5], head[6], head[7]]);
-    let api = ApiKey::try_from(key).map_err(|_| RequestError::UnknownApi(key))?;
+    let api = ApiKey::try_from(key).map_err(|_| FrameError::UnknownApi(key))?;
     let supported = APIS.iter().any(|(known, min, max)| *known == api && (*min..=*max).contains(&version));
     if !supported {
         return respond_unsupported(api, version, correlation_id, out);
     }
-    let malformed = |source: Box<dyn std::error::Error + Send + Sync>| RequestError::Malformed { api, version, source };
+    let malformed = |source: Box<dyn std::error::Error + Send + Sync>| FrameError::Malformed { api, version, source };
     let header = RequestHeader::decode(&mut frame, api.request_header_version(version))
         .map_err(|error| malformed(error.into()))?;
     if !frame_check::fits(api, version, &frame) {
@@ -153,9 +153,9 @@ pub(crate) async fn respond(
 
 /// The response to an unsupported version of ApiVersions has version 0 and lists the supported versions. For any other request
 /// the client knew the supported versions, and it could not decode a response.
-fn respond_unsupported(api: ApiKey, version: i16, correlation_id: i32, out: &mut BytesMut) -> Result<(), RequestError> {
+fn respond_unsupported(api: ApiKey, version: i16, correlation_id: i32, out: &mut BytesMut) -> Result<(), FrameError> {
     if api != ApiKey::ApiVersions {
-        return Err(RequestError::UnsupportedVersion { api, version });
+        return Err(FrameError::UnsupportedVersion { api, version });
     }
     let response = api_versions().with_error_code(ResponseError::UnsupportedVersion.code());
     encode(out, api, 0, correlation_id, &response.into())
@@ -167,7 +167,7 @@ fn encode(
     version: i16,
     correlation_id: i32,
     response: &ResponseKind,
-) -> Result<(), RequestError> {
+) -> Result<(), FrameError> {
     let start = out.len();
     out.put_i32(0);
     let written = ResponseHeader::default()
@@ -180,8 +180,8 @@ fn encode(
             out[start..start + 4].copy_from_slice(&size.to_be_bytes());
             Ok(())
         }
-        (Err(source), _) => Err(RequestError::Unencodable { api, version, source: source.into() }),
-        (_, Err(source)) => Err(RequestError::Unencodable { api, version, source: source.into() }),
+        (Err(source), _) => Err(FrameError::Unencodable { api, version, source: source.into() }),
+        (_, Err(source)) => Err(FrameError::Unencodable { api, version, source: source.into() }),
     }
 }
 

@@ -77,7 +77,7 @@ pub enum BrokerStartError {
 /// A running broker. Dropping it stops it without waiting.
 #[derive(Debug)]
 pub struct Broker {
-    shared: Arc<Shared>,
+    shared: Arc<BrokerState>,
     stop: watch::Sender<bool>,
     runtime: Option<Runtime>,
     /// Kept while the broker runs: the lock on the directory, and the directory itself if it is temporary.
@@ -87,7 +87,7 @@ pub struct Broker {
 
 /// The state that every connection and every handler shares.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct BrokerState {
     pub config: BrokerConfig,
     pub cluster_id: String,
     pub host: StrBytes,
@@ -120,7 +120,7 @@ impl Broker {
         let groups = Groups::new(&config, coordinator.generations());
         let host = StrBytes::from_string(advertised_host(&config, addr));
         let port = i32::from(addr.port());
-        let shared = Arc::new(Shared { config, cluster_id, host, port, topics, groups, coordinator, stopping });
+        let shared = Arc::new(BrokerState { config, cluster_id, host, port, topics, groups, coordinator, stopping });
         runtime.spawn(connection::accept(Arc::clone(&shared), listener));
         runtime.spawn(deadlines(Arc::clone(&shared)));
         runtime.spawn(housekeeping(Arc::clone(&shared)));
@@ -173,7 +173,7 @@ impl Drop for Broker {
     }
 }
 
-fn flush_to_disk(shared: &Shared) {
+fn flush_to_disk(shared: &BrokerState) {
     let synced = if shared.config.fsync == Fsync::Never {
         shared.coordinator.flush()
     } else {
@@ -243,7 +243,7 @@ fn advertised_host(config: &BrokerConfig, addr: SocketAddr) -> String {
 }
 
 /// Applies group and transaction deadlines until the broker stops.
-async fn deadlines(shared: Arc<Shared>) {
+async fn deadlines(shared: Arc<BrokerState>) {
     let mut stopping = shared.stopping.clone();
     let mut tick = tokio::time::interval(DEADLINE_TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -259,7 +259,7 @@ async fn deadlines(shared: Arc<Shared>) {
 }
 
 /// Applies retention and syncs files, each at its interval, until the broker stops.
-async fn housekeeping(shared: Arc<Shared>) {
+async fn housekeeping(shared: Arc<BrokerState>) {
     let mut stopping = shared.stopping.clone();
     let mut clean = tokio::time::interval(shared.config.housekeeping_interval.max(DEADLINE_TICK));
     let sync_every = match shared.config.fsync {

@@ -1,4 +1,4 @@
-//! A schema registry in process that speaks Confluent's HTTP API, for Avro.
+//! A schema registry in process with Confluent's HTTP API, for Avro.
 //!
 //! Start it with [`Registry::start`]. It keeps its state in memory and in one append-only file. Schemas, subjects and ids survive
 //! `kill -9`. It knows no Kafka topic. Next: `routes` (the calls), `state` (their meaning), `journal` (the file).

@@ -45,7 +45,7 @@ impl GroupState {
 pub(crate) type Protocols = Vec<(String, Bytes)>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Member {
+pub(crate) struct GroupMember {
     pub instance_id: Option<String>,
     pub client_id: String,
     pub client_host: String,
@@ -61,7 +61,7 @@ pub(crate) struct Member {
     synced: bool,
 }
 
-impl Member {
+impl GroupMember {
     fn metadata(&self, protocol: &str) -> Bytes {
         self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, bytes)| bytes.clone()).unwrap_or_default()
     }
@@ -144,7 +144,7 @@ pub(crate) struct Group {
     pub protocol_type: String,
     pub protocol: String,
     pub leader: Option<String>,
-    pub members: BTreeMap<String, Member>,
+    pub members: BTreeMap<String, GroupMember>,
     /// Member by instance id.
     instances: HashMap<String, String>,
     /// Member ids that were assigned and not yet used, with their expiry time.
@@ -209,7 +209,7 @@ impl Group {
     }
 }
 
-impl Member {
+impl GroupMember {
     fn update(&mut self, join: &JoinRequest, now_ms: i64) {
         self.protocols.clone_from(&join.protocols);
         self.client_id.clone_from(&join.client_id);

@@ -442,8 +442,8 @@ impl PartitionLog {
 
     fn remove_segments_below_start(&mut self) {
         while self.segments.len() > 1 && self.segments[1].base_offset <= self.log_start {
-            let gone = self.segments.remove(0);
-            open::remove_segment(&gone);
+            let removed = self.segments.remove(0);
+            open::remove_segment(&removed);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Requests that create, grow and delete topics, and delete their oldest records.
 
 use super::configs::{self, Configs};
-use super::{AdminError, Topic};
+use super::{Topic, TopicChangeError};
 use crate::broker::dispatch::RequestContext;
 use crate::broker::text;
 use kafka_protocol::ResponseError;
@@ -35,7 +35,7 @@ pub(crate) fn create(context: &RequestContext<'_>, request: CreateTopicsRequest)
         .into_iter()
         .map(|requested| {
             let created = if named.get(&requested.name.0).is_some_and(|times| *times > 1) {
-                Err(AdminError::new(ResponseError::InvalidRequest, "the topic is named twice in one request"))
+                Err(TopicChangeError::new(ResponseError::InvalidRequest, "the topic is named twice in one request"))
             } else {
                 create_one(context, &requested, validate_only)
             };
@@ -55,18 +55,19 @@ fn create_one(
     context: &RequestContext<'_>,
     requested: &CreatableTopic,
     validate_only: bool,
-) -> Result<CreatedTopic, AdminError> {
+) -> Result<CreatedTopic, TopicChangeError> {
     let partitions = partition_count(context, requested)?;
     let mut configs = Configs::new();
     for config in &requested.configs {
         // Null means the default.
         let Some(value) = &config.value else { continue };
-        configs::check(&config.name, value).map_err(|reason| AdminError::new(ResponseError::InvalidConfig, reason))?;
+        configs::check(&config.name, value)
+            .map_err(|reason| TopicChangeError::new(ResponseError::InvalidConfig, reason))?;
         configs.insert(config.name.to_string(), value.to_string());
     }
     if validate_only {
         return match context.shared().topics.snapshot().get(&requested.name) {
-            Some(_) => Err(AdminError::new(ResponseError::TopicAlreadyExists, "the topic exists already")),
+            Some(_) => Err(TopicChangeError::new(ResponseError::TopicAlreadyExists, "the topic exists already")),
             None => super::check_name(&requested.name).map(|()| CreatedTopic { id: Uuid::nil(), partitions, configs }),
         };
     }
@@ -79,8 +80,8 @@ fn created_topic(topic: &Topic, partitions: i32) -> CreatedTopic {
     CreatedTopic { id: topic.id, partitions, configs: topic.configs.clone() }
 }
 
-fn partition_count(context: &RequestContext<'_>, requested: &CreatableTopic) -> Result<i32, AdminError> {
-    let replicas = |text: &str| Err(AdminError::new(ResponseError::InvalidReplicationFactor, text));
+fn partition_count(context: &RequestContext<'_>, requested: &CreatableTopic) -> Result<i32, TopicChangeError> {
+    let replicas = |text: &str| Err(TopicChangeError::new(ResponseError::InvalidReplicationFactor, text));
     if !requested.assignments.is_empty() {
         if requested.assignments.iter().any(|one| one.broker_ids.len() != 1) {
             return replicas("one node can hold one replica");
@@ -96,17 +97,17 @@ fn partition_count(context: &RequestContext<'_>, requested: &CreatableTopic) -> 
     }
 }
 
-fn check_count(context: &RequestContext<'_>, count: i32) -> Result<i32, AdminError> {
+fn check_count(context: &RequestContext<'_>, count: i32) -> Result<i32, TopicChangeError> {
     let max = context.shared().config.limits.partitions_max;
     if (1..=max).contains(&count) {
         Ok(count)
     } else {
         let text = format!("a topic has 1 to {max} partitions here");
-        Err(AdminError::new(ResponseError::InvalidPartitions, text))
+        Err(TopicChangeError::new(ResponseError::InvalidPartitions, text))
     }
 }
 
-fn result_of(requested: CreatableTopic, created: Result<CreatedTopic, AdminError>) -> CreatableTopicResult {
+fn result_of(requested: CreatableTopic, created: Result<CreatedTopic, TopicChangeError>) -> CreatableTopicResult {
     let result = CreatableTopicResult::default().with_name(requested.name);
     match created {
         Ok(created) => {
@@ -194,15 +195,15 @@ fn grow_one(
     context: &RequestContext<'_>,
     requested: &CreatePartitionsTopic,
     validate_only: bool,
-) -> Result<(), AdminError> {
+) -> Result<(), TopicChangeError> {
     let count = check_count(context, requested.count)?;
     if !validate_only {
         return context.shared().topics.grow(&requested.name, count);
     }
     match context.shared().topics.snapshot().get(&requested.name) {
-        None => Err(AdminError::new(ResponseError::UnknownTopicOrPartition, "the topic does not exist")),
+        None => Err(TopicChangeError::new(ResponseError::UnknownTopicOrPartition, "the topic does not exist")),
         Some(topic) if topic.partitions.len() >= usize::try_from(count).unwrap_or(0) => {
-            Err(AdminError::new(ResponseError::InvalidPartitions, "partitions cannot become fewer"))
+            Err(TopicChangeError::new(ResponseError::InvalidPartitions, "partitions cannot become fewer"))
         }
         Some(_) => Ok(()),
     }

@@ -2,10 +2,10 @@
 
 use super::admin::{SOURCE_DEFAULT, SOURCE_TOPIC};
 use super::configs::{self, ConfigType, Configs, TopicSetting};
-use super::{AdminError, Topic};
+use super::{Topic, TopicChangeError};
 use crate::broker::config::Fsync;
 use crate::broker::dispatch::RequestContext;
-use crate::broker::{NODE_ID, Shared, text};
+use crate::broker::{BrokerState, NODE_ID, text};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
@@ -48,7 +48,7 @@ fn describe_one(
     requested: &DescribeConfigsResource,
     synonyms: bool,
     documentation: bool,
-) -> Result<Vec<DescribeConfigsResourceResult>, AdminError> {
+) -> Result<Vec<DescribeConfigsResourceResult>, TopicChangeError> {
     let wanted = |name: &str| {
         requested.configuration_keys.as_ref().is_none_or(|keys| keys.iter().any(|key| key.as_str() == name))
     };
@@ -75,16 +75,18 @@ fn describe_one(
                     .with_config_type(kind as i8)
             })
             .collect()),
-        BROKER => Err(AdminError::new(ResponseError::InvalidRequest, format!("the only broker has the id {NODE_ID}"))),
-        other => Err(AdminError::new(
+        BROKER => {
+            Err(TopicChangeError::new(ResponseError::InvalidRequest, format!("the only broker has the id {NODE_ID}")))
+        }
+        other => Err(TopicChangeError::new(
             ResponseError::InvalidRequest,
             format!("resources of type {other} have no settings here"),
         )),
     }
 }
 
-fn unknown_topic(name: &str) -> AdminError {
-    AdminError::new(ResponseError::UnknownTopicOrPartition, format!("topic {name} does not exist"))
+fn unknown_topic(name: &str) -> TopicChangeError {
+    TopicChangeError::new(ResponseError::UnknownTopicOrPartition, format!("topic {name} does not exist"))
 }
 
 fn describe_setting(
@@ -115,7 +117,7 @@ fn describe_setting(
 }
 
 /// The broker's own settings under Kafka's names.
-fn broker_settings(shared: &Shared) -> Vec<(&'static str, String, ConfigType)> {
+fn broker_settings(shared: &BrokerState) -> Vec<(&'static str, String, ConfigType)> {
     let config = &shared.config;
     let limits = &config.limits;
     let flush_ms = match config.fsync {
@@ -189,7 +191,7 @@ pub(crate) fn alter_incrementally(
     IncrementalAlterConfigsResponse::default().with_responses(responses)
 }
 
-fn outcome(altered: Result<(), AdminError>) -> (i16, Option<StrBytes>) {
+fn outcome(altered: Result<(), TopicChangeError>) -> (i16, Option<StrBytes>) {
     match altered {
         Ok(()) => (0, None),
         Err(refusal) => (refusal.error.code(), Some(text(&refusal.text))),
@@ -197,24 +199,29 @@ fn outcome(altered: Result<(), AdminError>) -> (i16, Option<StrBytes>) {
 }
 
 /// The current settings of a resource that may be changed.
-fn alterable(context: &RequestContext<'_>, resource_type: i8, name: &str) -> Result<Configs, AdminError> {
+fn alterable(context: &RequestContext<'_>, resource_type: i8, name: &str) -> Result<Configs, TopicChangeError> {
     if resource_type != TOPIC {
         let text = "only topics can be changed while the broker runs";
-        return Err(AdminError::new(ResponseError::InvalidRequest, text));
+        return Err(TopicChangeError::new(ResponseError::InvalidRequest, text));
     }
     context.shared().topics.snapshot().get(name).map(|topic| topic.configs.clone()).ok_or_else(|| unknown_topic(name))
 }
 
-fn store(context: &RequestContext<'_>, name: &str, configs: Configs, validate_only: bool) -> Result<(), AdminError> {
+fn store(
+    context: &RequestContext<'_>,
+    name: &str,
+    configs: Configs,
+    validate_only: bool,
+) -> Result<(), TopicChangeError> {
     if validate_only { Ok(()) } else { context.shared().topics.set_configs(name, configs) }
 }
 
-fn set(configs: &mut Configs, name: &str, value: Option<&str>) -> Result<(), AdminError> {
+fn set(configs: &mut Configs, name: &str, value: Option<&str>) -> Result<(), TopicChangeError> {
     let Some(value) = value else {
         configs.remove(name);
         return Ok(());
     };
-    configs::check(name, value).map_err(|reason| AdminError::new(ResponseError::InvalidConfig, reason))?;
+    configs::check(name, value).map_err(|reason| TopicChangeError::new(ResponseError::InvalidConfig, reason))?;
     configs.insert(name.to_owned(), value.to_owned());
     Ok(())
 }
@@ -222,9 +229,9 @@ fn set(configs: &mut Configs, name: &str, value: Option<&str>) -> Result<(), Adm
 fn change(
     configs: &mut Configs,
     config: &incremental_alter_configs_request::AlterableConfig,
-) -> Result<(), AdminError> {
+) -> Result<(), TopicChangeError> {
     let name = config.name.as_str();
-    let invalid = |reason: String| AdminError::new(ResponseError::InvalidConfig, reason);
+    let invalid = |reason: String| TopicChangeError::new(ResponseError::InvalidConfig, reason);
     let setting = configs::setting(name).ok_or_else(|| invalid(format!("unknown topic setting {name}")))?;
     let value = config.value.as_ref().map(StrBytes::as_str).unwrap_or_default();
     match config.config_operation {
@@ -241,6 +248,6 @@ fn change(
             set(configs, name, Some(&list))
         }
         2 | 3 => Err(invalid(format!("{name} is not a list"))),
-        other => Err(AdminError::new(ResponseError::InvalidRequest, format!("unknown operation {other}"))),
+        other => Err(TopicChangeError::new(ResponseError::InvalidRequest, format!("unknown operation {other}"))),
     }
 }

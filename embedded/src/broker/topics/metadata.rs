@@ -1,6 +1,6 @@
 //! Metadata: brokers, topics and leaders. On a single node, every partition's leader is this broker.
 
-use super::{AdminError, Topic};
+use super::{Topic, TopicChangeError};
 use crate::broker::NODE_ID;
 use crate::broker::dispatch::RequestContext;
 use crate::broker::log::LEADER_EPOCH;
@@ -60,7 +60,7 @@ fn describe_requested(
             let partitions = context.shared().config.default_partitions.max(1);
             match context.shared().topics.create(&name, partitions, Configs::new()) {
                 Ok(topic) => describe(&topic, context.version),
-                Err(AdminError { error, .. }) => refused(Some(name), error),
+                Err(TopicChangeError { error, .. }) => refused(Some(name), error),
             }
         }
         None => refused(Some(name), ResponseError::UnknownTopicOrPartition),

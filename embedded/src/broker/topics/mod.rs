@@ -95,19 +95,19 @@ pub(crate) enum TopicsError {
 
 /// An error code with the message for the client.
 #[derive(Debug)]
-pub(crate) struct AdminError {
+pub(crate) struct TopicChangeError {
     pub error: ResponseError,
     pub text: String,
 }
 
-impl AdminError {
+impl TopicChangeError {
     pub(crate) fn new(error: ResponseError, text: impl Into<String>) -> Self {
-        AdminError { error, text: text.into() }
+        TopicChangeError { error, text: text.into() }
     }
 
     fn storage(subject: &str, error: &dyn std::error::Error) -> Self {
         tracing::error!(subject, %error, "cannot change topics on disk");
-        AdminError::new(ResponseError::KafkaStorageError, format!("cannot write {subject}: {error}"))
+        TopicChangeError::new(ResponseError::KafkaStorageError, format!("cannot write {subject}: {error}"))
     }
 }
 
@@ -151,26 +151,29 @@ impl TopicCatalog {
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
     }
 
-    pub(crate) fn create(&self, name: &str, partitions: i32, configs: Configs) -> Result<Arc<Topic>, AdminError> {
+    pub(crate) fn create(&self, name: &str, partitions: i32, configs: Configs) -> Result<Arc<Topic>, TopicChangeError> {
         check_name(name)?;
         let mut journal = lock(&self.journal);
         let mut map = (*self.snapshot()).clone();
         if map.get(name).is_some() {
-            return Err(AdminError::new(ResponseError::TopicAlreadyExists, format!("topic {name} exists already")));
+            return Err(TopicChangeError::new(
+                ResponseError::TopicAlreadyExists,
+                format!("topic {name} exists already"),
+            ));
         }
         if let Some(other) = map.by_name.keys().find(|other| other.replace('.', "_") == name.replace('.', "_")) {
             let text = format!("topic {name} collides with {other}: dots and underscores are one in metric names");
-            return Err(AdminError::new(ResponseError::InvalidTopicException, text));
+            return Err(TopicChangeError::new(ResponseError::InvalidTopicException, text));
         }
         let record = TopicRecord { id: Uuid::now_v7(), partitions, configs, log_starts: BTreeMap::new() };
-        let topic = open_topic(&self.dir, name, &record).map_err(|error| AdminError::storage(name, &error))?;
+        let topic = open_topic(&self.dir, name, &record).map_err(|error| TopicChangeError::storage(name, &error))?;
         journal
             .append(TopicEntry::Topic { name: name.to_owned(), topic: record })
-            .map_err(|error| AdminError::storage(name, &error))?;
+            .map_err(|error| TopicChangeError::storage(name, &error))?;
         map.insert(topic);
         let topic = map.get(name).cloned();
         self.publish(map);
-        topic.ok_or_else(|| AdminError::new(ResponseError::UnknownServerError, "the new topic is missing"))
+        topic.ok_or_else(|| TopicChangeError::new(ResponseError::UnknownServerError, "the new topic is missing"))
     }
 
     pub(crate) fn delete(&self, name: &str) -> Result<Arc<Topic>, ResponseError> {
@@ -179,7 +182,7 @@ impl TopicCatalog {
         let topic = map.remove(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
         journal
             .append(TopicEntry::Deleted { name: name.to_owned() })
-            .map_err(|error| AdminError::storage(name, &error).error)?;
+            .map_err(|error| TopicChangeError::storage(name, &error).error)?;
         self.publish(map);
         for partition in &topic.partitions {
             // Files that cannot be removed now are removed at the next start, because the journal no longer lists the topic.
@@ -190,18 +193,18 @@ impl TopicCatalog {
         Ok(topic)
     }
 
-    pub(crate) fn grow(&self, name: &str, partitions: i32) -> Result<(), AdminError> {
+    pub(crate) fn grow(&self, name: &str, partitions: i32) -> Result<(), TopicChangeError> {
         self.change(name, |record| {
             if partitions <= record.partitions {
                 let text = format!("topic {name} has {} partitions, which cannot become fewer", record.partitions);
-                return Err(AdminError::new(ResponseError::InvalidPartitions, text));
+                return Err(TopicChangeError::new(ResponseError::InvalidPartitions, text));
             }
             record.partitions = partitions;
             Ok(())
         })
     }
 
-    pub(crate) fn set_configs(&self, name: &str, configs: Configs) -> Result<(), AdminError> {
+    pub(crate) fn set_configs(&self, name: &str, configs: Configs) -> Result<(), TopicChangeError> {
         self.change(name, |record| {
             record.configs = configs;
             Ok(())
@@ -211,18 +214,19 @@ impl TopicCatalog {
     fn change(
         &self,
         name: &str,
-        change: impl FnOnce(&mut TopicRecord) -> Result<(), AdminError>,
-    ) -> Result<(), AdminError> {
+        change: impl FnOnce(&mut TopicRecord) -> Result<(), TopicChangeError>,
+    ) -> Result<(), TopicChangeError> {
         let mut journal = lock(&self.journal);
         let unknown =
-            || AdminError::new(ResponseError::UnknownTopicOrPartition, format!("topic {name} does not exist"));
+            || TopicChangeError::new(ResponseError::UnknownTopicOrPartition, format!("topic {name} does not exist"));
         let mut record = journal.state().topics.get(name).cloned().ok_or_else(unknown)?;
         change(&mut record)?;
         let mut map = (*self.snapshot()).clone();
         let old = map.get(name).cloned().ok_or_else(unknown)?;
         let mut partitions = old.partitions.clone();
         for index in partitions.len()..usize::try_from(record.partitions).unwrap_or(0) {
-            let fresh = open_partition(&self.dir, name, index, &record).map_err(|e| AdminError::storage(name, &e))?;
+            let fresh =
+                open_partition(&self.dir, name, index, &record).map_err(|e| TopicChangeError::storage(name, &e))?;
             partitions.push(Arc::new(fresh));
         }
         for partition in &partitions {
@@ -231,7 +235,7 @@ impl TopicCatalog {
         let configs = record.configs.clone();
         journal
             .append(TopicEntry::Topic { name: name.to_owned(), topic: record })
-            .map_err(|error| AdminError::storage(name, &error))?;
+            .map_err(|error| TopicChangeError::storage(name, &error))?;
         map.insert(Topic { name: old.name.clone(), id: old.id, partitions, configs });
         self.publish(map);
         Ok(())
@@ -244,7 +248,7 @@ impl TopicCatalog {
         let start = partition.delete_before(offset)?;
         lock(&self.journal)
             .append(TopicEntry::LogStart { name: name.to_owned(), partition: index, offset: start })
-            .map_err(|error| AdminError::storage(name, &error).error)?;
+            .map_err(|error| TopicChangeError::storage(name, &error).error)?;
         Ok(start)
     }
 
@@ -279,14 +283,14 @@ impl TopicCatalog {
     }
 }
 
-fn check_name(name: &str) -> Result<(), AdminError> {
+fn check_name(name: &str) -> Result<(), TopicChangeError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let fits = !name.is_empty() && name.len() <= NAME_LEN_MAX && name != "." && name != "..";
     if fits && name.chars().all(legal) {
         return Ok(());
     }
     let text = format!("a topic name has 1 to {NAME_LEN_MAX} of the characters a-z A-Z 0-9 . _ -");
-    Err(AdminError::new(ResponseError::InvalidTopicException, text))
+    Err(TopicChangeError::new(ResponseError::InvalidTopicException, text))
 }
 
 fn open_topic(dir: &Path, name: &str, record: &TopicRecord) -> Result<Topic, LogOpenError> {

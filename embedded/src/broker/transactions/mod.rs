@@ -6,7 +6,7 @@
 pub(crate) mod handlers;
 mod rules;
 
-use super::Shared;
+use super::BrokerState;
 use super::coordinator::{Coordinator, CoordinatorEntry, CoordinatorState, OffsetEntries, TopicPartition, TxnState};
 use super::log::TxnMarker;
 use super::sync_before_ack;
@@ -33,7 +33,7 @@ fn new_producer_id(state: &mut CoordinatorState) -> Result<i64, ResponseError> {
 
 /// Assigns a producer its id and epoch. An open transaction of an earlier producer is aborted first, which fences that producer.
 pub(crate) fn init(
-    shared: &Shared,
+    shared: &BrokerState,
     id: Option<&str>,
     requested: ProducerIdentity,
     timeout_ms: i64,
@@ -69,7 +69,7 @@ pub(crate) fn init(
 
 /// Adds partitions to the transaction and announces the transaction to each of them.
 pub(crate) fn add_partitions(
-    shared: &Shared,
+    shared: &BrokerState,
     id: &str,
     producer: ProducerIdentity,
     topic_partitions: &[TopicPartition],
@@ -102,7 +102,7 @@ fn announce(topics: &TopicMap, topic_partitions: &[TopicPartition], (producer_id
 }
 
 pub(crate) fn add_group(
-    shared: &Shared,
+    shared: &BrokerState,
     id: &str,
     producer: ProducerIdentity,
     group: &str,
@@ -134,7 +134,7 @@ pub(crate) fn store_offsets(
 
 /// Ends a transaction. When this returns, `read_committed` readers see the outcome in every partition.
 pub(crate) fn end(
-    shared: &Shared,
+    shared: &BrokerState,
     id: &str,
     producer: ProducerIdentity,
     commit: bool,
@@ -150,7 +150,7 @@ pub(crate) fn end(
     complete(shared, id, now_ms)
 }
 
-fn complete(shared: &Shared, id: &str, now_ms: i64) -> Result<(), ResponseError> {
+fn complete(shared: &BrokerState, id: &str, now_ms: i64) -> Result<(), ResponseError> {
     let files = complete_in(&shared.coordinator, &shared.topics.snapshot(), id, now_ms)?;
     sync_before_ack(shared.config.fsync, &files).map_err(|error| {
         tracing::error!(%error, "cannot sync transaction markers");
@@ -205,7 +205,7 @@ fn complete_in(
 }
 
 /// Aborts expired transactions and completes prepared ones.
-pub(crate) fn tick(shared: &Shared, now_ms: i64) {
+pub(crate) fn tick(shared: &BrokerState, now_ms: i64) {
     let (expired, prepared) = {
         let state = shared.coordinator.lock();
         let open = || state.ledger().open.iter().filter_map(|id| Some((id, state.ledger().txns.get(id)?)));
@@ -233,7 +233,7 @@ pub(crate) fn tick(shared: &Shared, now_ms: i64) {
 }
 
 /// Aborts under a higher epoch, so that the producer is fenced.
-fn abort_expired(shared: &Shared, id: &str, producer: ProducerIdentity, now_ms: i64) -> Result<(), ResponseError> {
+fn abort_expired(shared: &BrokerState, id: &str, producer: ProducerIdentity, now_ms: i64) -> Result<(), ResponseError> {
     let mut state = shared.coordinator.lock();
     if !matches!(rules::end(state.ledger().txns.get(id), producer, false)?, EndOutcome::Prepare) {
         return Ok(());

@@ -1,6 +1,6 @@
 //! Joining: new members, returning members, and static members under a new id.
 
-use super::{Group, GroupResponse, GroupState, JoinAccepted, JoinRefused, JoinRequest, Member};
+use super::{Group, GroupMember, GroupResponse, GroupState, JoinAccepted, JoinRefused, JoinRequest};
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 
@@ -36,7 +36,7 @@ impl Group {
             return false;
         }
         let others = || self.members.iter().filter(|(id, _)| **id != join.member_id).map(|(_, member)| member);
-        let same_instance = |member: &Member| join.instance_id.is_some() && member.instance_id == join.instance_id;
+        let same_instance = |member: &GroupMember| join.instance_id.is_some() && member.instance_id == join.instance_id;
         if others().all(same_instance) {
             return true;
         }
@@ -81,7 +81,7 @@ impl Group {
         if let Some(instance) = &join.instance_id {
             self.instances.insert(instance.clone(), member_id.clone());
         }
-        let member = Member {
+        let member = GroupMember {
             instance_id: join.instance_id,
             client_id: join.client_id,
             client_host: join.client_host,
@@ -147,7 +147,7 @@ impl Group {
     }
 
     /// The error responses to the pending requests of the former incarnation.
-    fn fence(&self, member: &mut Member, old_id: &str) -> Vec<GroupResponse> {
+    fn fence(&self, member: &mut GroupMember, old_id: &str) -> Vec<GroupResponse> {
         let refused = JoinRefused { error: ResponseError::FencedInstanceId, member_id: old_id.to_owned() };
         let join = member.joining.take().map(|token| GroupResponse::Join(token, Err(refused)));
         let sync = member.syncing.take().map(|token| GroupResponse::Sync(token, Err(ResponseError::FencedInstanceId)));
