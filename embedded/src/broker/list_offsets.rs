@@ -63,7 +63,7 @@ fn partition_response(
     let response = ListOffsetsPartitionResponse::default().with_partition_index(index);
     match found {
         Ok(found) => {
-            // Older versions lack the field, and the codec fails on a value for a field that the version lacks.
+            // Older versions lack the field, and the codec fails on a value for it.
             let epoch = if found.offset >= 0 && version >= 4 { LEADER_EPOCH } else { -1 };
             response.with_offset(found.offset).with_timestamp(found.timestamp).with_leader_epoch(epoch)
         }
