@@ -8,8 +8,8 @@ use runtime::{
     config::Config,
     registry::Registry,
     schemas::{
-        Contract,
-        plan::{self, Change},
+        SchemaCatalog,
+        plan::{self, RegistryChange},
     },
 };
 
@@ -48,7 +48,7 @@ pub async fn run(command: &SchemasCommand) -> anyhow::Result<()> {
     match command {
         SchemasCommand::Register { target, apply } => register(&target.registry_alone("dacapo")?, *apply).await,
         SchemasCommand::Check { folder } => {
-            let contract = Contract::load_and_lint(folder)?;
+            let contract = SchemaCatalog::load_and_lint(folder)?;
             let versions: usize = contract.records().iter().map(|record| record.versions.len()).sum();
             output::line(&format!("{} records in {versions} versions keep the rules", contract.records().len()))?;
             Ok(())
@@ -73,7 +73,7 @@ async fn register(config: &Config, apply: bool) -> anyhow::Result<()> {
         output::line(&change.to_string())?;
     }
     let missing = changes.iter().filter(|change| !change.is_done()).count();
-    if changes.iter().any(Change::is_refused) {
+    if changes.iter().any(RegistryChange::is_refused) {
         bail!("nothing was changed: the registry would refuse a part of it; a breaking change needs a new record name");
     }
     if missing == 0 {
@@ -91,15 +91,15 @@ async fn register(config: &Config, apply: bool) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// A schema that a service was built with is none.
-pub fn compiled() -> anyhow::Result<Contract> {
-    Ok(Contract::from_records(&contract::records())?)
+pub fn compiled() -> anyhow::Result<SchemaCatalog> {
+    Ok(SchemaCatalog::from_records(&contract::records())?)
 }
 
 /// What the registry lacks of the contract.
 ///
 /// # Errors
 /// The registry cannot be asked.
-pub async fn plan(config: &Config) -> anyhow::Result<Vec<Change>> {
+pub async fn plan(config: &Config) -> anyhow::Result<Vec<RegistryChange>> {
     let (registry, contract, system) = (Registry::new(config)?, compiled()?, config.system.clone());
     let planned = tokio::task::spawn_blocking(move || plan::plan(&registry, &contract, &system)).await?;
     planned.with_context(|| format!("cannot compare the schemas with the registry at {}", config.registry_url))
@@ -109,7 +109,7 @@ pub async fn plan(config: &Config) -> anyhow::Result<Vec<Change>> {
 ///
 /// # Errors
 /// The registry refuses, or cannot be asked.
-pub async fn carry_out(config: &Config, changes: Vec<Change>) -> anyhow::Result<()> {
+pub async fn carry_out(config: &Config, changes: Vec<RegistryChange>) -> anyhow::Result<()> {
     let registry = Registry::new(config)?;
     tokio::task::spawn_blocking(move || plan::apply(&registry, &changes)).await??;
     Ok(())

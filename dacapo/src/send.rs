@@ -11,7 +11,7 @@ use runtime::{
     message::{parked_topic, topic},
     publisher::{Authority, Publisher, Ready},
     registry::Registry,
-    schemas::{Record, json::json_to_avro},
+    schemas::{CatalogRecord, json::json_to_avro},
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -183,8 +183,8 @@ fn parse(body: &str) -> anyhow::Result<Value> {
     serde_json::from_str(&text).context("the fields are not JSON")
 }
 
-fn unknown_command(records: &[Record], service: &str, command: &str) -> String {
-    let of_service = |record: &&Record| record.channel == Channel::Inbox && record.owner == service;
+fn unknown_command(records: &[CatalogRecord], service: &str, command: &str) -> String {
+    let of_service = |record: &&CatalogRecord| record.channel == Channel::Inbox && record.owner == service;
     let known: Vec<&str> = records.iter().filter(of_service).map(|record| record.name.as_str()).collect();
     if known.is_empty() {
         format!("there is no service {service:?} with an inbox; the services are {}", SERVICES.join(", "))

@@ -25,19 +25,19 @@ use crate::{
 pub use self::{
     json::{JsonError, avro_to_json, json_to_avro},
     lint::lint,
-    plan::{Act, Change, apply, plan},
+    plan::{PlannedAction, RegistryChange, apply, plan},
 };
 
 /// Something wrong with the contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct LintFinding {
     /// The file or folder, seen from the contract's root.
     pub path: String,
     /// What is wrong, and what would be right.
     pub message: String,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for LintFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path, self.message)
     }
@@ -45,7 +45,7 @@ impl fmt::Display for Finding {
 
 /// A contract that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ContractError {
+pub enum CatalogError {
     /// The folder cannot be read.
     #[error("cannot read {}", path.display())]
     Io {
@@ -56,18 +56,18 @@ pub enum ContractError {
     },
     /// The rules are broken.
     #[error("the contract has {} faults:\n{}", .0.len(), .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Faults(Vec<Finding>),
+    RulesBroken(Vec<LintFinding>),
 }
 
 /// Every record of a system, each with all its versions.
 #[derive(Debug, Clone)]
-pub struct Contract {
-    records: Vec<Record>,
+pub struct SchemaCatalog {
+    records: Vec<CatalogRecord>,
 }
 
 /// One record: a subject in the registry.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub struct CatalogRecord {
     /// The service that owns it.
     pub owner: String,
     /// The topic kind it travels on.
@@ -75,12 +75,12 @@ pub struct Record {
     /// Its short name.
     pub name: String,
     /// Its versions, oldest first; at least one.
-    pub versions: Vec<Version>,
+    pub versions: Vec<SchemaVersion>,
 }
 
 /// One version of a record.
 #[derive(Debug, Clone)]
-pub struct Version {
+pub struct SchemaVersion {
     /// 1, 2, ….
     pub number: u32,
     /// The file, seen from the contract's root.
@@ -101,7 +101,7 @@ pub fn parse(text: &str) -> Result<Schema, codec::CodecError> {
     Schema::parse_str(text).map_err(codec::CodecError::new)
 }
 
-impl Record {
+impl CatalogRecord {
     /// The Avro full name, registry subject and event type in a system.
     #[must_use]
     pub fn full_name(&self, system: &str) -> String {
@@ -116,7 +116,7 @@ impl Record {
 
     /// The newest version.
     #[must_use]
-    pub fn latest(&self) -> &Version {
+    pub fn latest(&self) -> &SchemaVersion {
         self.versions.last().expect("a record is made with at least one version")
     }
 
@@ -127,7 +127,7 @@ impl Record {
     }
 }
 
-impl Version {
+impl SchemaVersion {
     /// The schema's text in a system.
     #[must_use]
     pub fn text_in(&self, system: &str) -> String {
@@ -135,12 +135,12 @@ impl Version {
     }
 }
 
-impl Contract {
+impl SchemaCatalog {
     /// Reads a folder. What lies at wrong places or does not parse is a fault; the rules are [`lint()`]'s.
     ///
     /// # Errors
-    /// [`ContractError`].
-    pub fn load(root: &Path) -> Result<Self, ContractError> {
+    /// [`CatalogError`].
+    pub fn load(root: &Path) -> Result<Self, CatalogError> {
         let mut files = BTreeMap::new();
         collect(root, "", &mut files)?;
         Self::from_files(files.iter().map(|(path, text)| (path.as_str(), text.as_str())))
@@ -149,33 +149,33 @@ impl Contract {
     /// Reads a folder and holds it against every rule.
     ///
     /// # Errors
-    /// [`ContractError`].
-    pub fn load_and_lint(root: &Path) -> Result<Self, ContractError> {
-        let contract = Self::load(root)?;
-        match lint(&contract) {
-            findings if findings.is_empty() => Ok(contract),
-            findings => Err(ContractError::Faults(findings)),
+    /// [`CatalogError`].
+    pub fn load_and_lint(root: &Path) -> Result<Self, CatalogError> {
+        let catalog = Self::load(root)?;
+        match lint(&catalog) {
+            findings if findings.is_empty() => Ok(catalog),
+            findings => Err(CatalogError::RulesBroken(findings)),
         }
     }
 
     /// The same from texts that were compiled in: pairs of path, seen from the root, and content.
     ///
     /// # Errors
-    /// [`ContractError::Faults`].
-    pub fn from_files<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, ContractError> {
+    /// [`CatalogError::RulesBroken`].
+    pub fn from_files<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, CatalogError> {
         let mut found = Files::default();
         for (path, text) in files {
             found.add(path, text);
         }
         let records = found.into_records();
-        records.map(|records| Self { records }).map_err(ContractError::Faults)
+        records.map(|records| Self { records }).map_err(CatalogError::RulesBroken)
     }
 
     /// What services were compiled with: per record, each different schema they write it with.
     ///
     /// # Errors
-    /// [`ContractError::Faults`] if one does not parse.
-    pub fn from_records<'a>(records: impl IntoIterator<Item = &'a RecordType>) -> Result<Self, ContractError> {
+    /// [`CatalogError::RulesBroken`] if one does not parse.
+    pub fn from_records<'a>(records: impl IntoIterator<Item = &'a RecordType>) -> Result<Self, CatalogError> {
         let mut texts: BTreeMap<(&str, &str, &str), Vec<&str>> = BTreeMap::new();
         for record in records {
             if let Some(text) = record.schema {
@@ -196,19 +196,19 @@ impl Contract {
 
     /// Every record, by owner, channel and name.
     #[must_use]
-    pub fn records(&self) -> &[Record] {
+    pub fn records(&self) -> &[CatalogRecord] {
         &self.records
     }
 
     /// One record by its place.
     #[must_use]
-    pub fn find(&self, owner: &str, channel: Channel, name: &str) -> Option<&Record> {
+    pub fn find(&self, owner: &str, channel: Channel, name: &str) -> Option<&CatalogRecord> {
         self.records.iter().find(|record| record.owner == owner && record.channel == channel && record.name == name)
     }
 
     /// One record by its full name in a system.
     #[must_use]
-    pub fn find_full_name(&self, full_name: &str, system: &str) -> Option<&Record> {
+    pub fn find_full_name(&self, full_name: &str, system: &str) -> Option<&CatalogRecord> {
         self.records.iter().find(|record| record.full_name(system) == full_name)
     }
 }
@@ -221,10 +221,10 @@ fn namespace_of(owner: &str) -> String {
 /// Deeper than the deepest legal file; a link that leads back up ends here.
 const MAX_FOLDER_DEPTH: usize = 6;
 
-fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) -> Result<(), ContractError> {
+fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) -> Result<(), CatalogError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| ContractError::Io { path, source }
+        move |source| CatalogError::Io { path, source }
     };
     for entry in fs::read_dir(folder).map_err(failed(folder))? {
         let path = entry.map_err(failed(folder))?.path();
@@ -247,7 +247,7 @@ fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) ->
 #[derive(Default)]
 struct Files {
     records: BTreeMap<(String, Channel, String), BTreeMap<u32, VersionFiles>>,
-    faults: Vec<Finding>,
+    faults: Vec<LintFinding>,
 }
 
 #[derive(Default)]
@@ -274,29 +274,31 @@ impl Files {
     }
 
     fn fault(&mut self, path: &str, message: impl Into<String>) {
-        self.faults.push(Finding { path: path.to_owned(), message: message.into() });
+        self.faults.push(LintFinding { path: path.to_owned(), message: message.into() });
     }
 
-    fn into_records(mut self) -> Result<Vec<Record>, Vec<Finding>> {
+    fn into_records(mut self) -> Result<Vec<CatalogRecord>, Vec<LintFinding>> {
         let mut records = Vec::new();
         for ((owner, channel, name), files) in std::mem::take(&mut self.records) {
-            let versions: Vec<Version> =
+            let versions: Vec<SchemaVersion> =
                 files.into_iter().filter_map(|(number, files)| self.version(number, files)).collect();
             if !versions.is_empty() {
-                records.push(Record { owner, channel, name, versions });
+                records.push(CatalogRecord { owner, channel, name, versions });
             }
         }
         if self.faults.is_empty() { Ok(records) } else { Err(self.faults) }
     }
 
-    fn version(&mut self, number: u32, files: VersionFiles) -> Option<Version> {
+    fn version(&mut self, number: u32, files: VersionFiles) -> Option<SchemaVersion> {
         let Some((path, text)) = files.schema else {
             let path = files.example.map(|(path, _)| path).unwrap_or_default();
             self.fault(&path, format!("is the example of v{number}.avsc, which does not exist"));
             return None;
         };
         match Schema::parse_str(&text) {
-            Ok(schema) => Some(Version { number, path, text, schema, example: files.example.map(|(_, text)| text) }),
+            Ok(schema) => {
+                Some(SchemaVersion { number, path, text, schema, example: files.example.map(|(_, text)| text) })
+            }
             Err(error) => {
                 self.fault(&path, format!("is no self-contained Avro schema: {}", codec::CodecError::new(error)));
                 None

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use runtime::{
     Channel,
-    schemas::{Contract, ContractError, lint},
+    schemas::{CatalogError, SchemaCatalog, lint},
 };
 
 #[test]
 fn the_contract_of_this_repository_keeps_the_rules() {
-    let contract = Contract::load_and_lint(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas"))
+    let contract = SchemaCatalog::load_and_lint(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas"))
         .unwrap_or_else(|error| panic!("{error}"));
     assert!(contract.records().len() > 10);
     let placed = contract.find("order-processor", Channel::Events, "OrderPlaced").unwrap();
@@ -53,9 +53,9 @@ fn second() -> (String, String) {
 }
 
 fn findings(files: &[(&str, &str)]) -> Vec<String> {
-    match Contract::from_files(files.iter().copied()) {
+    match SchemaCatalog::from_files(files.iter().copied()) {
         Ok(contract) => lint(&contract).iter().map(ToString::to_string).collect(),
-        Err(ContractError::Faults(faults)) => faults.iter().map(ToString::to_string).collect(),
+        Err(CatalogError::RulesBroken(faults)) => faults.iter().map(ToString::to_string).collect(),
         Err(error) => panic!("{error}"),
     }
 }
@@ -257,11 +257,13 @@ fn a_folder_is_read_like_the_texts_in_it() {
     std::fs::write(folder.join("v1.avsc"), SCHEMA).unwrap();
     std::fs::write(folder.join("v1.example.json"), EXAMPLE).unwrap();
     std::fs::write(root.path().join("README.md"), "notes").unwrap();
-    let contract = Contract::load_and_lint(root.path()).unwrap();
+    let contract = SchemaCatalog::load_and_lint(root.path()).unwrap();
     assert_eq!(contract.records().len(), 1);
     assert_eq!(contract.records()[0].versions[0].path, PATH);
     std::fs::write(folder.join("v2.avsc"), "{}").unwrap();
-    assert!(matches!(Contract::load(root.path()), Err(ContractError::Faults(faults)) if faults[0].path == V2_PATH));
-    let absent = Contract::load(&root.path().join("absent")).unwrap_err();
+    assert!(
+        matches!(SchemaCatalog::load(root.path()), Err(CatalogError::RulesBroken(faults)) if faults[0].path == V2_PATH)
+    );
+    let absent = SchemaCatalog::load(&root.path().join("absent")).unwrap_err();
     assert!(absent.to_string().contains("absent"), "{absent}");
 }

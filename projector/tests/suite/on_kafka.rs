@@ -20,7 +20,7 @@ use runtime::{
     projection::{self, LogRecord, Projection, Topics},
     publisher::{Authority, Publisher, Ready},
     registry::Registry,
-    schemas::{Contract, plan},
+    schemas::{SchemaCatalog, plan},
 };
 
 use crate::support::{COMPLETED, DECLINED, LOST, Log, SHORT, Said, header};
@@ -77,7 +77,7 @@ impl Cluster {
     /// The topic of statuses, and their schema: without them a projector writes none.
     async fn create_statuses(&self) {
         self.create(&[status::topic(&self.config.system, 2)]).await;
-        let contract = Contract::from_records(status::Said::RECORDS).expect("a contract");
+        let contract = SchemaCatalog::from_records(status::Said::RECORDS).expect("a contract");
         let changes = plan::plan(&self.registry, &contract, &self.config.system).expect("a plan");
         plan::apply(&self.registry, &changes).expect("registered");
     }

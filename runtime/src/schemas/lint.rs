@@ -9,14 +9,14 @@ use apache_avro::{Schema, schema::RecordSchema};
 use avro_compat::Level;
 use serde_json::Value;
 
-use super::{Contract, Finding, Record, Version, json, namespace_of};
+use super::{CatalogRecord, LintFinding, SchemaCatalog, SchemaVersion, json, namespace_of};
 use crate::{config::default, message::Channel};
 
 /// Holds a contract against every rule. Empty if none is broken.
 #[must_use]
-pub fn lint(contract: &Contract) -> Vec<Finding> {
+pub fn lint(catalog: &SchemaCatalog) -> Vec<LintFinding> {
     let mut findings = Vec::new();
-    for record in contract.records() {
+    for record in catalog.records() {
         for version in &record.versions {
             let mut file = FileLint { path: &version.path, findings: &mut findings };
             file.name(record, version);
@@ -26,7 +26,7 @@ pub fn lint(contract: &Contract) -> Vec<Finding> {
         }
         versions(record, &mut findings);
     }
-    shared_types(contract, &mut findings);
+    shared_types(catalog, &mut findings);
     findings
 }
 
@@ -47,15 +47,15 @@ const UNKNOWN: &str = "UNKNOWN";
 
 struct FileLint<'a> {
     path: &'a str,
-    findings: &'a mut Vec<Finding>,
+    findings: &'a mut Vec<LintFinding>,
 }
 
 impl FileLint<'_> {
     fn fault(&mut self, message: impl Into<String>) {
-        self.findings.push(Finding { path: self.path.to_owned(), message: message.into() });
+        self.findings.push(LintFinding { path: self.path.to_owned(), message: message.into() });
     }
 
-    fn name(&mut self, record: &Record, version: &Version) {
+    fn name(&mut self, record: &CatalogRecord, version: &SchemaVersion) {
         let expected = format!("{}.{}", namespace_of(&record.owner), record.name);
         match &version.schema {
             Schema::Record(schema) if schema.name.fullname(None) == expected => {}
@@ -169,7 +169,7 @@ impl FileLint<'_> {
         }
     }
 
-    fn event_time(&mut self, record: &Record, version: &Version) {
+    fn event_time(&mut self, record: &CatalogRecord, version: &SchemaVersion) {
         let (Channel::Events, Schema::Record(schema)) = (record.channel, &version.schema) else { return };
         let Some(field) = schema.fields.iter().find(|field| field.name == EVENT_TIME) else {
             return self.fault(format!("is an event without the field {EVENT_TIME} (long, timestamp-millis)"));
@@ -182,7 +182,7 @@ impl FileLint<'_> {
         }
     }
 
-    fn example(&mut self, version: &Version) {
+    fn example(&mut self, version: &SchemaVersion) {
         let Some(text) = &version.example else {
             return self.fault(format!("has no v{}.example.json beside it", version.number));
         };
@@ -221,12 +221,12 @@ fn difference(written: &Value, read: &Value, at: &str) -> Option<String> {
     }
 }
 
-fn versions(record: &Record, findings: &mut Vec<Finding>) {
+fn versions(record: &CatalogRecord, findings: &mut Vec<LintFinding>) {
     for (index, version) in record.versions.iter().enumerate() {
         let expected = index + 1;
         if usize::try_from(version.number).ok() != Some(expected) {
             let message = format!("is v{} where v{expected} is missing; versions count up from 1", version.number);
-            findings.push(Finding { path: version.path.clone(), message });
+            findings.push(LintFinding { path: version.path.clone(), message });
             break;
         }
     }
@@ -234,7 +234,7 @@ fn versions(record: &Record, findings: &mut Vec<Finding>) {
         let (old, new) = (Names::of(&pair[0].schema), Names::of(&pair[1].schema));
         let mut appended = Appended { old, new, seen: Vec::new(), faults: Vec::new() };
         appended.compare(&pair[0].schema, &pair[1].schema, "$");
-        findings.extend(appended.faults.into_iter().map(|message| Finding { path: pair[1].path.clone(), message }));
+        findings.extend(appended.faults.into_iter().map(|message| LintFinding { path: pair[1].path.clone(), message }));
     }
     for (index, version) in record.versions.iter().enumerate().skip(1) {
         let earlier: Vec<&Schema> = record.versions[..index].iter().map(|version| &version.schema).collect();
@@ -242,7 +242,7 @@ fn versions(record: &Record, findings: &mut Vec<Finding>) {
             for reason in refusal.found {
                 let message =
                     format!("does not go with v{}: {}", record.versions[refusal.index].number, reason.description);
-                findings.push(Finding { path: version.path.clone(), message });
+                findings.push(LintFinding { path: version.path.clone(), message });
             }
         }
     }
@@ -330,9 +330,9 @@ impl Appended {
 }
 
 /// A shared type is written out in every file that uses it. The copies may be of different ages but must read one another.
-fn shared_types(contract: &Contract, findings: &mut Vec<Finding>) {
+fn shared_types(catalog: &SchemaCatalog, findings: &mut Vec<LintFinding>) {
     let mut known: HashMap<String, Vec<(Schema, &str)>> = HashMap::new();
-    for version in contract.records().iter().flat_map(|record| &record.versions) {
+    for version in catalog.records().iter().flat_map(|record| &record.versions) {
         let root = match &version.schema {
             Schema::Record(record) => record.name.fullname(None),
             _ => continue,
@@ -351,7 +351,7 @@ fn shared_types(contract: &Contract, findings: &mut Vec<Finding>) {
                     copies[refusal.index].1,
                     reasons.join("; ")
                 );
-                findings.push(Finding { path: version.path.clone(), message });
+                findings.push(LintFinding { path: version.path.clone(), message });
             }
             copies.push((schema, &version.path));
         }

@@ -7,7 +7,7 @@ use std::fmt;
 use apache_avro::Schema;
 use avro_compat::Level;
 
-use super::{Contract, Record, Version};
+use super::{CatalogRecord, SchemaCatalog, SchemaVersion};
 use crate::registry::{Registry, RegistryError};
 
 /// The level every subject of a contract is set to: any version may be read with any other, for ever.
@@ -15,16 +15,16 @@ pub const LEVEL: Level = Level::FullTransitive;
 
 /// One thing that is, or would be, different in the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct RegistryChange {
     /// The subject.
     pub subject: String,
     /// What is to be done, if anything.
-    pub act: Act,
+    pub action: PlannedAction,
 }
 
 /// What is to be done to a subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Act {
+pub enum PlannedAction {
     /// The subject's compatibility level is to be set.
     SetLevel {
         /// The level the subject has of its own, if any.
@@ -62,33 +62,35 @@ pub enum Act {
     },
 }
 
-impl Change {
+impl RegistryChange {
     /// True if there is nothing to do.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        matches!(self.act, Act::AlreadyThere { .. })
+        matches!(self.action, PlannedAction::AlreadyThere { .. })
     }
 
     /// True if the registry would refuse it.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        matches!(self.act, Act::Refused { .. })
+        matches!(self.action, PlannedAction::Refused { .. })
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for RegistryChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let subject = &self.subject;
-        match &self.act {
-            Act::SetLevel { from: Some(from), to } => write!(f, "{subject}: set compatibility from {from} to {to}"),
-            Act::SetLevel { from: None, to } => write!(f, "{subject}: set compatibility to {to}"),
-            Act::NewSubject { version, .. } => write!(f, "{subject}: register v{version}, a new subject"),
-            Act::NewVersion { version, .. } => write!(f, "{subject}: register v{version}, a new version"),
-            Act::AlreadyThere { version, id: Some(id) } => {
+        match &self.action {
+            PlannedAction::SetLevel { from: Some(from), to } => {
+                write!(f, "{subject}: set compatibility from {from} to {to}")
+            }
+            PlannedAction::SetLevel { from: None, to } => write!(f, "{subject}: set compatibility to {to}"),
+            PlannedAction::NewSubject { version, .. } => write!(f, "{subject}: register v{version}, a new subject"),
+            PlannedAction::NewVersion { version, .. } => write!(f, "{subject}: register v{version}, a new version"),
+            PlannedAction::AlreadyThere { version, id: Some(id) } => {
                 write!(f, "{subject}: v{version} is registered with id {id}")
             }
-            Act::AlreadyThere { version, id: None } => write!(f, "{subject}: v{version} is registered"),
-            Act::Refused { version, reasons } => {
+            PlannedAction::AlreadyThere { version, id: None } => write!(f, "{subject}: v{version} is registered"),
+            PlannedAction::Refused { version, reasons } => {
                 write!(f, "{subject}: v{version} would be refused: {}", reasons.join("; "))
             }
         }
@@ -100,12 +102,12 @@ impl fmt::Display for Change {
 pub enum ApplyError {
     /// The plan holds what the registry would refuse, so nothing of it was done.
     #[error("nothing was changed, because {} would be refused; hint: a breaking change needs a new record name", .0.len())]
-    Refused(Vec<Change>),
+    Refused(Vec<RegistryChange>),
     /// The registry did not take one change. What came before it in the plan is done, and a new plan shows the rest.
     #[error("cannot {change}")]
     Failed {
         /// The change.
-        change: Box<Change>,
+        change: Box<RegistryChange>,
         /// What the registry said.
         source: RegistryError,
     },
@@ -115,9 +117,9 @@ pub enum ApplyError {
 ///
 /// # Errors
 /// [`RegistryError`] if the registry cannot be asked.
-pub fn plan(registry: &Registry, contract: &Contract, system: &str) -> Result<Vec<Change>, RegistryError> {
+pub fn plan(registry: &Registry, catalog: &SchemaCatalog, system: &str) -> Result<Vec<RegistryChange>, RegistryError> {
     let mut changes = Vec::new();
-    for record in contract.records() {
+    for record in catalog.records() {
         changes.extend(plan_subject(registry, record, system)?);
     }
     Ok(changes)
@@ -127,32 +129,36 @@ pub fn plan(registry: &Registry, contract: &Contract, system: &str) -> Result<Ve
 ///
 /// # Errors
 /// [`ApplyError`].
-pub fn apply(registry: &Registry, changes: &[Change]) -> Result<(), ApplyError> {
-    let refused: Vec<Change> = changes.iter().filter(|change| change.is_refused()).cloned().collect();
+pub fn apply(registry: &Registry, changes: &[RegistryChange]) -> Result<(), ApplyError> {
+    let refused: Vec<RegistryChange> = changes.iter().filter(|change| change.is_refused()).cloned().collect();
     if !refused.is_empty() {
         return Err(ApplyError::Refused(refused));
     }
     for change in changes {
-        let done = match &change.act {
-            Act::SetLevel { to, .. } => registry.set_compatibility(&change.subject, to),
-            Act::NewSubject { text, .. } | Act::NewVersion { text, .. } => {
+        let done = match &change.action {
+            PlannedAction::SetLevel { to, .. } => registry.set_compatibility(&change.subject, to),
+            PlannedAction::NewSubject { text, .. } | PlannedAction::NewVersion { text, .. } => {
                 registry.register(&change.subject, text).map(|_| ())
             }
-            Act::AlreadyThere { .. } | Act::Refused { .. } => Ok(()),
+            PlannedAction::AlreadyThere { .. } | PlannedAction::Refused { .. } => Ok(()),
         };
         done.map_err(|source| ApplyError::Failed { change: Box::new(change.clone()), source })?;
     }
     Ok(())
 }
 
-fn plan_subject(registry: &Registry, record: &Record, system: &str) -> Result<Vec<Change>, RegistryError> {
+fn plan_subject(
+    registry: &Registry,
+    record: &CatalogRecord,
+    system: &str,
+) -> Result<Vec<RegistryChange>, RegistryError> {
     let subject = record.full_name(system);
-    let change = |act| Change { subject: subject.clone(), act };
+    let change = |action| RegistryChange { subject: subject.clone(), action };
     let mut changes = Vec::new();
     let from = registry.compatibility(&subject)?;
     if from.as_deref() != Some(LEVEL.name()) {
         // Before the versions, so that the registry holds each new one against the ones before it.
-        changes.push(change(Act::SetLevel { from, to: LEVEL.name().to_owned() }));
+        changes.push(change(PlannedAction::SetLevel { from, to: LEVEL.name().to_owned() }));
     }
     let registered = registered_schemas(registry, &subject)?;
     for version in &record.versions {
@@ -164,17 +170,17 @@ fn plan_subject(registry: &Registry, record: &Record, system: &str) -> Result<Ve
 fn plan_version(
     registry: &Registry,
     subject: &str,
-    version: &Version,
+    version: &SchemaVersion,
     system: &str,
     registered: &[Schema],
-) -> Result<Act, RegistryError> {
+) -> Result<PlannedAction, RegistryError> {
     let text = version.text_in(system);
     let number = version.number;
     if registered.is_empty() {
-        return Ok(Act::NewSubject { version: number, text });
+        return Ok(PlannedAction::NewSubject { version: number, text });
     }
     match registry.find(subject, &text) {
-        Ok(found) => return Ok(Act::AlreadyThere { version: number, id: found.id }),
+        Ok(found) => return Ok(PlannedAction::AlreadyThere { version: number, id: found.id }),
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error),
     }
@@ -184,9 +190,9 @@ fn plan_version(
         reasons = objections(&text, registered);
     }
     if reasons.is_empty() {
-        Ok(Act::NewVersion { version: number, text })
+        Ok(PlannedAction::NewVersion { version: number, text })
     } else {
-        Ok(Act::Refused { version: number, reasons })
+        Ok(PlannedAction::Refused { version: number, reasons })
     }
 }
 

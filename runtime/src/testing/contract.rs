@@ -16,7 +16,7 @@ use apache_avro::{reader::datum::GenericDatumReader, writer::datum::GenericDatum
 use crate::{
     codec::{RecordReader, RecordWriter},
     message::{Message, RecordType, Written},
-    schemas::{Contract, Record, Version, json_to_avro},
+    schemas::{CatalogRecord, SchemaCatalog, SchemaVersion, json_to_avro},
 };
 
 /// Reads every version's example of every record that `M` hears.
@@ -46,14 +46,14 @@ pub fn writes<M: Written>(schemas: impl AsRef<Path>) {
     assert!(faults.is_empty(), "what is written is not what the contract has:\n{}", faults.join("\n"));
 }
 
-fn each_record<M: Message>(root: &Path, check: impl Fn(&RecordType, &Record) -> Vec<String>) -> Vec<String> {
-    let contract = match Contract::load(root) {
-        Ok(contract) => contract,
+fn each_record<M: Message>(root: &Path, check: impl Fn(&RecordType, &CatalogRecord) -> Vec<String>) -> Vec<String> {
+    let catalog = match SchemaCatalog::load(root) {
+        Ok(catalog) => catalog,
         Err(error) => return vec![crate::telemetry::chain(&error)],
     };
     let mut faults = Vec::new();
     for record_type in M::RECORDS {
-        match contract.find(record_type.owner, record_type.channel, record_type.name) {
+        match catalog.find(record_type.owner, record_type.channel, record_type.name) {
             Some(record) => faults.extend(check(record_type, record)),
             None => faults.push(format!("{} of {} is not in {}", record_type.name, record_type.owner, root.display())),
         }
@@ -61,7 +61,7 @@ fn each_record<M: Message>(root: &Path, check: impl Fn(&RecordType, &Record) -> 
     faults
 }
 
-fn read<M: Message>(record_type: &RecordType, version: &Version) -> Result<(M, Vec<u8>), String> {
+fn read<M: Message>(record_type: &RecordType, version: &SchemaVersion) -> Result<(M, Vec<u8>), String> {
     let failed = |reason: &dyn std::fmt::Display| format!("{}: {reason}", version.path);
     let example = version.example.as_ref().ok_or_else(|| failed(&"it has no example"))?;
     let example = serde_json::from_str(example).map_err(|e| failed(&format!("its example is not JSON: {e}")))?;
@@ -76,7 +76,7 @@ fn read<M: Message>(record_type: &RecordType, version: &Version) -> Result<(M, V
     }
 }
 
-fn write<M: Written>(record_type: &RecordType, record: &Record) -> Result<(), String> {
+fn write<M: Written>(record_type: &RecordType, record: &CatalogRecord) -> Result<(), String> {
     let failed = |reason: &dyn std::fmt::Display| format!("{}: {reason}", record.folder());
     let compiled = record_type.schema.ok_or_else(|| failed(&"it is only read"))?;
     let version = record.versions.iter().find(|version| version.text == compiled);
