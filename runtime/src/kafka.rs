@@ -1,12 +1,12 @@
-//! Kafka: the clients with every setting and its reason, the names they carry, and the topics.
+//! Kafka: the clients with every setting and its reason, their names, headers and topics.
 //!
-//! It knows no records: what travels is the business of `envelope` and `codec`.
+//! It knows no record types: those are the business of `envelope` and `codec`.
 
 pub mod admin;
 pub mod client;
-mod contact;
 pub mod headers;
+mod liveness;
 
 pub use admin::{Admin, AdminError, TopicKind, TopicPlan, TopicSpec};
 pub use client::ClientLog;
-pub(crate) use contact::{Contact, Standing};
+pub(crate) use liveness::{BrokerLiveness, Connectivity};

@@ -36,7 +36,7 @@ use crate::{
     core::partition_of,
     envelope::{self, Envelope, command_id, header},
     kafka::{
-        Admin, ClientLog, Contact, Standing,
+        Admin, BrokerLiveness, ClientLog, Connectivity,
         client::{self, WorkerNames},
         headers::to_headers,
     },
@@ -285,7 +285,7 @@ struct Life<'k, R> {
     kept: BTreeMap<i32, Kept>,
     since: u64,
     write_at: Instant,
-    contact: Contact,
+    liveness: BrokerLiveness,
 }
 
 /// A row as it goes on the wire.
@@ -312,8 +312,8 @@ impl<'k, R: Rows> Life<'k, R> {
             .create_with_context(Member::new(log("rows")))
             .map_err(kafka("set up a reader of the table"))?;
         consumer.subscribe(&[&keeper.topic]).map_err(kafka("join the group"))?;
-        let (kept, write_at, contact) = (BTreeMap::new(), Instant::now(), Contact::new(Instant::now()));
-        Ok(Self { keeper, writers, partitions, consumer, transactor, kept, since: 0, write_at, contact })
+        let (kept, write_at, liveness) = (BTreeMap::new(), Instant::now(), BrokerLiveness::new(Instant::now()));
+        Ok(Self { keeper, writers, partitions, consumer, transactor, kept, since: 0, write_at, liveness })
     }
 
     fn turn(&mut self) -> Result<(), Trouble> {
@@ -321,11 +321,11 @@ impl<'k, R: Rows> Life<'k, R> {
         while let Some(event) = polled {
             match event {
                 Ok(message) => {
-                    self.contact.received();
+                    self.liveness.received();
                     note(&mut self.kept, &message);
                 }
                 Err(KafkaError::PartitionEOF(partition)) => {
-                    self.contact.received();
+                    self.liveness.received();
                     self.met_end(partition)?;
                 }
                 Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Err(kafka("read the table")(error)),
@@ -337,7 +337,7 @@ impl<'k, R: Rows> Life<'k, R> {
         if self.consumer.context().is_fenced() {
             return Err(Trouble::NameTaken(self.keeper.names.client_id.clone()));
         }
-        if self.contact.look(&self.consumer, &self.keeper.topic) == Some(Standing::Lost) {
+        if self.liveness.probe(&self.consumer, &self.keeper.topic) == Some(Connectivity::Lost) {
             return Err(Trouble::Unreachable);
         }
         while let Some(change) = self.consumer.context().next_change() {

@@ -19,7 +19,7 @@ use crate::{
     codec::{DecodeError, Decoded, Readers, SCHEMA_ID_HEADER},
     config::Config,
     kafka::{
-        Contact, Standing,
+        BrokerLiveness, Connectivity,
         client::{self, ClientLog},
     },
     worker::{Held, let_go},
@@ -42,7 +42,7 @@ pub(super) struct Reader {
     config: Config,
     purpose: String,
     consumer: BaseConsumer<ClientLog>,
-    contact: Contact,
+    liveness: BrokerLiveness,
     readers: Readers,
     topics: Topics,
     known: HashMap<String, Known>,
@@ -100,30 +100,30 @@ impl Reader {
             .collect();
         let (config, purpose) = (config.clone(), purpose.to_owned());
         let request = config.timeouts.request.min(MAX_REQUEST);
-        Ok(Self { config, purpose, consumer, contact: Contact::new(now), readers, topics, known, request })
+        Ok(Self { config, purpose, consumer, liveness: BrokerLiveness::new(now), readers, topics, known, request })
     }
 
     /// Looks whether brokers still answer, if the signs give a reason to. A client that has lost them is replaced: what was read goes
     /// on being read, each partition from `positions`, else from its beginning. Answers whether brokers are there, if that is news.
-    pub(super) fn keep_contact(
+    pub(super) fn check_brokers(
         &mut self,
         signs: Signs,
         positions: impl FnOnce() -> Positions,
     ) -> KafkaResult<Option<bool>> {
         if signs.disconnected {
-            self.contact.doubt();
+            self.liveness.suspect_loss();
         }
         if signs.heard {
-            self.contact.received();
+            self.liveness.received();
             return Ok(Some(true));
         }
         let Some(topic) = self.topics.names().next() else { return Ok(None) };
-        let standing = self.contact.look(&self.consumer, topic);
-        if standing == Some(Standing::Lost) {
+        let standing = self.liveness.probe(&self.consumer, topic);
+        if standing == Some(Connectivity::Lost) {
             tracing::warn!(reader = %self.purpose, "no broker answers: the client is replaced");
             self.renew(&positions())?;
         }
-        Ok(standing.map(|standing| standing == Standing::Connected))
+        Ok(standing.map(|standing| standing == Connectivity::Connected))
     }
 
     fn renew(&mut self, positions: &Positions) -> KafkaResult<()> {
@@ -131,7 +131,7 @@ impl Reader {
         let old = std::mem::replace(&mut self.consumer, make_consumer(&self.config, &self.purpose)?);
         // Closing waits for brokers, and nobody else needs to.
         let_go(old, Duration::ZERO);
-        self.contact = Contact::new(Instant::now());
+        self.liveness = BrokerLiveness::new(Instant::now());
         let elements = read.elements();
         self.assign_at(elements.iter().map(|element| {
             let (topic, partition) = (element.topic(), element.partition());

@@ -73,7 +73,7 @@ pub fn fold_to<P: Projection>(
         if let Some(failure) = failure {
             return Err(failed(reader.explain(failure, &reached)));
         }
-        reader.keep_contact(signs, || reached.clone()).map_err(|e| failed(e.to_string()))?;
+        reader.check_brokers(signs, || reached.clone()).map_err(|e| failed(e.to_string()))?;
     }
     Ok(projection)
 }

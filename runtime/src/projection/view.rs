@@ -366,13 +366,13 @@ impl<P: Projection> Shared<P> {
                 let positions = self.progress().positions.clone();
                 return Err(reader.explain(failure, &positions));
             }
-            self.keep_contact(reader, signs)?;
+            self.check_brokers(reader, signs)?;
         }
         Ok(())
     }
 
-    fn keep_contact(&self, reader: &mut Reader, signs: Signs) -> Result<(), String> {
-        let looked = reader.keep_contact(signs, || self.progress().positions.clone());
+    fn check_brokers(&self, reader: &mut Reader, signs: Signs) -> Result<(), String> {
+        let looked = reader.check_brokers(signs, || self.progress().positions.clone());
         let looked = looked.map_err(|e| format!("a client that has lost its brokers cannot be replaced: {e}"))?;
         if let Some(is_there) = looked {
             self.progress().health.is_cut_off = !is_there;

@@ -32,7 +32,7 @@ use crate::{
     core::{CRASHES_AT_MOST, Failure, Limits, Machine, Outcome, Target, Task, text::panic_message},
     decider::{Decider, Perform},
     envelope::Position,
-    kafka::{Admin, ClientLog, Contact, Standing, client, headers::with_record},
+    kafka::{Admin, BrokerLiveness, ClientLog, Connectivity, client, headers::with_record},
     store::Change as StoreChange,
     telemetry::metric,
 };
@@ -132,7 +132,7 @@ struct Life<'s, D: Decider, P> {
     saved: Instant,
     recommitted: Instant,
     answers_moved: Instant,
-    contact: Contact,
+    liveness: BrokerLiveness,
 }
 
 /// Lives until an error, or until asked to stop. A panic of our own or of a decider is an end like any other.
@@ -210,7 +210,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             saved: now,
             recommitted: now,
             answers_moved: now,
-            contact: Contact::new(now),
+            liveness: BrokerLiveness::new(now),
         })
     }
 
@@ -279,7 +279,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                     self.take(&message)?;
                     taken += 1;
                 }
-                Err(KafkaError::PartitionEOF(_)) => self.contact.received(),
+                Err(KafkaError::PartitionEOF(_)) => self.liveness.received(),
                 Err(error) => self.client_error(error)?,
             }
             let batch = self.machine.batch();
@@ -289,7 +289,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             polled = consumer.poll(Duration::ZERO);
         }
         if taken > 0 {
-            self.contact.received();
+            self.liveness.received();
         }
         self.last_batch = taken;
         Ok(())
@@ -381,7 +381,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
                 Err(LifeEnd::Other("an input no longer has the records to go on from".to_owned()))
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                self.contact.doubt();
+                self.liveness.suspect_loss();
                 Ok(())
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => Err(kafka("read inputs")(error)),
@@ -662,11 +662,11 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
     /// A reader that has lost its brokers for good looks like one to which nothing is said.
     fn look_for_broker(&mut self) -> Result<(), LifeEnd> {
         let inbox = &self.machine.contract().inputs[0];
-        let Some(standing) = self.contact.look(&*self.consumer, inbox) else { return Ok(()) };
-        self.setup.status.reachable(standing == Standing::Connected);
+        let Some(standing) = self.liveness.probe(&*self.consumer, inbox) else { return Ok(()) };
+        self.setup.status.reachable(standing == Connectivity::Connected);
         match standing {
-            Standing::Lost => Err(LifeEnd::Unreachable(format!("asked for {inbox}"))),
-            Standing::Connected | Standing::Alone => Ok(()),
+            Connectivity::Lost => Err(LifeEnd::Unreachable(format!("asked for {inbox}"))),
+            Connectivity::Connected | Connectivity::Unreachable => Ok(()),
         }
     }
 

@@ -32,7 +32,7 @@ use crate::{
     core::{Alarm, Contract, Folded, Recovery, Task, text::panic_message},
     decider::{Decider, Perform},
     envelope::Position,
-    kafka::{ClientLog, Contact, Standing, client, headers::with_record},
+    kafka::{BrokerLiveness, ClientLog, Connectivity, client, headers::with_record},
 };
 
 /// How long it waits for records or checkpoints before it looks around; while there are both to wait for, less.
@@ -229,21 +229,21 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         loaded: &Receiver<Loaded<D>>,
     ) -> Result<(), Failure> {
         let (mut contract, mut folds) = (known.contract.clone(), BTreeMap::new());
-        let (mut contact, mut is_loading) = (Contact::new(Instant::now()), true);
+        let (mut liveness, mut is_loading) = (BrokerLiveness::new(Instant::now()), true);
         while (is_loading || !folds.is_empty()) && !self.is_cancelled() {
             is_loading = is_loading && self.take_loaded(reader, known, loaded, &mut folds)?;
             match reader.poll(if is_loading { LOOK_WHILE_LOADING } else { LOOK }) {
                 None => {
-                    if contact.look(reader, &contract.events_topic) == Some(Standing::Lost) {
+                    if liveness.probe(reader, &contract.events_topic) == Some(Connectivity::Lost) {
                         return Err(Failure::Unreachable);
                     }
                 }
                 Some(Ok(message)) => {
-                    contact.received();
+                    liveness.received();
                     self.fold(&mut contract, &mut folds, &message)?;
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    contact.received();
+                    liveness.received();
                     // Of one of the two topics; which one is not told.
                     let Some(fold) = folds.get_mut(&partition) else { continue };
                     let reached = position(reader, &contract.events_topic, partition)?.max(fold.recovery.next());

@@ -1,7 +1,7 @@
 //! A transactional producer whose calls end.
 //!
 //! A call about a transaction should come back within the time that it was given. In librdkafka 2.12 one does not always: a producer
-//! that was told that there are no brokers (see `kafka::contact`) waits for ever to hand in positions. A worker that waits along has
+//! that was told that there are no brokers (see `kafka::liveness`) waits for ever to hand in positions. A worker that waits along has
 //! neither an error nor an end. So such calls are made on a thread of their own, and one that stays away is left behind, with its
 //! thread and its producer. Its transaction is the broker's to abort, and its id is taken over by the next producer.
 
