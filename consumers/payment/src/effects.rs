@@ -3,7 +3,7 @@
 
 use runtime::{
     Answer, Due, Perform, Unanswered,
-    outside::{Outside, OutsideError, Reply},
+    external_service::{ExternalService, ExternalServiceError, ServiceReply},
 };
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +88,7 @@ const DEFAULT_URL: &str = "http://localhost:8090";
 /// Asks the payment gateway over HTTP.
 #[derive(Debug, Clone)]
 pub struct Gateway {
-    gateway: Outside,
+    gateway: ExternalService,
 }
 
 impl Gateway {
@@ -96,15 +96,15 @@ impl Gateway {
     ///
     /// # Errors
     /// The address is not understood.
-    pub fn at(url: &str) -> Result<Self, OutsideError> {
-        Ok(Self { gateway: Outside::at(url)? })
+    pub fn at(url: &str) -> Result<Self, ExternalServiceError> {
+        Ok(Self { gateway: ExternalService::at(url)? })
     }
 
     /// Asks the gateway where the settings say it is.
     ///
     /// # Errors
     /// The address is not understood.
-    pub fn of(settings: &Settings) -> Result<Self, OutsideError> {
+    pub fn of(settings: &Settings) -> Result<Self, ExternalServiceError> {
         Self::at(settings.gateway_url.as_deref().unwrap_or(DEFAULT_URL))
     }
 }
@@ -116,16 +116,16 @@ impl Perform<Payment> for Gateway {
             Effect::Charge { request_key, amount, payment_method } => {
                 let Money { amount_minor, currency } = amount;
                 let body = ChargeRequest { order_id, amount_minor: *amount_minor, currency, payment_method };
-                (GatewayRequest::Charge, request_key, self.gateway.ask("charges", request_key, &body).await?)
+                (GatewayRequest::Charge, request_key, self.gateway.post("charges", request_key, &body).await?)
             }
             Effect::Void { charge_key } => {
                 let body = VoidRequest { order_id };
-                (GatewayRequest::Void, charge_key, self.gateway.ask("voids", charge_key, &body).await?)
+                (GatewayRequest::Void, charge_key, self.gateway.post("voids", charge_key, &body).await?)
             }
             Effect::Refund { request_key, payment_id, amount } => {
                 let Money { amount_minor, currency } = amount;
                 let body = RefundRequest { payment_id, order_id, amount_minor: *amount_minor, currency };
-                (GatewayRequest::Refund, request_key, self.gateway.ask("refunds", request_key, &body).await?)
+                (GatewayRequest::Refund, request_key, self.gateway.post("refunds", request_key, &body).await?)
             }
         };
         answer(order_id, request, key, &reply)
@@ -133,7 +133,12 @@ impl Perform<Payment> for Gateway {
 }
 
 /// The definite answer that a reply is, if it is one to what was asked.
-fn answer(order_id: &str, request: GatewayRequest, key: &str, reply: &Reply) -> Result<Answer<Command>, Unanswered> {
+fn answer(
+    order_id: &str,
+    request: GatewayRequest,
+    key: &str,
+    reply: &ServiceReply,
+) -> Result<Answer<Command>, Unanswered> {
     let (mut payment_id, mut refund_id, mut reason) = (None, None, None);
     let (outcome, told) = match (request, definite(reply)?) {
         (GatewayRequest::Charge | GatewayRequest::Void, GatewayReply::Captured { payment_id: id })
@@ -167,7 +172,7 @@ fn answer(order_id: &str, request: GatewayRequest, key: &str, reply: &Reply) -> 
 }
 
 /// 402 says that a charge is declined, 409 that a refund is refused, and nothing else; all that went well is 200.
-fn definite(reply: &Reply) -> Result<GatewayReply, Unanswered> {
+fn definite(reply: &ServiceReply) -> Result<GatewayReply, Unanswered> {
     let definite = reply.json()?;
     match (reply.status(), &definite) {
         (200, _) | (402, GatewayReply::Declined { .. }) | (409, GatewayReply::Refused { .. }) => Ok(definite),

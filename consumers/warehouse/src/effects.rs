@@ -3,7 +3,7 @@
 
 use runtime::{
     Answer, Due, Perform, Unanswered,
-    outside::{Outside, OutsideError, Reply},
+    external_service::{ExternalService, ExternalServiceError, ServiceReply},
 };
 use serde::{Deserialize, Serialize};
 
@@ -113,8 +113,8 @@ const DEFAULT_URL: &str = "http://localhost:8090";
 /// Asks the picking floor and the courier over HTTP.
 #[derive(Debug, Clone)]
 pub struct FloorAndCourier {
-    floor: Outside,
-    courier: Outside,
+    floor: ExternalService,
+    courier: ExternalService,
 }
 
 impl FloorAndCourier {
@@ -122,9 +122,9 @@ impl FloorAndCourier {
     ///
     /// # Errors
     /// An address is not understood.
-    pub fn at(floor_url: &str, courier_url: &str) -> Result<Self, OutsideError> {
-        let floor = Outside::at(floor_url)?;
-        let courier = floor.and_at(courier_url)?;
+    pub fn at(floor_url: &str, courier_url: &str) -> Result<Self, ExternalServiceError> {
+        let floor = ExternalService::at(floor_url)?;
+        let courier = floor.with_address(courier_url)?;
         Ok(Self { floor, courier })
     }
 
@@ -132,13 +132,13 @@ impl FloorAndCourier {
     ///
     /// # Errors
     /// An address is not understood.
-    pub fn of(settings: &Settings) -> Result<Self, OutsideError> {
+    pub fn of(settings: &Settings) -> Result<Self, ExternalServiceError> {
         let url = |setting: &Option<String>| setting.clone().unwrap_or_else(|| DEFAULT_URL.to_owned());
         Self::at(&url(&settings.floor_url), &url(&settings.courier_url))
     }
 
     async fn pick(&self, key: &str, order_id: &str, lines: &[ItemLine]) -> Result<Answer<Command>, Unanswered> {
-        let reply = self.floor.ask("picks", key, &PickRequest { order_id, lines }).await?;
+        let reply = self.floor.post("picks", key, &PickRequest { order_id, lines }).await?;
         let result = |outcome| PickResult {
             order_id: order_id.to_owned(),
             outcome,
@@ -168,12 +168,12 @@ impl Perform<Warehouse> for FloorAndCourier {
         match &due.effect {
             Effect::Pick { order_id, lines } => self.pick(&key, order_id, lines).await,
             Effect::Dispatch { order_id, parcel_id, ship_to, attempt } => {
-                let reply = self.courier.ask("parcels", &key, &ParcelRequest { parcel_id, order_id, ship_to }).await?;
+                let reply = self.courier.post("parcels", &key, &ParcelRequest { parcel_id, order_id, ship_to }).await?;
                 courier_answer(&reply, order_id, parcel_id, *attempt)
             }
             Effect::Withdraw { order_id, parcel_id, attempt } => {
                 let key = dispatch_key(order_id, *attempt);
-                let reply = self.courier.ask("withdrawals", &key, &WithdrawalRequest { parcel_id, order_id }).await?;
+                let reply = self.courier.post("withdrawals", &key, &WithdrawalRequest { parcel_id, order_id }).await?;
                 courier_answer(&reply, order_id, parcel_id, *attempt)
             }
         }
@@ -182,7 +182,12 @@ impl Perform<Warehouse> for FloorAndCourier {
 
 /// The courier's definite answer, the same whether the parcel was to be taken or the attempt withdrawn: what counts is what became
 /// of the parcel.
-fn courier_answer(reply: &Reply, order_id: &str, parcel_id: &str, attempt: i32) -> Result<Answer<Command>, Unanswered> {
+fn courier_answer(
+    reply: &ServiceReply,
+    order_id: &str,
+    parcel_id: &str,
+    attempt: i32,
+) -> Result<Answer<Command>, Unanswered> {
     let mut answer = CourierAnswer {
         order_id: order_id.to_owned(),
         outcome: CourierOutcome::Unknown,
@@ -260,6 +265,6 @@ struct CourierReply {
     reason: Option<String>,
 }
 
-fn ok<T: serde::de::DeserializeOwned>(reply: &Reply) -> Result<T, Unanswered> {
+fn ok<T: serde::de::DeserializeOwned>(reply: &ServiceReply) -> Result<T, Unanswered> {
     if reply.status() == 200 { reply.json() } else { Err(reply.unexpected()) }
 }

@@ -1,7 +1,7 @@
-//! Asking the outside world over HTTP: one JSON request with an idempotency key, one reply, with deadlines.
+//! Calls external services over HTTP: one JSON request with an idempotency key, one reply, with deadlines.
 //!
-//! Owns connections, deadlines and limits, and the verdict that somebody is too busy or broken to answer. What a reply means is
-//! the business of the service that asked; nothing here knows a service.
+//! Owns connections, deadlines and limits, and decides which replies mean "too busy or broken to answer". What any other reply
+//! means is the caller's business; nothing here knows a particular service.
 
 use std::time::Duration;
 
@@ -13,80 +13,80 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::decider::Unanswered;
 
-/// How long a connection may take to come about.
+/// How long connecting may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
-/// How long a request may take in all. A slow answer is not lost: the far end gives it again under the same key.
+/// How long a request may take in total. A late reply is not lost: the external service repeats it for the same key.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
-/// Connections kept open between requests: as many as a busy worker has requests on their way.
+/// Idle connections kept open: as many as a busy worker has requests in flight.
 const IDLE_CONNECTIONS: usize = 256;
-/// More than this is no answer to a question of ours.
+/// A longer reply is refused: no expected reply comes near it.
 const LARGEST_REPLY: usize = 64 * 1024;
-/// How much of an unexpected reply is shown.
+/// How much of an unexpected reply is quoted.
 const SHOWN_CHARS: usize = 200;
 
-/// An address that cannot be asked.
+/// An external service that cannot be called.
 #[derive(Debug, thiserror::Error)]
-pub enum OutsideError {
-    /// It is no address, or not one that is spoken here.
-    #[error("{url:?} is no address of a service: {reason} (expected something like http://localhost:8090)")]
+pub enum ExternalServiceError {
+    /// The address is not a URL, or its scheme is not supported.
+    #[error("{url:?} is not the address of a service: {reason} (expected something like http://localhost:8090)")]
     Address {
-        /// What was given.
+        /// The given address.
         url: String,
-        /// What is wrong with it.
+        /// Why it is refused.
         reason: String,
     },
-    /// The HTTP client cannot be made.
-    #[error("cannot make an HTTP client")]
+    /// The HTTP client cannot be created.
+    #[error("cannot create an HTTP client")]
     Client(#[source] reqwest::Error),
 }
 
-/// Somebody in the outside world who is asked over HTTP. Cheap to clone; clones share their connections.
+/// An external service with an HTTP API. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
-pub struct Outside {
+pub struct ExternalService {
     client: Client,
     base: Url,
     deadline: Duration,
 }
 
-impl Outside {
-    /// Somebody at an address; a path in it is kept in front of what is asked.
+impl ExternalService {
+    /// The service at an address. A path in the address is prefixed to every request's path.
     ///
     /// # Errors
-    /// The address is not understood.
-    pub fn at(url: &str) -> Result<Self, OutsideError> {
+    /// [`ExternalServiceError`].
+    pub fn at(url: &str) -> Result<Self, ExternalServiceError> {
         let client = Client::builder()
             .connect_timeout(CONNECT_DEADLINE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .build()
-            .map_err(OutsideError::Client)?;
+            .map_err(ExternalServiceError::Client)?;
         Ok(Self { client, base: base(url)?, deadline: REQUEST_DEADLINE })
     }
 
-    /// Another one at another address, over the same client.
+    /// Another service at another address, with the same HTTP client.
     ///
     /// # Errors
-    /// The address is not understood.
-    pub fn and_at(&self, url: &str) -> Result<Self, OutsideError> {
+    /// [`ExternalServiceError`].
+    pub fn with_address(&self, url: &str) -> Result<Self, ExternalServiceError> {
         Ok(Self { client: self.client.clone(), base: base(url)?, deadline: self.deadline })
     }
 
-    /// The same one, given another time to reply than the usual ten seconds.
+    /// The same service with another deadline per request than the default of ten seconds.
     #[must_use]
-    pub fn within(self, deadline: Duration) -> Self {
+    pub fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
     }
 
     /// Posts `body` to `path` (`picks`, without a slash in front) under an idempotency key.
     ///
     /// # Errors
-    /// No reply in time, or the reply says that there is no answer now: 408, 425, 429 or any 5xx. With a `Retry-After` in
-    /// seconds it is handed on.
-    pub async fn ask<B: Serialize + Sync>(&self, path: &str, key: &str, body: &B) -> Result<Reply, Unanswered> {
+    /// No reply arrived in time, or the status means "not now": 408, 425, 429 or any 5xx. A `Retry-After` in seconds is passed
+    /// on.
+    pub async fn post<B: Serialize + Sync>(&self, path: &str, key: &str, body: &B) -> Result<ServiceReply, Unanswered> {
         let url = self.base.join(path).map_err(|error| Unanswered::new(format!("{path}: {error}")))?;
         let failed = |error: reqwest::Error| Unanswered::new(format!("POST {url}: {}", chain(&error)));
-        // A key is made of an entity's id, which may be any text.
+        // A key contains an entity's id, which may be any text.
         let key = HeaderValue::from_bytes(key.as_bytes())
             .map_err(|_| Unanswered::new(format!("{key:?} cannot be sent as an idempotency key")))?;
         let json = serde_json::to_vec(body).map_err(|error| Unanswered::new(format!("POST {url}: {error}")))?;
@@ -101,7 +101,7 @@ impl Outside {
             }
             body.extend_from_slice(&chunk);
         }
-        let reply = Reply { asked: format!("POST {url}"), status: response.status(), body };
+        let reply = ServiceReply { request: format!("POST {url}"), status: response.status(), body };
         match busy {
             Some(retry_after) => Err(Unanswered { retry_after, ..reply.unexpected() }),
             None => Ok(reply),
@@ -109,12 +109,12 @@ impl Outside {
     }
 }
 
-/// The address with a slash at its end, so that joining a path adds to it.
-fn base(url: &str) -> Result<Url, OutsideError> {
-    let refused = |reason: &str| OutsideError::Address { url: url.to_owned(), reason: reason.to_owned() };
+/// The address with a trailing slash, so that joining a path appends to it.
+fn base(url: &str) -> Result<Url, ExternalServiceError> {
+    let refused = |reason: &str| ExternalServiceError::Address { url: url.to_owned(), reason: reason.to_owned() };
     let mut base = Url::parse(url).map_err(|error| refused(&error.to_string()))?;
     if base.scheme() != "http" {
-        return Err(refused("only http is spoken; leave TLS to a proxy beside this process"));
+        return Err(refused("only http is supported; leave TLS to a proxy beside this process"));
     }
     if !base.path().ends_with('/') {
         base.set_path(&format!("{}/", base.path()));
@@ -122,7 +122,7 @@ fn base(url: &str) -> Result<Url, OutsideError> {
     Ok(base)
 }
 
-/// Whether a reply says "not now", and if so, when to come back.
+/// `Some` if the status means "not now", with the delay from `Retry-After` if there is one.
 fn busy(response: &Response) -> Option<Option<Duration>> {
     let not_now = response.status().is_server_error()
         || matches!(
@@ -143,25 +143,25 @@ fn chain(error: &reqwest::Error) -> String {
     text
 }
 
-/// What came back: a status and a body of limited length.
+/// A reply: its status and a body of bounded length.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    asked: String,
+pub struct ServiceReply {
+    request: String,
     status: StatusCode,
     body: Vec<u8>,
 }
 
-impl Reply {
+impl ServiceReply {
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> u16 {
         self.status.as_u16()
     }
 
-    /// The body as JSON; unknown fields are passed over.
+    /// The body as JSON; unknown fields are ignored.
     ///
     /// # Errors
-    /// It is something else: then nobody knows what was done, and asking again under the same key is safe.
+    /// The body does not parse. Whether the request was carried out is then unknown; repeating it with the same key is safe.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Unanswered> {
         serde_json::from_slice(&self.body).map_err(|error| {
             let Unanswered { reason, .. } = self.unexpected();
@@ -169,10 +169,10 @@ impl Reply {
         })
     }
 
-    /// What to say of a reply that means nothing to who asked. Its text is shown cut and escaped.
+    /// The error for a reply that the caller does not understand. The body is quoted, truncated and escaped.
     #[must_use]
     pub fn unexpected(&self) -> Unanswered {
         let text: String = String::from_utf8_lossy(&self.body).chars().take(SHOWN_CHARS).collect();
-        Unanswered::new(format!("{}: unexpected reply {}: {text:?}", self.asked, self.status.as_u16()))
+        Unanswered::new(format!("{}: unexpected reply {}: {text:?}", self.request, self.status.as_u16()))
     }
 }
