@@ -4,8 +4,8 @@
 //! it, on whichever instance it was decided. A view of the own events topic remembers what each entity was answered, so that any
 //! instance knows a repeated request. HTTP is the business of `http`.
 
+mod background;
 mod connect;
-mod door;
 mod states;
 
 use std::{
@@ -17,9 +17,9 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 use uuid::Uuid;
 
+pub use background::BackgroundEdge;
 pub use connect::{ConnectError, connect};
-pub use door::Door;
-pub use states::States;
+pub use states::EntityStates;
 
 use crate::{
     codec::{Readers, Vocabulary},

@@ -8,7 +8,7 @@ use axum::{
     routing::{get, post, put},
 };
 use runtime::{
-    edge::{Door, EdgeError, Submission, Submitted},
+    edge::{BackgroundEdge, EdgeError, Submission, Submitted},
     http::{Json, Problem},
 };
 use serde_json::json;
@@ -39,7 +39,7 @@ pub(crate) fn summarise(event: &Event) -> Option<Summary> {
     })
 }
 
-type Desk = Door<Catalogue, Summary>;
+type Desk = BackgroundEdge<Catalogue, Summary>;
 
 /// The routes.
 pub(crate) fn routes(desk: Desk) -> Router {

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use runtime::{
     Config, Decider, Decision, NoEffect, NothingToPerform, Received,
-    edge::Door,
+    edge::BackgroundEdge,
     health::Checks,
     service::{self, Program, Running, StartError},
 };
@@ -54,10 +54,10 @@ impl Decider for Catalogue {
 /// # Errors
 /// Something that waiting does not resolve keeps it from starting.
 pub async fn service(config: Config) -> Result<Running, StartError> {
-    let door = Door::start(&config, Catalogue, http::summarise);
-    let (checks, checked) = (Checks::default(), door.clone());
+    let edge = BackgroundEdge::start(&config, Catalogue, http::summarise);
+    let (checks, checked) = (Checks::default(), edge.clone());
     checks.ready("edge", move || checked.ready());
-    let routes = http::routes(door);
+    let routes = http::routes(edge);
     service::start_with(config, Catalogue, NothingToPerform, routes, checks).await
 }
 

@@ -10,7 +10,7 @@ use axum::{
     routing::{get, post},
 };
 use runtime::{
-    edge::{Door, Submission, Submitted, entity_of_key},
+    edge::{BackgroundEdge, Submission, Submitted, entity_of_key},
     http::{Json, Problem},
 };
 use serde_json::json;
@@ -44,16 +44,16 @@ pub(crate) fn summarise(event: &Event) -> Option<Summary> {
 #[derive(Clone)]
 struct Desk {
     system: String,
-    door: Door<Customers, Summary>,
+    edge: BackgroundEdge<Customers, Summary>,
 }
 
 /// The routes.
-pub(crate) fn routes(system: &str, door: Door<Customers, Summary>) -> Router {
+pub(crate) fn routes(system: &str, edge: BackgroundEdge<Customers, Summary>) -> Router {
     Router::new()
         .route("/customers", post(register))
         .route("/customers/{customer_id}", get(show).delete(forget))
         .route("/customers/{customer_id}/verification", post(verify))
-        .with_state(Desk { system: system.to_owned(), door })
+        .with_state(Desk { system: system.to_owned(), edge })
 }
 
 async fn register(Shared(desk): Shared<Desk>, headers: HeaderMap, Json(body): Json) -> Result<Response, Problem> {
@@ -73,7 +73,7 @@ async fn register(Shared(desk): Shared<Desk>, headers: HeaderMap, Json(body): Js
     let submission = Submission::new(id.as_str(), command);
     match desk.submit(submission).await? {
         Some(Summary::Done) => Ok(told(StatusCode::CREATED, &id, "registered")),
-        Some(Summary::Refused(_)) if desk.door.state(&id)?.is_some() => Err(Problem::new(
+        Some(Summary::Refused(_)) if desk.edge.state(&id)?.is_some() => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "idempotency-key-reused",
             "the Idempotency-Key was used for another request",
@@ -84,7 +84,7 @@ async fn register(Shared(desk): Shared<Desk>, headers: HeaderMap, Json(body): Js
 }
 
 async fn verify(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
-    match desk.door.state(&id)? {
+    match desk.edge.state(&id)? {
         None | Some(State::Unknown) => Err(nobody()),
         Some(State::Verified(_)) => Ok(told(StatusCode::OK, &id, "verified")),
         Some(State::Forgotten) => Err(refused("the customer was forgotten")),
@@ -96,7 +96,7 @@ async fn verify(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Result<Re
 }
 
 async fn forget(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
-    match desk.door.state(&id)? {
+    match desk.edge.state(&id)? {
         None | Some(State::Unknown) => Err(nobody()),
         Some(State::Forgotten) => Ok(told(StatusCode::OK, &id, "forgotten")),
         Some(State::Registered(_) | State::Verified(_)) => {
@@ -107,7 +107,7 @@ async fn forget(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Result<Re
 }
 
 async fn show(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let status = match desk.door.state(&id)? {
+    let status = match desk.edge.state(&id)? {
         None | Some(State::Unknown) => return Err(nobody()),
         Some(State::Registered(_)) => "registered",
         Some(State::Verified(_)) => "verified",
@@ -119,7 +119,7 @@ async fn show(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Result<Resp
 impl Desk {
     /// The answer, if it came in time.
     async fn submit(&self, submission: Submission<Command>) -> Result<Option<Summary>, Problem> {
-        match self.door.submit(submission).await? {
+        match self.edge.submit(submission).await? {
             Submitted::Answered(answered) => Ok(Some(answered.summary)),
             Submitted::Pending { .. } => Ok(None),
         }

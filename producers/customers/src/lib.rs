@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use runtime::{
     Config, Decider, Decision, NoEffect, NothingToPerform, Received,
-    edge::Door,
+    edge::BackgroundEdge,
     health::Checks,
     service::{self, Program, Running, StartError},
 };
@@ -55,10 +55,10 @@ impl Decider for Customers {
 /// # Errors
 /// Something that waiting does not resolve keeps it from starting.
 pub async fn service(config: Config) -> Result<Running, StartError> {
-    let door = Door::start(&config, Customers, http::summarise);
-    let (checks, checked) = (Checks::default(), door.clone());
+    let edge = BackgroundEdge::start(&config, Customers, http::summarise);
+    let (checks, checked) = (Checks::default(), edge.clone());
     checks.ready("edge", move || checked.ready());
-    let routes = http::routes(&config.system, door);
+    let routes = http::routes(&config.system, edge);
     service::start_with(config, Customers, NothingToPerform, routes, checks).await
 }
 

@@ -10,13 +10,13 @@ use crate::{
 
 /// The states of all entities of a service.
 #[derive(Debug)]
-pub struct States<D: Decider> {
+pub struct EntityStates<D: Decider> {
     decider: D,
     vocabulary: Vocabulary<D::Event>,
     by_entity: HashMap<String, D::State>,
 }
 
-impl<D: Decider> States<D> {
+impl<D: Decider> EntityStates<D> {
     /// The states in a system, before anything was read.
     #[must_use]
     pub fn new(system: &str, decider: D) -> Self {
@@ -30,19 +30,19 @@ impl<D: Decider> States<D> {
     }
 
     /// Folds one event in.
-    pub fn hear(&mut self, entity: &str, event: &D::Event) {
+    pub fn apply_event(&mut self, entity: &str, event: &D::Event) {
         let before = self.by_entity.remove(entity).unwrap_or_default();
         self.by_entity.insert(entity.to_owned(), self.decider.evolve(before, event));
     }
 }
 
-impl<D: Decider> Projection for States<D> {
+impl<D: Decider> Projection for EntityStates<D> {
     fn apply(&mut self, record: &LogRecord<'_>) {
         // A body that cannot be read was counted where it was decoded.
         if let (Some(entity), Some(decoded)) = (record.key_text(), record.decoded())
             && let Ok(Some(event)) = self.vocabulary.read(&decoded)
         {
-            self.hear(entity, &event);
+            self.apply_event(entity, &event);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ConnectError, Edge, EdgeError, States, Submission, Submitted, connect};
+use super::{ConnectError, Edge, EdgeError, EntityStates, Submission, Submitted, connect};
 use crate::{
     codec::Readers,
     config::Config,
@@ -20,17 +20,17 @@ use crate::{
 const FOLLOW: Duration = Duration::from_secs(2);
 
 /// An edge and the states of its service's entities, opened in the background. Clones share it.
-pub struct Door<D: Decider, S: Clone + Send + Sync + 'static> {
+pub struct BackgroundEdge<D: Decider, S: Clone + Send + Sync + 'static> {
     open: Arc<OnceLock<Open<D, S>>>,
     trouble: Arc<Mutex<Option<String>>>,
 }
 
 struct Open<D: Decider, S: Clone + Send + Sync + 'static> {
     edge: Edge<D, S>,
-    states: View<States<D>>,
+    states: View<EntityStates<D>>,
 }
 
-impl<D: Decider, S: Clone + Send + Sync + 'static> Clone for Door<D, S> {
+impl<D: Decider, S: Clone + Send + Sync + 'static> Clone for BackgroundEdge<D, S> {
     fn clone(&self) -> Self {
         Self { open: Arc::clone(&self.open), trouble: Arc::clone(&self.trouble) }
     }
@@ -44,7 +44,7 @@ enum OpenError {
     View(#[source] ViewError),
 }
 
-impl<D: Decider, S: Clone + Send + Sync + 'static> Door<D, S> {
+impl<D: Decider, S: Clone + Send + Sync + 'static> BackgroundEdge<D, S> {
     /// Starts to open the edge of a service. A registry or broker that is away is waited for. Needs a tokio runtime.
     /// `summarise` as in [`Edge::start`].
     #[must_use]
@@ -100,7 +100,7 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Door<D, S> {
         Ok(open)
     }
 
-    /// Submits a command as [`Edge::submit`] does. What was answered can be seen in [`Door::state`] afterwards.
+    /// Submits a command as [`Edge::submit`] does. What was answered can be seen in [`BackgroundEdge::state`] afterwards.
     ///
     /// # Errors
     /// [`EdgeError`].
@@ -138,7 +138,7 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Open<D, S> {
         summarise: fn(&D::Event) -> Option<S>,
     ) -> Result<Self, ViewError> {
         let own = Topics::decoded([topic(&config.system, D::NAME, Channel::Events)]);
-        let states = States::new(&config.system, decider);
+        let states = EntityStates::new(&config.system, decider);
         Ok(Self {
             states: View::start(config, &format!("states-{}", D::NAME), readers.clone(), own, states)?,
             edge: Edge::start(config, publisher, readers, summarise)?,
