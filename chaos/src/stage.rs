@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use dacapo::{audit::Balance, prepare, seed, seeding};
-use runtime::{Config, config::Args, projection::View, registry::Registry};
+use runtime::{Config, config::Args, projection::LiveView, registry::Registry};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -55,7 +55,7 @@ pub struct Stage {
     /// Settings of those who look on: past the proxies.
     pub config: Config,
     /// What is seen on the topics.
-    pub seen: View<Seen>,
+    pub seen: LiveView<Seen>,
 }
 
 /// What held and what did not, once everything has settled.

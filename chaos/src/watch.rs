@@ -14,7 +14,7 @@ use runtime::{
     codec::Readers,
     kafka::{admin::dead_letters, client::group},
     message::topic,
-    projection::{LogRecord, Projection, Topics, View},
+    projection::{LiveView, LogRecord, Projection, Topics},
     registry::Registry,
 };
 use serde::Deserialize;
@@ -145,11 +145,11 @@ impl Projection for Seen {
 ///
 /// # Errors
 /// The client cannot be set up.
-pub fn start(config: &Config) -> anyhow::Result<View<Seen>> {
+pub fn start(config: &Config) -> anyhow::Result<LiveView<Seen>> {
     let readers = Readers::new(Arc::new(Registry::new(config)?));
     let events = STRUCK.iter().map(|service| topic(&config.system, service, Channel::Events));
     let inboxes = ANSWERED.iter().map(|service| topic(&config.system, service, Channel::Inbox));
     let letters = STRUCK.iter().map(|service| dead_letters(&group(&config.system, service)));
     let topics = Topics::decoded(events.chain(inboxes)).and_raw(letters);
-    View::start(config, "chaos", readers, topics, Seen::default()).context("cannot watch the topics")
+    LiveView::start(config, "chaos", readers, topics, Seen::default()).context("cannot watch the topics")
 }

@@ -8,7 +8,7 @@ use runtime::{
     Channel,
     codec::Readers,
     message::topic,
-    projection::{LogRecord, Projection, Topics, View},
+    projection::{LiveView, LogRecord, Projection, Topics},
     registry::Registry,
     schemas::json::avro_to_json,
 };
@@ -94,7 +94,7 @@ async fn tail(args: &TailArgs) -> anyhow::Result<()> {
         correlation: args.correlation.clone(),
         key: args.key.clone(),
     };
-    let view = View::start(&config, "tail", readers, Topics::default().and_raw(topics), printer)?;
+    let view = LiveView::start(&config, "tail", readers, Topics::default().and_raw(topics), printer)?;
     let mut at_end = false;
     loop {
         tokio::select! {

@@ -23,7 +23,7 @@ use runtime::{
     core::{DropParked, Parked, ParkedNews, ParkingCommand, RetryParked},
     envelope::{Envelope, Position, source},
     message::{Message, parked_topic, topic},
-    projection::{LogRecord, Projection, Topics, View},
+    projection::{LiveView, LogRecord, Projection, Topics},
     publisher::{Authority, Publisher, Ready},
     registry::Registry,
     schemas::json::avro_to_json,
@@ -183,7 +183,7 @@ type Found = (&'static str, Parked);
 /// The parked topics of a system, read to their ends and followed.
 struct Board {
     config: Config,
-    view: View<Waits>,
+    view: LiveView<Waits>,
 }
 
 impl Whence {
@@ -204,7 +204,7 @@ impl Whence {
         let waits = Waits { services: topics.clone(), system: config.system.clone(), ..Waits::default() };
         let readers = Readers::new(Arc::new(Registry::new(&config)?));
         let raw = Topics::default().and_raw(topics.keys().map(|name| name.to_string()));
-        let view = View::start(&config, "parked", readers, raw, waits)?;
+        let view = LiveView::start(&config, "parked", readers, raw, waits)?;
         view.wait_until_caught_up(PATIENCE).await?;
         Ok(Board { config, view })
     }

@@ -137,7 +137,7 @@ pub(crate) struct Readings {
     registry: Registry,
     board: Board,
     admin: Admin,
-    views: Vec<projection::View<Folder>>,
+    views: Vec<projection::LiveView<Folder>>,
     topics: Vec<String>,
     /// The question under way: which topics there are.
     asking: Option<JoinHandle<Result<Vec<String>, String>>>,
@@ -171,7 +171,7 @@ impl Readings {
         let purpose = format!("sagas-{}", self.views.len());
         let topics = topics(more.iter().map(String::as_str));
         let folder = Folder::new(self.board.clone(), &self.config.system);
-        self.views.push(projection::View::start(&self.config, &purpose, self.readers.clone(), topics, folder)?);
+        self.views.push(projection::LiveView::start(&self.config, &purpose, self.readers.clone(), topics, folder)?);
         self.topics.extend(more);
         Ok(())
     }
@@ -200,19 +200,19 @@ impl Readings {
     }
 
     fn news(&self) -> Vec<watch::Receiver<u64>> {
-        self.views.iter().map(projection::View::changes).collect()
+        self.views.iter().map(projection::LiveView::changes).collect()
     }
 
     /// Makes what was folded visible, and says how far that is.
     fn commit(&mut self) {
-        let health: Vec<projection::Health> = self.views.iter().map(projection::View::health).collect();
+        let health: Vec<projection::ViewHealth> = self.views.iter().map(projection::LiveView::health).collect();
         let caught_up = health.iter().all(|health| health.caught_up);
         let missing: BTreeSet<&str> =
             health.iter().flat_map(|health| &health.missing_topics).map(String::as_str).collect();
         let failed = health.iter().find_map(|health| health.failed.clone());
         let cut_off = health.iter().any(|health| health.is_cut_off).then(|| "no broker answers".to_owned());
         let trouble = failed.or_else(|| self.silent.clone()).or(cut_off).or_else(|| missing_text(&missing));
-        let positions: Vec<projection::Positions> = self.views.iter().map(projection::View::positions).collect();
+        let positions: Vec<projection::Positions> = self.views.iter().map(projection::LiveView::positions).collect();
         let newest_ms = self.board.write(View::take_newest);
         let watermark_ms = self.watermark(caught_up && trouble.is_none(), newest_ms);
         self.board.write(|view| {

@@ -27,7 +27,7 @@ use crate::{
     decider::Decider,
     envelope::{self, Position},
     message::{Channel, topic},
-    projection::{Health, LogRecord, Projection, Topics, View, ViewError},
+    projection::{LiveView, LogRecord, Projection, Topics, ViewError, ViewHealth},
     publisher::{Outgoing, PublishError, Publisher, Ready},
 };
 
@@ -119,7 +119,7 @@ pub fn entity_of_key(system: &str, service: &str, idempotency_key: &str) -> Uuid
 /// The edge of a service. Clones share it. `S` is what of an answering event the edge needs again.
 pub struct Edge<D: Decider, S: Clone + Send + Sync + 'static> {
     publisher: Publisher,
-    view: View<Answers<D, S>>,
+    view: LiveView<Answers<D, S>>,
     waiting: Arc<Waiting<S>>,
     patience: Duration,
 }
@@ -155,7 +155,7 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Edge<D, S> {
             by_entity: HashMap::new(),
         };
         let topics = Topics::decoded([topic(&config.system, D::NAME, Channel::Events)]);
-        let view = View::start(config, &format!("answers-{}", D::NAME), readers, topics, answers)?;
+        let view = LiveView::start(config, &format!("answers-{}", D::NAME), readers, topics, answers)?;
         Ok(Self { publisher, view, waiting, patience: config.timeouts.answer })
     }
 
@@ -169,7 +169,7 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Edge<D, S> {
 
     /// How the view of what was answered is.
     #[must_use]
-    pub fn health(&self) -> Health {
+    pub fn health(&self) -> ViewHealth {
         self.view.health()
     }
 

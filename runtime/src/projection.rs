@@ -4,7 +4,7 @@
 //! record as a fold sees it and the view that others read; `reader` gets records out of Kafka, `history` says which topics are not
 //! what they were, `view` folds on a thread of its own, `replay` folds beside the live view up to exact offsets.
 
-mod history;
+mod log_bounds;
 mod reader;
 mod replay;
 mod view;
@@ -15,7 +15,7 @@ use rdkafka::message::{BorrowedHeaders, Headers};
 use serde::de::DeserializeOwned;
 
 pub use replay::{ReplayError, fold_to};
-pub use view::{Health, Undecodable, View, ViewError};
+pub use view::{LiveView, UndecodableRecord, ViewError, ViewHealth};
 
 use crate::{
     codec::{DecodeError, Decoded, ReadSchema},

@@ -20,7 +20,7 @@ use runtime::{
         ClientLog, TopicKind, TopicPlan, TopicSpec,
         client::{WorkerNames, transactional_producer},
     },
-    projection::{LogRecord, Projection, Topics, View, fold_to},
+    projection::{LiveView, LogRecord, Projection, Topics, fold_to},
     publisher::{Authority, Outgoing, PublishError, Publisher},
 };
 use uuid::Uuid;
@@ -60,8 +60,8 @@ fn readers(cluster: &Cluster) -> Readers {
     Readers::new(Arc::new(cluster.registry.clone()))
 }
 
-fn view(cluster: &Cluster, topics: Topics) -> View<Sums> {
-    View::start(&cluster.config, "sums", readers(cluster), topics, Sums::default()).unwrap()
+fn view(cluster: &Cluster, topics: Topics) -> LiveView<Sums> {
+    LiveView::start(&cluster.config, "sums", readers(cluster), topics, Sums::default()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +135,7 @@ async fn what_is_published_is_folded_and_folded_again_the_same() {
 }
 
 /// Why a view has given up.
-async fn refusal(view: &View<Sums>) -> String {
+async fn refusal(view: &LiveView<Sums>) -> String {
     // What was there at the start is read, or never will be.
     let mut changes = view.changes();
     let given_up = changes.wait_for(|_| view.health().failed.is_some());

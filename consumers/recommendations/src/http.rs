@@ -13,7 +13,7 @@ use axum::{
     http::StatusCode,
     routing::get,
 };
-use runtime::{http::Problem, projection::View};
+use runtime::{http::Problem, projection::LiveView};
 
 use crate::together::{Recommended, Together};
 
@@ -23,18 +23,18 @@ const USUAL_LIMIT: usize = 10;
 const MAX_LIMIT: usize = 100;
 
 /// The routes.
-pub(crate) fn routes(view: View<Together>) -> Router {
+pub(crate) fn routes(view: LiveView<Together>) -> Router {
     Router::new().route("/albums/{sku}/bought-together", get(bought_together)).with_state(view)
 }
 
 /// Why it should be asked nothing now, if so.
-pub(crate) fn is_ready(view: &View<Together>) -> Result<(), String> {
+pub(crate) fn is_ready(view: &LiveView<Together>) -> Result<(), String> {
     is_usable(view)?;
     if view.health().is_cut_off { Err("no broker answers".to_owned()) } else { Ok(()) }
 }
 
 /// Why it answers nothing now, if so. While brokers are away it goes on answering what it knows.
-fn is_usable(view: &View<Together>) -> Result<(), String> {
+fn is_usable(view: &LiveView<Together>) -> Result<(), String> {
     let health = view.health();
     match (health.failed, health.caught_up) {
         (Some(reason), _) => Err(reason),
@@ -44,7 +44,7 @@ fn is_usable(view: &View<Together>) -> Result<(), String> {
 }
 
 async fn bought_together(
-    State(view): State<View<Together>>,
+    State(view): State<LiveView<Together>>,
     Path(sku): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Recommended>, Problem> {

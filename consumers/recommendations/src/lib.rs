@@ -23,7 +23,7 @@ use runtime::{
     codec::Readers,
     health::Checks,
     message::{Channel, topic},
-    projection::{Topics, View, ViewError},
+    projection::{LiveView, Topics, ViewError},
     registry::{Registry, RegistryError},
     service::{self, Program, Running},
 };
@@ -56,7 +56,7 @@ pub async fn service(config: Config) -> Result<Running, StartError> {
     let readers = Readers::new(Arc::new(Registry::new(&config)?));
     let topics = ["order-processor", "catalogue"].map(|service| topic(&config.system, service, Channel::Events));
     let together = Together::new(&config.system);
-    let view = View::start(&config, "bought-together", readers, Topics::decoded(topics), together)?;
+    let view = LiveView::start(&config, "bought-together", readers, Topics::decoded(topics), together)?;
     let (checks, live, ready) = (Checks::default(), view.clone(), view.clone());
     checks.live("what was bought", move || live.health().failed.map_or(Ok(()), Err));
     checks.ready("what was bought", move || http::is_ready(&ready));

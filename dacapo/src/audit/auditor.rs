@@ -13,7 +13,7 @@ use runtime::{
     envelope::Envelope,
     kafka::{admin::dead_letters, client::group},
     message::{Channel, PARKED, parked_topic, topic},
-    projection::{LogRecord, Projection, Topics, View},
+    projection::{LiveView, LogRecord, Projection, Topics},
     registry::Registry,
 };
 
@@ -33,7 +33,7 @@ pub(super) async fn read(config: &Config, patience: Duration) -> anyhow::Result<
     let topics = Topics::decoded(events).and_raw(letters.chain(parked));
     let shared = Shared(Arc::new(Mutex::new(Auditor::new(system))));
     let auditor = shared.clone();
-    let view = View::start(config, "audit", readers, topics, shared)?;
+    let view = LiveView::start(config, "audit", readers, topics, shared)?;
     view.wait_until_caught_up(patience).await?;
     tokio::task::spawn_blocking(move || drop(view)).await?;
     let balance = auditor.lock().balance();

@@ -14,7 +14,7 @@ use runtime::{
     edge::{self, ConnectError, EdgeError, Submission, Submitted, connect, entity_of_key},
     envelope::{Position, derived_id},
     message::{Channel, topic},
-    projection::{Topics, View, ViewError},
+    projection::{LiveView, Topics, ViewError},
     publisher::Publisher,
     request::Fault,
 };
@@ -133,8 +133,8 @@ pub struct Edge {
 /// What an open edge is made of.
 struct Open {
     answers: edge::Edge<OrderProcessor, Summary>,
-    lookups: View<Lookups>,
-    standings: View<Standings>,
+    lookups: LiveView<Lookups>,
+    standings: LiveView<Standings>,
 }
 
 /// An edge that can never open.
@@ -325,8 +325,8 @@ impl Open {
         let own = Topics::decoded([events("order-processor")]);
         Ok(Self {
             answers: edge::Edge::start(config, publisher, readers.clone(), summarise)?,
-            lookups: View::start(config, "lookups", readers.clone(), looked, Lookups::new(&config.system))?,
-            standings: View::start(config, "standings", readers, own, Standings::new(&config.system))?,
+            lookups: LiveView::start(config, "lookups", readers.clone(), looked, Lookups::new(&config.system))?,
+            standings: LiveView::start(config, "standings", readers, own, Standings::new(&config.system))?,
         })
     }
 

@@ -86,7 +86,7 @@ impl Cluster {
     async fn statuses(&self) -> Written {
         let topics = Topics::decoded([status::topic(&self.config.system, 2).name]);
         let readers = Readers::new(Arc::new(self.registry.clone()));
-        let view = projection::View::start(&self.config, "statuses", readers, topics, Written::default());
+        let view = projection::LiveView::start(&self.config, "statuses", readers, topics, Written::default());
         let view = view.expect("a view");
         view.wait_until_caught_up(PATIENCE).await.expect("read to the end");
         view.read(Clone::clone)

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     decider::Decider,
     message::{Channel, topic},
-    projection::{Topics, View, ViewError},
+    projection::{LiveView, Topics, ViewError},
     publisher::Publisher,
     telemetry,
 };
@@ -27,7 +27,7 @@ pub struct BackgroundEdge<D: Decider, S: Clone + Send + Sync + 'static> {
 
 struct Open<D: Decider, S: Clone + Send + Sync + 'static> {
     edge: Edge<D, S>,
-    states: View<EntityStates<D>>,
+    states: LiveView<EntityStates<D>>,
 }
 
 impl<D: Decider, S: Clone + Send + Sync + 'static> Clone for BackgroundEdge<D, S> {
@@ -140,7 +140,7 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Open<D, S> {
         let own = Topics::decoded([topic(&config.system, D::NAME, Channel::Events)]);
         let states = EntityStates::new(&config.system, decider);
         Ok(Self {
-            states: View::start(config, &format!("states-{}", D::NAME), readers.clone(), own, states)?,
+            states: LiveView::start(config, &format!("states-{}", D::NAME), readers.clone(), own, states)?,
             edge: Edge::start(config, publisher, readers, summarise)?,
         })
     }

@@ -14,7 +14,7 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::{LogRecord, Positions, Topics, history::Lost};
+use super::{LogRecord, Positions, Topics, log_bounds::LogBoundsError};
 use crate::{
     codec::{DecodeError, Decoded, Readers, SCHEMA_ID_HEADER},
     config::Config,
@@ -45,11 +45,11 @@ pub(super) struct Reader {
     liveness: BrokerLiveness,
     readers: Readers,
     topics: Topics,
-    known: HashMap<String, Known>,
+    known: HashMap<String, KnownTopic>,
     request: Duration,
 }
 
-struct Known {
+struct KnownTopic {
     name: Arc<str>,
     partitions: i32,
     look_again: Instant,
@@ -57,7 +57,7 @@ struct Known {
 
 /// A partition that has come to be known, with its ends at that moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct FoundPartition {
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
     pub(super) start: i64,
@@ -66,18 +66,18 @@ pub(super) struct Found {
 
 /// What came of one poll.
 #[derive(Default)]
-pub(super) struct Batch<'a> {
+pub(super) struct PolledRecords<'a> {
     pub(super) messages: Vec<BorrowedMessage<'a>>,
     /// The end of some partition was reached.
     pub(super) met_an_end: bool,
-    pub(super) signs: Signs,
+    pub(super) signs: BrokerSigns,
     /// Reading cannot go on.
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<ReadFailure>,
 }
 
 /// What a poll says of the client's brokers.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Signs {
+pub(super) struct BrokerSigns {
     /// Something came from one.
     heard: bool,
     /// All connections are lost.
@@ -85,7 +85,7 @@ pub(super) struct Signs {
 }
 
 /// Why reading cannot go on.
-pub(super) enum Failure {
+pub(super) enum ReadFailure {
     /// A partition does not have the offset to go on from. The client does not tell which: [`Reader::explain`] finds out.
     NoSuchOffset,
     Other(String),
@@ -96,7 +96,7 @@ impl Reader {
         let (consumer, now) = (make_consumer(config, purpose)?, Instant::now());
         let known = topics
             .names()
-            .map(|name| (name.clone(), Known { name: name.as_str().into(), partitions: 0, look_again: now }))
+            .map(|name| (name.clone(), KnownTopic { name: name.as_str().into(), partitions: 0, look_again: now }))
             .collect();
         let (config, purpose) = (config.clone(), purpose.to_owned());
         let request = config.timeouts.request.min(MAX_REQUEST);
@@ -107,7 +107,7 @@ impl Reader {
     /// on being read, each partition from `positions`, else from its beginning. Answers whether brokers are there, if that is news.
     pub(super) fn check_brokers(
         &mut self,
-        signs: Signs,
+        signs: BrokerSigns,
         positions: impl FnOnce() -> Positions,
     ) -> KafkaResult<Option<bool>> {
         if signs.disconnected {
@@ -150,7 +150,7 @@ impl Reader {
 
     /// Looks for topics and partitions that are due to be looked for. The caller assigns what was found, and learns why not all
     /// could be looked for.
-    pub(super) fn discover(&mut self) -> (Vec<Found>, KafkaResult<()>) {
+    pub(super) fn discover(&mut self) -> (Vec<FoundPartition>, KafkaResult<()>) {
         let now = Instant::now();
         let due: Vec<String> =
             self.known.iter().filter(|(_, known)| known.look_again <= now).map(|(name, _)| name.clone()).collect();
@@ -164,13 +164,13 @@ impl Reader {
         (found, Ok(()))
     }
 
-    fn new_partitions(&mut self, name: &str) -> KafkaResult<Vec<Found>> {
+    fn new_partitions(&mut self, name: &str) -> KafkaResult<Vec<FoundPartition>> {
         let count = self.partition_count(name)?;
         let Some(known) = self.known.get_mut(name) else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for partition in known.partitions..count {
             let (start, end) = self.consumer.fetch_watermarks(name, partition, self.request)?;
-            found.push(Found { topic: Arc::clone(&known.name), partition, start, end });
+            found.push(FoundPartition { topic: Arc::clone(&known.name), partition, start, end });
         }
         known.partitions = count.max(known.partitions);
         let wait = if known.partitions == 0 { LOOK_FOR_MISSING } else { LOOK_FOR_MORE };
@@ -179,10 +179,14 @@ impl Reader {
     }
 
     /// Holds partitions that were found to their beginnings.
-    pub(super) fn hold_to_beginnings(&self, found: &[Found]) -> Result<(), Lost> {
-        for Found { topic, partition, start, .. } in found.iter().filter(|found| found.start > 0) {
+    pub(super) fn hold_to_beginnings(&self, found: &[FoundPartition]) -> Result<(), LogBoundsError> {
+        for FoundPartition { topic, partition, start, .. } in found.iter().filter(|found| found.start > 0) {
             if self.must_be_whole(topic) {
-                return Err(Lost::Beginning { topic: Arc::clone(topic), partition: *partition, first: *start });
+                return Err(LogBoundsError::BeginningTruncated {
+                    topic: Arc::clone(topic),
+                    partition: *partition,
+                    first: *start,
+                });
             }
             tracing::warn!(%topic, partition, first = start, "the topic was cut: what was said before is not in the view");
         }
@@ -237,8 +241,8 @@ impl Reader {
     }
 
     /// Waits for records, at most `patience`, and takes what is there.
-    pub(super) fn poll(&self, patience: Duration) -> Batch<'_> {
-        let mut batch = Batch::default();
+    pub(super) fn poll(&self, patience: Duration) -> PolledRecords<'_> {
+        let mut batch = PolledRecords::default();
         let mut wait = patience;
         let mut gather_until = None;
         while batch.messages.len() < MAX_BATCH && batch.failure.is_none() {
@@ -261,27 +265,27 @@ impl Reader {
     }
 
     /// Says of a failure which partition it is about, given how far each was read.
-    pub(super) fn explain(&self, failure: Failure, positions: &Positions) -> String {
+    pub(super) fn explain(&self, failure: ReadFailure, positions: &Positions) -> String {
         match failure {
-            Failure::NoSuchOffset => match self.lost(positions) {
+            ReadFailure::NoSuchOffset => match self.lost(positions) {
                 Ok(Some(lost)) => lost.to_string(),
                 // It is there again, or cannot be asked for.
                 Ok(None) | Err(_) => "the log does not have the offset to go on from: it was cut or lost".to_owned(),
             },
-            Failure::Other(reason) => reason,
+            ReadFailure::Other(reason) => reason,
         }
     }
 
-    fn lost(&self, positions: &Positions) -> KafkaResult<Option<Lost>> {
+    fn lost(&self, positions: &Positions) -> KafkaResult<Option<LogBoundsError>> {
         for element in self.consumer.assignment()?.elements() {
             let (topic, partition) = (element.topic(), element.partition());
             let position = positions.get(topic, partition).unwrap_or(0);
             let (first, end) = self.consumer.fetch_watermarks(topic, partition, self.request)?;
             let topic = Arc::from(topic);
             if position == 0 && first > 0 {
-                return Ok(Some(Lost::Beginning { topic, partition, first }));
+                return Ok(Some(LogBoundsError::BeginningTruncated { topic, partition, first }));
             } else if !(first..=end).contains(&position) {
-                return Ok(Some(Lost::Place { topic, partition, held: Held { first, end }, position }));
+                return Ok(Some(LogBoundsError::OutOfRange { topic, partition, held: Held { first, end }, position }));
             }
         }
         Ok(None)
@@ -372,12 +376,12 @@ fn make_consumer(config: &Config, purpose: &str) -> KafkaResult<BaseConsumer<Cli
 }
 
 /// Errors that reading does not recover from by itself. The others librdkafka retries, and logs.
-fn failure_of(error: &KafkaError) -> Option<Failure> {
-    let other = |reason: String| Some(Failure::Other(reason));
+fn failure_of(error: &KafkaError) -> Option<ReadFailure> {
+    let other = |reason: String| Some(ReadFailure::Other(reason));
     match error {
         KafkaError::MessageConsumptionFatal(code) => other(format!("the consumer failed: {code}")),
         KafkaError::MessageConsumption(code) => match code {
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Some(Failure::NoSuchOffset),
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Some(ReadFailure::NoSuchOffset),
             RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed => {
                 other(format!("reading is not allowed: {code}"))
             }

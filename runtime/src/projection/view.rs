@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::{
     LogRecord, Positions, Projection, Topics,
-    reader::{Reader, Signs},
+    reader::{BrokerSigns, Reader},
 };
 use crate::{codec::Readers, config::Config, envelope::Position};
 
@@ -60,7 +60,7 @@ pub enum ViewError {
 
 /// A record that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Undecodable {
+pub struct UndecodableRecord {
     /// Its place.
     pub position: Position,
     /// Why.
@@ -69,7 +69,7 @@ pub struct Undecodable {
 
 /// How a view is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Health {
+pub struct ViewHealth {
     /// It has read everything that was there when it started.
     pub caught_up: bool,
     /// How many offsets lie between it and the ends it knows of.
@@ -83,17 +83,17 @@ pub struct Health {
     /// How many records could not be read.
     pub undecodable: u64,
     /// The first of them.
-    pub places: Vec<Undecodable>,
+    pub places: Vec<UndecodableRecord>,
 }
 
 /// Shared read access to a projection. Clones share it; the last one ends its thread.
-pub struct View<P> {
+pub struct LiveView<P> {
     shared: Arc<Shared<P>>,
     /// Ends the thread when the last view goes.
     _thread: Arc<Thread>,
 }
 
-impl<P> Clone for View<P> {
+impl<P> Clone for LiveView<P> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), _thread: Arc::clone(&self._thread) }
     }
@@ -109,7 +109,7 @@ struct Shared<P> {
 
 #[derive(Default)]
 struct Progress {
-    health: Health,
+    health: ViewHealth,
     positions: Positions,
     /// The ends known: where each partition ended when it was found.
     ends: Positions,
@@ -162,7 +162,7 @@ impl Drop for Thread {
     }
 }
 
-impl<P: Projection> View<P> {
+impl<P: Projection> LiveView<P> {
     /// Starts folding `topics` into `projection` on a thread of its own. `purpose` names it in logs and client ids.
     /// Topics may come to be later; the cluster need not be there yet.
     ///
@@ -219,9 +219,9 @@ impl<P: Projection> View<P> {
 
     /// How the view is.
     #[must_use]
-    pub fn health(&self) -> Health {
+    pub fn health(&self) -> ViewHealth {
         let progress = self.shared.progress();
-        Health { behind: progress.positions.behind(&progress.ends), ..progress.health.clone() }
+        ViewHealth { behind: progress.positions.behind(&progress.ends), ..progress.health.clone() }
     }
 
     /// Tells of changes: its number grows with every batch that was folded.
@@ -241,7 +241,7 @@ impl<P: Projection> View<P> {
     /// The same, for a thread without an async runtime.
     ///
     /// # Errors
-    /// As [`View::wait_until_caught_up`].
+    /// As [`LiveView::wait_until_caught_up`].
     pub fn wait_until_caught_up_blocking(&self, patience: Duration) -> Result<(), ViewError> {
         self.wait_blocking(patience, |progress| progress.health.caught_up)
     }
@@ -371,7 +371,7 @@ impl<P: Projection> Shared<P> {
         Ok(())
     }
 
-    fn check_brokers(&self, reader: &mut Reader, signs: Signs) -> Result<(), String> {
+    fn check_brokers(&self, reader: &mut Reader, signs: BrokerSigns) -> Result<(), String> {
         let looked = reader.check_brokers(signs, || self.progress().positions.clone());
         let looked = looked.map_err(|e| format!("a client that has lost its brokers cannot be replaced: {e}"))?;
         if let Some(is_there) = looked {
@@ -417,7 +417,7 @@ impl<P: Projection> Shared<P> {
         for record in records {
             projection.apply(record);
             if let Some(reason) = record.take_trouble() {
-                undecodable.push(Undecodable { position: record.position(), reason });
+                undecodable.push(UndecodableRecord { position: record.position(), reason });
             }
         }
         let mut progress = self.progress();

@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicU64, AtomicUsize},
 };
 
-use runtime::projection::{LogRecord, Projection, Topics, View};
+use runtime::projection::{LiveView, LogRecord, Projection, Topics};
 
 use super::*;
 
@@ -178,7 +178,7 @@ async fn folded_slowly(records: usize) -> u64 {
     let readers = Readers::new(Arc::new(stage.cluster.registry.clone()) as Arc<dyn SchemaSource>);
     let topics = Topics::decoded([stage.topic("source", runtime::Channel::Events)]);
     let slow = Slow::default();
-    let view = View::start(&stage.cluster.config, "slow", readers, topics, slow.clone()).unwrap();
+    let view = LiveView::start(&stage.cluster.config, "slow", readers, topics, slow.clone()).unwrap();
     // Until the client has fetched as much as it ever will: it does not grow for a while.
     let (mut most, mut since) = (0, Instant::now());
     while since.elapsed() < Duration::from_secs(3) {

@@ -9,15 +9,15 @@ use crate::worker::Held;
 
 /// A history that is no longer whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Lost {
+pub(super) enum LogBoundsError {
     #[error(
         "{topic}/{partition} begins at offset {first}: it was cut, and a view of a part of what was said is wrong; hint: restore the \
          topic, or accept the loss with accept_cut in [views] (docs/operations.md, \"A topic of a view was cut\")"
     )]
-    Beginning { topic: Arc<str>, partition: i32, first: i64 },
+    BeginningTruncated { topic: Arc<str>, partition: i32, first: i64 },
     #[error(
         "{topic}/{partition} holds {held}, but the view goes on from offset {position}: it was cut or made anew under the view; \
          hint: restore the topic, and start again (docs/operations.md, \"A topic of a view was cut\")"
     )]
-    Place { topic: Arc<str>, partition: i32, held: Held, position: i64 },
+    OutOfRange { topic: Arc<str>, partition: i32, held: Held, position: i64 },
 }
