@@ -22,7 +22,7 @@ use tokio::{net::TcpListener, sync::oneshot};
 
 use crate::{
     edge::EdgeError,
-    health::{Checks, Question},
+    health::{HealthChecks, HealthProbe},
     publisher::PublishError,
     request::{self, Fault},
     telemetry,
@@ -177,10 +177,10 @@ fn unread(rejection: &BytesRejection) -> Problem {
 }
 
 /// The routes every process has: `/livez`, `/readyz`, `/metrics`.
-pub fn operations(checks: Checks) -> Router {
+pub fn operations(checks: HealthChecks) -> Router {
     Router::new()
-        .route("/livez", get(|state, query| answer(Question::Live, state, query)))
-        .route("/readyz", get(|state, query| answer(Question::Ready, state, query)))
+        .route("/livez", get(|state, query| answer(HealthProbe::Live, state, query)))
+        .route("/readyz", get(|state, query| answer(HealthProbe::Ready, state, query)))
         .route("/metrics", get(metrics))
         .with_state(checks)
 }
@@ -190,9 +190,9 @@ struct Verbose {
     verbose: Option<String>,
 }
 
-async fn answer(question: Question, State(checks): State<Checks>, Query(query): Query<Verbose>) -> Response {
+async fn answer(question: HealthProbe, State(checks): State<HealthChecks>, Query(query): Query<Verbose>) -> Response {
     let report = checks.report(question);
-    let name = if question == Question::Live { "livez" } else { "readyz" };
+    let name = if question == HealthProbe::Live { "livez" } else { "readyz" };
     let status = if report.is_fine { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let text = match (report.is_fine, query.verbose) {
         (true, None) => "ok\n".to_owned(),
@@ -366,7 +366,7 @@ mod tests {
 
     #[tokio::test]
     async fn health_is_told_by_status_and_in_words() {
-        let checks = Checks::default();
+        let checks = HealthChecks::default();
         checks.ready("view", || Err("still reading".to_owned()));
         let (base, _stop, _serving) = served(operations(checks)).await;
         let live = reqwest::get(format!("{base}/livez")).await.expect("an answer");
@@ -382,7 +382,7 @@ mod tests {
     async fn metrics_are_rendered_for_prometheus() {
         telemetry::record_metrics().expect("a recorder");
         metrics::counter!("dacapo_test_total", "kind" => "x").increment(3);
-        let (base, _stop, _serving) = served(operations(Checks::default())).await;
+        let (base, _stop, _serving) = served(operations(HealthChecks::default())).await;
         let text = reqwest::get(format!("{base}/metrics")).await.expect("an answer").text().await.expect("text");
         assert!(text.contains("dacapo_test_total{kind=\"x\"} 3"), "{text}");
     }

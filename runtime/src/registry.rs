@@ -300,7 +300,7 @@ impl Registry {
     pub fn objections(&self, subject: &str, text: &str) -> Result<Vec<String>, RegistryError> {
         let path = format!("/compatibility/subjects/{}/versions?verbose=true", in_path(subject));
         let request = self.request(reqwest::Method::POST, &path).body(schema_body(text));
-        match self.json::<Verdict>(format!("judge the schema of {subject}"), request) {
+        match self.json::<CompatibilityAnswer>(format!("judge the schema of {subject}"), request) {
             Ok(verdict) if verdict.is_compatible => Ok(Vec::new()),
             Ok(verdict) if verdict.messages.is_empty() => Ok(vec!["incompatible (no reason given)".to_owned()]),
             Ok(verdict) => Ok(verdict.messages),
@@ -426,7 +426,7 @@ struct CompatibilityLevel {
 }
 
 #[derive(Deserialize)]
-struct Verdict {
+struct CompatibilityAnswer {
     is_compatible: bool,
     #[serde(default)]
     messages: Vec<String>,

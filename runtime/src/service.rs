@@ -21,7 +21,7 @@ use crate::{
     config::Config,
     core::{Contract, ContractError, ContractNames, Limits, written_by},
     decider::{Decider, Perform},
-    health::{Checks, Question},
+    health::{HealthChecks, HealthProbe},
     http::{self, Server, ServerError},
     kafka::{Admin, AdminError, TopicPlan, TopicSpec, client},
     message::{Channel, topic},
@@ -143,7 +143,7 @@ impl StartError {
 
 /// What a service says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
+pub struct ServiceHealth {
     /// True unless it needs an operator or a restart.
     pub is_live: bool,
     /// True if every partition it owns is decided for, and its other parts are ready.
@@ -156,7 +156,7 @@ pub struct Health {
 pub struct Running {
     service: &'static str,
     shared: Arc<Shared>,
-    checks: Checks,
+    checks: HealthChecks,
     http: Option<Http>,
     starting: JoinHandle<()>,
     patience: Duration,
@@ -226,7 +226,7 @@ pub async fn start<D: Decider, P: Perform<D>>(
     performer: P,
     routes: Router,
 ) -> Result<Running, StartError> {
-    start_with(config, decider, performer, routes, Checks::default()).await
+    start_with(config, decider, performer, routes, HealthChecks::default()).await
 }
 
 /// The same for a service with parts of its own, such as an edge with a view: `checks` has what they say of themselves.
@@ -238,7 +238,7 @@ pub async fn start_with<D: Decider, P: Perform<D>>(
     decider: D,
     performer: P,
     routes: Router,
-    checks: Checks,
+    checks: HealthChecks,
 ) -> Result<Running, StartError> {
     let config = Config { service: D::NAME.to_owned(), ..config };
     let shared = Arc::new(Shared::default());
@@ -270,7 +270,7 @@ pub async fn start_reader(
     service: &'static str,
     config: Config,
     routes: Router,
-    checks: Checks,
+    checks: HealthChecks,
 ) -> Result<Running, StartError> {
     let http = listen(service, &config, routes, &checks).await?;
     let starting = tokio::spawn(std::future::ready(()));
@@ -281,7 +281,7 @@ async fn listen(
     service: &'static str,
     config: &Config,
     routes: Router,
-    checks: &Checks,
+    checks: &HealthChecks,
 ) -> Result<Option<Http>, StartError> {
     let Some(address) = config.listen else { return Ok(None) };
     let server = Server::bind(address).await.map_err(|source| StartError::Http { service, source })?;
@@ -291,10 +291,14 @@ async fn listen(
 impl Running {
     /// How it is.
     #[must_use]
-    pub fn health(&self) -> Health {
-        let (live, ready) = (self.checks.report(Question::Live), self.checks.report(Question::Ready));
+    pub fn health(&self) -> ServiceHealth {
+        let (live, ready) = (self.checks.report(HealthProbe::Live), self.checks.report(HealthProbe::Ready));
         let text = if live.is_fine { ready.text } else { live.text };
-        Health { is_live: live.is_fine, is_ready: live.is_fine && ready.is_fine, text: text.trim_end().to_owned() }
+        ServiceHealth {
+            is_live: live.is_fine,
+            is_ready: live.is_fine && ready.is_fine,
+            text: text.trim_end().to_owned(),
+        }
     }
 
     /// Where its HTTP side listens.

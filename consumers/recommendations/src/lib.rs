@@ -21,7 +21,7 @@ use std::sync::Arc;
 use runtime::{
     Config,
     codec::Readers,
-    health::Checks,
+    health::HealthChecks,
     message::{Channel, topic},
     projection::{LiveView, Topics, ViewError},
     registry::{Registry, RegistryError},
@@ -57,7 +57,7 @@ pub async fn service(config: Config) -> Result<Running, StartError> {
     let topics = ["order-processor", "catalogue"].map(|service| topic(&config.system, service, Channel::Events));
     let together = Together::new(&config.system);
     let view = LiveView::start(&config, "bought-together", readers, Topics::decoded(topics), together)?;
-    let (checks, live, ready) = (Checks::default(), view.clone(), view.clone());
+    let (checks, live, ready) = (HealthChecks::default(), view.clone(), view.clone());
     checks.live("what was bought", move || live.health().failed.map_or(Ok(()), Err));
     checks.ready("what was bought", move || http::is_ready(&ready));
     Ok(service::start_reader(NAME, config, http::routes(view), checks).await?)

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use runtime::{
     Config, Decider, Decision, NoEffect, NothingToPerform, Received,
     edge::BackgroundEdge,
-    health::Checks,
+    health::HealthChecks,
     service::{self, Program, Running, StartError},
 };
 
@@ -55,7 +55,7 @@ impl Decider for Catalogue {
 /// Something that waiting does not resolve keeps it from starting.
 pub async fn service(config: Config) -> Result<Running, StartError> {
     let edge = BackgroundEdge::start(&config, Catalogue, http::summarise);
-    let (checks, checked) = (Checks::default(), edge.clone());
+    let (checks, checked) = (HealthChecks::default(), edge.clone());
     checks.ready("edge", move || checked.ready());
     let routes = http::routes(edge);
     service::start_with(config, Catalogue, NothingToPerform, routes, checks).await

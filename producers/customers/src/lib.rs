@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use runtime::{
     Config, Decider, Decision, NoEffect, NothingToPerform, Received,
     edge::BackgroundEdge,
-    health::Checks,
+    health::HealthChecks,
     service::{self, Program, Running, StartError},
 };
 
@@ -56,7 +56,7 @@ impl Decider for Customers {
 /// Something that waiting does not resolve keeps it from starting.
 pub async fn service(config: Config) -> Result<Running, StartError> {
     let edge = BackgroundEdge::start(&config, Customers, http::summarise);
-    let (checks, checked) = (Checks::default(), edge.clone());
+    let (checks, checked) = (HealthChecks::default(), edge.clone());
     checks.ready("edge", move || checked.ready());
     let routes = http::routes(&config.system, edge);
     service::start_with(config, Customers, NothingToPerform, routes, checks).await
