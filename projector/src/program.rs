@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use runtime::service::{Program, Runs};
+use runtime::service::{Program, RunningProgram};
 use serde::{Deserialize, Serialize};
 
 use crate::{Declaration, Running, start};
@@ -32,7 +32,7 @@ pub fn program() -> Program {
     })
 }
 
-impl Runs for Running {
+impl RunningProgram for Running {
     fn address(&self) -> Option<SocketAddr> {
         Some(Running::address(self))
     }

@@ -14,7 +14,7 @@ use std::{
 use axum::Router;
 use tokio::{sync::watch, task::JoinHandle};
 
-pub use main::{NoSettings, Program, Runs};
+pub use main::{NoSettings, Program, RunningProgram};
 
 use crate::{
     codec::{Readers, SchemaSource, WriterError},
@@ -479,7 +479,7 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         let (group, topic) = (contract.group.to_string(), contract.events_topic.to_string());
         let opened = blocking(service, move || {
             let cluster = admin.cluster_id().unwrap_or_default();
-            let header = store::Header::new(cluster, group, topic, &*build());
+            let header = store::StoreHeader::new(cluster, group, topic, &*build());
             let opened = store::open(&config, &header).map_err(|source| StartError::Store { service, source });
             (opened, admin)
         });

@@ -34,7 +34,7 @@ struct ProcessArgs {
 }
 
 /// What a program keeps running.
-pub trait Runs {
+pub trait RunningProgram {
     /// Where its HTTP side listens.
     fn address(&self) -> Option<SocketAddr>;
 
@@ -45,7 +45,7 @@ pub trait Runs {
     fn stop(self) -> impl Future<Output = bool>;
 }
 
-impl Runs for Running {
+impl RunningProgram for Running {
     fn address(&self) -> Option<SocketAddr> {
         self.http_addr()
     }
@@ -60,7 +60,7 @@ impl Runs for Running {
     }
 }
 
-type Life = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
+type ProgramFuture = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
 
 /// A service as a program: reads flags, environment and file, starts it, waits until it is told to stop, stops it.
 ///
@@ -82,7 +82,7 @@ pub struct Program {
     name: &'static str,
     about: &'static str,
     augment: fn(clap::Command) -> clap::Command,
-    live: Box<dyn FnOnce(ArgMatches) -> Life>,
+    run: Box<dyn FnOnce(ArgMatches) -> ProgramFuture>,
 }
 
 impl Program {
@@ -94,17 +94,17 @@ impl Program {
     ) -> Self
     where
         Own: clap::Args + Serialize + DeserializeOwned + 'static,
-        Started: Runs + 'static,
+        Started: RunningProgram + 'static,
         Starting: Future<Output = anyhow::Result<Started>> + 'static,
     {
-        let live = move |matches: ArgMatches| -> Life {
+        let run = move |matches: ArgMatches| -> ProgramFuture {
             Box::pin(async move {
                 let process = ProcessArgs::from_arg_matches(&matches)?;
                 let (config, own) = settings::<Own>(name, &matches)?;
-                until_told(process, start(config, own)).await
+                run_until_stopped(process, start(config, own)).await
             })
         };
-        Self { name, about, augment: augment::<Own>, live: Box::new(live) }
+        Self { name, about, augment: augment::<Own>, run: Box::new(run) }
     }
 
     /// The service's name.
@@ -142,7 +142,7 @@ impl Program {
     /// Runs it until it is told to stop. Answers whether it ended well; if not, the log says why.
     pub async fn run(self, matches: &ArgMatches) -> bool {
         telemetry::init_logs();
-        match (self.live)(matches.clone()).await {
+        match (self.run)(matches.clone()).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!(service = self.name, "{error:#}");
@@ -168,20 +168,20 @@ where
     Ok((config, own))
 }
 
-async fn until_told<Started: Runs>(
+async fn run_until_stopped<Started: RunningProgram>(
     process: ProcessArgs,
     starting: impl Future<Output = anyhow::Result<Started>>,
 ) -> anyhow::Result<()> {
-    let mut told = Told::listen(process)?;
+    let mut signals = StopSignals::listen(process)?;
     let running = tokio::select! {
         running = starting => running?,
-        () = told.wait() => return Ok(()),
+        () = signals.wait() => return Ok(()),
     };
     if let Some(address) = running.address() {
         announce(address);
     }
     let failure = tokio::select! {
-        () = told.wait() => None,
+        () = signals.wait() => None,
         failure = running.failed() => Some(failure),
     };
     let stopped = running.stop().await;
@@ -201,13 +201,13 @@ fn announce(address: SocketAddr) {
 }
 
 /// The ways to be told to stop.
-struct Told {
+struct StopSignals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     stdin_ended: Option<oneshot::Receiver<()>>,
 }
 
-impl Told {
+impl StopSignals {
     fn listen(process: ProcessArgs) -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {

@@ -1,8 +1,8 @@
-//! Checkpoints on disk, in sled, written behind the worker's back.
+//! Checkpoints on disk, in sled, written in the background.
 //!
-//! Workers merge their changes into a waiting room; one thread takes all that waits for a partition and writes it as one atomic
-//! batch, so that a slow disk coalesces instead of holding anybody up. What cannot be written any more (a disk error, a waiting
-//! room over its bound) is not written in part: the partition's checkpoint is given up until the next start.
+//! Workers merge their deltas into a queue. One thread takes everything queued for a partition and writes it as one atomic batch,
+//! so a slow disk coalesces writes instead of blocking workers. After a disk error, or when the queue exceeds its bound, nothing is
+//! written in part: saving of that partition is suspended until the next start.
 
 use std::{
     collections::HashMap,
@@ -14,15 +14,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Change, Checkpoint, Checkpoints, Header, StoreError};
+use super::{Checkpoint, CheckpointDelta, Checkpoints, StoreError, StoreHeader};
 use crate::clock;
 
-/// The most bytes that may wait for the disk. Beyond it the disk has lost the race, and the checkpoint is not worth the memory.
-const MAX_WAITING_BYTES: usize = 256 << 20;
-/// How long a load waits for what an earlier owner in this process left to be written.
+/// The most bytes that the queue holds. Beyond it the disk is too slow, and the checkpoint is not worth the memory.
+const MAX_QUEUED_BYTES: usize = 256 << 20;
+/// How long a load waits for the queued writes of an earlier owner in this process.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);
-/// How many stores put aside are kept for somebody to look at.
-const MAX_PUT_ASIDE: usize = 2;
+/// How many discarded stores are kept for inspection.
+const MAX_DISCARDED: usize = 2;
 
 const HEADER_KEY: &[u8] = b"header";
 const POSITION_KEY: &[u8] = b"p";
@@ -30,7 +30,7 @@ const NOTE_KEY: &[u8] = b"n";
 const ENTITY_PREFIX: u8 = b'e';
 
 /// Checkpoints in a directory.
-pub struct Disk {
+pub struct DiskStore {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
     /// Held for as long as the store is open.
@@ -40,41 +40,41 @@ pub struct Disk {
 struct Shared {
     db: sled::Db,
     path: PathBuf,
-    room: Mutex<Room>,
-    /// Told when something waits, and when something was written.
+    queue: Mutex<WriteQueue>,
+    /// Signalled when a delta is queued, and when one was written.
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Room {
-    waiting: HashMap<i32, Waiting>,
-    waiting_bytes: usize,
-    /// The highest position taken over of each partition.
+struct WriteQueue {
+    queued: HashMap<i32, QueuedDelta>,
+    queued_bytes: usize,
+    /// The highest position queued of each partition.
     positions: HashMap<i32, i64>,
     /// The partition that is being written.
     writing: Option<i32>,
-    /// Partitions that are not saved any more in this life.
-    given_up: Vec<i32>,
+    /// Partitions that are not saved until the next start.
+    suspended: Vec<i32>,
     closing: bool,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct QueuedDelta {
     position: i64,
     note: Vec<u8>,
     entities: HashMap<String, Option<Vec<u8>>>,
     bytes: usize,
 }
 
-impl Disk {
-    /// Opens or makes the store in `path`. One that is broken or foreign is renamed away first.
+impl DiskStore {
+    /// Opens or creates the store in `path`. A damaged store, or one with another header, is renamed and replaced by an empty one.
     ///
     /// # Errors
-    /// Another process has it, or the directory cannot be made.
-    pub fn open(path: &Path, header: &Header) -> Result<Self, StoreError> {
+    /// Another process has the store open, or its directory cannot be created.
+    pub fn open(path: &Path, header: &StoreHeader) -> Result<Self, StoreError> {
         let failed = |operation| move |source| StoreError::Directory { operation, path: path.to_owned(), source };
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(failed("make the directory of"))?;
+            std::fs::create_dir_all(parent).map_err(failed("create the directory of"))?;
         }
         let lock = File::create(path.with_extension("lock")).map_err(failed("lock"))?;
         match lock.try_lock() {
@@ -85,11 +85,11 @@ impl Disk {
         let db = match open_checked(path, header) {
             Ok(db) => db,
             Err(reason) => {
-                put_aside(path, &reason).map_err(failed("put aside the old"))?;
-                open_checked(path, header).map_err(|reason| failed("make")(std::io::Error::other(reason)))?
+                discard_store(path, &reason).map_err(failed("discard the old"))?;
+                open_checked(path, header).map_err(|reason| failed("create")(std::io::Error::other(reason)))?
             }
         };
-        let shared = Arc::new(Shared { db, path: path.to_owned(), room: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(Shared { db, path: path.to_owned(), queue: Mutex::default(), changed: Condvar::new() });
         let writer = Arc::clone(&shared);
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
@@ -99,9 +99,9 @@ impl Disk {
     }
 }
 
-impl Drop for Disk {
+impl Drop for DiskStore {
     fn drop(&mut self) {
-        self.shared.room().closing = true;
+        self.shared.queue().closing = true;
         self.shared.changed.notify_all();
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
@@ -111,7 +111,7 @@ impl Drop for Disk {
     }
 }
 
-fn open_checked(path: &Path, header: &Header) -> Result<sled::Db, String> {
+fn open_checked(path: &Path, header: &StoreHeader) -> Result<sled::Db, String> {
     let was_there = path.exists();
     // sled 0.34 reports some damage by panicking.
     let opened = catch_unwind(AssertUnwindSafe(|| {
@@ -127,38 +127,38 @@ fn open_checked(path: &Path, header: &Header) -> Result<sled::Db, String> {
         db.insert(HEADER_KEY, text).map_err(|e| format!("the header cannot be written: {e}"))?;
         return Ok(db);
     };
-    match serde_json::from_slice::<Header>(&stored) {
+    match serde_json::from_slice::<StoreHeader>(&stored) {
         Ok(stored) if stored == *header => Ok(db),
-        Ok(stored) => Err(format!("it is of {stored:?}")),
+        Ok(stored) => Err(format!("it belongs to {stored:?}")),
         Err(e) => Err(format!("its header is not understood: {e}")),
     }
 }
 
-/// Renames a store away, and removes all but the last few that were.
-fn put_aside(path: &Path, reason: &str) -> std::io::Result<()> {
+/// Renames a store so that a new one can take its place, and removes all but the latest discarded ones.
+fn discard_store(path: &Path, reason: &str) -> std::io::Result<()> {
     if !path.exists() {
         return Ok(());
     }
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let marker = format!("{name}.aside-");
-    let aside = path.with_file_name(format!("{marker}{}", clock::now_ms()));
-    std::fs::rename(path, &aside)?;
-    tracing::warn!(store = %path.display(), aside = %aside.display(), reason, "store put aside: rebuilding from the log");
+    let marker = format!("{name}.discarded-");
+    let discarded = path.with_file_name(format!("{marker}{}", clock::now_ms()));
+    std::fs::rename(path, &discarded)?;
+    tracing::warn!(store = %path.display(), renamed_to = %discarded.display(), reason, "store discarded: rebuilding from the log");
     let Some(parent) = path.parent() else { return Ok(()) };
     let mut old: Vec<PathBuf> = std::fs::read_dir(parent)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&marker)))
         .collect();
     old.sort();
-    let surplus = old.len().saturating_sub(MAX_PUT_ASIDE);
+    let surplus = old.len().saturating_sub(MAX_DISCARDED);
     old.into_iter().take(surplus).try_for_each(std::fs::remove_dir_all)
 }
 
-impl Checkpoints for Disk {
+impl Checkpoints for DiskStore {
     fn load(&self, partition: i32) -> Option<Checkpoint> {
-        if !self.shared.wait_for(LOAD_PATIENCE, |room| !room.is_busy_with(partition)) {
+        if !self.shared.wait_for(LOAD_PATIENCE, |queue| !queue.is_busy_with(partition)) {
             tracing::warn!(partition, "the store is too slow to load from: rebuilding from the log");
-            self.shared.give_up(partition, "it could not be loaded in time");
+            self.shared.suspend(partition, "it could not be loaded in time");
             return None;
         }
         let loaded = catch_unwind(AssertUnwindSafe(|| self.shared.read(partition)))
@@ -166,140 +166,140 @@ impl Checkpoints for Disk {
         match loaded {
             Ok(found) => {
                 if let Some(checkpoint) = &found {
-                    self.shared.room().positions.insert(partition, checkpoint.position);
+                    self.shared.queue().positions.insert(partition, checkpoint.position);
                 }
                 found
             }
             Err(reason) => {
                 tracing::warn!(partition, reason, "checkpoint cannot be read: rebuilding from the log");
-                self.forget(partition);
+                self.discard(partition);
                 None
             }
         }
     }
 
-    fn save(&self, partition: i32, change: Change) {
-        let mut room = self.shared.room();
-        let newest = room.positions.get(&partition).copied().unwrap_or(0);
-        if change.position < newest || room.given_up.contains(&partition) {
+    fn save(&self, partition: i32, delta: CheckpointDelta) {
+        let mut queue = self.shared.queue();
+        let newest = queue.positions.get(&partition).copied().unwrap_or(0);
+        if delta.position < newest || queue.suspended.contains(&partition) {
             return;
         }
-        room.take_over(partition, change);
-        let is_over = room.waiting_bytes > MAX_WAITING_BYTES;
-        drop(room);
+        queue.push(partition, delta);
+        let is_over = queue.queued_bytes > MAX_QUEUED_BYTES;
+        drop(queue);
         if is_over {
-            self.shared.give_up(partition, "the disk is too slow");
+            self.shared.suspend(partition, "the disk is too slow");
         }
         self.shared.changed.notify_all();
     }
 
-    fn forget(&self, partition: i32) {
+    fn discard(&self, partition: i32) {
         {
-            let mut room = self.shared.room();
-            room.drop_waiting(partition);
-            room.positions.remove(&partition);
+            let mut queue = self.shared.queue();
+            queue.drop_queued(partition);
+            queue.positions.remove(&partition);
         }
-        if !self.shared.wait_for(LOAD_PATIENCE, |room| room.writing != Some(partition)) {
-            self.shared.give_up(partition, "it could not be cleared in time");
+        if !self.shared.wait_for(LOAD_PATIENCE, |queue| queue.writing != Some(partition)) {
+            self.shared.suspend(partition, "it could not be cleared in time");
             return;
         }
         if let Err(e) = self.shared.db.drop_tree(tree_name(partition)) {
-            self.shared.give_up(partition, &format!("it cannot be cleared: {e}"));
+            self.shared.suspend(partition, &format!("it cannot be cleared: {e}"));
         }
     }
 
     fn flush(&self, patience: Duration) -> bool {
-        let written = self.shared.wait_for(patience, |room| room.waiting.is_empty() && room.writing.is_none());
+        let written = self.shared.wait_for(patience, |queue| queue.queued.is_empty() && queue.writing.is_none());
         written && self.shared.db.flush().is_ok()
     }
 }
 
-impl Room {
+impl WriteQueue {
     fn is_busy_with(&self, partition: i32) -> bool {
-        self.writing == Some(partition) || self.waiting.contains_key(&partition)
+        self.writing == Some(partition) || self.queued.contains_key(&partition)
     }
 
-    fn take_over(&mut self, partition: i32, change: Change) {
-        self.positions.insert(partition, change.position);
-        let waiting = self.waiting.entry(partition).or_default();
-        let before = waiting.bytes;
-        waiting.position = change.position;
-        waiting.note = change.note;
-        for (key, state) in change.entities {
-            waiting.bytes += key.len() + state.as_ref().map_or(0, Vec::len);
-            if let Some(old) = waiting.entities.get(&key) {
-                waiting.bytes -= (key.len() + old.as_ref().map_or(0, Vec::len)).min(waiting.bytes);
+    fn push(&mut self, partition: i32, delta: CheckpointDelta) {
+        self.positions.insert(partition, delta.position);
+        let queued = self.queued.entry(partition).or_default();
+        let before = queued.bytes;
+        queued.position = delta.position;
+        queued.note = delta.note;
+        for (key, state) in delta.entities {
+            queued.bytes += key.len() + state.as_ref().map_or(0, Vec::len);
+            if let Some(old) = queued.entities.get(&key) {
+                queued.bytes -= (key.len() + old.as_ref().map_or(0, Vec::len)).min(queued.bytes);
             }
-            waiting.entities.insert(key, state);
+            queued.entities.insert(key, state);
         }
-        self.waiting_bytes = (self.waiting_bytes + waiting.bytes).saturating_sub(before);
+        self.queued_bytes = (self.queued_bytes + queued.bytes).saturating_sub(before);
     }
 
-    fn drop_waiting(&mut self, partition: i32) {
-        if let Some(dropped) = self.waiting.remove(&partition) {
-            self.waiting_bytes = self.waiting_bytes.saturating_sub(dropped.bytes);
+    fn drop_queued(&mut self, partition: i32) {
+        if let Some(dropped) = self.queued.remove(&partition) {
+            self.queued_bytes = self.queued_bytes.saturating_sub(dropped.bytes);
         }
     }
 }
 
 impl Shared {
-    fn room(&self) -> MutexGuard<'_, Room> {
-        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, WriteQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait_for(&self, patience: Duration, mut done: impl FnMut(&Room) -> bool) -> bool {
+    fn wait_for(&self, patience: Duration, mut done: impl FnMut(&WriteQueue) -> bool) -> bool {
         let deadline = Instant::now() + patience;
-        let mut room = self.room();
-        while !done(&room) {
+        let mut queue = self.queue();
+        while !done(&queue) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            room = self.changed.wait_timeout(room, left).unwrap_or_else(PoisonError::into_inner).0;
+            queue = self.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
     fn write_until_closed(&self) {
-        while let Some((partition, waiting)) = self.next() {
-            let written = catch_unwind(AssertUnwindSafe(|| self.write(partition, &waiting)))
+        while let Some((partition, queued)) = self.next() {
+            let written = catch_unwind(AssertUnwindSafe(|| self.write(partition, &queued)))
                 .unwrap_or_else(|_| Err("writing panicked".to_owned()));
             if let Err(reason) = written {
-                self.give_up(partition, &reason);
+                self.suspend(partition, &reason);
             }
-            self.room().writing = None;
+            self.queue().writing = None;
             self.changed.notify_all();
         }
         if let Err(e) = self.db.flush() {
-            tracing::warn!(store = %self.path.display(), "store not flushed at its end: {e}");
+            tracing::warn!(store = %self.path.display(), "store not flushed when closed: {e}");
         }
     }
 
     /// The next partition to write; `None` when the store closes and nothing waits.
-    fn next(&self) -> Option<(i32, Waiting)> {
-        /// Only so that no wait is without an end; whoever changes something tells.
-        const LOOK_AGAIN: Duration = Duration::from_secs(1);
-        let mut room = self.room();
+    fn next(&self) -> Option<(i32, QueuedDelta)> {
+        /// Every change is signalled; this bounds the wait in case a signal is missed.
+        const RECHECK: Duration = Duration::from_secs(1);
+        let mut queue = self.queue();
         loop {
-            if let Some(partition) = room.waiting.keys().next().copied()
-                && let Some(waiting) = room.waiting.remove(&partition)
+            if let Some(partition) = queue.queued.keys().next().copied()
+                && let Some(queued) = queue.queued.remove(&partition)
             {
-                room.waiting_bytes = room.waiting_bytes.saturating_sub(waiting.bytes);
-                room.writing = Some(partition);
-                return Some((partition, waiting));
+                queue.queued_bytes = queue.queued_bytes.saturating_sub(queued.bytes);
+                queue.writing = Some(partition);
+                return Some((partition, queued));
             }
-            if room.closing {
+            if queue.closing {
                 return None;
             }
-            room = self.changed.wait_timeout(room, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
+            queue = self.changed.wait_timeout(queue, RECHECK).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    fn write(&self, partition: i32, waiting: &Waiting) -> Result<(), String> {
+    fn write(&self, partition: i32, queued: &QueuedDelta) -> Result<(), String> {
         let mut batch = sled::Batch::default();
-        batch.insert(POSITION_KEY, &waiting.position.to_be_bytes());
-        batch.insert(NOTE_KEY, waiting.note.as_slice());
-        for (key, state) in &waiting.entities {
+        batch.insert(POSITION_KEY, &queued.position.to_be_bytes());
+        batch.insert(NOTE_KEY, queued.note.as_slice());
+        for (key, state) in &queued.entities {
             match state {
                 Some(state) => batch.insert(entity_key(key), state.as_slice()),
                 None => batch.remove(entity_key(key)),
@@ -325,7 +325,7 @@ impl Shared {
                     position = Some(i64::from_be_bytes(bytes));
                 }
                 _ if key.as_ref() == NOTE_KEY => checkpoint.note = value.to_vec(),
-                _ => return Err("it has a key of another kind".to_owned()),
+                _ => return Err("it has an unknown key".to_owned()),
             }
         }
         match position {
@@ -336,15 +336,15 @@ impl Shared {
         }
     }
 
-    /// No more saves of this partition in this life: what is on disk stays whole, and older than it could be.
-    fn give_up(&self, partition: i32, reason: &str) {
-        tracing::warn!(store = %self.path.display(), partition, reason, "checkpoint given up until the next start");
-        let mut room = self.room();
-        room.drop_waiting(partition);
-        if !room.given_up.contains(&partition) {
-            room.given_up.push(partition);
+    /// Stops saving a partition until the next start. Its checkpoint on disk stays consistent, but is not updated.
+    fn suspend(&self, partition: i32, reason: &str) {
+        tracing::warn!(store = %self.path.display(), partition, reason, "checkpoint no longer saved until the next start");
+        let mut queue = self.queue();
+        queue.drop_queued(partition);
+        if !queue.suspended.contains(&partition) {
+            queue.suspended.push(partition);
         }
-        drop(room);
+        drop(queue);
         self.changed.notify_all();
     }
 }
@@ -362,15 +362,15 @@ fn entity_key(key: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Memory, *};
+    use super::{super::MemoryStore, *};
 
-    fn header(build: &str) -> Header {
-        Header::new("cluster", "musiccorp.payment", "musiccorp.payment.events", build)
+    fn header(build: &str) -> StoreHeader {
+        StoreHeader::new("cluster", "musiccorp.payment", "musiccorp.payment.events", build)
     }
 
-    fn change(position: i64, entities: &[(&str, Option<&str>)]) -> Change {
+    fn delta(position: i64, entities: &[(&str, Option<&str>)]) -> CheckpointDelta {
         let entities = entities.iter().map(|(key, state)| ((*key).to_owned(), state.map(|s| s.as_bytes().to_vec())));
-        Change { position, note: vec![7], entities: entities.collect() }
+        CheckpointDelta { position, note: vec![7], entities: entities.collect() }
     }
 
     type Entities = Vec<(String, Vec<u8>)>;
@@ -383,79 +383,79 @@ mod tests {
     }
 
     fn same_of_both(check: impl Fn(&dyn Checkpoints)) {
-        check(&Memory::default());
+        check(&MemoryStore::default());
         let dir = tempfile::tempdir().expect("a directory");
-        check(&Disk::open(&dir.path().join("s"), &header("1")).expect("a store"));
+        check(&DiskStore::open(&dir.path().join("s"), &header("1")).expect("a store"));
     }
 
     #[test]
-    fn what_was_saved_is_loaded() {
+    fn a_checkpoint_holds_every_saved_delta() {
         same_of_both(|store| {
             assert_eq!(store.load(0), None);
-            store.save(0, change(5, &[("a", Some("1")), ("b", Some("1"))]));
-            store.save(0, change(9, &[("a", Some("2")), ("b", None)]));
-            store.save(1, change(3, &[("c", Some("1"))]));
+            store.save(0, delta(5, &[("a", Some("1")), ("b", Some("1"))]));
+            store.save(0, delta(9, &[("a", Some("2")), ("b", None)]));
+            store.save(1, delta(3, &[("c", Some("1"))]));
             assert_eq!(sorted(store.load(0)), Some((9, vec![("a".to_owned(), b"2".to_vec())])));
             assert_eq!(store.load(1).map(|c| (c.position, c.note)), Some((3, vec![7])));
         });
     }
 
     #[test]
-    fn a_late_change_of_an_earlier_owner_is_passed_over() {
+    fn a_late_delta_of_an_earlier_owner_is_ignored() {
         same_of_both(|store| {
-            store.save(0, change(9, &[("a", Some("new"))]));
-            store.save(0, change(5, &[("a", Some("old"))]));
+            store.save(0, delta(9, &[("a", Some("new"))]));
+            store.save(0, delta(5, &[("a", Some("old"))]));
             assert_eq!(sorted(store.load(0)), Some((9, vec![("a".to_owned(), b"new".to_vec())])));
         });
     }
 
     #[test]
-    fn a_checkpoint_that_is_forgotten_can_be_made_anew_from_earlier() {
+    fn a_discarded_checkpoint_can_restart_at_an_earlier_position() {
         same_of_both(|store| {
-            store.save(0, change(9, &[("a", Some("1"))]));
-            store.forget(0);
+            store.save(0, delta(9, &[("a", Some("1"))]));
+            store.discard(0);
             assert_eq!(store.load(0), None);
-            store.save(0, change(2, &[("b", Some("1"))]));
+            store.save(0, delta(2, &[("b", Some("1"))]));
             assert_eq!(sorted(store.load(0)), Some((2, vec![("b".to_owned(), b"1".to_vec())])));
         });
     }
 
     #[test]
-    fn a_store_lasts_and_its_second_opener_is_told() {
+    fn a_store_survives_a_restart_and_refuses_a_second_process() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("s");
-        let store = Disk::open(&path, &header("1")).expect("a store");
-        store.save(0, change(5, &[("a", Some("1"))]));
+        let store = DiskStore::open(&path, &header("1")).expect("a store");
+        store.save(0, delta(5, &[("a", Some("1"))]));
         assert!(store.flush(Duration::from_secs(10)));
-        assert!(matches!(Disk::open(&path, &header("1")), Err(StoreError::InUse { .. })));
+        assert!(matches!(DiskStore::open(&path, &header("1")), Err(StoreError::InUse { .. })));
         drop(store);
-        let again = Disk::open(&path, &header("1")).expect("the same store");
+        let again = DiskStore::open(&path, &header("1")).expect("the same store");
         assert_eq!(again.load(0).map(|c| c.position), Some(5));
     }
 
     #[test]
-    fn a_foreign_or_damaged_store_is_put_aside() {
+    fn a_foreign_or_damaged_store_is_discarded() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("s");
-        let store = Disk::open(&path, &header("1")).expect("a store");
-        store.save(0, change(5, &[("a", Some("1"))]));
+        let store = DiskStore::open(&path, &header("1")).expect("a store");
+        store.save(0, delta(5, &[("a", Some("1"))]));
         drop(store);
         for foreign in [
-            Header { cluster_id: "another".to_owned(), ..header("1") },
-            Header { group: "musiccorp.warehouse".to_owned(), ..header("1") },
-            Header { topic: "acme.payment.events".to_owned(), ..header("1") },
+            StoreHeader { cluster_id: "another".to_owned(), ..header("1") },
+            StoreHeader { group: "musiccorp.warehouse".to_owned(), ..header("1") },
+            StoreHeader { topic: "acme.payment.events".to_owned(), ..header("1") },
         ] {
-            assert_eq!(Disk::open(&path, &foreign).expect("a fresh store").load(0), None, "{foreign:?}");
+            assert_eq!(DiskStore::open(&path, &foreign).expect("a fresh store").load(0), None, "{foreign:?}");
         }
-        let rebuilt = Disk::open(&path, &header("2")).expect("a fresh store");
-        assert_eq!(rebuilt.load(0), None, "another build's states are not taken over");
-        rebuilt.save(0, change(5, &[("a", Some("1"))]));
+        let rebuilt = DiskStore::open(&path, &header("2")).expect("a fresh store");
+        assert_eq!(rebuilt.load(0), None, "another build's states are not used");
+        rebuilt.save(0, delta(5, &[("a", Some("1"))]));
         drop(rebuilt);
         std::fs::write(path.join("db"), b"damaged").expect("damage");
         std::fs::write(path.join("conf"), b"damaged").expect("damage");
-        let rebuilt = Disk::open(&path, &header("2")).expect("a fresh store");
+        let rebuilt = DiskStore::open(&path, &header("2")).expect("a fresh store");
         assert_eq!(rebuilt.load(0), None);
-        let aside = std::fs::read_dir(dir.path()).expect("the directory").filter_map(Result::ok);
-        assert_eq!(aside.filter(|e| e.file_name().to_string_lossy().contains(".aside-")).count(), 2);
+        let discarded = std::fs::read_dir(dir.path()).expect("the directory").filter_map(Result::ok);
+        assert_eq!(discarded.filter(|e| e.file_name().to_string_lossy().contains(".discarded-")).count(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Checkpoints that end with the process: a partition that leaves a worker and comes back is found where it was.
+//! Checkpoints in memory, which end with the process. They serve a partition that leaves a worker and returns to it.
 
 use std::{
     collections::HashMap,
@@ -6,52 +6,52 @@ use std::{
     time::Duration,
 };
 
-use super::{Change, Checkpoint, Checkpoints};
+use super::{Checkpoint, CheckpointDelta, Checkpoints};
 
 /// Checkpoints in memory.
 #[derive(Debug, Default)]
-pub struct Memory {
-    partitions: Mutex<HashMap<i32, Kept>>,
+pub struct MemoryStore {
+    partitions: Mutex<HashMap<i32, PartitionCheckpoint>>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct PartitionCheckpoint {
     position: i64,
     note: Vec<u8>,
     entities: HashMap<String, Vec<u8>>,
 }
 
-impl Memory {
-    fn lock(&self) -> MutexGuard<'_, HashMap<i32, Kept>> {
+impl MemoryStore {
+    fn lock(&self) -> MutexGuard<'_, HashMap<i32, PartitionCheckpoint>> {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Checkpoints for Memory {
+impl Checkpoints for MemoryStore {
     fn load(&self, partition: i32) -> Option<Checkpoint> {
         let partitions = self.lock();
-        let kept = partitions.get(&partition)?;
-        let entities = kept.entities.iter().map(|(key, state)| (key.clone(), state.clone())).collect();
-        Some(Checkpoint { position: kept.position, note: kept.note.clone(), entities })
+        let saved = partitions.get(&partition)?;
+        let entities = saved.entities.iter().map(|(key, state)| (key.clone(), state.clone())).collect();
+        Some(Checkpoint { position: saved.position, note: saved.note.clone(), entities })
     }
 
-    fn save(&self, partition: i32, change: Change) {
+    fn save(&self, partition: i32, delta: CheckpointDelta) {
         let mut partitions = self.lock();
-        let kept = partitions.entry(partition).or_default();
-        if change.position < kept.position {
+        let saved = partitions.entry(partition).or_default();
+        if delta.position < saved.position {
             return;
         }
-        kept.position = change.position;
-        kept.note = change.note;
-        for (key, state) in change.entities {
+        saved.position = delta.position;
+        saved.note = delta.note;
+        for (key, state) in delta.entities {
             match state {
-                Some(state) => kept.entities.insert(key, state),
-                None => kept.entities.remove(&key),
+                Some(state) => saved.entities.insert(key, state),
+                None => saved.entities.remove(&key),
             };
         }
     }
 
-    fn forget(&self, partition: i32) {
+    fn discard(&self, partition: i32) {
         self.lock().remove(&partition);
     }
 

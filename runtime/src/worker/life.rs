@@ -33,7 +33,7 @@ use crate::{
     decider::{Decider, Perform},
     envelope::Position,
     kafka::{Admin, BrokerLiveness, ClientLog, Connectivity, client, headers::with_record},
-    store::Change as StoreChange,
+    store::CheckpointDelta,
     telemetry::metric,
 };
 
@@ -655,7 +655,7 @@ impl<'s, D: Decider, P: Perform<D>> Life<'s, D, P> {
             let positions: Vec<(&str, i64)> = saved.positions.iter().map(|(topic, next)| (&**topic, *next)).collect();
             let Ok(note) = serde_json::to_vec(&positions) else { continue };
             let entities = saved.entities.into_iter().map(|(key, bytes)| (key.to_string(), Some(bytes))).collect();
-            self.setup.store.save(saved.partition, StoreChange { position: saved.next, note, entities });
+            self.setup.store.save(saved.partition, CheckpointDelta { position: saved.next, note, entities });
         }
     }
 

@@ -374,7 +374,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
     fn alarm(&mut self, folds: &mut BTreeMap<i32, Fold<D>>, partition: i32, place: &Position, alarm: &Alarm) {
         tracing::error!(service = D::NAME, partition, %alarm, "partition stopped");
         folds.remove(&partition);
-        self.setup.store.forget(partition);
+        self.setup.store.discard(partition);
         self.refuse(partition, place.to_string(), alarm.to_string());
     }
 
@@ -436,7 +436,7 @@ fn load_one<D: Decider, P>(setup: &Setup<D, P>, known: &Known, partition: i32) -
         let positions = positions.iter().map(|(topic, position)| (topic.as_str(), *position));
         if let Err(error) = recovery.resume(contract, checkpoint.position, positions, entities) {
             tracing::warn!(partition, %error, "checkpoint thrown away; the log is read from the beginning");
-            setup.store.forget(partition);
+            setup.store.discard(partition);
             recovery = Recovery::new(setup.decider.clone(), contract, partition);
         }
     }
