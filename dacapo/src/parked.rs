@@ -24,7 +24,7 @@ use runtime::{
     envelope::{Envelope, Position, source},
     message::{Message, parked_topic, topic},
     projection::{LiveView, LogRecord, Projection, Topics},
-    publisher::{Authority, Publisher, Ready},
+    publisher::{Authority, EncodedRecord, Publisher},
     registry::Registry,
     schemas::json::avro_to_json,
 };
@@ -295,7 +295,7 @@ impl Board {
         service: &str,
         parked: &Parked,
         command: &ParkingCommand,
-    ) -> anyhow::Result<Ready> {
+    ) -> anyhow::Result<EncodedRecord> {
         let mut value = Vec::new();
         let full_name = Arc::clone(writers.encode(command, &mut value)?);
         let system = &self.config.system;
@@ -304,7 +304,7 @@ impl Board {
             .correlated(parked.correlation_id());
         envelope.build = Some(runtime::telemetry::build());
         let topic = topic(system, service, Channel::Inbox);
-        Ok(Ready { topic, key: parked.entity.to_string(), value, envelope })
+        Ok(EncodedRecord { topic, key: parked.entity.to_string(), value, envelope })
     }
 
     /// Waits for what comes of a command, and tells it. Answers whether the record is out of the way.

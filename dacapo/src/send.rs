@@ -9,7 +9,7 @@ use runtime::{
     config::Config,
     envelope::{Envelope, source},
     message::{parked_topic, topic},
-    publisher::{Authority, Publisher, Ready},
+    publisher::{Authority, EncodedRecord, Publisher},
     registry::Registry,
     schemas::{CatalogRecord, json::json_to_avro},
 };
@@ -166,7 +166,7 @@ async fn write(config: &Config, key: &str, identity: &Identity, record: Framed) 
             .correlated(identity.correlation.as_deref().unwrap_or(key));
     envelope.build = Some(runtime::telemetry::build());
     let publisher = Publisher::new(config, Authority::Operator, Writers::none())?;
-    let ready = Ready { topic: record.topic, key: key.to_owned(), value, envelope };
+    let ready = EncodedRecord { topic: record.topic, key: key.to_owned(), value, envelope };
     let places = publisher.send(vec![ready], PATIENCE).await?;
     for place in places {
         output::line(&format!("{place} {id}"))?;

@@ -28,7 +28,7 @@ use crate::{
     envelope::{self, Position},
     message::{Channel, topic},
     projection::{LiveView, LogRecord, Projection, Topics, ViewError, ViewHealth},
-    publisher::{Outgoing, PublishError, Publisher, Ready},
+    publisher::{EncodedRecord, Outgoing, PublishError, Publisher},
 };
 
 /// The most requests that may wait for an answer at once.
@@ -220,11 +220,11 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Edge<D, S> {
         }
     }
 
-    fn ready(&self, submission: Submission<D::Command>) -> Result<Ready, EdgeError> {
+    fn ready(&self, submission: Submission<D::Command>) -> Result<EncodedRecord, EdgeError> {
         let Submission { key, command, id, correlation_id } = submission;
         let outgoing = Outgoing { id, correlation_id, ..Outgoing::<D::Command>::new(key, command) };
         let not_accepted = |source| EdgeError::NotAccepted { source };
-        let mut batch = self.publisher.ready([outgoing]).map_err(not_accepted)?;
+        let mut batch = self.publisher.encode([outgoing]).map_err(not_accepted)?;
         let Some(mut ready) = batch.pop() else { return Err(EdgeError::Busy) };
         if id.is_none() {
             // The prefix is left out: the id of a schema is the registry's affair.

@@ -129,7 +129,7 @@ impl From<EdgeError> for Problem {
     fn from(error: EdgeError) -> Self {
         match error {
             EdgeError::NotReady | EdgeError::Busy => Self::unavailable(error.to_string()),
-            EdgeError::NotAccepted { source: PublishError::Unfit { problem, .. } } => {
+            EdgeError::NotAccepted { source: PublishError::Unsendable { problem, .. } } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-body", "the body is not valid").detail(problem)
             }
             EdgeError::NotAccepted { ref source } => {

@@ -118,7 +118,7 @@ impl<M> Outgoing<M> {
 
 /// A record to be published, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ready {
+pub struct EncodedRecord {
     /// The topic.
     pub topic: String,
     /// The entity it is about.
@@ -131,7 +131,7 @@ pub struct Ready {
 
 /// What became of one record of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     /// It lies here.
     Acknowledged(Position),
     /// It was not written, for this reason.
@@ -151,7 +151,7 @@ pub enum PublishError {
     },
     /// Not ours to write to. Nothing of the batch was sent.
     #[error("{who} may not write to {topic}: {rule}")]
-    NotOurs {
+    NotPermitted {
         /// Who tried.
         who: String,
         /// The topic.
@@ -161,7 +161,7 @@ pub enum PublishError {
     },
     /// A record cannot be sent as it is. Nothing of the batch was sent.
     #[error("record {index} of the batch cannot be sent: {problem}")]
-    Unfit {
+    Unsendable {
         /// Which one, from 0.
         index: usize,
         /// Why.
@@ -179,15 +179,17 @@ pub enum PublishError {
     #[error("{}", tally(.outcomes))]
     Incomplete {
         /// What became of each record, in the order of the batch.
-        outcomes: Vec<Outcome>,
+        outcomes: Vec<DeliveryOutcome>,
     },
 }
 
-fn tally(outcomes: &[Outcome]) -> String {
-    let acknowledged = outcomes.iter().filter(|o| matches!(o, Outcome::Acknowledged(_))).count();
-    let unknown = outcomes.iter().filter(|o| matches!(o, Outcome::Unknown)).count();
-    let refused: Vec<&String> =
-        outcomes.iter().filter_map(|o| if let Outcome::Refused(reason) = o { Some(reason) } else { None }).collect();
+fn tally(outcomes: &[DeliveryOutcome]) -> String {
+    let acknowledged = outcomes.iter().filter(|o| matches!(o, DeliveryOutcome::Acknowledged(_))).count();
+    let unknown = outcomes.iter().filter(|o| matches!(o, DeliveryOutcome::Unknown)).count();
+    let refused: Vec<&String> = outcomes
+        .iter()
+        .filter_map(|o| if let DeliveryOutcome::Refused(reason) = o { Some(reason) } else { None })
+        .collect();
     let why = refused.first().map_or(String::new(), |reason| format!(", the first because: {reason}"));
     format!(
         "{acknowledged} of {} records were acknowledged, {unknown} are unknown, {} were refused{why}",
@@ -201,7 +203,7 @@ impl PublishError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Incomplete { outcomes } => !outcomes.iter().any(|o| matches!(o, Outcome::Refused(_))),
+            Self::Incomplete { outcomes } => !outcomes.iter().any(|o| matches!(o, DeliveryOutcome::Refused(_))),
             _ => false,
         }
     }
@@ -222,7 +224,7 @@ struct Shared {
     producer: Mutex<Arc<Producer>>,
 }
 
-type Producer = ThreadedProducer<Deliveries>;
+type Producer = ThreadedProducer<DeliveryReports>;
 
 impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -252,7 +254,7 @@ impl Publisher {
         batch: impl IntoIterator<Item = Outgoing<M>>,
         patience: Duration,
     ) -> Result<Vec<Position>, PublishError> {
-        self.send(self.ready(batch)?, patience).await
+        self.send(self.encode(batch)?, patience).await
     }
 
     /// The same, for a thread without an async runtime.
@@ -264,18 +266,21 @@ impl Publisher {
         batch: impl IntoIterator<Item = Outgoing<M>>,
         patience: Duration,
     ) -> Result<Vec<Position>, PublishError> {
-        self.send_blocking(&self.ready(batch)?, patience)
+        self.send_blocking(&self.encode(batch)?, patience)
     }
 
     /// Encodes a batch without sending it.
     ///
     /// # Errors
     /// A record cannot be sent as it is.
-    pub fn ready<M: Written>(&self, batch: impl IntoIterator<Item = Outgoing<M>>) -> Result<Vec<Ready>, PublishError> {
-        batch.into_iter().enumerate().map(|(index, outgoing)| self.ready_one(index, outgoing)).collect()
+    pub fn encode<M: Written>(
+        &self,
+        batch: impl IntoIterator<Item = Outgoing<M>>,
+    ) -> Result<Vec<EncodedRecord>, PublishError> {
+        batch.into_iter().enumerate().map(|(index, outgoing)| self.encode_one(index, outgoing)).collect()
     }
 
-    fn ready_one<M: Written>(&self, index: usize, outgoing: Outgoing<M>) -> Result<Ready, PublishError> {
+    fn encode_one<M: Written>(&self, index: usize, outgoing: Outgoing<M>) -> Result<EncodedRecord, PublishError> {
         let mut value = Vec::new();
         let encoded = self.shared.writers.encode(&outgoing.message, &mut value);
         let full_name = encoded.map_err(|source| PublishError::Body { index, source })?;
@@ -290,17 +295,17 @@ impl Publisher {
         envelope.causation_id = outgoing.causation_id;
         envelope.build = Some(Arc::clone(&self.shared.build));
         let topic = outgoing.topic.unwrap_or_else(|| topic(&self.shared.config.system, owner, record.channel));
-        Ok(Ready { topic, key: outgoing.key, value, envelope })
+        Ok(EncodedRecord { topic, key: outgoing.key, value, envelope })
     }
 
     /// Sends a batch that is encoded already.
     ///
     /// # Errors
     /// As [`Publisher::publish`].
-    pub async fn send(&self, batch: Vec<Ready>, patience: Duration) -> Result<Vec<Position>, PublishError> {
+    pub async fn send(&self, batch: Vec<EncodedRecord>, patience: Duration) -> Result<Vec<Position>, PublishError> {
         let deadline = Instant::now() + patience;
         self.check(&batch)?;
-        let (producer, delivery) = (self.producer(), Delivery::of(batch.len()));
+        let (producer, delivery) = (self.producer(), BatchDelivery::of(batch.len()));
         let mut next = 0;
         while next < batch.len() {
             next = enqueue(&producer, &batch, next, &delivery);
@@ -322,10 +327,10 @@ impl Publisher {
     ///
     /// # Errors
     /// As [`Publisher::publish`].
-    pub fn send_blocking(&self, batch: &[Ready], patience: Duration) -> Result<Vec<Position>, PublishError> {
+    pub fn send_blocking(&self, batch: &[EncodedRecord], patience: Duration) -> Result<Vec<Position>, PublishError> {
         let deadline = Instant::now() + patience;
         self.check(batch)?;
-        let (producer, delivery) = (self.producer(), Delivery::of(batch.len()));
+        let (producer, delivery) = (self.producer(), BatchDelivery::of(batch.len()));
         let mut next = 0;
         while next < batch.len() {
             next = enqueue(&producer, batch, next, &delivery);
@@ -347,14 +352,19 @@ impl Publisher {
 
     /// Reads a batch's outcome. One without an end takes its producer with it: what still waits in its queue must not be
     /// written after the caller was told that it is unknown and has published it again.
-    fn close(&self, producer: &Arc<Producer>, delivery: &Delivery, done: bool) -> Result<Vec<Position>, PublishError> {
+    fn close(
+        &self,
+        producer: &Arc<Producer>,
+        delivery: &BatchDelivery,
+        done: bool,
+    ) -> Result<Vec<Position>, PublishError> {
         if !done {
             self.replace(producer);
         }
         let outcomes = delivery.outcomes();
         let places: Vec<Position> = outcomes
             .iter()
-            .filter_map(|o| if let Outcome::Acknowledged(place) = o { Some(place.clone()) } else { None })
+            .filter_map(|o| if let DeliveryOutcome::Acknowledged(place) = o { Some(place.clone()) } else { None })
             .collect();
         if places.len() == outcomes.len() { Ok(places) } else { Err(PublishError::Incomplete { outcomes }) }
     }
@@ -378,15 +388,15 @@ impl Publisher {
         }
     }
 
-    fn check(&self, batch: &[Ready]) -> Result<(), PublishError> {
+    fn check(&self, batch: &[EncodedRecord]) -> Result<(), PublishError> {
         if batch.len() > MAX_BATCH {
             let problem = format!("a batch has at most {MAX_BATCH} records");
-            return Err(PublishError::Unfit { index: MAX_BATCH, problem });
+            return Err(PublishError::Unsendable { index: MAX_BATCH, problem });
         }
         for (index, record) in batch.iter().enumerate() {
             self.check_topic(&record.topic)?;
             if let Some(problem) = problem_of(record) {
-                return Err(PublishError::Unfit { index, problem });
+                return Err(PublishError::Unsendable { index, problem });
             }
         }
         Ok(())
@@ -399,7 +409,7 @@ impl Publisher {
                 Authority::Service => config.service.clone(),
                 Authority::Operator => "an operator".to_owned(),
             };
-            Err(PublishError::NotOurs { who, topic: name.to_owned(), rule })
+            Err(PublishError::NotPermitted { who, topic: name.to_owned(), rule })
         };
         let is_of_system = name.strip_prefix(&config.system).is_some_and(|rest| rest.starts_with('.'));
         if is_of_system && name.ends_with(PARKED) {
@@ -424,7 +434,7 @@ fn owner_of<'a>(system: &str, topic: &'a str) -> Option<(&'a str, Channel)> {
     Some((owner, Channel::of_name(channel)?))
 }
 
-fn problem_of(record: &Ready) -> Option<String> {
+fn problem_of(record: &EncodedRecord) -> Option<String> {
     if record.key.is_empty() {
         return Some("it has no key".to_owned());
     }
@@ -444,16 +454,16 @@ fn problem_of(record: &Ready) -> Option<String> {
 }
 
 fn make_producer(config: &Config) -> Result<Producer, PublishError> {
-    let context = Deliveries(ClientLog::new(format!("publisher of {}", config.service)));
+    let context = DeliveryReports(ClientLog::new(format!("publisher of {}", config.service)));
     client::idempotent_producer(config, "publisher")
         .create_with_context(context)
         .map_err(|source| PublishError::Setup { source: Box::new(source) })
 }
 
 /// Hands records to the producer until its queue is full. Answers the index of the first one not handed over.
-fn enqueue(producer: &Producer, batch: &[Ready], from: usize, delivery: &Arc<Delivery>) -> usize {
+fn enqueue(producer: &Producer, batch: &[EncodedRecord], from: usize, delivery: &Arc<BatchDelivery>) -> usize {
     for (index, record) in batch.iter().enumerate().skip(from) {
-        let opaque = Box::new(Slot { delivery: Arc::clone(delivery), index });
+        let opaque = Box::new(RecordSlot { delivery: Arc::clone(delivery), index });
         let message = BaseRecord::with_opaque_to(&record.topic, opaque)
             .key(&record.key)
             .payload(&record.value)
@@ -462,40 +472,40 @@ fn enqueue(producer: &Producer, batch: &[Ready], from: usize, delivery: &Arc<Del
         match producer.send(message) {
             Ok(()) => {}
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return index,
-            Err((error, _)) => delivery.settle(index, Outcome::Refused(error.to_string())),
+            Err((error, _)) => delivery.settle(index, DeliveryOutcome::Refused(error.to_string())),
         }
     }
     batch.len()
 }
 
 /// A batch under way: one counter, one notification.
-struct Delivery {
-    state: Mutex<DeliveryState>,
+struct BatchDelivery {
+    state: Mutex<BatchState>,
     progress: Condvar,
     done: Notify,
 }
 
-struct DeliveryState {
-    outcomes: Vec<Option<Outcome>>,
+struct BatchState {
+    outcomes: Vec<Option<DeliveryOutcome>>,
     open: usize,
 }
 
-struct Slot {
-    delivery: Arc<Delivery>,
+struct RecordSlot {
+    delivery: Arc<BatchDelivery>,
     index: usize,
 }
 
-impl Delivery {
+impl BatchDelivery {
     fn of(records: usize) -> Arc<Self> {
-        let state = DeliveryState { outcomes: vec![None; records], open: records };
+        let state = BatchState { outcomes: vec![None; records], open: records };
         Arc::new(Self { state: Mutex::new(state), progress: Condvar::new(), done: Notify::new() })
     }
 
-    fn state(&self) -> MutexGuard<'_, DeliveryState> {
+    fn state(&self) -> MutexGuard<'_, BatchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settle(&self, index: usize, outcome: Outcome) {
+    fn settle(&self, index: usize, outcome: DeliveryOutcome) {
         let mut state = self.state();
         if let Some(slot @ None) = state.outcomes.get_mut(index) {
             *slot = Some(outcome);
@@ -514,7 +524,7 @@ impl Delivery {
     fn give_up_from(&self, index: usize) {
         let records = self.state().outcomes.len();
         for index in index..records {
-            self.settle(index, Outcome::Refused("the producer's queue stayed full".to_owned()));
+            self.settle(index, DeliveryOutcome::Refused("the producer's queue stayed full".to_owned()));
         }
     }
 
@@ -541,15 +551,15 @@ impl Delivery {
         true
     }
 
-    fn outcomes(&self) -> Vec<Outcome> {
-        self.state().outcomes.iter().map(|outcome| outcome.clone().unwrap_or(Outcome::Unknown)).collect()
+    fn outcomes(&self) -> Vec<DeliveryOutcome> {
+        self.state().outcomes.iter().map(|outcome| outcome.clone().unwrap_or(DeliveryOutcome::Unknown)).collect()
     }
 }
 
 /// Takes librdkafka's delivery reports to the batches they belong to.
-struct Deliveries(ClientLog);
+struct DeliveryReports(ClientLog);
 
-impl ClientContext for Deliveries {
+impl ClientContext for DeliveryReports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         self.0.log(level, facility, text);
     }
@@ -563,15 +573,17 @@ impl ClientContext for Deliveries {
     }
 }
 
-impl ProducerContext<NoCustomPartitioner> for Deliveries {
-    type DeliveryOpaque = Box<Slot>;
+impl ProducerContext<NoCustomPartitioner> for DeliveryReports {
+    type DeliveryOpaque = Box<RecordSlot>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, slot: Box<Slot>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, slot: Box<RecordSlot>) {
         let outcome = match result {
-            Ok(message) => Outcome::Acknowledged(Position::new(message.topic(), message.partition(), message.offset())),
+            Ok(message) => {
+                DeliveryOutcome::Acknowledged(Position::new(message.topic(), message.partition(), message.offset()))
+            }
             // Purged with its producer after a deadline: whether it had reached the log nobody can say.
-            Err((KafkaError::MessageProduction(code), _)) if is_unknown(*code) => Outcome::Unknown,
-            Err((error, _)) => Outcome::Refused(error.to_string()),
+            Err((KafkaError::MessageProduction(code), _)) if is_unknown(*code) => DeliveryOutcome::Unknown,
+            Err((error, _)) => DeliveryOutcome::Refused(error.to_string()),
         };
         slot.delivery.settle(slot.index, outcome);
     }
@@ -598,9 +610,9 @@ mod tests {
         Publisher::new(&config, authority, writers).expect("a publisher")
     }
 
-    fn ready(topic: &str, key: &str) -> Ready {
+    fn ready(topic: &str, key: &str) -> EncodedRecord {
         let envelope = Envelope::new(Uuid::nil(), "/x/y", "com.x.Y", 0).about(key).correlated(key);
-        Ready { topic: topic.to_owned(), key: key.to_owned(), value: vec![0, 0, 0, 0, 1], envelope }
+        EncodedRecord { topic: topic.to_owned(), key: key.to_owned(), value: vec![0, 0, 0, 0, 1], envelope }
     }
 
     #[test]
@@ -615,7 +627,7 @@ mod tests {
             "musiccorp.projector.state",
             "musiccorp.payment.parked",
         ] {
-            assert!(matches!(service.check(&[ready(theirs, "k")]), Err(PublishError::NotOurs { .. })), "{theirs}");
+            assert!(matches!(service.check(&[ready(theirs, "k")]), Err(PublishError::NotPermitted { .. })), "{theirs}");
         }
     }
 
@@ -635,7 +647,7 @@ mod tests {
         for key in ["", "a\nb", &long] {
             let batch = [ready("musiccorp.payment.inbox", "fine"), ready("musiccorp.payment.inbox", key)];
             let error = publisher(Authority::Service).check(&batch).expect_err(key);
-            assert!(matches!(error, PublishError::Unfit { index: 1, .. }), "{error}");
+            assert!(matches!(error, PublishError::Unsendable { index: 1, .. }), "{error}");
         }
     }
 

@@ -208,7 +208,7 @@ async fn a_view_passes_markers_and_sees_nothing_of_what_was_aborted() {
     let cluster = Cluster::start("probe").await;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     let publisher = publisher(&cluster);
-    let ready = publisher.ready([counted("a", 1), counted("b", 10), counted("c", 100)]).unwrap();
+    let ready = publisher.encode([counted("a", 1), counted("b", 10), counted("c", 100)]).unwrap();
     let producer = transactional(&cluster);
     let send = |at: usize| {
         let record = &ready[at];
@@ -248,7 +248,7 @@ async fn a_view_counts_what_it_cannot_read_and_goes_on() {
     let cluster = Cluster::start("probe").await;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     let publisher = publisher(&cluster);
-    let mut batch = publisher.ready([counted("a", 1), counted("a", 2), counted("a", 3), counted("a", 4)]).unwrap();
+    let mut batch = publisher.encode([counted("a", 1), counted("a", 2), counted("a", 3), counted("a", 4)]).unwrap();
     batch[0].value = b"not framed".to_vec();
     batch[1].value.truncate(6);
     batch[2].value[1..5].copy_from_slice(&i32::MAX.to_be_bytes());
@@ -267,7 +267,7 @@ async fn a_view_counts_what_it_cannot_read_and_goes_on() {
     // A topic that comes later is read from its beginning; a raw one may hold anything.
     let later = format!("{}.later", cluster.config.system);
     cluster.create(&[TopicSpec::new(&later, 1, TopicKind::DeadLetters)]).await;
-    let mut odd = publisher.ready([counted("z", 9).on(&later)]).unwrap();
+    let mut odd = publisher.encode([counted("z", 9).on(&later)]).unwrap();
     odd[0].value = b"anything".to_vec();
     let place = publisher.send(odd, PATIENCE).await.unwrap().remove(0);
     live.wait_for(&place, PATIENCE).await.unwrap();

@@ -18,7 +18,7 @@ use runtime::{
     envelope::Envelope,
     kafka::{Admin, TopicKind, TopicPlan, TopicSpec},
     projection::{self, LogRecord, Projection, Topics},
-    publisher::{Authority, Publisher, Ready},
+    publisher::{Authority, EncodedRecord, Publisher},
     registry::Registry,
     schemas::{SchemaCatalog, plan},
 };
@@ -99,7 +99,7 @@ impl Cluster {
 
     /// Publishes what was said, each record in the name of the service that said it.
     async fn publish(&self, said: &[Said]) {
-        let mut batches: BTreeMap<String, Vec<Ready>> = BTreeMap::new();
+        let mut batches: BTreeMap<String, Vec<EncodedRecord>> = BTreeMap::new();
         for said in said {
             let service = said.topic.strip_prefix("musiccorp.").and_then(|rest| rest.strip_suffix(".events"));
             // Records of topics that nobody reads here are left out.
@@ -118,7 +118,7 @@ impl Cluster {
     }
 
     /// The record as it goes on the wire, its body in Avro.
-    fn ready(&self, said: &Said, topic: &str) -> Ready {
+    fn ready(&self, said: &Said, topic: &str) -> EncodedRecord {
         let text = |name: &str| header(said, name);
         let uuid = |name: &str| text(name).map(|id| id.parse().expect("a UUID"));
         let renamed = |text: String| text.replace("musiccorp", &self.config.system);
@@ -130,7 +130,12 @@ impl Cluster {
         envelope.causation_id = uuid("ce_causationid");
         envelope.sequence = text("ce_sequence").map(|number| number.parse().expect("a number"));
         envelope.build = Some("test".into());
-        Ready { topic: renamed(topic.to_owned()), key: said.key.clone(), value: self.body(&full_name, said), envelope }
+        EncodedRecord {
+            topic: renamed(topic.to_owned()),
+            key: said.key.clone(),
+            value: self.body(&full_name, said),
+            envelope,
+        }
     }
 
     /// A record of two fields, `order_id` and the enum that declarations may ask for, encoded by hand.
@@ -272,7 +277,7 @@ async fn dead_letters_that_come_later_are_taken_in_and_a_restart_shows_the_same(
     let letters = format!("dlq.{}.payment", cluster.config.system);
     cluster.create(&[TopicSpec::new(letters.clone(), 2, TopicKind::DeadLetters)]).await;
     let letter = log.said.iter().find(|said| said.key == "o-open").expect("said");
-    let letter = Ready { topic: letters, ..cluster.ready(letter, "") };
+    let letter = EncodedRecord { topic: letters, ..cluster.ready(letter, "") };
     cluster.publisher("payment", Authority::Operator).send(vec![letter], PATIENCE).await.expect("published");
     let hospital = Filter { flag: Some("hospital".to_owned()), ..Filter::default() };
     let list = || async { client.list(&hospital, 10, None).await.expect("a list").items };
