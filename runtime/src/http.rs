@@ -24,7 +24,7 @@ use crate::{
     edge::EdgeError,
     health::{HealthChecks, HealthProbe},
     publisher::PublishError,
-    request::{self, Fault},
+    request::{self, FieldError},
     telemetry,
 };
 
@@ -51,7 +51,7 @@ pub struct Problem {
     pub instance: Option<String>,
     /// What is wrong with the body, and where.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<Fault>,
+    pub errors: Vec<FieldError>,
     /// After how many seconds another try makes sense.
     #[serde(skip)]
     pub retry_after_s: Option<u32>,
@@ -91,7 +91,7 @@ impl Problem {
 
     /// A body that says what it must not: 422 with every fault.
     #[must_use]
-    pub fn of_faults(errors: Vec<Fault>) -> Self {
+    pub fn invalid_body(errors: Vec<FieldError>) -> Self {
         let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-body", "the body is not valid");
         Self { errors, ..problem }
     }
@@ -163,7 +163,7 @@ impl<S: Send + Sync> OptionalFromRequest<S> for Json {
     }
 }
 
-fn malformed(fault: Fault) -> Problem {
+fn malformed(fault: FieldError) -> Problem {
     let problem = Problem::new(StatusCode::BAD_REQUEST, "malformed-json", "the body is not JSON");
     Problem { errors: vec![fault], ..problem }
 }

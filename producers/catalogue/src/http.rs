@@ -51,7 +51,7 @@ pub(crate) fn routes(desk: Desk) -> Router {
 }
 
 async fn list(Shared(desk): Shared<Desk>, Json(body): Json) -> Result<Response, Problem> {
-    let command = listing(&body).map_err(Problem::of_faults)?;
+    let command = listing(&body).map_err(Problem::invalid_body)?;
     let sku = command.sku.clone();
     if let Some(album) = listed(&desk, &sku)? {
         let same = album.title == command.title && album.artist == command.artist && album.first_price == command.price;
@@ -69,7 +69,7 @@ async fn change_price(
     Path(sku): Path<String>,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let command = new_price(&body, &sku).map_err(Problem::of_faults)?;
+    let command = new_price(&body, &sku).map_err(Problem::invalid_body)?;
     let Some(album) = listed(&desk, &sku)? else { return Err(unlisted()) };
     if album.price == command.new_price {
         return Ok(told(StatusCode::OK, &sku, "listed"));

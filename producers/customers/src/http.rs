@@ -67,7 +67,7 @@ async fn register(Shared(desk): Shared<Desk>, headers: HeaderMap, Json(body): Js
             entity_of_key(&desk.system, "customers", key)
         }
     };
-    let command = registration(&body, id).map_err(Problem::of_faults)?;
+    let command = registration(&body, id).map_err(Problem::invalid_body)?;
     let id = id.to_string();
     // Made of the content, so the same registration again is the same command.
     let submission = Submission::new(id.as_str(), command);

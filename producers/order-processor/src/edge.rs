@@ -16,7 +16,7 @@ use runtime::{
     message::{Channel, topic},
     projection::{LiveView, Topics, ViewError},
     publisher::Publisher,
-    request::Fault,
+    request::FieldError,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -84,7 +84,7 @@ pub enum Cancellation {
 pub enum RequestError {
     /// The request is not what it should be.
     #[error("{}", .0.iter().map(|fault| format!("{} {}", fault.pointer, fault.detail)).collect::<Vec<_>>().join("; "))]
-    Faulty(Vec<Fault>),
+    Faulty(Vec<FieldError>),
     /// The idempotency key is not what it should be.
     #[error("the idempotency key {0}")]
     Key(String),

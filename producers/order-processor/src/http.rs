@@ -46,7 +46,7 @@ pub(crate) fn routes(edge: Edge) -> Router {
 
 async fn place(State(edge): State<Edge>, headers: HeaderMap, Json(body): Json) -> Result<Response, Problem> {
     let key = idempotency_key(&headers).map_err(bad_key)?;
-    let request = OrderRequest::read(&body).map_err(Problem::of_faults)?;
+    let request = OrderRequest::read(&body).map_err(Problem::invalid_body)?;
     Ok(answer(edge.place_request(key, &request).await?))
 }
 
@@ -57,7 +57,7 @@ async fn cancel(
     body: Option<Json>,
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers).map_err(bad_key)?;
-    let reason = cancellation_reason(body.as_ref().map(|Json(body)| body)).map_err(Problem::of_faults)?;
+    let reason = cancellation_reason(body.as_ref().map(|Json(body)| body)).map_err(Problem::invalid_body)?;
     let location = format!("/orders/{order_id}");
     let (status, standing) = match edge.cancel(&order_id, key, &reason).await? {
         Cancellation::Requested => (StatusCode::ACCEPTED, "cancellation-requested"),
@@ -104,7 +104,7 @@ fn answer(placed: Placed) -> Response {
 impl From<RequestError> for Problem {
     fn from(error: RequestError) -> Self {
         match error {
-            RequestError::Faulty(faults) => Problem::of_faults(faults),
+            RequestError::Faulty(faults) => Problem::invalid_body(faults),
             RequestError::Key(detail) => bad_key(&detail),
             RequestError::KeyReused => Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
