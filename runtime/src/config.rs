@@ -170,7 +170,7 @@ struct Parking {
 #[serde(deny_unknown_fields)]
 struct Views {
     #[serde(default)]
-    accept_cut: BTreeSet<String>,
+    allow_truncated: BTreeSet<String>,
 }
 
 impl Parking {
@@ -271,7 +271,7 @@ pub struct Config {
     /// How much may wait in one partition because a record of its entity cannot work.
     pub parking: ParkingLimits,
     /// Topics of which views are folded although what was said first is not there any more.
-    pub accept_cut: BTreeSet<String>,
+    pub allow_truncated: BTreeSet<String>,
     /// Properties handed through to librdkafka; the denied ones are already refused.
     pub kafka: BTreeMap<String, Secret>,
 }
@@ -343,7 +343,7 @@ impl Sources {
             replication: args.replication.map(|n| in_range("replication", Some(n), n, 1, 16)).transpose()?,
             timeouts: Timeouts::default().over(self.file.timeouts)?,
             parking: self.file.parking.limits()?,
-            accept_cut: self.file.views.accept_cut.clone(),
+            allow_truncated: self.file.views.allow_truncated.clone(),
             kafka: checked_kafka(&self.file.kafka)?,
         };
         Ok(config)
@@ -406,7 +406,7 @@ impl Config {
             replication = ?self.replication,
             timeouts = ?self.timeouts,
             parking = ?self.parking,
-            accept_cut = ?self.accept_cut,
+            allow_truncated = ?self.allow_truncated,
             kafka = ?self.shown_kafka(),
             "configuration in force"
         );
@@ -441,7 +441,7 @@ impl Config {
             // Tests have no lagging replica, and records with schemas that never come.
             timeouts: Timeouts { schema: Duration::from_secs(1), ..Timeouts::default() },
             parking: ParkingLimits::default(),
-            accept_cut: BTreeSet::new(),
+            allow_truncated: BTreeSet::new(),
             kafka: BTreeMap::new(),
         }
     }
@@ -603,13 +603,13 @@ mod tests {
     #[test]
     fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
         let args = Args { system: Some("fromflag".to_owned()), ..Args::default() };
-        let config = parse(&args, "system = 'fromfile'\nworkers = 3\n[timeouts]\nanswer = 250\n[parking]\nrecords = 7\n[views]\naccept_cut = ['shop.orders']")
+        let config = parse(&args, "system = 'fromfile'\nworkers = 3\n[timeouts]\nanswer = 250\n[parking]\nrecords = 7\n[views]\nallow_truncated = ['shop.orders']")
             .expect("fine");
         assert_eq!((config.system.as_str(), config.workers, config.partitions), ("fromflag", 3, default::PARTITIONS));
         assert_eq!(config.timeouts.answer, Duration::from_millis(250));
         assert_eq!(config.timeouts.session, Timeouts::default().session);
         assert_eq!((config.parking.records, config.parking.bytes), (7, ParkingLimits::default().bytes));
-        assert_eq!(config.accept_cut, BTreeSet::from(["shop.orders".to_owned()]));
+        assert_eq!(config.allow_truncated, BTreeSet::from(["shop.orders".to_owned()]));
     }
 
     #[test]
@@ -617,7 +617,7 @@ mod tests {
         for text in [
             "sytem = 'x'",
             "[timeouts]\nanwser = 1",
-            "[views]\nacept_cut = []",
+            "[views]\nalow_truncated = []",
             "config = 'other.toml'",
             "[kafak]\na = 1",
         ] {

@@ -168,7 +168,7 @@ async fn a_view_of_a_topic_that_was_cut_is_refused_until_that_is_accepted() {
 
     let raw = view(&cluster, Topics::default().and_raw([events(&cluster)]));
     raw.wait_until_caught_up(PATIENCE).await.unwrap();
-    cluster.config.accept_cut.insert(events(&cluster));
+    cluster.config.allow_truncated.insert(events(&cluster));
     let accepted = view(&cluster, topics_of(&cluster.config));
     accepted.wait_until_caught_up(PATIENCE).await.unwrap();
     for view in [raw, accepted] {

@@ -12,7 +12,7 @@ use crate::worker::Held;
 pub(super) enum LogBoundsError {
     #[error(
         "{topic}/{partition} begins at offset {first}: it was cut, and a view of a part of what was said is wrong; hint: restore the \
-         topic, or accept the loss with accept_cut in [views] (docs/operations.md, \"A topic of a view was cut\")"
+         topic, or accept the loss with allow_truncated in [views] (docs/operations.md, \"A topic of a view was cut\")"
     )]
     BeginningTruncated { topic: Arc<str>, partition: i32, first: i64 },
     #[error(

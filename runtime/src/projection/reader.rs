@@ -194,7 +194,7 @@ impl Reader {
     }
 
     fn must_be_whole(&self, topic: &str) -> bool {
-        !self.topics.is_raw(topic) && !self.config.accept_cut.contains(topic)
+        !self.topics.is_raw(topic) && !self.config.allow_truncated.contains(topic)
     }
 
     fn partition_count(&self, topic: &str) -> KafkaResult<i32> {
