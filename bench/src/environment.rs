@@ -13,7 +13,7 @@ use runtime::{
     core::ParkingCommand,
     kafka::{Admin, TopicPlan, TopicSpec, admin::TopicKind},
     message::topic,
-    registry::Registry,
+    registry::RegistryClient,
     service,
 };
 use uuid::Uuid;
@@ -81,7 +81,7 @@ impl BenchEnvironment {
                 .map(|name| TopicSpec::new(self.baseline_name(name), PARTITIONS, TopicKind::Inbox)),
         );
         let admin = Admin::new(&self.config)?;
-        TopicPlan::draw(&admin, &specs).await?.apply(&admin).await?;
+        TopicPlan::compute(&admin, &specs).await?.apply(&admin).await?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use dacapo::{audit::Balance, prepare, seed, seeding};
-use runtime::{Config, config::Args, projection::LiveView, registry::Registry};
+use runtime::{Config, config::Args, projection::LiveView, registry::RegistryClient};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -109,7 +109,7 @@ impl Stage {
         for instance in early {
             self.fleet.add(instance).await?;
         }
-        seeding::seed(&self.config.for_service("operator"), &Registry::new(&self.config)?).await?;
+        seeding::seed(&self.config.for_service("operator"), &RegistryClient::new(&self.config)?).await?;
         self.wait_for_seed().await?;
         for instance in late {
             self.fleet.add(instance).await?;

@@ -15,7 +15,7 @@ use runtime::{
     kafka::{admin::dead_letters, client::group},
     message::topic,
     projection::{LiveView, LogRecord, Projection, Topics},
-    registry::Registry,
+    registry::RegistryClient,
 };
 use serde::Deserialize;
 
@@ -146,7 +146,7 @@ impl Projection for Seen {
 /// # Errors
 /// The client cannot be set up.
 pub fn start(config: &Config) -> anyhow::Result<LiveView<Seen>> {
-    let readers = Readers::new(Arc::new(Registry::new(config)?));
+    let readers = Readers::new(Arc::new(RegistryClient::new(config)?));
     let events = STRUCK.iter().map(|service| topic(&config.system, service, Channel::Events));
     let inboxes = ANSWERED.iter().map(|service| topic(&config.system, service, Channel::Inbox));
     let letters = STRUCK.iter().map(|service| dead_letters(&group(&config.system, service)));

@@ -9,7 +9,7 @@ use runtime::{
     codec::Readers,
     message::topic,
     projection::{LiveView, LogRecord, Projection, Topics},
-    registry::Registry,
+    registry::RegistryClient,
     schemas::json::avro_to_json,
 };
 use serde_json::{Map, Value, json};
@@ -86,7 +86,7 @@ async fn tail(args: &TailArgs) -> anyhow::Result<()> {
     if !missing.is_empty() && !args.follow {
         bail!("there is no topic {} at {}; --follow waits for it", missing.join(", "), config.bootstrap);
     }
-    let readers = Readers::new(Arc::new(Registry::new(&config)?));
+    let readers = Readers::new(Arc::new(RegistryClient::new(&config)?));
     let (lines, mut printed) = mpsc::channel(WAITING_LINES);
     let printer = Printer {
         lines,

@@ -25,7 +25,7 @@ use runtime::{
     message::{Message, parked_topic, topic},
     projection::{LiveView, LogRecord, Projection, Topics},
     publisher::{Authority, EncodedRecord, Publisher},
-    registry::Registry,
+    registry::RegistryClient,
     schemas::json::avro_to_json,
 };
 use serde_json::{Value, json};
@@ -202,7 +202,7 @@ impl Whence {
             .filter(|(name, _)| partitions.contains_key(&**name))
             .collect();
         let waits = Waits { services: topics.clone(), system: config.system.clone(), ..Waits::default() };
-        let readers = Readers::new(Arc::new(Registry::new(&config)?));
+        let readers = Readers::new(Arc::new(RegistryClient::new(&config)?));
         let raw = Topics::default().and_raw(topics.keys().map(|name| name.to_string()));
         let view = LiveView::start(&config, "parked", readers, raw, waits)?;
         view.wait_until_caught_up(PATIENCE).await?;
@@ -282,7 +282,7 @@ impl Board {
     }
 
     async fn writers(&self) -> anyhow::Result<Writers> {
-        let (registry, system) = (Registry::new(&self.config)?, self.config.system.clone());
+        let (registry, system) = (RegistryClient::new(&self.config)?, self.config.system.clone());
         let asked = tokio::task::spawn_blocking(move || registry.writers(&system, ParkingCommand::RECORDS)).await?;
         asked.context(
             "the registry does not know an operator's commands; `dacapo schemas register` brings it up to date",
@@ -454,7 +454,7 @@ async fn show(board: &Board, place: &Position, as_json: bool) -> anyhow::Result<
 /// The body as JSON if its schema can be had, else in hexadecimal.
 async fn body(board: &Board, parked: &Parked) -> anyhow::Result<Value> {
     let Some(value) = parked.value.clone() else { return Ok(Value::Null) };
-    let registry = Registry::new(&board.config)?;
+    let registry = RegistryClient::new(&board.config)?;
     let decoded = tokio::task::spawn_blocking(move || {
         let readers = Readers::new(Arc::new(registry));
         let decoded = readers.decode(Some(&value), None).ok();

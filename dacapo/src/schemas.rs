@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use runtime::{
     config::Config,
-    registry::Registry,
+    registry::RegistryClient,
     schemas::{
         SchemaCatalog,
         plan::{self, RegistryChange},
@@ -100,7 +100,7 @@ pub fn compiled() -> anyhow::Result<SchemaCatalog> {
 /// # Errors
 /// The registry cannot be asked.
 pub async fn plan(config: &Config) -> anyhow::Result<Vec<RegistryChange>> {
-    let (registry, contract, system) = (Registry::new(config)?, compiled()?, config.system.clone());
+    let (registry, contract, system) = (RegistryClient::new(config)?, compiled()?, config.system.clone());
     let planned = tokio::task::spawn_blocking(move || plan::plan(&registry, &contract, &system)).await?;
     planned.with_context(|| format!("cannot compare the schemas with the registry at {}", config.registry_url))
 }
@@ -110,7 +110,7 @@ pub async fn plan(config: &Config) -> anyhow::Result<Vec<RegistryChange>> {
 /// # Errors
 /// The registry refuses, or cannot be asked.
 pub async fn carry_out(config: &Config, changes: Vec<RegistryChange>) -> anyhow::Result<()> {
-    let registry = Registry::new(config)?;
+    let registry = RegistryClient::new(config)?;
     tokio::task::spawn_blocking(move || plan::apply(&registry, &changes)).await??;
     Ok(())
 }

@@ -12,7 +12,7 @@ use runtime::{
     config::Config,
     message::{Message, Written},
     publisher::{Authority, Outgoing, Publisher},
-    registry::Registry,
+    registry::RegistryClient,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -31,13 +31,13 @@ const DELIVERY: &str = "opening-stock";
 ///
 /// # Errors
 /// The registry does not know a schema, or the broker does not take a command.
-pub async fn seed(config: &Config, registry: &Registry) -> anyhow::Result<()> {
+pub async fn seed(config: &Config, registry: &RegistryClient) -> anyhow::Result<()> {
     put::<catalogue::inbox::Command>(config, registry, albums()).await.context("cannot list the albums")?;
     put::<warehouse::inbox::Command>(config, registry, goods()).await.context("cannot receive the goods")?;
     put::<customers::inbox::Command>(config, registry, shoppers()).await.context("cannot register the customers")
 }
 
-async fn put<C: Written>(config: &Config, registry: &Registry, commands: Vec<Outgoing<C>>) -> anyhow::Result<()> {
+async fn put<C: Written>(config: &Config, registry: &RegistryClient, commands: Vec<Outgoing<C>>) -> anyhow::Result<()> {
     let (system, registry) = (config.system.clone(), registry.clone());
     let writers = tokio::task::spawn_blocking(move || look_up::<C>(&registry, &system)).await??;
     let publisher = Publisher::new(config, Authority::Operator, writers)?;
@@ -46,7 +46,7 @@ async fn put<C: Written>(config: &Config, registry: &Registry, commands: Vec<Out
 }
 
 /// Looks the schemas up. A registry that does not answer is asked again: it is busy with everything that starts.
-fn look_up<C: Written>(registry: &Registry, system: &str) -> Result<Writers, WriterError> {
+fn look_up<C: Written>(registry: &RegistryClient, system: &str) -> Result<Writers, WriterError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match registry.writers(system, <C as Message>::RECORDS) {

@@ -10,7 +10,7 @@ use runtime::{
     envelope::{Envelope, source},
     message::{parked_topic, topic},
     publisher::{Authority, EncodedRecord, Publisher},
-    registry::Registry,
+    registry::RegistryClient,
     schemas::{CatalogRecord, json::json_to_avro},
 };
 use serde_json::Value;
@@ -88,7 +88,7 @@ pub async fn send(args: &SendArgs) -> anyhow::Result<()> {
         .with_context(|| format!("the fields do not fit {} v{}", args.command, version.number))?;
     let config = args.target.reached("dacapo").await?.config;
     let (subject, text) = (record.full_name(&config.system), version.text_in(&config.system));
-    let registry = Registry::new(&config)?;
+    let registry = RegistryClient::new(&config)?;
     let asked = subject.clone();
     let found = tokio::task::spawn_blocking(move || registry.find(&asked, &text)).await?;
     let found = found
@@ -110,7 +110,7 @@ pub async fn publish(args: &PublishArgs) -> anyhow::Result<()> {
     if !partitions.contains_key(&args.topic) {
         bail!("there is no topic {} at {}; topics are never made by writing to them", args.topic, config.bootstrap);
     }
-    let (registry, subject) = (Registry::new(&config)?, args.record.clone());
+    let (registry, subject) = (RegistryClient::new(&config)?, args.record.clone());
     let newest = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let versions = registry.versions(&subject)?;
         let newest = versions.last().with_context(|| format!("the registry has no version of {subject}"))?;

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use runtime::{
     config::{Args, Config},
     kafka::Admin,
-    registry::Registry,
+    registry::RegistryClient,
 };
 
 use crate::endpoints::Endpoints;
@@ -69,7 +69,7 @@ impl Target {
     /// As [`Target::config`]; or one of them does not answer, or knows no such system.
     pub async fn reached(&self, program: &str) -> anyhow::Result<Reached> {
         let config = self.config(program)?;
-        let (admin, registry) = (Admin::new(&config)?, Registry::new(&config)?);
+        let (admin, registry) = (Admin::new(&config)?, RegistryClient::new(&config)?);
         let asked = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
             let partitions = admin.partition_counts()?;
             registry.subjects()?;

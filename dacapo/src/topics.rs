@@ -1,7 +1,7 @@
 //! `dacapo topics create`: makes the topics of MusicCorp, after it has shown what it would make.
 
 use anyhow::bail;
-use runtime::kafka::admin::{Admin, Step, TopicPlan, TopicSpec};
+use runtime::kafka::admin::{Admin, TopicPlan, TopicSpec, TopicStep};
 
 use crate::{contract, output, target::Target};
 
@@ -31,9 +31,9 @@ pub async fn create(args: &CreateArgs) -> anyhow::Result<()> {
     config.replication = args.replication;
     let admin = Admin::new(&config)?;
     let specs = specs(&admin, &config.system, args.partitions, config.partitions).await?;
-    let plan = TopicPlan::draw(&admin, &specs).await?;
+    let plan = TopicPlan::compute(&admin, &specs).await?;
     output::line(plan.to_string().trim_end())?;
-    let missing = plan.steps.iter().filter(|(_, step)| *step == Step::Create).count();
+    let missing = plan.steps.iter().filter(|(_, step)| *step == TopicStep::Create).count();
     if plan.verify().is_err() {
         bail!(
             "existing topics are not as they must be, and are never altered; change them yourself, or choose another --system"

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use embedded::registry::{Level, RegistryConfig};
 use runtime::{
     config::Config,
-    registry::Registry,
+    registry::RegistryClient,
     schemas::{
         PlannedAction, RegistryChange, SchemaCatalog, apply, plan,
         plan::{ApplyError, LEVEL},
@@ -15,7 +15,7 @@ use runtime::{
 use serde_json::json;
 
 struct Target {
-    registry: Registry,
+    registry: RegistryClient,
     /// Keeps the embedded registry running, if it is that one.
     _running: Option<(embedded::registry::Registry, tokio::runtime::Runtime)>,
     /// A system of this test's own, so that it may run many times on one registry.
@@ -40,9 +40,9 @@ fn targets() -> Vec<Target> {
     targets
 }
 
-fn client(url: &str) -> Registry {
+fn client(url: &str) -> RegistryClient {
     let config = Config { registry_url: url.to_owned(), ..Config::for_tests() };
-    Registry::new(&config).expect("a client")
+    RegistryClient::new(&config).expect("a client")
 }
 
 fn schema(name: &str, added: &str) -> String {

@@ -17,7 +17,7 @@ use runtime::{
     kafka::admin::Admin,
     message::PARKED,
     projection::{self, LogRecord, Projection, Topics, ViewError},
-    registry::Registry,
+    registry::RegistryClient,
 };
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -134,7 +134,7 @@ pub(crate) fn declared_topics(view: &View, system: &str) -> Vec<String> {
 pub(crate) struct Readings {
     config: Config,
     readers: Readers,
-    registry: Registry,
+    registry: RegistryClient,
     board: Board,
     admin: Admin,
     views: Vec<projection::LiveView<Folder>>,
@@ -149,7 +149,12 @@ pub(crate) struct Readings {
 
 impl Readings {
     /// Starts to read the declared topics.
-    pub(crate) fn start(config: &Config, registry: Registry, admin: Admin, board: Board) -> Result<Self, ViewError> {
+    pub(crate) fn start(
+        config: &Config,
+        registry: RegistryClient,
+        admin: Admin,
+        board: Board,
+    ) -> Result<Self, ViewError> {
         let topics = declared_topics(&board.view(), &config.system);
         let mut readings = Self {
             config: config.clone(),
@@ -291,7 +296,7 @@ impl Readings {
 }
 
 /// Until a version is told, records are shown without it. Blocks.
-fn note_versions(registry: &Registry, board: &Board) {
+fn note_versions(registry: &RegistryClient, board: &Board) {
     let open: Vec<u32> = board.view().unversioned().take(VERSIONS_AT_ONCE).collect();
     for schema in open {
         match registry.usages(schema) {

@@ -11,7 +11,7 @@ use runtime::{
     codec::Readers,
     kafka::admin::{Admin, AdminError},
     projection::{ReplayError, ViewError},
-    registry::{Registry, RegistryError},
+    registry::{RegistryClient, RegistryError},
     table::Table,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -82,7 +82,7 @@ pub async fn start(config: &Config, declarations: &[Declaration]) -> Result<Runn
     let address = config.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
-    let registry = Registry::new(config).map_err(StartError::Registry)?;
+    let registry = RegistryClient::new(config).map_err(StartError::Registry)?;
     // The question whether the cluster is there is asked again and again; one that takes long is an answer, too.
     let mut impatient = config.clone();
     impatient.timeouts.request = impatient.timeouts.request.min(CLUSTER_PATIENCE);
@@ -206,7 +206,7 @@ pub async fn verify(
         return Err(VerifyError::OtherSagas { live, here: here.join(", ") });
     }
     let view = View::new(declarations, 0).map_err(VerifyError::Declarations)?;
-    let registry = Registry::new(config).map_err(VerifyError::Registry)?;
+    let registry = RegistryClient::new(config).map_err(VerifyError::Registry)?;
     let readers = Readers::new(Arc::new(registry));
     let (config, positions) = (config.clone(), frozen.head.positions.clone());
     let folding = move || fold_to(&config, readers, view, &positions, patience);

@@ -70,7 +70,7 @@ impl RegistryError {
 
 /// The client. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Registry {
+pub struct RegistryClient {
     inner: Arc<Inner>,
 }
 
@@ -94,7 +94,7 @@ impl Drop for Inner {
     }
 }
 
-impl SchemaSource for Registry {
+impl SchemaSource for RegistryClient {
     fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError> {
         match schema {
             SchemaRef::Id(id) => self.schema_by_id(id),
@@ -107,7 +107,7 @@ impl SchemaSource for Registry {
     }
 }
 
-impl Registry {
+impl RegistryClient {
     /// Writers of these records: looks every compiled schema up by its content, and registers nothing.
     ///
     /// # Errors
@@ -489,7 +489,7 @@ mod tests {
     async fn an_absent_registry_is_worth_another_try_even_from_async_code() {
         let mut config = Config::for_tests();
         config.registry_url = "http://127.0.0.1:1/apis/ccompat/v7/".to_owned();
-        let error = Registry::new(&config).expect("a client").schema_by_id(1).expect_err("nobody listens");
+        let error = RegistryClient::new(&config).expect("a client").schema_by_id(1).expect_err("nobody listens");
         assert!(error.is_transient());
         assert!(error.to_string().contains("http://127.0.0.1:1/apis/ccompat/v7 cannot give schema 1"), "{error}");
     }

@@ -25,7 +25,7 @@ use crate::{
     http::{self, Server, ServerError},
     kafka::{Admin, AdminError, TopicPlan, TopicSpec, client},
     message::{Channel, topic},
-    registry::{Registry, RegistryError},
+    registry::{RegistryClient, RegistryError},
     store::{self, StoreError},
     telemetry::{build, chain},
     worker::{Jitter, Setup, Status, Stop, Worker},
@@ -410,8 +410,8 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
 
     async fn attempt(&self) -> Result<(), StartError> {
         let service = D::NAME;
-        let registry =
-            Registry::new(&self.config).map_err(|source| StartError::Registry { service, source: Box::new(source) })?;
+        let registry = RegistryClient::new(&self.config)
+            .map_err(|source| StartError::Registry { service, source: Box::new(source) })?;
         let (system, records) = (self.config.system.clone(), written_by::<D>());
         let looked_up = {
             let registry = registry.clone();
@@ -453,7 +453,7 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
             return Err(StartError::Partitions { service, counts: counts.join(", ") });
         }
         let own = TopicSpec::of_service(system, service, partitions);
-        let plan = TopicPlan::draw(admin, &own).await.map_err(topics)?;
+        let plan = TopicPlan::compute(admin, &own).await.map_err(topics)?;
         plan.verify().map_err(topics)?;
         Ok(partitions)
     }

@@ -41,7 +41,7 @@ use crate::{
         headers::to_headers,
     },
     message::{Channel, Message as _, Written, topic},
-    registry::Registry,
+    registry::RegistryClient,
     telemetry::{build, chain},
     worker::{Change, CommitError, Fences, Member, Teller, Transactor, let_go},
 };
@@ -117,7 +117,7 @@ impl Table {
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn start<R: Rows>(config: &Config, registry: Registry, rows: R) -> std::io::Result<Self> {
+    pub fn start<R: Rows>(config: &Config, registry: RegistryClient, rows: R) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let keeper = Keeper {
             topic: topic(&config.system, &config.service, Channel::State),
@@ -202,7 +202,7 @@ struct Keeper<R> {
     names: WorkerNames,
     topic: String,
     source: Arc<str>,
-    registry: Registry,
+    registry: RegistryClient,
     shared: Arc<Shared>,
     rows: R,
 }

@@ -68,23 +68,23 @@ fn view(cluster: &Cluster, topics: Topics) -> LiveView<Sums> {
 async fn topics_are_planned_created_and_held_to_their_plan() {
     let cluster = Cluster::start("probe").await;
     let specs = TopicSpec::of_service(&cluster.config.system, "probe", 2);
-    let plan = TopicPlan::draw(&cluster.admin, &specs).await.unwrap();
+    let plan = TopicPlan::compute(&cluster.admin, &specs).await.unwrap();
     assert_eq!(plan.to_string().lines().filter(|line| line.starts_with("create")).count(), 4);
     assert_eq!(plan.apply(&cluster.admin).await.unwrap(), 4);
     assert_eq!(plan.apply(&cluster.admin).await.unwrap(), 4, "made twice at once is no error");
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
-        let plan = TopicPlan::draw(&cluster.admin, &specs).await.unwrap();
+        let plan = TopicPlan::compute(&cluster.admin, &specs).await.unwrap();
         if plan.is_done() {
             break;
         }
         assert!(std::time::Instant::now() < deadline, "{plan}");
     }
     let other = TopicSpec::of_service(&cluster.config.system, "probe", 3);
-    let error = TopicPlan::draw(&cluster.admin, &other).await.unwrap().verify().unwrap_err();
+    let error = TopicPlan::compute(&cluster.admin, &other).await.unwrap().verify().unwrap_err();
     assert!(error.to_string().contains("partitions is 2, expected 3"), "{error}");
     let compacted = [TopicSpec::new(events(&cluster), 2, TopicKind::Compacted)];
-    let error = TopicPlan::draw(&cluster.admin, &compacted).await.unwrap().apply(&cluster.admin).await.unwrap_err();
+    let error = TopicPlan::compute(&cluster.admin, &compacted).await.unwrap().apply(&cluster.admin).await.unwrap_err();
     assert!(error.to_string().contains("cleanup.policy is delete, expected compact"), "{error}");
 }
 

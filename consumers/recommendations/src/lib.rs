@@ -24,7 +24,7 @@ use runtime::{
     health::HealthChecks,
     message::{Channel, topic},
     projection::{LiveView, Topics, ViewError},
-    registry::{Registry, RegistryError},
+    registry::{RegistryClient, RegistryError},
     service::{self, Program, Running},
 };
 
@@ -53,7 +53,7 @@ pub enum StartError {
 /// Something that waiting does not resolve keeps it from starting.
 pub async fn service(config: Config) -> Result<Running, StartError> {
     let config = config.for_service(NAME);
-    let readers = Readers::new(Arc::new(Registry::new(&config)?));
+    let readers = Readers::new(Arc::new(RegistryClient::new(&config)?));
     let topics = ["order-processor", "catalogue"].map(|service| topic(&config.system, service, Channel::Events));
     let together = Together::new(&config.system);
     let view = LiveView::start(&config, "bought-together", readers, Topics::decoded(topics), together)?;

@@ -14,7 +14,7 @@ use runtime::{
     kafka::{admin::dead_letters, client::group},
     message::{Channel, PARKED, parked_topic, topic},
     projection::{LiveView, LogRecord, Projection, Topics},
-    registry::Registry,
+    registry::RegistryClient,
 };
 
 use super::{
@@ -25,7 +25,7 @@ use crate::contract::SERVICES;
 
 /// Reads everything up to the present ends.
 pub(super) async fn read(config: &Config, patience: Duration) -> anyhow::Result<Balance> {
-    let readers = Readers::new(Arc::new(Registry::new(config)?));
+    let readers = Readers::new(Arc::new(RegistryClient::new(config)?));
     let system = &config.system;
     let letters = SERVICES.iter().map(|service| dead_letters(&group(system, service)));
     let events = SERVICES.iter().map(|service| topic(system, service, Channel::Events));

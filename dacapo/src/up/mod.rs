@@ -160,7 +160,7 @@ impl Up {
     }
 
     async fn seed(&self) -> anyhow::Result<()> {
-        let registry = runtime::registry::Registry::new(&self.config)?;
+        let registry = runtime::registry::RegistryClient::new(&self.config)?;
         seeding::seed(&self.config.for_service("operator"), &registry).await?;
         self.services.wait_for_seed().await
     }

@@ -19,7 +19,7 @@ use runtime::{
     kafka::{Admin, TopicKind, TopicPlan, TopicSpec},
     projection::{self, LogRecord, Projection, Topics},
     publisher::{Authority, EncodedRecord, Publisher},
-    registry::Registry,
+    registry::RegistryClient,
     schemas::{SchemaCatalog, plan},
 };
 
@@ -32,7 +32,7 @@ const SERVICES: [&str; 6] = ["customers", "order-processor", "warehouse", "payme
 struct Cluster {
     config: Config,
     admin: Admin,
-    registry: Registry,
+    registry: RegistryClient,
     /// Keeps the embedded pair alive.
     _embedded: Option<(Broker, embedded::registry::Registry)>,
 }
@@ -62,7 +62,7 @@ impl Cluster {
         config.system = format!("t{}", &uuid::Uuid::now_v7().simple().to_string()[20..]);
         config.partitions = 2;
         let admin = Admin::new(&config).expect("an admin client");
-        let registry = Registry::new(&config).expect("a registry client");
+        let registry = RegistryClient::new(&config).expect("a registry client");
         Self { config, admin, registry, _embedded: embedded }
     }
 
@@ -93,7 +93,7 @@ impl Cluster {
     }
 
     async fn create(&self, specs: &[TopicSpec]) {
-        let plan = TopicPlan::draw(&self.admin, specs).await.expect("a plan");
+        let plan = TopicPlan::compute(&self.admin, specs).await.expect("a plan");
         plan.apply(&self.admin).await.expect("topics");
     }
 

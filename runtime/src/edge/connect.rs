@@ -8,7 +8,7 @@ use crate::{
     decider::Decider,
     message::Message,
     publisher::{Authority, PublishError, Publisher},
-    registry::{Registry, RegistryError},
+    registry::{RegistryClient, RegistryError},
     telemetry,
 };
 
@@ -52,7 +52,7 @@ pub enum ConnectError {
 pub async fn connect<D: Decider>(config: &Config) -> Result<(Publisher, Readers), ConnectError> {
     let service = D::NAME;
     let config = Config { service: service.to_owned(), ..config.clone() };
-    let registry = Registry::new(&config);
+    let registry = RegistryClient::new(&config);
     let registry = registry.map_err(|source| ConnectError::Registry { service, source: Box::new(source) })?;
     let writers = loop {
         let (system, asked) = (config.system.clone(), registry.clone());

@@ -309,18 +309,18 @@ impl Admin {
 
 /// What stands between a topic and its spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum TopicStep {
     /// It is missing.
     Create,
     /// It is as it should be.
     Keep,
     /// It exists and differs.
-    Differs(Vec<Difference>),
+    Differs(Vec<SettingDifference>),
 }
 
 /// One way in which an existing topic differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub struct SettingDifference {
     /// The setting, or `partitions`.
     pub setting: String,
     /// What it is.
@@ -333,7 +333,7 @@ pub struct Difference {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicPlan {
     /// Each topic with its step, in the order they were asked for.
-    pub steps: Vec<(TopicSpec, Step)>,
+    pub steps: Vec<(TopicSpec, TopicStep)>,
 }
 
 impl TopicPlan {
@@ -341,7 +341,7 @@ impl TopicPlan {
     ///
     /// # Errors
     /// The cluster cannot be asked.
-    pub async fn draw(admin: &Admin, specs: &[TopicSpec]) -> Result<Self, AdminError> {
+    pub async fn compute(admin: &Admin, specs: &[TopicSpec]) -> Result<Self, AdminError> {
         let asking = admin.clone();
         let counts = tokio::task::spawn_blocking(move || asking.partition_counts())
             .await
@@ -351,7 +351,7 @@ impl TopicPlan {
         let settings = if existing.is_empty() { HashMap::new() } else { admin.settings_of(&existing).await? };
         let steps = specs.iter().map(|spec| {
             let found = counts.get(&spec.name).zip(settings.get(&spec.name));
-            (spec.clone(), found.map_or(Step::Create, |(count, settings)| step(spec, *count, settings)))
+            (spec.clone(), found.map_or(TopicStep::Create, |(count, settings)| step(spec, *count, settings)))
         });
         Ok(Self { steps: steps.collect() })
     }
@@ -363,7 +363,7 @@ impl TopicPlan {
     pub async fn apply(&self, admin: &Admin) -> Result<usize, AdminError> {
         self.verify()?;
         let missing: Vec<&TopicSpec> =
-            self.steps.iter().filter(|(_, step)| *step == Step::Create).map(|(spec, _)| spec).collect();
+            self.steps.iter().filter(|(_, step)| *step == TopicStep::Create).map(|(spec, _)| spec).collect();
         if !missing.is_empty() {
             admin.create(&missing).await?;
         }
@@ -379,8 +379,8 @@ impl TopicPlan {
             .steps
             .iter()
             .filter_map(|(spec, step)| match step {
-                Step::Differs(differences) => Some((spec, differences)),
-                Step::Create | Step::Keep => None,
+                TopicStep::Differs(differences) => Some((spec, differences)),
+                TopicStep::Create | TopicStep::Keep => None,
             })
             .flat_map(|(spec, differences)| differences.iter().map(move |d| line(spec, d)))
             .collect();
@@ -394,19 +394,19 @@ impl TopicPlan {
     /// True if every topic is there and as it should be.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.steps.iter().all(|(_, step)| *step == Step::Keep)
+        self.steps.iter().all(|(_, step)| *step == TopicStep::Keep)
     }
 }
 
-fn line(spec: &TopicSpec, difference: &Difference) -> String {
-    let Difference { setting, found, wanted } = difference;
+fn line(spec: &TopicSpec, difference: &SettingDifference) -> String {
+    let SettingDifference { setting, found, wanted } = difference;
     format!("{}: {setting} is {found}, expected {wanted}", spec.name)
 }
 
-fn step(spec: &TopicSpec, partitions: i32, settings: &HashMap<String, String>) -> Step {
+fn step(spec: &TopicSpec, partitions: i32, settings: &HashMap<String, String>) -> TopicStep {
     let mut differences = Vec::new();
     if partitions != spec.partitions {
-        differences.push(Difference {
+        differences.push(SettingDifference {
             setting: "partitions".to_owned(),
             found: partitions.to_string(),
             wanted: spec.partitions.to_string(),
@@ -415,14 +415,14 @@ fn step(spec: &TopicSpec, partitions: i32, settings: &HashMap<String, String>) -
     for (name, wanted) in spec.kind.settings().iter().filter(|(name, _)| spec.kind.is_required(name)) {
         // A broker that does not tell a setting cannot be held to it.
         if let Some(found) = settings.get(*name).filter(|found| found.as_str() != *wanted) {
-            differences.push(Difference {
+            differences.push(SettingDifference {
                 setting: (*name).to_owned(),
                 found: found.clone(),
                 wanted: (*wanted).to_owned(),
             });
         }
     }
-    if differences.is_empty() { Step::Keep } else { Step::Differs(differences) }
+    if differences.is_empty() { TopicStep::Keep } else { TopicStep::Differs(differences) }
 }
 
 impl fmt::Display for TopicPlan {
@@ -430,9 +430,9 @@ impl fmt::Display for TopicPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (spec, step) in &self.steps {
             match step {
-                Step::Create => writeln!(f, "create  {} ({} partitions)", spec.name, spec.partitions)?,
-                Step::Keep => writeln!(f, "keep    {}", spec.name)?,
-                Step::Differs(differences) => {
+                TopicStep::Create => writeln!(f, "create  {} ({} partitions)", spec.name, spec.partitions)?,
+                TopicStep::Keep => writeln!(f, "keep    {}", spec.name)?,
+                TopicStep::Differs(differences) => {
                     for difference in differences {
                         writeln!(f, "differs {}", line(spec, difference))?;
                     }

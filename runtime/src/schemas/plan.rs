@@ -8,7 +8,7 @@ use apache_avro::Schema;
 use avro_compat::Level;
 
 use super::{CatalogRecord, SchemaCatalog, SchemaVersion};
-use crate::registry::{Registry, RegistryError};
+use crate::registry::{RegistryClient, RegistryError};
 
 /// The level every subject of a contract is set to: any version may be read with any other, for ever.
 pub const LEVEL: Level = Level::FullTransitive;
@@ -117,7 +117,11 @@ pub enum ApplyError {
 ///
 /// # Errors
 /// [`RegistryError`] if the registry cannot be asked.
-pub fn plan(registry: &Registry, catalog: &SchemaCatalog, system: &str) -> Result<Vec<RegistryChange>, RegistryError> {
+pub fn plan(
+    registry: &RegistryClient,
+    catalog: &SchemaCatalog,
+    system: &str,
+) -> Result<Vec<RegistryChange>, RegistryError> {
     let mut changes = Vec::new();
     for record in catalog.records() {
         changes.extend(plan_subject(registry, record, system)?);
@@ -129,7 +133,7 @@ pub fn plan(registry: &Registry, catalog: &SchemaCatalog, system: &str) -> Resul
 ///
 /// # Errors
 /// [`ApplyError`].
-pub fn apply(registry: &Registry, changes: &[RegistryChange]) -> Result<(), ApplyError> {
+pub fn apply(registry: &RegistryClient, changes: &[RegistryChange]) -> Result<(), ApplyError> {
     let refused: Vec<RegistryChange> = changes.iter().filter(|change| change.is_refused()).cloned().collect();
     if !refused.is_empty() {
         return Err(ApplyError::Refused(refused));
@@ -148,7 +152,7 @@ pub fn apply(registry: &Registry, changes: &[RegistryChange]) -> Result<(), Appl
 }
 
 fn plan_subject(
-    registry: &Registry,
+    registry: &RegistryClient,
     record: &CatalogRecord,
     system: &str,
 ) -> Result<Vec<RegistryChange>, RegistryError> {
@@ -168,7 +172,7 @@ fn plan_subject(
 }
 
 fn plan_version(
-    registry: &Registry,
+    registry: &RegistryClient,
     subject: &str,
     version: &SchemaVersion,
     system: &str,
@@ -196,7 +200,7 @@ fn plan_version(
     }
 }
 
-fn registered_schemas(registry: &Registry, subject: &str) -> Result<Vec<Schema>, RegistryError> {
+fn registered_schemas(registry: &RegistryClient, subject: &str) -> Result<Vec<Schema>, RegistryError> {
     let mut schemas = Vec::new();
     for version in registry.versions(subject)? {
         let text = registry.schema_of_version(subject, version)?.text;

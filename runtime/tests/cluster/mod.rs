@@ -13,7 +13,7 @@ use runtime::{
     Config, RecordType,
     codec::in_system,
     kafka::{Admin, TopicPlan, TopicSpec},
-    registry::Registry,
+    registry::RegistryClient,
 };
 
 /// Long enough for a cluster's first answers on a busy machine.
@@ -21,7 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Cluster {
     pub config: Config,
-    pub registry: Registry,
+    pub registry: RegistryClient,
     pub admin: Admin,
     embedded: Option<Embedded>,
 }
@@ -51,7 +51,7 @@ impl Cluster {
         (config.bootstrap, config.registry_url) = (kafka, registry);
         config.system = format!("t{}", &uuid::Uuid::now_v7().simple().to_string()[20..]);
         config.partitions = 2;
-        let registry = Registry::new(&config).expect("a registry client");
+        let registry = RegistryClient::new(&config).expect("a registry client");
         let admin = Admin::new(&config).expect("an admin client");
         Self { config, registry, admin, embedded }
     }
@@ -74,7 +74,7 @@ impl Cluster {
     pub async fn create(&self, specs: &[TopicSpec]) {
         let deadline = Instant::now() + 3 * PATIENCE;
         loop {
-            let done = match TopicPlan::draw(&self.admin, specs).await {
+            let done = match TopicPlan::compute(&self.admin, specs).await {
                 Ok(plan) => plan.apply(&self.admin).await.map(|_| ()),
                 Err(error) => Err(error),
             };
