@@ -1,8 +1,8 @@
-//! The wall clock, read at edges only. Deciders and folds never see it: their time is the record's.
+//! The wall clock. Deciders and folds never read it: their time is the record's.
 
 pub use runtime_core::time::{TimestampMs, parse_rfc3339, rfc3339};
 
-/// Now, in milliseconds since the Unix epoch; zero on a clock before it.
+/// Now, in milliseconds since the Unix epoch; zero if the clock shows an earlier time.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn now_ms() -> TimestampMs {

@@ -1,7 +1,7 @@
-//! Schemas as readers meet them: a cache of every schema id ever met, before a source that may block.
+//! Schemas for readers: a cache of every schema that a record has named, in front of a source that may block.
 //!
-//! Owns whether a schema that the registry does not have may still come (transient) or never will (permanent). The framing and
-//! the bodies are the business of `runtime_core::codec`, whose items are exported here too.
+//! Decides whether a schema missing at the registry may still appear (transient) or never will (permanent). Framing and bodies are
+//! the business of `runtime_core::codec`, whose items are re-exported here.
 
 use std::{
     collections::HashMap,
@@ -13,33 +13,33 @@ pub use runtime_core::codec::*;
 
 use crate::{config::default, registry::RegistryError};
 
-/// Readers live as long as the process, so their number is bounded. A system has hundreds of schemas, not thousands.
+/// Schemas live as long as the process, so their number is bounded. A system has hundreds of schemas, not thousands.
 const MAX_READERS: usize = 4_096;
 
 /// Where schemas come from: the registry, or a table in tests and simulations.
 pub trait SchemaSource: Send + Sync {
-    /// The schema of this id. May block, with a deadline.
+    /// Returns the schema with this id. May block, up to a deadline.
     ///
     /// # Errors
     /// [`RegistryError`].
     fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError>;
 
-    /// How long it has to say without a break that it does not have a schema, to be believed.
+    /// How long the source must report a schema as missing, without interruption, before the schema counts as missing for good.
     fn patience(&self) -> Duration {
         default::SCHEMA
     }
 
-    /// Time since a fixed moment, by the clock that patience with the source is measured with. A simulation has its own.
+    /// Time since a fixed moment, by the clock that measures `patience`. A simulation has a clock of its own.
     fn elapsed(&self) -> Duration {
         static START: OnceLock<Instant> = OnceLock::new();
         START.get_or_init(Instant::now).elapsed()
     }
 }
 
-/// Schemas that were parsed, with the text each was parsed from: a schema lives as long as the process, so nobody parses it twice.
+/// Parsed schemas, each with its text: a parsed schema lives as long as the process, so no schema is parsed twice.
 type Parsed = HashMap<SchemaRef, (Arc<str>, &'static ReadSchema)>;
 
-/// Reads framed bodies of any schema. Clones share the readers.
+/// Reads framed bodies of any schema. Clones share the cache.
 #[derive(Clone)]
 pub struct Readers {
     source: Arc<dyn SchemaSource>,
@@ -54,8 +54,8 @@ impl std::fmt::Debug for Readers {
     }
 }
 
-/// A schema the registry does not have. A replica of the registry may lag behind the record, so the answer is not believed until it
-/// has been given for a while without another one in between; after that it stands for a while without being asked for.
+/// A schema that the registry does not have. A replica of the registry may lag behind the record, so the schema counts as missing
+/// only after the registry has reported so for `patience` without interruption. That result is then cached for a while.
 #[derive(Debug, Clone, Copy)]
 struct Absence {
     answers: u32,
@@ -64,10 +64,10 @@ struct Absence {
 }
 
 impl Absence {
-    /// Two answers far apart say nothing of the time between them.
-    const LEAST_ANSWERS: u32 = 3;
-    const STANDS_FOR: Duration = Duration::from_secs(60);
-    const MOST: usize = 10_000;
+    /// Two answers far apart prove nothing about the time between them.
+    const MIN_ANSWERS: u32 = 3;
+    const CACHED_FOR: Duration = Duration::from_secs(60);
+    const MAX_ENTRIES: usize = 10_000;
 
     fn first(now: Duration) -> Self {
         Self { answers: 1, since: now, last: now }
@@ -82,11 +82,11 @@ impl Absence {
     }
 
     fn is_settled(self, patience: Duration) -> bool {
-        self.answers >= Self::LEAST_ANSWERS && self.lasted() >= patience
+        self.answers >= Self::MIN_ANSWERS && self.lasted() >= patience
     }
 
-    fn stands(self, now: Duration, patience: Duration) -> bool {
-        self.is_settled(patience) && now.saturating_sub(self.last) < Self::STANDS_FOR
+    fn is_cached(self, now: Duration, patience: Duration) -> bool {
+        self.is_settled(patience) && now.saturating_sub(self.last) < Self::CACHED_FOR
     }
 }
 
@@ -97,25 +97,25 @@ impl Readers {
         Self { source, known: Arc::default(), absent: Arc::default(), parsed: Arc::default() }
     }
 
-    /// Readers that know nothing yet and ask another source, but parse no schema again that these have parsed.
+    /// Readers with an empty cache and another source, which share the schemas that these readers have parsed.
     #[must_use]
     pub fn asking(&self, source: Arc<dyn SchemaSource>) -> Self {
         Self { source, known: Arc::default(), absent: Arc::default(), parsed: Arc::clone(&self.parsed) }
     }
 
-    /// Finds the schema of a record's value and splits off its body. Asks the source only for a schema never met before.
+    /// Finds the schema of a record's value and splits off its body. Asks the source only for schemas that are not cached.
     ///
     /// # Errors
-    /// [`DecodeError`]; wait and try again if it is transient.
+    /// [`DecodeError`]; retry later if it is transient.
     pub fn decode<'a>(&self, value: Option<&'a [u8]>, header: Option<&[u8]>) -> Result<Decoded<'a>, DecodeError> {
         let (schema, body) = unframe(value.ok_or(DecodeError::NoBody)?, header)?;
         Ok(Decoded { schema: self.schema(schema)?, body })
     }
 
-    /// The reader of a schema.
+    /// The schema with this id, from the cache or the source.
     ///
     /// # Errors
-    /// [`DecodeError`]; wait and try again if it is transient.
+    /// [`DecodeError`]; retry later if it is transient.
     pub fn schema(&self, schema: SchemaRef) -> Result<&'static ReadSchema, DecodeError> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&schema).copied();
         match known {
@@ -167,14 +167,14 @@ impl Readers {
 
     fn is_absent(&self, schema: SchemaRef, now: Duration) -> bool {
         let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
-        absent.get(&schema).is_some_and(|absence| absence.stands(now, self.source.patience()))
+        absent.get(&schema).is_some_and(|absence| absence.is_cached(now, self.source.patience()))
     }
 
     fn note_absence(&self, schema: SchemaRef, now: Duration) -> DecodeError {
         let patience = self.source.patience();
         let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
-        if absent.len() >= Absence::MOST {
-            absent.retain(|_, absence| absence.stands(now, patience));
+        if absent.len() >= Absence::MAX_ENTRIES {
+            absent.retain(|_, absence| absence.is_cached(now, patience));
         }
         let absence = absent.entry(schema).and_modify(|a| *a = a.again(now)).or_insert_with(|| Absence::first(now));
         if absence.is_settled(patience) {

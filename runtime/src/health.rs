@@ -1,25 +1,25 @@
-//! Whether a process lives and is ready, as its parts tell.
+//! Liveness and readiness of a process, from the checks of its parts.
 
 use std::{
     fmt::Write,
     sync::{Arc, PoisonError, RwLock},
 };
 
-/// What a part says of itself: fine, or why not.
+/// The result of one check: healthy, or the reason why not.
 pub type CheckResult = Result<(), String>;
 
 type Check = Box<dyn Fn() -> CheckResult + Send + Sync>;
 
-/// What is asked of a process.
+/// Which of Kubernetes' probes a check belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthProbe {
-    /// Does it still run as it should, or is it to be started again?
+    /// Liveness: a failure asks for a restart.
     Live,
-    /// May it be given work?
+    /// Readiness: a failure keeps requests away.
     Ready,
 }
 
-/// The parts of a process and what they say. Clones share them. A check answers at once, from what it knows: it asks nobody.
+/// The health checks of a process. Clones share them. A check returns at once from known state: it does no I/O.
 #[derive(Clone, Default)]
 pub struct HealthChecks {
     checks: Arc<RwLock<Vec<(HealthProbe, String, Check)>>>,
@@ -31,39 +31,39 @@ impl std::fmt::Debug for HealthChecks {
     }
 }
 
-/// What all parts said.
+/// The results of all checks of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthReport {
-    /// Every part is fine.
+    /// Every check passed.
     pub is_fine: bool,
-    /// A line per part, in the form Kubernetes uses.
+    /// A line per check, in Kubernetes' format.
     pub text: String,
 }
 
 impl HealthChecks {
-    /// Adds a part that must be fine for the process to live. A part that waits for something outside is not one.
+    /// Adds a liveness check. A part that waits for another process must not fail it: a restart would not help.
     pub fn live(&self, name: impl Into<String>, check: impl Fn() -> CheckResult + Send + Sync + 'static) {
         self.add(HealthProbe::Live, name.into(), Box::new(check));
     }
 
-    /// Adds a part that must be fine for the process to be given work.
+    /// Adds a readiness check.
     pub fn ready(&self, name: impl Into<String>, check: impl Fn() -> CheckResult + Send + Sync + 'static) {
         self.add(HealthProbe::Ready, name.into(), Box::new(check));
     }
 
-    fn add(&self, question: HealthProbe, name: String, check: Check) {
-        self.checks.write().unwrap_or_else(PoisonError::into_inner).push((question, name, check));
+    fn add(&self, probe: HealthProbe, name: String, check: Check) {
+        self.checks.write().unwrap_or_else(PoisonError::into_inner).push((probe, name, check));
     }
 
-    /// Asks every part.
+    /// Runs every check of a probe.
     #[must_use]
-    pub fn report(&self, question: HealthProbe) -> HealthReport {
+    pub fn report(&self, probe: HealthProbe) -> HealthReport {
         let mut report = HealthReport { is_fine: true, text: String::new() };
         let checks = self.checks.read().unwrap_or_else(PoisonError::into_inner);
-        for (_, name, check) in checks.iter().filter(|(asked, _, _)| *asked == question) {
-            let verdict = check();
-            report.is_fine &= verdict.is_ok();
-            let written = match verdict {
+        for (_, name, check) in checks.iter().filter(|(asked, _, _)| *registered == probe) {
+            let result = check();
+            report.is_fine &= result.is_ok();
+            let written = match result {
                 Ok(()) => writeln!(report.text, "[+]{name} ok"),
                 Err(reason) => {
                     writeln!(report.text, "[-]{name} failed: {}", crate::telemetry::printable(&reason, 500))
@@ -80,9 +80,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_as_fine_as_its_worst_part() {
+    fn a_process_is_ready_if_every_check_passes() {
         let checks = HealthChecks::default();
-        assert!(checks.report(HealthProbe::Ready).is_fine, "nothing to object to");
+        assert!(checks.report(HealthProbe::Ready).is_fine, "no check fails");
         checks.ready("registry", || Ok(()));
         checks.ready("view", || Err("3 records\nbehind".to_owned()));
         checks.live("worker", || Ok(()));

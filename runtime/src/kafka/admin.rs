@@ -1,6 +1,7 @@
-//! Topics: what they must be like, what is there, and what would have to change.
+//! Topics: how each kind must be configured, which exist, and which are missing or differ.
 //!
-//! A plan is drawn first and can be shown; applying it only ever creates. What exists and differs is reported, never altered.
+//! A plan is computed first and can be shown. Applying it only creates topics: an existing topic that differs is reported, never
+//! altered.
 
 use std::{
     collections::HashMap,
@@ -23,19 +24,19 @@ use crate::{
     message::{self, Channel},
 };
 
-/// The setting that says how large a batch of records may be.
+/// The setting that limits the size of a batch of records.
 const MAX_BYTES: &str = "max.message.bytes";
 
-/// What a topic is for, which decides how it is kept.
+/// The purpose of a topic, which decides its retention and cleanup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TopicKind {
-    /// A service's events: its event store, kept for ever.
+    /// A service's events: its event store, kept forever.
     Events,
-    /// A service's inbox: what it was told; may be cut once decided.
+    /// A service's inbox: its commands; may be truncated once they are decided.
     Inbox,
-    /// What a group could not read or handle: kept until somebody looks.
+    /// Records that a group could not read or handle: kept until an operator has looked at them.
     DeadLetters,
-    /// What waits because a record of its entity cannot work: the latest of each place.
+    /// Records parked behind a failed record of the same entity: the latest per position.
     Parked,
     /// The latest value of each key.
     Compacted,
@@ -46,23 +47,23 @@ impl TopicKind {
     fn settings(self) -> &'static [(&'static str, &'static str)] {
         // The timestamp is part of the record: it is the only clock a decider has.
         const CREATE_TIME: (&str, &str) = ("message.timestamp.type", "CreateTime");
-        const FOR_EVER: [(&str, &str); 2] = [("retention.ms", "-1"), ("retention.bytes", "-1")];
+        const FOREVER: [(&str, &str); 2] = [("retention.ms", "-1"), ("retention.bytes", "-1")];
         match self {
-            Self::Events => &[("cleanup.policy", "delete"), FOR_EVER[0], FOR_EVER[1], CREATE_TIME],
-            // A letter is larger than the record that it is about, and must be taken all the same.
+            Self::Events => &[("cleanup.policy", "delete"), FOREVER[0], FOREVER[1], CREATE_TIME],
+            // A dead letter is larger than the record in it, and must fit as well.
             Self::DeadLetters => {
-                &[("cleanup.policy", "delete"), FOR_EVER[0], FOR_EVER[1], CREATE_TIME, (MAX_BYTES, "8388608")]
+                &[("cleanup.policy", "delete"), FOREVER[0], FOREVER[1], CREATE_TIME, (MAX_BYTES, "8388608")]
             }
-            // An input is decided within seconds, but a service may be away for a long week-end, and then some.
-            Self::Inbox => &[("cleanup.policy", "delete"), ("retention.ms", "2592000000"), FOR_EVER[1], CREATE_TIME],
-            // A parked record carries the verdict beside its own headers.
+            // An input is decided within seconds, but a service may be down over a long weekend or longer.
+            Self::Inbox => &[("cleanup.policy", "delete"), ("retention.ms", "2592000000"), FOREVER[1], CREATE_TIME],
+            // A parked record carries its failure in addition to its own headers.
             Self::Parked => &[("cleanup.policy", "compact"), CREATE_TIME, (MAX_BYTES, "8388608")],
             Self::Compacted => &[("cleanup.policy", "compact"), CREATE_TIME],
         }
     }
 
-    /// Which of the settings an existing topic must have. Retention of an inbox is the operator's, and so is how large letters may
-    /// be: what does not fit is laid aside in part.
+    /// Whether an existing topic must have this setting. The operator decides the retention of an inbox and the largest dead letter:
+    /// a record that does not fit is dead-lettered without its body.
     fn is_required(self, setting: &str) -> bool {
         match self {
             Self::Inbox => !setting.starts_with("retention."),
@@ -72,14 +73,14 @@ impl TopicKind {
     }
 }
 
-/// A topic as it should be.
+/// The required configuration of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
     /// Its name.
     pub name: String,
     /// How many partitions it has: the same number for every topic of a system.
     pub partitions: i32,
-    /// What it is for.
+    /// Its purpose.
     pub kind: TopicKind,
 }
 
@@ -89,7 +90,7 @@ impl TopicSpec {
         Self { name: name.into(), partitions, kind }
     }
 
-    /// The topics of a service that decides: events, inbox, dead letters, what is parked.
+    /// The topics of a service with a decider: events, inbox, dead letters, parked records.
     #[must_use]
     pub fn of_service(system: &str, service: &str, partitions: i32) -> Vec<Self> {
         vec![
@@ -107,47 +108,47 @@ pub fn dead_letters(group: &str) -> String {
     format!("dlq.{group}")
 }
 
-/// A question to the cluster that got no good answer.
+/// A request to the cluster that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// The client cannot be made: a property makes no sense.
+    /// The client cannot be created: a property is invalid.
     #[error("cannot set up a kafka client; hint: look at the [kafka] table")]
     Setup {
-        /// Why.
+        /// The cause.
         source: Box<KafkaError>,
     },
-    /// The cluster cannot be asked.
+    /// The cluster cannot be reached.
     #[error("cannot {operation} at {bootstrap}; hint: is the broker running, and is the address right?")]
     Unreachable {
-        /// What was tried.
+        /// The failed operation.
         operation: String,
-        /// Where.
+        /// The brokers' addresses.
         bootstrap: String,
-        /// Why.
+        /// The cause.
         source: Box<KafkaError>,
     },
-    /// The cluster refuses.
+    /// The cluster refuses the request.
     #[error("kafka refuses to {operation}: {code}")]
     Refused {
-        /// What was tried.
+        /// The failed operation.
         operation: String,
-        /// Its answer.
+        /// The error code.
         code: RDKafkaErrorCode,
     },
-    /// Topics are not as they must be.
+    /// Existing topics differ from their required configuration.
     #[error("{0}")]
     Differs(String),
 }
 
 impl AdminError {
-    /// True if another try may succeed.
+    /// True if a retry may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
 }
 
-/// A client for topics. Clones share it. One that could not reach the cluster is replaced before the next question: it may have
+/// A client for topics. Clones share it. After a request that could not reach the cluster the inner client is replaced: it may have
 /// lost its brokers for good.
 #[derive(Clone)]
 pub struct Admin {
@@ -160,7 +161,7 @@ pub struct Admin {
 
 type Native = AdminClient<ClientLog>;
 
-fn make(setup: &ClientConfig) -> KafkaResult<Arc<Native>> {
+fn create_client(setup: &ClientConfig) -> KafkaResult<Arc<Native>> {
     setup.create_with_context(ClientLog::new("admin")).map(Arc::new)
 }
 
@@ -171,13 +172,13 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// A client of the configured cluster. Asks it nothing yet.
+    /// A client of the configured cluster. It connects with the first request.
     ///
     /// # Errors
-    /// A property makes no sense.
+    /// A property is invalid.
     pub fn new(config: &Config) -> Result<Self, AdminError> {
         let setup = client::admin(config);
-        let client = make(&setup).map_err(|source| AdminError::Setup { source: Box::new(source) })?;
+        let client = create_client(&setup).map_err(|source| AdminError::Setup { source: Box::new(source) })?;
         Ok(Self {
             setup: Arc::new(setup),
             client: Arc::new(Mutex::new(client)),
@@ -187,7 +188,7 @@ impl Admin {
         })
     }
 
-    /// The cluster's id; a store made for another one is foreign. Blocks for at most the request timeout.
+    /// The cluster's id, which the header of a store must match. Blocks for at most the request timeout.
     #[must_use]
     pub fn cluster_id(&self) -> Option<String> {
         let client = self.client();
@@ -216,10 +217,10 @@ impl Admin {
 
     async fn settings_of(&self, topics: &[&str]) -> Result<HashMap<String, HashMap<String, String>>, AdminError> {
         let operation = "describe topics";
-        let asked: Vec<ResourceSpecifier<'_>> = topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let resources: Vec<ResourceSpecifier<'_>> = topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let client = self.client();
         let answers = client
-            .describe_configs(&asked, &self.options())
+            .describe_configs(&resources, &self.options())
             .await
             .map_err(|source| self.unreachable(&client, operation, source))?;
         let mut settings = HashMap::new();
@@ -233,17 +234,17 @@ impl Admin {
         Ok(settings)
     }
 
-    /// What the topics that a service writes to take, and the largest batch that lies on what it reads.
+    /// The size limits of the topics that a service writes, and the largest batch that its input topics may hold.
     ///
     /// # Errors
-    /// The cluster cannot be asked.
+    /// The cluster cannot be reached.
     pub(crate) async fn limits(&self, contract: &Contract) -> Result<(Limits, usize), AdminError> {
         let written = [&contract.events_topic, &contract.dead_letter_topic, &contract.parked_topic];
         let topics: Vec<&str> = contract.inputs.iter().chain(written).map(|topic| &**topic).collect();
         let settings = self.settings_of(&topics).await?;
         let most = |topic: &str| {
-            let told = settings.get(topic).and_then(|settings| settings.get(MAX_BYTES));
-            told.and_then(|bytes| bytes.parse().ok()).unwrap_or(TOPIC_BYTES)
+            let value = settings.get(topic).and_then(|settings| settings.get(MAX_BYTES));
+            value.and_then(|bytes| bytes.parse().ok()).unwrap_or(TOPIC_BYTES)
         };
         let limits = Limits {
             events: most(&contract.events_topic),
@@ -263,7 +264,7 @@ impl Admin {
             .map_err(|source| self.unreachable(&client, "create topics", source))?;
         for answer in answers {
             match answer {
-                // Somebody else was faster; what they made is verified like any other.
+                // Another process was faster; its topic is verified like any existing one.
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((name, code)) => {
                     return Err(AdminError::Refused { operation: format!("create topic {name}"), code });
@@ -291,7 +292,7 @@ impl Admin {
         if !Arc::ptr_eq(&current, old) {
             return;
         }
-        match make(&self.setup) {
+        match create_client(&self.setup) {
             Ok(fresh) => *current = fresh,
             Err(error) => tracing::error!(%error, "a client that may have lost its brokers could not be replaced"),
         }
@@ -307,12 +308,12 @@ impl Admin {
     }
 }
 
-/// What stands between a topic and its spec.
+/// What is to be done about one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicStep {
     /// It is missing.
     Create,
-    /// It is as it should be.
+    /// It exists as specified.
     Keep,
     /// It exists and differs.
     Differs(Vec<SettingDifference>),
@@ -323,29 +324,29 @@ pub enum TopicStep {
 pub struct SettingDifference {
     /// The setting, or `partitions`.
     pub setting: String,
-    /// What it is.
+    /// The value found.
     pub found: String,
-    /// What it should be.
+    /// The required value.
     pub wanted: String,
 }
 
-/// What creating and verifying a set of topics comes to.
+/// The steps that create and verify a set of topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicPlan {
-    /// Each topic with its step, in the order they were asked for.
+    /// Each topic with its step, in the order of the request.
     pub steps: Vec<(TopicSpec, TopicStep)>,
 }
 
 impl TopicPlan {
-    /// Compares the topics with what exists. Changes nothing.
+    /// Compares the specified topics with the existing ones. Changes nothing.
     ///
     /// # Errors
-    /// The cluster cannot be asked.
+    /// The cluster cannot be reached.
     pub async fn compute(admin: &Admin, specs: &[TopicSpec]) -> Result<Self, AdminError> {
-        let asking = admin.clone();
-        let counts = tokio::task::spawn_blocking(move || asking.partition_counts())
+        let admin_clone = admin.clone();
+        let counts = tokio::task::spawn_blocking(move || admin_clone.partition_counts())
             .await
-            .map_err(|e| AdminError::Differs(format!("the question for topics broke off: {e}")))??;
+            .map_err(|e| AdminError::Differs(format!("listing the topics was interrupted: {e}")))??;
         let existing: Vec<&str> =
             specs.iter().map(|spec| spec.name.as_str()).filter(|name| counts.contains_key(*name)).collect();
         let settings = if existing.is_empty() { HashMap::new() } else { admin.settings_of(&existing).await? };
@@ -356,10 +357,10 @@ impl TopicPlan {
         Ok(Self { steps: steps.collect() })
     }
 
-    /// Creates what is missing, and nothing else; waits until it shows. Answers how many topics were created.
+    /// Creates the missing topics and changes nothing else. Returns how many were created.
     ///
     /// # Errors
-    /// The cluster cannot be asked or refuses; an existing topic differs (then nothing is created).
+    /// The cluster cannot be reached, or refuses; or an existing topic differs, and then none is created.
     pub async fn apply(&self, admin: &Admin) -> Result<usize, AdminError> {
         self.verify()?;
         let missing: Vec<&TopicSpec> =
@@ -370,7 +371,7 @@ impl TopicPlan {
         Ok(missing.len())
     }
 
-    /// Objects to topics that exist and differ. Missing ones are no objection.
+    /// Refuses existing topics that differ. Missing topics are accepted.
     ///
     /// # Errors
     /// [`AdminError::Differs`] with every difference.
@@ -391,7 +392,7 @@ impl TopicPlan {
         Err(AdminError::Differs(format!("topics are not as they must be: {}; {hint}", lines.join("; "))))
     }
 
-    /// True if every topic is there and as it should be.
+    /// True if every topic exists as specified.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.steps.iter().all(|(_, step)| *step == TopicStep::Keep)
@@ -413,7 +414,7 @@ fn step(spec: &TopicSpec, partitions: i32, settings: &HashMap<String, String>) -
         });
     }
     for (name, wanted) in spec.kind.settings().iter().filter(|(name, _)| spec.kind.is_required(name)) {
-        // A broker that does not tell a setting cannot be held to it.
+        // A setting that the broker does not return cannot be verified.
         if let Some(found) = settings.get(*name).filter(|found| found.as_str() != *wanted) {
             differences.push(SettingDifference {
                 setting: (*name).to_owned(),
@@ -458,28 +459,28 @@ mod tests {
     }
 
     #[test]
-    fn an_events_topic_that_forgets_is_objected_to() {
+    fn an_events_topic_with_limited_retention_is_reported() {
         let plan = plan(TopicKind::Events, 8, &[("cleanup.policy", "delete"), ("retention.ms", "604800000")]);
-        let error = plan.verify().expect_err("a week is not for ever").to_string();
+        let error = plan.verify().expect_err("a week is not forever").to_string();
         assert!(error.contains("musiccorp.payment.x: retention.ms is 604800000, expected -1"), "{error}");
         assert_eq!(plan.to_string(), "differs musiccorp.payment.x: retention.ms is 604800000, expected -1\n");
     }
 
     #[test]
-    fn an_inbox_may_be_cut_but_not_compacted() {
+    fn an_inbox_may_be_truncated_but_not_compacted() {
         assert!(plan(TopicKind::Inbox, 8, &[("retention.ms", "60000"), ("cleanup.policy", "delete")]).is_done());
         assert!(!plan(TopicKind::Inbox, 8, &[("cleanup.policy", "compact")]).is_done());
     }
 
     #[test]
-    fn dead_letters_may_be_larger_than_what_they_are_about() {
+    fn dead_letters_may_be_larger_than_their_records() {
         let settings = TopicKind::DeadLetters.settings();
         assert!(settings.contains(&(MAX_BYTES, crate::core::DEAD_LETTER_BYTES.to_string().as_str())));
-        assert!(plan(TopicKind::DeadLetters, 8, &[(MAX_BYTES, "1048588")]).is_done(), "an operator may say less");
+        assert!(plan(TopicKind::DeadLetters, 8, &[(MAX_BYTES, "1048588")]).is_done(), "an operator may set less");
     }
 
     #[test]
-    fn another_partition_count_is_objected_to() {
+    fn another_partition_count_is_reported() {
         assert!(plan(TopicKind::Events, 4, &[]).verify().is_err());
     }
 

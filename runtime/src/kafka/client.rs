@@ -1,8 +1,8 @@
-//! How each kind of Kafka client is set up.
+//! The properties of each kind of Kafka client.
 //!
-//! Every property our guarantees or our latency rest on is set here, with its reason; nothing relies on a default. What is not
-//! ours to decide (addresses of TLS files, SASL, buffer sizes) comes from the configuration's `[kafka]` table, which `config` has
-//! already cleared of what would break a guarantee.
+//! Every property that a guarantee or the latency depends on is set here, with its reason; nothing relies on a default. Properties
+//! that an operator decides (TLS files, SASL, buffer sizes) come from the configuration's `[kafka]` table. `config` has already
+//! refused the ones that would break a guarantee.
 
 use std::{
     collections::HashMap,
@@ -21,8 +21,8 @@ use rdkafka::{
 
 use crate::config::Config;
 
-/// The consumer group of a service in a system. It stands in the names of its dead-letter topic and transactional ids, and
-/// several systems may share a cluster, so the system is part of it.
+/// The consumer group of a service in a system. The group's name is part of the dead-letter topic and of transactional ids. It
+/// contains the system because several systems may share a cluster.
 #[must_use]
 pub fn group(system: &str, service: &str) -> String {
     format!("{system}.{service}")
@@ -33,20 +33,20 @@ pub fn group(system: &str, service: &str) -> String {
 pub struct WorkerNames {
     /// The consumer group.
     pub group: String,
-    /// What brokers show of its clients.
+    /// The id under which brokers show its clients.
     pub client_id: String,
-    /// Fences an earlier life of the same worker.
+    /// Fences earlier incarnations of the same worker.
     pub transactional_id: String,
     /// Lets a restart keep its partitions; only for an instance with a stable name.
     pub group_instance_id: Option<String>,
 }
 
 impl WorkerNames {
-    /// The names of worker number `worker`. An instance without a stable name gets one for this life only: `life`.
+    /// The names of worker number `worker`. An instance without a stable name is named after `incarnation`, for this run only.
     #[must_use]
-    pub fn of(config: &Config, service: &str, worker: usize, life: uuid::Uuid) -> Self {
+    pub fn of(config: &Config, service: &str, worker: usize, incarnation: uuid::Uuid) -> Self {
         let group = group(&config.system, service);
-        let instance = config.instance.clone().unwrap_or_else(|| life.simple().to_string());
+        let instance = config.instance.clone().unwrap_or_else(|| incarnation.simple().to_string());
         let member = format!("{instance}.{worker}");
         Self {
             client_id: format!("{group}.{member}"),
@@ -66,33 +66,33 @@ pub fn group_member(config: &Config, names: &WorkerNames) -> ClientConfig {
         // Classic: the newer protocol's poll-interval handling is not fixed in this librdkafka, and upstream will change the
         // default.
         .set("group.protocol", "classic")
-        // Only the inbox is subscribed and the other inputs follow it, so any assignor works. An eager one: each generation gives out
-        // every partition. A cooperative one takes a partition away in one generation and gives it out in the next, and a named
-        // member that starts again in between is let back in without a next one: Apache Kafka then leaves the partition to nobody.
+        // Only the inbox is subscribed and the other inputs follow it, so any assignor works. An eager assignor assigns every
+        // partition in each generation. A cooperative one revokes a partition in one generation and assigns it in the next; a static
+        // member that restarts in between rejoins without a new generation, and Apache Kafka then leaves the partition unassigned.
         .set("partition.assignment.strategy", "range")
-        // A dead member's partitions are free after this long. Safety does not depend on it: fencing does that.
+        // A dead member's partitions are reassigned after this long. Safety rests on fencing, not on this timeout.
         .set("session.timeout.ms", session_ms.to_string())
         .set("heartbeat.interval.ms", (session_ms / 5).max(1).to_string())
-        // A worker polls all the time; a minute without a poll is a bug, and another one should take over.
+        // A worker polls continuously; a minute without a poll is a bug, and another worker should take over.
         .set("max.poll.interval.ms", session_ms.max(60_000).to_string())
-        // Only decided and committed input matters to others.
+        // Only committed input counts.
         .set("isolation.level", "read_committed")
-        // A live consumer is never interested in the end.
+        // A worker's consumer has no use for end-of-partition events.
         .set("enable.partition.eof", "false")
         // Small: a worker takes batches of hundreds, and several partitions share the memory.
         .set("queued.min.messages", "5000")
         .set("queued.max.messages.kbytes", "16384")
-        // A question that was asked before a partition flowed is waited for, and holds its first records up for as long.
+        // A fetch that was sent before a new partition was assigned delays that partition's first records by at most this long.
         .set("fetch.wait.max.ms", "100")
         .set("statistics.interval.ms", "5000");
     if let Some(id) = &names.group_instance_id {
-        // A restart under the same name goes on at once, without a rebalance.
+        // A restart under the same name continues at once, without a rebalance.
         client.set("group.instance.id", id);
     }
     finish(client, config)
 }
 
-/// The largest record that a worker hands to its producer: half of what the producer holds at a time.
+/// The largest record that a worker passes to its producer: half of the producer's queue.
 const LARGEST_BYTES: &str = "33554432";
 
 /// A worker's producer: events, commands and input offsets in one transaction.
@@ -106,23 +106,23 @@ pub fn transactional_producer(config: &Config, names: &WorkerNames) -> ClientCon
         .set("transaction.timeout.ms", &transaction_ms)
         // librdkafka refuses more than the transaction's own timeout.
         .set("message.timeout.ms", &transaction_ms)
-        // What is passed on or laid aside may be as large as what others wrote. Topics have their own limits, and the worker
-        // keeps to those; this one must not come before them.
+        // A forwarded or dead-lettered record may be as large as any producer made it. The worker respects the limits of the topics;
+        // the client's own limit must not be the smaller one.
         .set("message.max.bytes", LARGEST_BYTES)
-        // After each commit the coordinator is busy for a moment and librdkafka sleeps this long before it asks again: 2 ms
-        // gives hundreds of transactions a second, the default of 100 ms gives twelve.
+        // After each commit the coordinator is busy for a moment, and librdkafka sleeps this long before it retries: 2 ms allows
+        // hundreds of transactions a second, the default of 100 ms allows twelve.
         .set("retry.backoff.ms", "2")
         .set("retry.backoff.max.ms", "250");
     finish(client, config)
 }
 
-/// The largest record that a producer with this setup takes, in bytes.
+/// The largest record that a producer with these properties accepts, in bytes.
 #[must_use]
 pub fn largest_record(producer: &ClientConfig) -> usize {
     producer.get("message.max.bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(usize::MAX)
 }
 
-/// Keeps batches of several records within what a topic takes. A single record is not held to it.
+/// Limits batches of several records to what a topic accepts. A single record may still be larger.
 pub fn bound_batches(producer: &mut ClientConfig, most: usize) {
     let batch = producer.get("batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(usize::MAX);
     if most < batch {
@@ -130,43 +130,43 @@ pub fn bound_batches(producer: &mut ClientConfig, most: usize) {
     }
 }
 
-/// A producer outside transactions: commands from an edge, answers of effects, events from outside.
+/// A producer outside transactions: commands from an HTTP API, answers of effects, events of external systems.
 #[must_use]
 pub fn idempotent_producer(config: &Config, purpose: &str) -> ClientConfig {
     let mut client = producer(config, &client_id(config, purpose));
     client
-        // No expiry of single messages, which would leave holes between those that follow. A deadline is the publisher's, who
-        // throws the whole producer away.
+        // Single messages must not expire: that would leave gaps before later ones. The publisher has its own deadline, after which
+        // it discards the whole producer.
         .set("message.timeout.ms", "0")
         .set("retry.backoff.ms", "20")
         .set("retry.backoff.max.ms", "1000");
     finish(client, config)
 }
 
-/// A reader of whole partitions in no group: a projection, or a task's reader of its own log. It assigns explicit offsets.
+/// A reader of whole partitions outside any group: for a projection, or for a worker's recovery. It assigns explicit offsets.
 #[must_use]
 pub fn log_reader(config: &Config, purpose: &str) -> ClientConfig {
     let id = client_id(config, purpose);
-    // The client wants a group's name before it hands out messages; nothing is ever joined or committed under it.
+    // The client requires a group id to consume; it never joins this group or commits to it.
     let mut client = consumer(config, &id, &format!("{}.reader", group(&config.system, &config.service)));
     client
         .set("isolation.level", "read_committed")
-        // Ends are how a fold knows that it has caught up: at an end event the position has passed markers and aborted records.
+        // A fold knows by the end-of-partition event that it has caught up: its position has then passed markers and aborted records.
         .set("enable.partition.eof", "true")
-        // A fold that waits for a schema may wait long; it holds nobody up, being in no group.
+        // A fold may wait long for a schema; outside a group it blocks no other member.
         .set("max.poll.interval.ms", "86400000")
-        // A rebuild reads as fast as it can, and a slow one holds no more than this: the client counts keys and bodies as bytes, and
-        // headers not at all, so the number is a bound of its own.
+        // A rebuild reads as fast as it can; a slow fold buffers no more than this. The client counts the bytes of keys and bodies
+        // but not of headers, so the number of messages is a second bound.
         .set("queued.min.messages", "10000")
         .set("queued.max.messages.kbytes", "32768")
-        // Bit rot in an event store must show.
+        // Bit rot in an event store must be detected.
         .set("check.crcs", "true")
         .set("statistics.interval.ms", "0");
     finish(client, config)
 }
 
-/// A client that asks for high watermarks. A read-committed client would get the last stable offset instead, and miss a
-/// transaction that is prepared but not yet marked.
+/// A client that queries high watermarks. A read-committed client would get the last stable offset instead, and miss a transaction
+/// that is prepared but not yet marked.
 #[must_use]
 pub fn watermark_client(config: &Config) -> ClientConfig {
     let id = client_id(config, "watermarks");
@@ -194,19 +194,19 @@ fn common(config: &Config, client_id: &str) -> ClientConfig {
     client
         .set("bootstrap.servers", &config.bootstrap)
         .set("client.id", client_id)
-        // A misspelt topic must fail, not come to be with one partition and a week of retention.
+        // A misspelt topic must fail, not be created with one partition and a week of retention.
         .set("allow.auto.create.topics", "false")
-        // See a change of partitions, or a topic that appears, within a minute without being told.
+        // Notice new partitions and new topics within a minute.
         .set("topic.metadata.refresh.interval.ms", "60000")
-        // Ask for missing topics quickly at first, then ever more rarely.
+        // Query missing topics often at first, then ever more rarely.
         .set("topic.metadata.refresh.fast.interval.ms", "100")
-        // Topics may be created after us: do not call a topic missing before the cluster has had time to spread the word.
+        // A topic may be created after this client: do not report it missing before the cluster has propagated its metadata.
         .set("topic.metadata.propagation.max.ms", "5000")
         // Firewalls and address translation drop idle connections silently.
         .set("socket.keepalive.enable", "true")
         .set("socket.timeout.ms", request_ms.max(1_000).to_string())
         .set("socket.connection.setup.timeout.ms", request_ms.max(1_000).to_string())
-        // A broker that comes back should be found again within a second.
+        // A broker that restarts should be found again within a second.
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000")
         // librdkafka's own lines go through our logging; connection losses are logged once, by us.
@@ -260,7 +260,7 @@ fn producer(config: &Config, client_id: &str) -> ClientConfig {
     client
 }
 
-/// Two names of one property: the one we set, and the other one.
+/// Properties with two names: the one that is set here, and its alias.
 const ALIASES: &[(&str, &str)] = &[
     ("compression.type", "compression.codec"),
     ("linger.ms", "queue.buffering.max.ms"),
@@ -275,39 +275,39 @@ fn finish(mut client: ClientConfig, config: &Config) -> ClientConfig {
     client
 }
 
-/// Brings librdkafka's log lines and global errors into ours.
+/// Forwards librdkafka's log lines and global errors to `tracing`.
 ///
-/// A broker that is away makes every client say so many times a second; of lines of one kind only one in a while is a warning.
+/// While a broker is down every client reports it many times a second, so each kind of line is a warning only once per interval.
 #[derive(Debug, Clone)]
 pub struct ClientLog {
-    /// What to call the client in the log.
+    /// The client's name in the log.
     pub client: String,
-    /// The group whose lag its statistics tell, if it is a member of one.
+    /// The group whose lag is recorded from its statistics, if it is a member of one.
     pub group: Option<String>,
     warned: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 impl ClientLog {
-    /// A context for a client called `client` in the log.
+    /// The context of a client that the log calls `client`.
     pub fn new(client: impl Into<String>) -> Self {
         Self { client: client.into(), group: None, warned: Arc::default() }
     }
 
-    /// A context for a member of `group`, whose lag becomes a metric.
+    /// The context of a member of `group`, whose lag is recorded as a metric.
     pub fn of_member(client: impl Into<String>, group: impl Into<String>) -> Self {
         Self { group: Some(group.into()), ..Self::new(client) }
     }
 
-    /// True if nothing of this kind was worth a warning for a while.
-    fn is_news(&self, kind: &str, now: Instant) -> bool {
-        const FOR_A_WHILE: Duration = Duration::from_secs(30);
-        /// Kinds come from librdkafka's code; there are a few dozen.
-        const MOST: usize = 1_000;
+    /// True if no warning of this kind was logged during the last interval.
+    fn is_due_again(&self, kind: &str, now: Instant) -> bool {
+        const INTERVAL: Duration = Duration::from_secs(30);
+        /// librdkafka has a few dozen kinds; this bounds the map all the same.
+        const MAX_KINDS: usize = 1_000;
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.get(kind).is_some_and(|last| now.duration_since(*last) < FOR_A_WHILE) {
+        if warned.get(kind).is_some_and(|last| now.duration_since(*last) < INTERVAL) {
             return false;
         }
-        if warned.len() < MOST {
+        if warned.len() < MAX_KINDS {
             warned.insert(kind.to_owned(), now);
         }
         true
@@ -321,8 +321,8 @@ impl ClientContext for ClientLog {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(target: "librdkafka", client, facility, "{text}");
             }
-            // It retries by itself: a surprise it recovers from.
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if self.is_news(facility, Instant::now()) => {
+            // librdkafka retries by itself, so this is a warning and no error.
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if self.is_due_again(facility, Instant::now()) => {
                 tracing::warn!(target: "librdkafka", client, facility, "{text}");
             }
             _ => {
@@ -334,9 +334,9 @@ impl ClientContext for ClientLog {
     fn error(&self, error: KafkaError, reason: &str) {
         let client = self.client.as_str();
         match error.rdkafka_error_code() {
-            // The end of a partition is no trouble.
+            // The end of a partition is no error.
             Some(RDKafkaErrorCode::PartitionEOF) => {}
-            code if self.is_news(&format!("{code:?}"), Instant::now()) => {
+            code if self.is_due_again(&format!("{code:?}"), Instant::now()) => {
                 tracing::warn!(target: "librdkafka", client, "{error}: {reason}");
             }
             _ => tracing::debug!(target: "librdkafka", client, "{error}: {reason}"),
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn librdkafka_takes_every_setup() {
+    fn librdkafka_accepts_the_properties_of_every_client() {
         let mut config = Config::for_tests();
         config.instance = Some("a".to_owned());
         let log = || ClientLog::new("test");
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handed_through_property_goes_before_ours_under_either_name() {
+    fn a_configured_property_overrides_ours_under_either_name() {
         let mut config = Config::for_tests();
         config.kafka.insert("compression.codec".to_owned(), "none".into());
         config.kafka.insert("client.rack".to_owned(), "r1".into());
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_bounded_by_what_topics_take_and_never_grow() {
+    fn batches_are_limited_by_their_topic_and_never_enlarged() {
         let config = Config::for_tests();
         let mut client = transactional_producer(&config, &names(&config));
         assert_eq!(largest_record(&client), 32 << 20);
@@ -411,18 +411,18 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_is_away_is_warned_of_once_in_a_while() {
+    fn a_missing_broker_is_a_warning_once_per_interval() {
         let (log, start) = (ClientLog::new("test"), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert!(log.is_news("down", start));
-        assert!(!log.is_news("down", after(1)));
-        assert!(log.is_news("other", after(1)));
-        assert!(!log.clone().is_news("down", after(29)));
-        assert!(log.is_news("down", after(31)));
+        assert!(log.is_due_again("down", start));
+        assert!(!log.is_due_again("down", after(1)));
+        assert!(log.is_due_again("other", after(1)));
+        assert!(!log.clone().is_due_again("down", after(29)));
+        assert!(log.is_due_again("down", after(31)));
     }
 
     #[test]
-    fn only_a_stable_name_is_a_static_member() {
+    fn only_an_instance_with_a_stable_name_is_a_static_member() {
         let mut config = Config::for_tests();
         assert_eq!(names(&config).group_instance_id, None);
         config.instance = Some("blue".to_owned());

@@ -10,15 +10,15 @@ use crate::{
 /// The headers to send with a record.
 #[must_use]
 pub fn to_headers(envelope: &Envelope) -> OwnedHeaders {
-    const MOST: usize = 14;
-    let mut headers = Some(OwnedHeaders::new_with_capacity(MOST));
+    const MAX_HEADERS: usize = 14;
+    let mut headers = Some(OwnedHeaders::new_with_capacity(MAX_HEADERS));
     envelope.for_each_header(|key, value| {
         headers = headers.take().map(|so_far| so_far.insert(Header { key, value: Some(value) }));
     });
     headers.unwrap_or_default()
 }
 
-/// The headers of an output of a batch.
+/// The headers of one output of a batch.
 #[must_use]
 pub fn of_output(headers: &OutHeaders) -> OwnedHeaders {
     match headers {
@@ -38,7 +38,7 @@ pub fn envelope_of(bare: Bare<'_>, headers: Option<&BorrowedHeaders>) -> Result<
     Envelope::read(bare, headers.into_iter().flat_map(Headers::iter).map(|header| (header.key, header.value)))
 }
 
-/// Shows a client's message as the core reads it.
+/// Passes a client's message to `take` in the core's form.
 pub fn with_record<M: Message, T>(message: &M, take: impl FnOnce(&Record<'_>) -> T) -> T {
     let headers: Vec<(&str, Option<&[u8]>)> = message
         .headers()
