@@ -215,7 +215,7 @@ impl Readings {
         let missing: BTreeSet<&str> =
             health.iter().flat_map(|health| &health.missing_topics).map(String::as_str).collect();
         let failed = health.iter().find_map(|health| health.failed.clone());
-        let cut_off = health.iter().any(|health| health.is_cut_off).then(|| "no broker answers".to_owned());
+        let cut_off = health.iter().any(|health| health.is_disconnected).then(|| "no broker answers".to_owned());
         let trouble = failed.or_else(|| self.silent.clone()).or(cut_off).or_else(|| missing_text(&missing));
         let positions: Vec<projection::Positions> = self.views.iter().map(projection::LiveView::positions).collect();
         let newest_ms = self.board.write(View::take_newest);

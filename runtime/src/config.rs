@@ -1,7 +1,7 @@
-//! The settings of a process: flag over environment over file over default.
+//! The settings of a process: a flag overrides the environment, the environment the file, the file the default.
 //!
-//! Owns where a setting may come from, what it may say, and what is shown of it. Unknown keys fail; secrets have a type that
-//! does not print. It knows no service: a service reads its own keys through the same three sources with [`Sources::own`].
+//! Owns the sources of settings, their validation, and which of them are logged. Unknown keys are errors, and secrets have a type
+//! that does not print them. It knows no service: a service reads its own keys from the same sources with [`Sources::own`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::core::ParkingLimits;
 
-/// A value that is never shown. It can be read with [`Secret::expose`], which is easy to search for.
+/// A value that is never printed. Only [`Secret::expose`] returns it, which is easy to search for.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -46,7 +46,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A setting that cannot be used.
+/// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -54,23 +54,23 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The file or a table of it is not what it should be.
-    #[error("configuration file {path} is not understood: {reason}")]
+    /// The file or one of its tables is malformed.
+    #[error("configuration file {path} is malformed: {reason}")]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Why, with line and column where there is one.
+        /// The cause, with line and column if known.
         reason: String,
     },
-    /// A value makes no sense.
+    /// A value is invalid.
     #[error("setting {name} {problem}")]
     Invalid {
         /// The setting's name, as in the file.
         name: String,
-        /// What is wrong with it, and what would be right.
+        /// Why it is invalid, and what is expected.
         problem: String,
     },
 }
@@ -82,8 +82,8 @@ impl ConfigError {
     }
 }
 
-/// The settings every process takes, to be flattened into its command line. The same names, with underscores, are the keys of
-/// the file.
+/// The settings of every process, to be flattened into its command line. The same names, with underscores, are the keys of the
+/// file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
@@ -127,7 +127,7 @@ pub struct Args {
     pub replication: Option<i32>,
 }
 
-/// The file: the common settings, timeouts, limits, what is accepted of topics, Kafka properties, and a table per service.
+/// The file: common settings, timeouts, parking limits, exceptions for views, Kafka properties, and a table per service.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 struct File {
     #[serde(flatten)]
@@ -144,7 +144,7 @@ struct File {
     services: BTreeMap<String, toml::Table>,
 }
 
-/// Deadlines, in the file's unit.
+/// The timeouts as the file states them, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TimeoutsMs {
@@ -157,7 +157,7 @@ struct TimeoutsMs {
     shutdown: Option<u64>,
 }
 
-/// How much may wait because a record of its entity cannot work, in one partition.
+/// How much may be parked in one partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parking {
@@ -165,7 +165,7 @@ struct Parking {
     bytes: Option<usize>,
 }
 
-/// What is accepted of the topics that views are folded from.
+/// Exceptions for the topics that views are folded from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Views {
@@ -183,10 +183,10 @@ impl Parking {
     }
 }
 
-/// Deadlines.
+/// The timeouts of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// How long a silent group member keeps its partitions.
+    /// How long a group member that sends no heartbeats keeps its partitions.
     pub session: Duration,
     /// How long an open transaction may block readers.
     pub transaction: Duration,
@@ -194,8 +194,8 @@ pub struct Timeouts {
     pub request: Duration,
     /// One call to the schema registry.
     pub registry: Duration,
-    /// How long the registry has to say without a break that it does not have a schema, until a record written with it is laid
-    /// aside: a replica of the registry may lag behind the record.
+    /// How long the registry must report a schema as missing before a record written with it is dead-lettered: a replica of the
+    /// registry may lag behind the record.
     pub schema: Duration,
     /// How long an HTTP request waits for the event that answers it.
     pub answer: Duration,
@@ -239,12 +239,12 @@ impl Timeouts {
     }
 }
 
-/// The settings of a process, checked.
+/// The validated settings of a process.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The first part of every topic.
     pub system: String,
-    /// Brokers to start from.
+    /// The bootstrap servers.
     pub bootstrap: String,
     /// The registry's address, without credentials.
     pub registry_url: String,
@@ -252,7 +252,7 @@ pub struct Config {
     pub registry_user: Option<String>,
     /// Password at the registry.
     pub registry_password: Option<Secret>,
-    /// The service or program this is: part of client ids, of log lines, of its records' source.
+    /// The service or program: part of client ids, of log lines and of its records' source.
     pub service: String,
     /// Stable name of this instance, if it has one.
     pub instance: Option<String>,
@@ -266,13 +266,13 @@ pub struct Config {
     pub partitions: i32,
     /// Replicas of every topic; `None` is the broker's default.
     pub replication: Option<i32>,
-    /// Deadlines.
+    /// The timeouts.
     pub timeouts: Timeouts,
-    /// How much may wait in one partition because a record of its entity cannot work.
+    /// How much may be parked in one partition.
     pub parking: ParkingLimits,
-    /// Topics of which views are folded although what was said first is not there any more.
+    /// Truncated topics that views may be folded from all the same.
     pub allow_truncated: BTreeSet<String>,
-    /// Properties handed through to librdkafka; the denied ones are already refused.
+    /// Properties that are passed on to librdkafka; `Sources::config` refuses the forbidden ones.
     pub kafka: BTreeMap<String, Secret>,
 }
 
@@ -292,7 +292,7 @@ pub mod default {
     pub const SCHEMA: std::time::Duration = std::time::Duration::from_secs(30);
 }
 
-/// Flags, environment and file, merged: what a [`Config`] and a service's own settings are made from.
+/// Flags, environment and file, merged. A [`Config`] and a service's own settings are read from them.
 #[derive(Debug, Clone)]
 pub struct Sources {
     args: Args,
@@ -301,10 +301,10 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Reads the file, if one is named, and lays the flags (which include the environment) over it.
+    /// Reads the file, if one is named. The flags, which include the environment, override it.
     ///
     /// # Errors
-    /// The file cannot be read, is not TOML, or has keys nobody knows.
+    /// The file cannot be read, is not TOML, or has unknown keys.
     pub fn load(args: &Args) -> Result<Self, ConfigError> {
         let Some(path) = &args.config else {
             return Ok(Self { args: args.clone(), file: File::default(), path: PathBuf::new() });
@@ -323,7 +323,7 @@ impl Sources {
     /// The settings of the service or program `service`.
     ///
     /// # Errors
-    /// A value makes no sense.
+    /// A value is invalid.
     pub fn config(&self, service: &str) -> Result<Config, ConfigError> {
         let args = self.args.clone();
         let registry = args.registry.unwrap_or_else(|| default::REGISTRY.to_owned());
@@ -349,8 +349,8 @@ impl Sources {
         Ok(config)
     }
 
-    /// A service's own settings: its flags (which include its environment) over its table `[services.<service>]`.
-    /// Every field of `T` is an `Option` or has a serde default, and `T` denies unknown fields.
+    /// A service's own settings: its flags, which include the environment, override its table `[services.<service>]`.
+    /// Every field of `T` must be an `Option` or have a serde default, and `T` must deny unknown fields.
     ///
     /// # Errors
     /// The table has keys that `T` does not know, or values of another type.
@@ -363,7 +363,7 @@ impl Sources {
     }
 }
 
-/// Lays what `flags` sets over `table`; what it leaves `None` is taken from the table. The result is read strictly.
+/// Overrides `table` with the values that `flags` sets; a `None` keeps the table's value. The result is read strictly.
 fn overlay<T: Serialize + DeserializeOwned>(table: toml::Table, flags: &T) -> Result<T, toml::de::Error> {
     let mut merged = table;
     let set = toml::Table::try_from(flags).map_err(serde::de::Error::custom)?;
@@ -390,7 +390,7 @@ impl Config {
         Self { service: service.to_owned(), ..self.clone() }
     }
 
-    /// Logs what is in force. Secrets are shown as `***`.
+    /// Logs the effective settings. Secrets are shown as `***`.
     pub fn log_effective(&self) {
         tracing::info!(
             system = %self.system,
@@ -408,7 +408,7 @@ impl Config {
             parking = ?self.parking,
             allow_truncated = ?self.allow_truncated,
             kafka = ?self.shown_kafka(),
-            "configuration in force"
+            "effective configuration"
         );
     }
 
@@ -421,7 +421,7 @@ impl Config {
             .collect()
     }
 
-    /// Settings for tests: nothing on disk, addresses where nobody listens.
+    /// Settings for tests: nothing on disk, and addresses without a listener.
     #[must_use]
     #[doc(hidden)]
     pub fn for_tests() -> Self {
@@ -438,7 +438,7 @@ impl Config {
             listen: None,
             partitions: 4,
             replication: None,
-            // Tests have no lagging replica, and records with schemas that never come.
+            // Tests have no lagging replica, but some records whose schemas never appear.
             timeouts: Timeouts { schema: Duration::from_secs(1), ..Timeouts::default() },
             parking: ParkingLimits::default(),
             allow_truncated: BTreeSet::new(),
@@ -448,10 +448,10 @@ impl Config {
 }
 
 /// Properties that make librdkafka load code or run commands.
-const DANGEROUS: &[&str] = &["plugin.library.paths", "sasl.kerberos.kinit.cmd", "ssl.engine.location"];
+const CODE_LOADING: &[&str] = &["plugin.library.paths", "sasl.kerberos.kinit.cmd", "ssl.engine.location"];
 
-/// Properties that the runtime's guarantees rest on. Each is set by `kafka::client`, with its reason.
-const OWNED: &[&str] = &[
+/// Properties that the runtime's guarantees depend on. `kafka::client` sets each, with its reason.
+const RESERVED: &[&str] = &[
     "acks",
     "allow.auto.create.topics",
     "auto.commit.enable",
@@ -488,16 +488,16 @@ fn checked_kafka(given: &BTreeMap<String, toml::Value>) -> Result<BTreeMap<Strin
     let mut properties = BTreeMap::new();
     for (name, value) in given {
         let setting = format!("kafka.{name}");
-        if DANGEROUS.contains(&name.as_str()) {
+        if CODE_LOADING.contains(&name.as_str()) {
             return Err(ConfigError::invalid(
                 setting,
                 "is not allowed: it makes the client load code or run a command",
             ));
         }
-        if OWNED.contains(&name.as_str()) {
+        if RESERVED.contains(&name.as_str()) {
             return Err(ConfigError::invalid(
                 setting,
-                "is not allowed: the guarantees rest on it, so it is set for you",
+                "is not allowed: the guarantees depend on it, so the runtime sets it",
             ));
         }
         let value = match value {
@@ -521,7 +521,7 @@ fn is_secret(name: &str) -> bool {
     ["password", "secret", "token", "key.pem", "username", "oauthbearer.config"].iter().any(|part| name.contains(part))
 }
 
-/// A system's name stands in topics and in Avro namespaces, so it has only what both allow.
+/// A system's name is part of topics and of Avro namespaces, so it has only characters that both allow.
 fn checked_system(given: Option<String>) -> Result<String, ConfigError> {
     let name = given.unwrap_or_else(|| default::SYSTEM.to_owned());
     let legal = name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -561,7 +561,7 @@ fn checked_bootstrap(given: Option<String>) -> Result<String, ConfigError> {
 
 /// Takes the credentials out of `http://user:password@host/path`, so that the address can be shown.
 fn split_credentials(given: &str) -> Result<(String, Option<String>, Option<Secret>), ConfigError> {
-    // The text is not repeated in the errors: it may hold a password.
+    // The errors do not repeat the text: it may contain a password.
     let invalid = |problem: &str| ConfigError::invalid("registry", problem);
     let mut url = reqwest::Url::parse(given).map_err(|_| invalid("is not a URL; expected http://host:port[/path]"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
@@ -601,10 +601,10 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
+    fn a_flag_overrides_the_file_and_the_file_overrides_the_default() {
         let args = Args { system: Some("fromflag".to_owned()), ..Args::default() };
         let config = parse(&args, "system = 'fromfile'\nworkers = 3\n[timeouts]\nanswer = 250\n[parking]\nrecords = 7\n[views]\nallow_truncated = ['shop.orders']")
-            .expect("fine");
+            .expect("valid settings");
         assert_eq!((config.system.as_str(), config.workers, config.partitions), ("fromflag", 3, default::PARTITIONS));
         assert_eq!(config.timeouts.answer, Duration::from_millis(250));
         assert_eq!(config.timeouts.session, Timeouts::default().session);
@@ -613,7 +613,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_fails_wherever_it_stands() {
+    fn an_unknown_key_is_an_error_in_every_table() {
         for text in [
             "sytem = 'x'",
             "[timeouts]\nanwser = 1",
@@ -627,7 +627,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_make_no_sense_fail() {
+    fn invalid_values_are_errors() {
         for text in [
             "system = 'Music Corp'",
             "bootstrap = 'localhost'",
@@ -650,9 +650,9 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_never_shown() {
+    fn secrets_are_never_printed() {
         let text = "registry = 'http://me:hush@host:81/path'\n[kafka]\n'sasl.password' = 'hush'\n'linger.ms' = 5";
-        let config = parse(&Args::default(), text).expect("fine");
+        let config = parse(&Args::default(), text).expect("valid settings");
         assert_eq!(config.registry_url, "http://host:81/path");
         assert_eq!(config.registry_user.as_deref(), Some("me"));
         assert_eq!(config.registry_password.as_ref().map(Secret::expose), Some("hush"));
@@ -668,9 +668,9 @@ mod tests {
     }
 
     #[test]
-    fn a_service_reads_its_own_keys_the_same_way() {
+    fn a_service_reads_its_own_keys_from_the_same_sources() {
         let text = "[services.payment]\ngateway_url = 'http://file'\nattempts = 3\n[services.other]\nx = 1";
-        let sources = Sources::parse(&Args::default(), text, Path::new("test.toml")).expect("fine");
+        let sources = Sources::parse(&Args::default(), text, Path::new("test.toml")).expect("valid settings");
         let flags = Own { gateway_url: Some("http://flag".to_owned()), attempts: None };
         let own = sources.own("payment", &flags).expect("known keys");
         assert_eq!(own, Own { gateway_url: Some("http://flag".to_owned()), attempts: Some(3) });

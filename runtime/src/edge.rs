@@ -1,8 +1,8 @@
-//! The way in for requests that want an answer: a command to the own inbox, then the event that answers it.
+//! Requests that expect an answer: a command to the service's own inbox, then the event that answers it.
 //!
-//! An edge decides nothing. It puts a command into its service's inbox and waits until an event says that this command caused
-//! it, on whichever instance it was decided. A view of the own events topic remembers what each entity was answered, so that any
-//! instance knows a repeated request. HTTP is the business of `http`.
+//! An edge is the part of a service that its HTTP API calls. It decides nothing: it writes a command to the service's inbox and waits
+//! for an event that this command caused, on whichever instance it is decided. A live view of the events topic keeps the answers of
+//! each entity, so that every instance recognises a repeated request. HTTP itself is the business of `http`.
 
 mod background;
 mod connect;
@@ -31,38 +31,38 @@ use crate::{
     publisher::{EncodedRecord, Outgoing, PublishError, Publisher},
 };
 
-/// The most requests that may wait for an answer at once.
+/// The most commands that may wait for answers at once.
 const MAX_WAITING: usize = 10_000;
-/// How many answers are remembered of one entity: the first, and the latest others.
+/// How many answers are kept per entity: the first one and the latest others.
 const MAX_ANSWERS: usize = 8;
 
-/// A request that could not be taken.
+/// A request that was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum EdgeError {
-    /// The view of what was answered before has not read it all yet: a repeated request would not be recognised.
-    #[error("the service is still reading what it said before; hint: try again in a moment")]
+    /// The view of earlier answers has not caught up yet: a repeated request would not be recognised.
+    #[error("the service is still reading its own events; hint: try again in a moment")]
     NotReady,
-    /// As many requests wait as may.
+    /// The limit of waiting requests is reached.
     #[error("too many requests wait for their answers; hint: try again in a moment")]
     Busy,
-    /// The command did not get into the inbox, or nobody knows whether it did. The same request may be sent again.
-    #[error("the command could not be put into the inbox; hint: send the same request again")]
+    /// The command was not written to the inbox, or its fate is unknown. The same request may be sent again.
+    #[error("the command could not be written to the inbox; hint: send the same request again")]
     NotAccepted {
-        /// Why.
+        /// The cause.
         source: PublishError,
     },
 }
 
-/// A command to be submitted.
+/// A command to submit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Submission<C> {
     /// The entity it is for.
     pub key: String,
     /// The command.
     pub command: C,
-    /// Its id; derived from entity and content if not given. Give one if the content depends on more than the request.
+    /// Its id. By default it is derived from entity and content; set it if the content depends on more than the request.
     pub id: Option<Uuid>,
-    /// The saga it belongs to; the entity if not given.
+    /// The saga it belongs to; by default the entity.
     pub correlation_id: Option<String>,
 }
 
@@ -72,51 +72,51 @@ impl<C> Submission<C> {
         Self { key: key.into(), command: command.into(), id: None, correlation_id: None }
     }
 
-    /// Gives it an id.
+    /// Sets its id.
     #[must_use]
     pub fn with_id(self, id: Uuid) -> Self {
         Self { id: Some(id), ..self }
     }
 
-    /// Names its saga.
+    /// Sets its saga.
     #[must_use]
     pub fn correlated(self, correlation_id: impl Into<String>) -> Self {
         Self { correlation_id: Some(correlation_id.into()), ..self }
     }
 }
 
-/// What an entity was answered.
+/// The answer to a command of an entity.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answered<S> {
     /// The command that was answered.
     pub command_id: Uuid,
-    /// Where the answering event lies.
+    /// The position of the answering event.
     pub position: Position,
-    /// What of it the edge needs again.
+    /// The part of the event that the HTTP API needs again.
     pub summary: S,
 }
 
-/// What came of a submission.
+/// The result of a submission.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Submitted<S> {
-    /// It was answered, now or when it was first sent.
+    /// The command is answered, by this submission or by an earlier one.
     Answered(Answered<S>),
-    /// It lies in the inbox and will be decided; the answer did not come in time.
+    /// The command is in the inbox and will be decided, but no answer arrived in time.
     Pending {
         /// The command's id.
         command_id: Uuid,
-        /// Where it lies.
-        place: Option<Position>,
+        /// Its position in the inbox.
+        position: Option<Position>,
     },
 }
 
-/// The entity id that an `Idempotency-Key` gives: the same key is the same entity, for ever.
+/// The entity id derived from an `Idempotency-Key`: the same key always gives the same entity.
 #[must_use]
 pub fn entity_of_key(system: &str, service: &str, idempotency_key: &str) -> Uuid {
     envelope::derived_id(&["entity", system, service, idempotency_key])
 }
 
-/// The edge of a service. Clones share it. `S` is what of an answering event the edge needs again.
+/// The edge of a service. Clones share it. `S` is the part of an answering event that the HTTP API needs again.
 pub struct Edge<D: Decider, S: Clone + Send + Sync + 'static> {
     publisher: Publisher,
     view: LiveView<Answers<D, S>>,
@@ -137,10 +137,10 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Clone for Edge<D, S> {
 
 impl<D: Decider, S: Clone + Send + Sync + 'static> Edge<D, S> {
     /// Starts an edge of the configured service. `publisher` has the service's authority and the writers of `D::Command`.
-    /// `summarise` draws from an event what the edge needs again, and answers `None` for an event that answers nobody.
+    /// `summarise` extracts from an event what the HTTP API needs again, and returns `None` for an event that answers no command.
     ///
     /// # Errors
-    /// The view cannot be set up.
+    /// The view cannot be started.
     pub fn start(
         config: &Config,
         publisher: Publisher,
@@ -159,7 +159,7 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Edge<D, S> {
         Ok(Self { publisher, view, waiting, patience: config.timeouts.answer })
     }
 
-    /// Waits until everything said before is known. Serve nobody earlier.
+    /// Waits until every earlier answer is known. Do not serve requests before.
     ///
     /// # Errors
     /// [`ViewError::TooSlow`] or [`ViewError::Failed`].
@@ -167,19 +167,19 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Edge<D, S> {
         self.view.wait_until_caught_up(patience).await
     }
 
-    /// How the view of what was answered is.
+    /// The health of the view of answers.
     #[must_use]
     pub fn health(&self) -> ViewHealth {
         self.view.health()
     }
 
-    /// The first answer an entity was ever given: that of the command which made it.
+    /// The first answer of an entity: the one to the command that created it.
     #[must_use]
     pub fn first_answer(&self, entity: &str) -> Option<Answered<S>> {
         self.view.read(|answers| answers.by_entity.get(entity)?.first().cloned())
     }
 
-    /// What a command for an entity was answered, if it was and is remembered.
+    /// The answer to a command of an entity, if it is answered and the answer is kept.
     #[must_use]
     pub fn answer_to(&self, entity: &str, command_id: Uuid) -> Option<Answered<S>> {
         self.view.read(|answers| {
@@ -187,16 +187,16 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Edge<D, S> {
         })
     }
 
-    /// The id a submission will have.
+    /// The id that a submission will get.
     ///
     /// # Errors
     /// The command does not fit its schema.
     pub fn id_of(&self, submission: &Submission<D::Command>) -> Result<Uuid, EdgeError> {
-        self.ready(submission.clone()).map(|ready| ready.envelope.id)
+        self.encode(submission.clone()).map(|record| record.envelope.id)
     }
 
-    /// Puts a command into the inbox and waits for the event that answers it, as long as the configuration allows.
-    /// A command that was answered before is not sent again.
+    /// Writes a command to the inbox and waits for the event that answers it, up to the configured timeout. A command that is answered
+    /// already is not written again.
     ///
     /// # Errors
     /// [`EdgeError`].
@@ -205,37 +205,37 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Edge<D, S> {
             return Err(EdgeError::NotReady);
         }
         let deadline = Instant::now() + self.patience;
-        let ready = self.ready(submission)?;
-        let (entity, command_id) = (ready.key.clone(), ready.envelope.id);
-        // Before the look at what is known, so that an answer that comes in between is not missed.
+        let record = self.encode(submission)?;
+        let (entity, command_id) = (record.key.clone(), record.envelope.id);
+        // Wait before looking up earlier answers, so that an answer that arrives in between is not missed.
         let mut waiter = self.waiting.enter(command_id).ok_or(EdgeError::Busy)?;
         if let Some(answered) = self.answer_to(&entity, command_id) {
             return Ok(Submitted::Answered(answered));
         }
-        let places = self.publisher.send(vec![ready], self.patience).await;
-        let place = places.map_err(|source| EdgeError::NotAccepted { source })?.pop();
+        let positions = self.publisher.send(vec![record], self.patience).await;
+        let position = positions.map_err(|source| EdgeError::NotAccepted { source })?.pop();
         match tokio::time::timeout_at(deadline, &mut waiter.answer).await {
             Ok(Ok(answered)) => Ok(Submitted::Answered(answered)),
-            Ok(Err(_)) | Err(_) => Ok(Submitted::Pending { command_id, place }),
+            Ok(Err(_)) | Err(_) => Ok(Submitted::Pending { command_id, position }),
         }
     }
 
-    fn ready(&self, submission: Submission<D::Command>) -> Result<EncodedRecord, EdgeError> {
+    fn encode(&self, submission: Submission<D::Command>) -> Result<EncodedRecord, EdgeError> {
         let Submission { key, command, id, correlation_id } = submission;
         let outgoing = Outgoing { id, correlation_id, ..Outgoing::<D::Command>::new(key, command) };
         let not_accepted = |source| EdgeError::NotAccepted { source };
         let mut batch = self.publisher.encode([outgoing]).map_err(not_accepted)?;
-        let Some(mut ready) = batch.pop() else { return Err(EdgeError::Busy) };
+        let Some(mut record) = batch.pop() else { return Err(EdgeError::Busy) };
         if id.is_none() {
-            // The prefix is left out: the id of a schema is the registry's affair.
-            let body = ready.value.get(5..).unwrap_or_default();
-            ready.envelope.id = envelope::command_id(&ready.envelope.record_type, &ready.key, body);
+            // Without the prefix: the registry decides a schema's id, so the command's id must not depend on it.
+            let body = record.value.get(5..).unwrap_or_default();
+            record.envelope.id = envelope::command_id(&record.envelope.record_type, &record.key, body);
         }
-        Ok(ready)
+        Ok(record)
     }
 }
 
-/// What each entity was answered.
+/// The answers of each entity.
 struct Answers<D: Decider, S> {
     vocabulary: Vocabulary<D::Event>,
     summarise: fn(&D::Event) -> Option<S>,
@@ -254,12 +254,12 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Projection for Answers<D, S> 
         let Some(summary) = (self.summarise)(&event) else { return };
         let answered = Answered { command_id, position: record.position(), summary };
         self.waiting.answer(&answered);
-        remember(self.by_entity.entry(entity.to_owned()).or_default(), answered);
+        keep_answer(self.by_entity.entry(entity.to_owned()).or_default(), answered);
     }
 }
 
-/// Of several events that one command caused the first is its answer.
-fn remember<S>(answers: &mut Vec<Answered<S>>, answered: Answered<S>) {
+/// The first of several events with the same cause is the answer.
+fn keep_answer<S>(answers: &mut Vec<Answered<S>>, answered: Answered<S>) {
     if answers.iter().any(|known| known.command_id == answered.command_id) {
         return;
     }
@@ -269,7 +269,7 @@ fn remember<S>(answers: &mut Vec<Answered<S>>, answered: Answered<S>) {
     answers.push(answered);
 }
 
-/// Requests that wait, by the id of their command. The same request may wait more than once.
+/// Waiting requests by the id of their command. The same request may wait several times.
 struct Waiting<S> {
     waiters: Mutex<Waiters<S>>,
 }
@@ -282,7 +282,7 @@ impl<S> Default for Waiting<S> {
     }
 }
 
-/// A place among those who wait; left when dropped.
+/// One waiting request; it stops waiting when dropped.
 struct Waiter<S: Clone> {
     waiting: Arc<Waiting<S>>,
     command_id: Uuid,
@@ -295,7 +295,7 @@ impl<S: Clone> Waiting<S> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None` if as many wait as may.
+    /// Returns `None` if the limit of waiting commands is reached.
     fn enter(self: &Arc<Self>, command_id: Uuid) -> Option<Waiter<S>> {
         let mut waiters = self.lock();
         if waiters.len() >= MAX_WAITING {
@@ -313,7 +313,7 @@ impl<S: Clone> Waiting<S> {
 
     fn answer(&self, answered: &Answered<S>) {
         for (_, sender) in self.lock().remove(&answered.command_id).into_iter().flatten() {
-            // A request that is gone needs no answer.
+            // The request may have ended already.
             let _gone = sender.send(answered.clone());
         }
     }
@@ -340,18 +340,18 @@ mod tests {
     }
 
     #[test]
-    fn the_first_answer_is_kept_and_the_others_are_bounded() {
+    fn the_first_answer_is_kept_and_the_number_of_later_ones_is_bounded() {
         let mut answers = Vec::new();
         for n in 0..100 {
-            remember(&mut answers, answered(&n.to_string(), n));
-            remember(&mut answers, answered(&n.to_string(), n + 1_000));
+            keep_answer(&mut answers, answered(&n.to_string(), n));
+            keep_answer(&mut answers, answered(&n.to_string(), n + 1_000));
         }
         let kept: Vec<u32> = answers.iter().map(|a| a.summary).collect();
         assert_eq!(kept, [0, 93, 94, 95, 96, 97, 98, 99]);
     }
 
     #[test]
-    fn everybody_who_waits_for_a_command_is_answered_and_nobody_is_left_behind() {
+    fn every_request_that_waits_for_a_command_is_answered_and_removed() {
         let waiting = Arc::new(Waiting::default());
         let id = answered("c", 1).command_id;
         let (mut first, mut second) = (waiting.enter(id).expect("room"), waiting.enter(id).expect("room"));
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_an_entity_of_its_service() {
+    fn a_key_gives_one_entity_per_service() {
         assert_eq!(entity_of_key("m", "orders", "k"), entity_of_key("m", "orders", "k"));
         assert_ne!(entity_of_key("m", "orders", "k"), entity_of_key("m", "customers", "k"));
     }

@@ -60,7 +60,7 @@ impl HealthChecks {
     pub fn report(&self, probe: HealthProbe) -> HealthReport {
         let mut report = HealthReport { is_fine: true, text: String::new() };
         let checks = self.checks.read().unwrap_or_else(PoisonError::into_inner);
-        for (_, name, check) in checks.iter().filter(|(asked, _, _)| *registered == probe) {
+        for (_, name, check) in checks.iter().filter(|(registered, _, _)| *registered == probe) {
             let result = check();
             report.is_fine &= result.is_ok();
             let written = match result {

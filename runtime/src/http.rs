@@ -1,6 +1,6 @@
-//! HTTP as every service speaks it: problems (RFC 9457), bodies, health, metrics, and a server that stops gracefully.
+//! HTTP for every service: problem details (RFC 9457), JSON bodies, health, metrics, and a server that shuts down gracefully.
 //!
-//! It knows no service. What a body must say is checked with `request`; what a request wants is done through `edge`.
+//! It knows no service. `request` validates bodies, and `edge` carries requests out.
 
 use std::{
     future::{Future, IntoFuture},
@@ -28,37 +28,37 @@ use crate::{
     telemetry,
 };
 
-/// The largest body that is read.
+/// The largest accepted body.
 pub const MAX_BODY_BYTES: usize = 256 << 10;
-/// How long one request may take, whatever it waits for.
+/// How long one request may take in total.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What went wrong with a request, for machines and people (RFC 9457).
+/// Why a request failed, for programs and people (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// Names the kind of problem: a path that says what it is, the same for every occurrence.
+    /// The type of problem: a path that is the same for every occurrence.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The kind in a few words.
+    /// The type in a few words.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What happened here.
+    /// What happened in this occurrence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// Which occurrence this is: usually the path of the thing it is about.
+    /// The occurrence: usually the path of the resource.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
-    /// What is wrong with the body, and where.
+    /// The errors in the body, with their locations.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
-    /// After how many seconds another try makes sense.
+    /// After how many seconds a retry makes sense.
     #[serde(skip)]
     pub retry_after_s: Option<u32>,
 }
 
 impl Problem {
-    /// A problem of a kind, such as `insufficient-stock`.
+    /// A problem of a type such as `insufficient-stock`.
     pub fn new(status: StatusCode, kind: &str, title: impl Into<String>) -> Self {
         Self {
             kind: format!("/problems/{kind}"),
@@ -71,38 +71,38 @@ impl Problem {
         }
     }
 
-    /// Says what happened here.
+    /// Sets the detail of this occurrence.
     #[must_use]
     pub fn detail(self, detail: impl Into<String>) -> Self {
         Self { detail: Some(detail.into()), ..self }
     }
 
-    /// Says which occurrence this is.
+    /// Sets the instance.
     #[must_use]
     pub fn instance(self, instance: impl Into<String>) -> Self {
         Self { instance: Some(instance.into()), ..self }
     }
 
-    /// Says after how many seconds another try makes sense.
+    /// Sets the `Retry-After` header, in seconds.
     #[must_use]
     pub fn retry_after(self, seconds: u32) -> Self {
         Self { retry_after_s: Some(seconds), ..self }
     }
 
-    /// A body that says what it must not: 422 with every fault.
+    /// An invalid body: 422 with every error.
     #[must_use]
     pub fn invalid_body(errors: Vec<FieldError>) -> Self {
         let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-body", "the body is not valid");
         Self { errors, ..problem }
     }
 
-    /// There is no such thing.
+    /// A missing resource: 404.
     #[must_use]
     pub fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "not found").detail(format!("there is no {what}"))
     }
 
-    /// Not now: a part of the service is not there.
+    /// A service that cannot handle the request now: 503.
     #[must_use]
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "not available now").detail(detail).retry_after(1)
@@ -118,7 +118,7 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::PAYLOAD_TOO_LARGE {
-            // The rest of the body is never read, so nothing can follow it: the client must not send its next request here.
+            // The rest of the body is never read, so the client must not send another request on this connection.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -140,7 +140,7 @@ impl From<EdgeError> for Problem {
     }
 }
 
-/// A JSON body, of at most [`MAX_BODY_BYTES`]. What is no JSON is answered by a problem that says where.
+/// A JSON body of at most [`MAX_BODY_BYTES`]. A malformed body is rejected with a problem that names the location.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Json(pub serde_json::Value);
 
@@ -153,7 +153,7 @@ impl<S: Send + Sync> FromRequest<S> for Json {
     }
 }
 
-/// A request may have no body at all where `Option<Json>` is taken.
+/// `Option<Json>` accepts a request without a body.
 impl<S: Send + Sync> OptionalFromRequest<S> for Json {
     type Rejection = Problem;
 
@@ -163,9 +163,9 @@ impl<S: Send + Sync> OptionalFromRequest<S> for Json {
     }
 }
 
-fn malformed(fault: FieldError) -> Problem {
+fn malformed(error: FieldError) -> Problem {
     let problem = Problem::new(StatusCode::BAD_REQUEST, "malformed-json", "the body is not JSON");
-    Problem { errors: vec![fault], ..problem }
+    Problem { errors: vec![error], ..problem }
 }
 
 fn unread(rejection: &BytesRejection) -> Problem {
@@ -176,11 +176,11 @@ fn unread(rejection: &BytesRejection) -> Problem {
     }
 }
 
-/// The routes every process has: `/livez`, `/readyz`, `/metrics`.
+/// The routes of every process: `/livez`, `/readyz`, `/metrics`.
 pub fn operations(checks: HealthChecks) -> Router {
     Router::new()
-        .route("/livez", get(|state, query| answer(HealthProbe::Live, state, query)))
-        .route("/readyz", get(|state, query| answer(HealthProbe::Ready, state, query)))
+        .route("/livez", get(|state, query| probe_response(HealthProbe::Live, state, query)))
+        .route("/readyz", get(|state, query| probe_response(HealthProbe::Ready, state, query)))
         .route("/metrics", get(metrics))
         .with_state(checks)
 }
@@ -190,9 +190,13 @@ struct Verbose {
     verbose: Option<String>,
 }
 
-async fn answer(question: HealthProbe, State(checks): State<HealthChecks>, Query(query): Query<Verbose>) -> Response {
-    let report = checks.report(question);
-    let name = if question == HealthProbe::Live { "livez" } else { "readyz" };
+async fn probe_response(
+    probe: HealthProbe,
+    State(checks): State<HealthChecks>,
+    Query(query): Query<Verbose>,
+) -> Response {
+    let report = checks.report(probe);
+    let name = if probe == HealthProbe::Live { "livez" } else { "readyz" };
     let status = if report.is_fine { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let text = match (report.is_fine, query.verbose) {
         (true, None) => "ok\n".to_owned(),
@@ -209,28 +213,28 @@ async fn metrics() -> Response {
     }
 }
 
-/// A server that cannot be had.
+/// An HTTP server that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     #[error("cannot listen on {address}; hint: is another process there?")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// Serving ended by itself.
-    #[error("serving on {address} broke off")]
+    /// Serving ended with an error.
+    #[error("serving on {address} failed")]
     Serve {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
 }
 
-/// A server that listens and does not serve yet.
+/// A server that listens, but does not serve yet.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
@@ -238,7 +242,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on an address; port 0 takes a free one.
+    /// Listens on an address; port 0 selects a free port.
     ///
     /// # Errors
     /// [`ServerError::Listen`].
@@ -255,7 +259,7 @@ impl Server {
         self.address
     }
 
-    /// Serves until `stop` comes, then lets open requests finish, for at most `patience`.
+    /// Serves until `stop` completes, then waits at most `patience` for open requests.
     ///
     /// # Errors
     /// [`ServerError::Serve`].
@@ -273,7 +277,7 @@ impl Server {
         let (stopping, stopped) = oneshot::channel();
         let stop = async move {
             stop.await;
-            // Nobody listens any more only if serving has ended.
+            // The receiver is gone only if serving has ended already.
             let _ended = stopping.send(());
         };
         let serving = axum::serve(self.listener, routes).with_graceful_shutdown(stop).into_future();
@@ -286,7 +290,7 @@ impl Server {
         tokio::select! {
             served = serving => served.map_err(|source| ServerError::Serve { address, source }),
             () = out_of_patience => {
-                tracing::warn!(%address, "open requests were cut off at the end");
+                tracing::warn!(%address, "open requests were aborted at shutdown");
                 Ok(())
             }
         }
@@ -330,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_no_json_is_a_problem_that_says_where() {
+    async fn a_malformed_body_is_a_problem_with_its_location() {
         let (base, _stop, _serving) = served(echo()).await;
         assert_eq!(post_to(&base, b"{\"a\": 1}".to_vec()).await.0, 200);
         let (status, problem) = post_to(&base, b"{\"a\":\n  1,}".to_vec()).await;
@@ -342,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_may_be_missing_is_json_if_it_is_there() {
+    async fn an_optional_body_is_parsed_if_it_is_present() {
         let echo =
             post(|body: Option<Json>| async move { body.map_or("none".to_owned(), |Json(body)| body.to_string()) });
         let (base, _stop, _serving) = served(Router::new().route("/echo", echo)).await;
@@ -356,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_too_large_is_not_read_and_ends_the_connection() {
+    async fn an_oversized_body_is_not_read_and_closes_the_connection() {
         let (base, _stop, _serving) = served(echo()).await;
         let (status, problem) = post_to(&base, vec![b' '; MAX_BODY_BYTES + 1]).await;
         assert_eq!((status, &problem["type"]), (413, &"/problems/body-too-large".into()));
@@ -365,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn health_is_told_by_status_and_in_words() {
+    async fn a_probe_returns_a_status_and_a_text() {
         let checks = HealthChecks::default();
         checks.ready("view", || Err("still reading".to_owned()));
         let (base, _stop, _serving) = served(operations(checks)).await;

@@ -1,8 +1,8 @@
-//! Projections: folds of what topics say, read from all partitions in no group.
+//! Projections: folds of topics, read from all partitions outside any consumer group.
 //!
-//! A projection decides nothing and says nothing; it may be thrown away and folded again at any time. This module owns the
-//! record as a fold sees it and the view that others read; `reader` gets records out of Kafka, `history` says which topics are not
-//! what they were, `view` folds on a thread of its own, `replay` folds beside the live view up to exact offsets.
+//! A projection decides nothing and writes nothing; it may be discarded and folded again at any time. This module owns the record as
+//! a fold receives it, and the positions of a fold. `reader` reads records from Kafka, `log_bounds` names topics that were truncated
+//! or recreated, `view` folds continuously on a thread of its own, and `replay` folds beside a live view up to exact offsets.
 
 mod log_bounds;
 mod reader;
@@ -25,10 +25,10 @@ use crate::{
     kafka::headers::envelope_of,
 };
 
-/// A fold of records. Total: it takes whatever comes, in any interleaving of topics and partitions, and passes over what it does
-/// not understand.
+/// A fold of records. It is total: it accepts every record, in any interleaving of topics and partitions, and ignores records that
+/// it does not understand.
 pub trait Projection: Send + Sync + 'static {
-    /// Folds one record in. Within a partition records come in order and once per life of the view; across partitions in any order.
+    /// Folds one record. The records of a partition arrive in order and once per run of the view; partitions interleave in any order.
     fn apply(&mut self, record: &LogRecord<'_>);
 }
 
@@ -40,14 +40,14 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Topics that hold all that was ever said, in bodies that should be readable: those that are not are counted and their places
-    /// kept. A topic that was cut is refused, unless the settings accept that.
+    /// Topics with their complete history and decodable bodies. Records that cannot be decoded are counted and their positions kept. A
+    /// truncated topic is refused, unless the settings allow it.
     #[must_use]
     pub fn decoded<T: Into<String>>(topics: impl IntoIterator<Item = T>) -> Self {
         Self { decoded: topics.into_iter().map(Into::into).collect(), raw: Vec::new() }
     }
 
-    /// Adds topics whose bodies may be anything and which may be cut, as those of dead letters.
+    /// Adds topics with arbitrary bodies that may be truncated, such as dead-letter topics.
     #[must_use]
     pub fn and_raw<T: Into<String>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.raw.extend(topics.into_iter().map(Into::into));
@@ -70,13 +70,13 @@ pub struct Positions {
 }
 
 impl Positions {
-    /// The offset of the next record of a partition; `None` if nothing is known of it.
+    /// The offset of the next record of a partition; `None` if the partition is unknown.
     #[must_use]
     pub fn get(&self, topic: &str, partition: i32) -> Option<i64> {
         self.next.get(topic)?.get(&partition).copied()
     }
 
-    /// Notes the offset of the next record of a partition.
+    /// Sets the offset of the next record of a partition.
     pub fn set(&mut self, topic: &Arc<str>, partition: i32, next: i64) {
         if let Some(partitions) = self.next.get_mut(topic) {
             partitions.insert(partition, next);
@@ -90,13 +90,13 @@ impl Positions {
         self.next.iter().flat_map(|(topic, partitions)| partitions.iter().map(move |(p, next)| (topic, *p, *next)))
     }
 
-    /// True if every partition of `other` has been read at least as far here.
+    /// True if no partition lies behind its position in `other`.
     #[must_use]
     pub fn reach(&self, other: &Self) -> bool {
         other.iter().all(|(topic, partition, next)| self.get(topic, partition).unwrap_or(0) >= next)
     }
 
-    /// How many offsets lie between here and `ends`.
+    /// How many offsets lie between these positions and `ends`.
     #[must_use]
     pub fn behind(&self, ends: &Self) -> i64 {
         ends.iter().map(|(topic, partition, end)| (end - self.get(topic, partition).unwrap_or(0)).max(0)).sum()
@@ -113,9 +113,9 @@ impl fmt::Display for Positions {
     }
 }
 
-/// A record as a fold sees it.
+/// A record as a fold receives it.
 pub struct LogRecord<'a> {
-    /// The topic it lies on.
+    /// Its topic.
     pub topic: &'a Arc<str>,
     /// The partition.
     pub partition: i32,
@@ -125,24 +125,24 @@ pub struct LogRecord<'a> {
     pub timestamp_ms: TimestampMs,
     /// The key.
     pub key: Option<&'a [u8]>,
-    /// The value as it stands; `None` is a tombstone.
+    /// The raw value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
     headers: Option<&'a BorrowedHeaders>,
     decoded: Option<Decoded<'a>>,
-    trouble: RefCell<Option<String>>,
+    problem: RefCell<Option<String>>,
 }
 
 impl<'a> LogRecord<'a> {
-    /// A record at a place.
+    /// A record at a position, without content.
     #[must_use]
     pub fn new(topic: &'a Arc<str>, partition: i32, offset: i64, timestamp_ms: TimestampMs) -> Self {
-        let trouble = RefCell::new(None);
-        Self { topic, partition, offset, timestamp_ms, key: None, value: None, headers: None, decoded: None, trouble }
+        let problem = RefCell::new(None);
+        Self { topic, partition, offset, timestamp_ms, key: None, value: None, headers: None, decoded: None, problem }
     }
 
-    /// Gives it what a record carries.
+    /// Sets its content.
     #[must_use]
-    pub fn carrying(
+    pub fn with_content(
         self,
         key: Option<&'a [u8]>,
         headers: Option<&'a BorrowedHeaders>,
@@ -152,7 +152,7 @@ impl<'a> LogRecord<'a> {
         Self { key, headers, value, decoded, ..self }
     }
 
-    /// Its place.
+    /// Its position.
     #[must_use]
     pub fn position(&self) -> Position {
         Position::new(Arc::clone(self.topic), self.partition, self.offset)
@@ -164,7 +164,7 @@ impl<'a> LogRecord<'a> {
         self.key.and_then(|key| std::str::from_utf8(key).ok())
     }
 
-    /// A header's value; of several with this name the last.
+    /// The value of a header; of several with this name, the last one's.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.headers()?.filter(|(header, _)| *header == name).last()?.1
@@ -176,10 +176,10 @@ impl<'a> LogRecord<'a> {
         self.headers.map(|headers| headers.iter().map(|header| (header.key, header.value)))
     }
 
-    /// What the record says about itself.
+    /// The record's envelope.
     ///
     /// # Errors
-    /// A header makes no sense; the view counts the record as undecodable.
+    /// A header is malformed; the view counts the record as undecodable.
     pub fn envelope(&self) -> Result<Envelope, EnvelopeError> {
         let bare = Bare {
             topic: self.topic,
@@ -191,8 +191,7 @@ impl<'a> LogRecord<'a> {
         envelope_of(bare, self.headers).inspect_err(|e| self.note(e))
     }
 
-    /// The schema it was written with: its full name, version and id. `None` for a tombstone, for a body nobody can read, and on a
-    /// raw topic for a body that is not ours.
+    /// The schema it was written with: its full name, version and id. `None` for a tombstone, and for a body that cannot be decoded.
     #[must_use]
     pub fn schema(&self) -> Option<&'static ReadSchema> {
         self.decoded.map(|decoded| decoded.schema)
@@ -204,22 +203,22 @@ impl<'a> LogRecord<'a> {
         self.decoded.map(|decoded| decoded.body)
     }
 
-    /// The body with its schema, for readers that know no struct.
+    /// The body with its schema, for readers without a struct for it.
     #[must_use]
     pub fn decoded(&self) -> Option<Decoded<'a>> {
         self.decoded
     }
 
-    /// Reads the body into a struct that is called like the record and names the fields it uses.
+    /// Reads the body into a struct that has the record's name and lists the fields it uses.
     ///
     /// # Errors
-    /// There is no body, or it does not fit; the view counts the record as undecodable.
+    /// There is no body, or the struct does not fit it; the view counts the record as undecodable.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
         let read = self.decoded.ok_or(DecodeError::NoBody).and_then(|decoded| decoded.read());
         read.inspect_err(|e| self.note(&crate::telemetry::chain(e)))
     }
 
-    /// Shows it as the core sees records.
+    /// Passes the record to `take` in the core's form.
     pub fn with_record<T>(&self, take: impl FnOnce(&Record<'_>) -> T) -> T {
         let headers: Vec<(&str, Option<&[u8]>)> = self.headers().into_iter().flatten().collect();
         take(&Record {
@@ -233,12 +232,12 @@ impl<'a> LogRecord<'a> {
         })
     }
 
-    fn note(&self, trouble: &dyn fmt::Display) {
-        self.trouble.borrow_mut().get_or_insert_with(|| trouble.to_string());
+    fn note(&self, problem: &dyn fmt::Display) {
+        self.problem.borrow_mut().get_or_insert_with(|| problem.to_string());
     }
 
-    fn take_trouble(&self) -> Option<String> {
-        self.trouble.borrow_mut().take()
+    fn take_problem(&self) -> Option<String> {
+        self.problem.borrow_mut().take()
     }
 }
 
@@ -266,23 +265,23 @@ mod tests {
     fn positions_compare_partition_by_partition() {
         let here = positions(&[("a", 0, 5), ("a", 1, 2)]);
         assert!(here.reach(&positions(&[("a", 0, 5)])));
-        assert!(here.reach(&positions(&[("b", 0, 0)])), "nothing to read is reached");
+        assert!(here.reach(&positions(&[("b", 0, 0)])), "an empty partition is reached");
         assert!(!here.reach(&positions(&[("a", 0, 5), ("a", 1, 3)])));
         assert_eq!(here.behind(&positions(&[("a", 0, 4), ("a", 1, 4), ("b", 7, 3)])), 5);
         assert_eq!(here.to_string(), "a/0/5 a/1/2");
     }
 
     #[test]
-    fn a_record_tells_its_last_header_and_remembers_what_could_not_be_read() {
+    fn a_record_returns_its_last_header_and_notes_what_cannot_be_decoded() {
         let topic: Arc<str> = "t".into();
         let header = |value| Header { key: "ce_id", value: Some(value) };
         let headers = OwnedHeaders::new().insert(header("first")).insert(header("no uuid"));
         let record =
-            LogRecord::new(&topic, 1, 2, 3).carrying(Some(b"k"), Some(headers.as_borrowed()), Some(b"\x07"), None);
+            LogRecord::new(&topic, 1, 2, 3).with_content(Some(b"k"), Some(headers.as_borrowed()), Some(b"\x07"), None);
         assert_eq!(record.header("ce_id"), Some(b"no uuid".as_slice()));
         assert_eq!((record.key_text(), record.header("other")), (Some("k"), None));
         assert!(record.envelope().is_err());
         assert!(record.read::<()>().is_err());
-        assert_eq!(record.take_trouble().as_deref(), Some("header ce_id is not a UUID"));
+        assert_eq!(record.take_problem().as_deref(), Some("header ce_id is not a UUID"));
     }
 }

@@ -187,7 +187,7 @@ async fn a_topic_made_anew_under_a_view_stops_it_with_the_place() {
     publisher(&cluster).publish([counted("k", 1)], PATIENCE).await.unwrap();
     let said = refusal(&live).await;
     let topic = format!("{}/{} holds ", events(&cluster), places[0].partition);
-    assert!(said.contains(&topic) && said.contains("goes on from offset 9"), "{said}");
+    assert!(said.contains(&topic) && said.contains("continues from offset 9"), "{said}");
     assert_eq!(live.read(|sums| sums.records), 9, "nothing of the new topic is taken for more of the old one");
 }
 
@@ -258,7 +258,7 @@ async fn a_view_counts_what_it_cannot_read_and_goes_on() {
     live.wait_until_caught_up(PATIENCE).await.unwrap();
     let health = live.health();
     assert_eq!((live.read(|sums| sums.by_key.clone()), health.undecodable), (BTreeMap::from([("a".to_owned(), 4)]), 3));
-    let reasons: Vec<&str> = health.places.iter().map(|place| place.reason.as_str()).collect();
+    let reasons: Vec<&str> = health.undecodable_records.iter().map(|record| record.reason.as_str()).collect();
     assert!(reasons[0].contains("expected byte 0"), "{reasons:?}");
     assert!(reasons[1].contains("a body of com."), "{reasons:?}");
     assert!(reasons[2].contains("schema 2147483647 is not in the registry"), "{reasons:?}");
@@ -343,6 +343,6 @@ async fn an_edge_without_an_answer_in_time_says_where_the_command_lies() {
     let edge = Edge::<probe::Probe, ()>::start(&cluster.config, commands, readers(&cluster), |_| Some(())).unwrap();
     edge.wait_until_ready(PATIENCE).await.unwrap();
     let submitted = edge.submit(Submission::new("k", Count { amount: 7 })).await.unwrap();
-    let Submitted::Pending { place: Some(place), .. } = submitted else { panic!("{submitted:?}") };
-    assert_eq!(&*place.topic, format!("{}.probe.inbox", cluster.config.system));
+    let Submitted::Pending { position: Some(position), .. } = submitted else { panic!("{submitted:?}") };
+    assert_eq!(&*position.topic, format!("{}.probe.inbox", cluster.config.system));
 }

@@ -30,7 +30,7 @@ pub(crate) fn routes(view: LiveView<Together>) -> Router {
 /// Why it should be asked nothing now, if so.
 pub(crate) fn is_ready(view: &LiveView<Together>) -> Result<(), String> {
     is_usable(view)?;
-    if view.health().is_cut_off { Err("no broker answers".to_owned()) } else { Ok(()) }
+    if view.health().is_disconnected { Err("no broker answers".to_owned()) } else { Ok(()) }
 }
 
 /// Why it answers nothing now, if so. While brokers are away it goes on answering what it knows.

@@ -1,4 +1,4 @@
-//! An edge that opens by itself: it answers from the first moment, and says why while it cannot take anything yet.
+//! An edge that starts in the background: it responds from the first moment, and reports why it does not accept commands yet.
 
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -16,120 +16,120 @@ use crate::{
     telemetry,
 };
 
-/// How long an answer waits until the states show it too.
-const FOLLOW: Duration = Duration::from_secs(2);
+/// How long an answer is held back until the view of states includes it.
+const STATE_LAG: Duration = Duration::from_secs(2);
 
-/// An edge and the states of its service's entities, opened in the background. Clones share it.
+/// An edge with the states of its service's entities, started in the background. Clones share it.
 pub struct BackgroundEdge<D: Decider, S: Clone + Send + Sync + 'static> {
-    open: Arc<OnceLock<Open<D, S>>>,
-    trouble: Arc<Mutex<Option<String>>>,
+    running: Arc<OnceLock<RunningEdge<D, S>>>,
+    failure: Arc<Mutex<Option<String>>>,
 }
 
-struct Open<D: Decider, S: Clone + Send + Sync + 'static> {
+struct RunningEdge<D: Decider, S: Clone + Send + Sync + 'static> {
     edge: Edge<D, S>,
     states: LiveView<EntityStates<D>>,
 }
 
 impl<D: Decider, S: Clone + Send + Sync + 'static> Clone for BackgroundEdge<D, S> {
     fn clone(&self) -> Self {
-        Self { open: Arc::clone(&self.open), trouble: Arc::clone(&self.trouble) }
+        Self { running: Arc::clone(&self.running), failure: Arc::clone(&self.failure) }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-enum OpenError {
-    #[error("the edge cannot connect")]
+enum EdgeStartError {
+    #[error("the HTTP API cannot connect")]
     Connect(#[source] ConnectError),
-    #[error("the edge cannot read what its service said")]
+    #[error("the HTTP API cannot read the events of its service")]
     View(#[source] ViewError),
 }
 
 impl<D: Decider, S: Clone + Send + Sync + 'static> BackgroundEdge<D, S> {
-    /// Starts to open the edge of a service. A registry or broker that is away is waited for. Needs a tokio runtime.
+    /// Begins to start the edge of a service, and retries until registry and broker are available. Needs a tokio runtime.
     /// `summarise` as in [`Edge::start`].
     #[must_use]
     pub fn start(config: &Config, decider: D, summarise: fn(&D::Event) -> Option<S>) -> Self {
         let config = config.for_service(D::NAME);
-        let door = Self { open: Arc::default(), trouble: Arc::default() };
-        let opening = door.clone();
+        let edge = Self { running: Arc::default(), failure: Arc::default() };
+        let starting = edge.clone();
         tokio::spawn(async move {
             let opened = match connect::<D>(&config).await {
                 Ok((publisher, readers)) => {
-                    Open::start(&config, publisher, readers, decider, summarise).map_err(OpenError::View)
+                    RunningEdge::start(&config, publisher, readers, decider, summarise).map_err(EdgeStartError::View)
                 }
-                Err(error) => Err(OpenError::Connect(error)),
+                Err(error) => Err(EdgeStartError::Connect(error)),
             };
             match opened {
-                Ok(open) => drop(opening.open.set(open)),
+                Ok(open) => drop(starting.running.set(open)),
                 Err(error) => {
                     let reason = telemetry::chain(&error);
-                    tracing::error!(service = D::NAME, %reason, "an edge cannot open");
-                    *opening.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+                    tracing::error!(service = D::NAME, %reason, "an HTTP API cannot start");
+                    *starting.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
                 }
             }
         });
-        door
+        edge
     }
 
-    /// Whether it takes commands.
+    /// Whether it accepts commands.
     ///
     /// # Errors
-    /// What is missing.
+    /// The reason why not.
     pub fn ready(&self) -> Result<(), String> {
         let open = self.usable()?;
-        match [open.edge.health(), open.states.health()].iter().any(|health| health.is_cut_off) {
+        match [open.edge.health(), open.states.health()].iter().any(|health| health.is_disconnected) {
             true => Err("no broker answers".to_owned()),
             false => Ok(()),
         }
     }
 
-    /// What it answers with, once that is up to date. It goes on answering while brokers are away.
-    fn usable(&self) -> Result<&Open<D, S>, String> {
-        let Some(open) = self.open.get() else {
-            let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            return Err(trouble.unwrap_or_else(|| "connecting".to_owned()));
+    /// The running edge, once its views have caught up. Queries keep working while no broker is available.
+    fn usable(&self) -> Result<&RunningEdge<D, S>, String> {
+        let Some(open) = self.running.get() else {
+            let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            return Err(failure.unwrap_or_else(|| "connecting".to_owned()));
         };
         for health in [open.edge.health(), open.states.health()] {
             if let Some(reason) = health.failed {
                 return Err(reason);
             }
             if !health.caught_up {
-                return Err("still reading what the service said".to_owned());
+                return Err("still reading the events of the service".to_owned());
             }
         }
         Ok(open)
     }
 
-    /// Submits a command as [`Edge::submit`] does. What was answered can be seen in [`BackgroundEdge::state`] afterwards.
+    /// Submits a command like [`Edge::submit`]. After an answer, [`BackgroundEdge::state`] includes it.
     ///
     /// # Errors
     /// [`EdgeError`].
     pub async fn submit(&self, submission: Submission<D::Command>) -> Result<Submitted<S>, EdgeError> {
-        let open = self.opened()?;
+        let open = self.running()?;
         let submitted = open.edge.submit(submission).await?;
         if let Submitted::Answered(answered) = &submitted
-            && let Err(error) = open.states.wait_for(&answered.position, FOLLOW).await
+            && let Err(error) = open.states.wait_for(&answered.position, STATE_LAG).await
         {
-            // The answer stands all the same; only a question right after it may see less.
+            // The answer is valid all the same; only a query right after it may miss it.
             tracing::warn!(service = D::NAME, error = telemetry::chain(&error), "states lag behind answers");
         }
         Ok(submitted)
     }
 
-    /// The state of an entity, as far as it was read; `None` if nothing was ever said about it.
+    /// The state of an entity, as far as its events were read; `None` if there are none.
     ///
     /// # Errors
     /// [`EdgeError::NotReady`].
     pub fn state(&self, entity: &str) -> Result<Option<D::State>, EdgeError> {
-        Ok(self.opened()?.states.read(|states| states.get(entity).cloned()))
+        Ok(self.running()?.states.read(|states| states.get(entity).cloned()))
     }
 
-    fn opened(&self) -> Result<&Open<D, S>, EdgeError> {
+    fn running(&self) -> Result<&RunningEdge<D, S>, EdgeError> {
         self.usable().map_err(|_| EdgeError::NotReady)
     }
 }
 
-impl<D: Decider, S: Clone + Send + Sync + 'static> Open<D, S> {
+impl<D: Decider, S: Clone + Send + Sync + 'static> RunningEdge<D, S> {
     fn start(
         config: &Config,
         publisher: Publisher,

@@ -1,4 +1,5 @@
-//! What an edge needs before it can open: a publisher in the service's name, and readers. Waits for a registry that is away.
+//! What an HTTP API needs before it can start: a publisher with the service's authority, and readers. Retries until the registry is
+//! available.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,55 +16,57 @@ use crate::{
 /// The pause between two attempts to reach the registry.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// An edge that can never open.
+/// An HTTP API that can never start.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The registry's client cannot be made.
-    #[error("the edge of {service} cannot ask the schema registry")]
+    /// The registry's client cannot be created.
+    #[error("the HTTP API of {service} cannot use the schema registry")]
     Registry {
-        /// Whose edge.
+        /// The service.
         service: &'static str,
-        /// Why.
+        /// The cause.
         source: Box<RegistryError>,
     },
     /// The registry does not know a command's schema.
-    #[error("the edge of {service} cannot write its commands")]
+    #[error("the HTTP API of {service} cannot write its commands")]
     Schemas {
-        /// Whose edge.
+        /// The service.
         service: &'static str,
-        /// Why.
+        /// The cause.
         source: Box<WriterError>,
     },
-    /// The producer cannot be made.
-    #[error("the edge of {service} cannot publish")]
+    /// The producer cannot be created.
+    #[error("the HTTP API of {service} cannot publish")]
     Publisher {
-        /// Whose edge.
+        /// The service.
         service: &'static str,
-        /// Why.
+        /// The cause.
         source: Box<PublishError>,
     },
 }
 
-/// A publisher of the commands of `D`, with the authority of the service, and readers of whatever lies on topics.
-/// Waits for the registry for as long as it takes: drop the future to stop waiting.
+/// A publisher of the commands of `D` with the service's authority, and readers for any topic. Retries until the registry is
+/// available: drop the future to stop waiting.
 ///
 /// # Errors
-/// [`ConnectError`]: waiting does not help.
+/// [`ConnectError`]: a retry would not help.
 pub async fn connect<D: Decider>(config: &Config) -> Result<(Publisher, Readers), ConnectError> {
     let service = D::NAME;
     let config = Config { service: service.to_owned(), ..config.clone() };
     let registry = RegistryClient::new(&config);
     let registry = registry.map_err(|source| ConnectError::Registry { service, source: Box::new(source) })?;
     let writers = loop {
-        let (system, asked) = (config.system.clone(), registry.clone());
-        let looked_up = tokio::task::spawn_blocking(move || asked.writers(&system, <D::Command as Message>::RECORDS));
+        let (system, client) = (config.system.clone(), registry.clone());
+        let looked_up = tokio::task::spawn_blocking(move || client.writers(&system, <D::Command as Message>::RECORDS));
         match looked_up.await {
             Ok(Ok(writers)) => break writers,
             Ok(Err(source)) if !source.is_transient() => {
                 return Err(ConnectError::Schemas { service, source: Box::new(source) });
             }
-            Ok(Err(error)) => tracing::warn!(service, error = telemetry::chain(&error), "edge waits to open"),
-            Err(error) => tracing::warn!(service, %error, "edge was kept from looking schemas up"),
+            Ok(Err(error)) => {
+                tracing::warn!(service, error = telemetry::chain(&error), "HTTP API waits for the schema registry")
+            }
+            Err(error) => tracing::warn!(service, %error, "looking up the schemas was interrupted"),
         }
         tokio::time::sleep(RETRY).await;
     };

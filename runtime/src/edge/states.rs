@@ -1,4 +1,4 @@
-//! Every entity's state, folded from the own events topic with the decider's own `evolve`: for questions, never for decisions.
+//! The state of every entity, folded from the service's events with the decider's `evolve`: for queries, never for decisions.
 
 use std::collections::HashMap;
 
@@ -17,19 +17,19 @@ pub struct EntityStates<D: Decider> {
 }
 
 impl<D: Decider> EntityStates<D> {
-    /// The states in a system, before anything was read.
+    /// The states in a system, before any event was read.
     #[must_use]
     pub fn new(system: &str, decider: D) -> Self {
         Self { decider, vocabulary: Vocabulary::new(system), by_entity: HashMap::new() }
     }
 
-    /// The state of an entity; `None` if nothing was ever said about it.
+    /// The state of an entity; `None` if it has no events.
     #[must_use]
     pub fn get(&self, entity: &str) -> Option<&D::State> {
         self.by_entity.get(entity)
     }
 
-    /// Folds one event in.
+    /// Folds one event.
     pub fn apply_event(&mut self, entity: &str, event: &D::Event) {
         let before = self.by_entity.remove(entity).unwrap_or_default();
         self.by_entity.insert(entity.to_owned(), self.decider.evolve(before, event));
@@ -38,7 +38,7 @@ impl<D: Decider> EntityStates<D> {
 
 impl<D: Decider> Projection for EntityStates<D> {
     fn apply(&mut self, record: &LogRecord<'_>) {
-        // A body that cannot be read was counted where it was decoded.
+        // The view has counted a body that cannot be decoded.
         if let (Some(entity), Some(decoded)) = (record.key_text(), record.decoded())
             && let Ok(Some(event)) = self.vocabulary.read(&decoded)
         {

@@ -1,4 +1,4 @@
-//! Gets committed records out of whole partitions, in batches, in no group.
+//! Reads committed records of whole partitions in batches, outside any group.
 
 use std::{
     collections::HashMap,
@@ -25,16 +25,16 @@ use crate::{
     worker::{Held, let_go},
 };
 
-/// The most records handed on at once: enough that what a batch costs is spread thin.
+/// The most records of one batch: enough to make the cost per batch negligible.
 const MAX_BATCH: usize = 4_000;
-/// How long a batch may be gathered once it has a record.
+/// How long a batch may take to fill once it has a record.
 const GATHER: Duration = Duration::from_millis(20);
-/// How often a topic that is not there is looked for.
-const LOOK_FOR_MISSING: Duration = Duration::from_millis(500);
-/// How often a topic that is there is asked for more partitions.
-const LOOK_FOR_MORE: Duration = Duration::from_secs(30);
+/// How often a missing topic is looked up again.
+const MISSING_TOPIC_INTERVAL: Duration = Duration::from_millis(500);
+/// How often an existing topic is checked for new partitions.
+const NEW_PARTITION_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long one question to the cluster may hold up reading, and stopping.
+/// How long one request to the cluster may delay reading and stopping.
 const MAX_REQUEST: Duration = Duration::from_secs(2);
 
 /// Reads a set of topics.
@@ -52,10 +52,10 @@ pub(super) struct Reader {
 struct KnownTopic {
     name: Arc<str>,
     partitions: i32,
-    look_again: Instant,
+    next_lookup: Instant,
 }
 
-/// A partition that has come to be known, with its ends at that moment.
+/// A newly discovered partition, with its first offset and its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FoundPartition {
     pub(super) topic: Arc<str>,
@@ -64,47 +64,47 @@ pub(super) struct FoundPartition {
     pub(super) end: i64,
 }
 
-/// What came of one poll.
+/// The result of one poll.
 #[derive(Default)]
 pub(super) struct PolledRecords<'a> {
     pub(super) messages: Vec<BorrowedMessage<'a>>,
-    /// The end of some partition was reached.
-    pub(super) met_an_end: bool,
+    /// The end of a partition was reached.
+    pub(super) reached_end: bool,
     pub(super) signs: BrokerSigns,
-    /// Reading cannot go on.
+    /// Reading has failed for good.
     pub(super) failure: Option<ReadFailure>,
 }
 
-/// What a poll says of the client's brokers.
+/// What a poll shows about the client's brokers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct BrokerSigns {
-    /// Something came from one.
-    heard: bool,
-    /// All connections are lost.
+    /// A broker has sent something.
+    received: bool,
+    /// All connections are down.
     disconnected: bool,
 }
 
-/// Why reading cannot go on.
+/// Why reading has failed.
 pub(super) enum ReadFailure {
-    /// A partition does not have the offset to go on from. The client does not tell which: [`Reader::explain`] finds out.
+    /// A partition does not have the next offset. The client does not report which one: [`Reader::explain`] finds out.
     NoSuchOffset,
     Other(String),
 }
 
 impl Reader {
     pub(super) fn new(config: &Config, purpose: &str, readers: Readers, topics: Topics) -> KafkaResult<Self> {
-        let (consumer, now) = (make_consumer(config, purpose)?, Instant::now());
+        let (consumer, now) = (create_consumer(config, purpose)?, Instant::now());
         let known = topics
             .names()
-            .map(|name| (name.clone(), KnownTopic { name: name.as_str().into(), partitions: 0, look_again: now }))
+            .map(|name| (name.clone(), KnownTopic { name: name.as_str().into(), partitions: 0, next_lookup: now }))
             .collect();
         let (config, purpose) = (config.clone(), purpose.to_owned());
         let request = config.timeouts.request.min(MAX_REQUEST);
         Ok(Self { config, purpose, consumer, liveness: BrokerLiveness::new(now), readers, topics, known, request })
     }
 
-    /// Looks whether brokers still answer, if the signs give a reason to. A client that has lost them is replaced: what was read goes
-    /// on being read, each partition from `positions`, else from its beginning. Answers whether brokers are there, if that is news.
+    /// Probes the brokers if a probe is due. A client that has lost them is replaced: each partition is read on from its position in
+    /// `positions`, or from its beginning. Returns whether brokers are reachable, if that is known.
     pub(super) fn check_brokers(
         &mut self,
         signs: BrokerSigns,
@@ -113,23 +113,23 @@ impl Reader {
         if signs.disconnected {
             self.liveness.suspect_loss();
         }
-        if signs.heard {
+        if signs.received {
             self.liveness.received();
             return Ok(Some(true));
         }
         let Some(topic) = self.topics.names().next() else { return Ok(None) };
-        let standing = self.liveness.probe(&self.consumer, topic);
-        if standing == Some(Connectivity::Lost) {
+        let connectivity = self.liveness.probe(&self.consumer, topic);
+        if connectivity == Some(Connectivity::Lost) {
             tracing::warn!(reader = %self.purpose, "no broker answers: the client is replaced");
-            self.renew(&positions())?;
+            self.replace_client(&positions())?;
         }
-        Ok(standing.map(|standing| standing == Connectivity::Connected))
+        Ok(connectivity.map(|connectivity| connectivity == Connectivity::Connected))
     }
 
-    fn renew(&mut self, positions: &Positions) -> KafkaResult<()> {
+    fn replace_client(&mut self, positions: &Positions) -> KafkaResult<()> {
         let read = self.consumer.assignment()?;
-        let old = std::mem::replace(&mut self.consumer, make_consumer(&self.config, &self.purpose)?);
-        // Closing waits for brokers, and nobody else needs to.
+        let old = std::mem::replace(&mut self.consumer, create_consumer(&self.config, &self.purpose)?);
+        // Closing waits for brokers; this thread must not.
         let_go(old, Duration::ZERO);
         self.liveness = BrokerLiveness::new(Instant::now());
         let elements = read.elements();
@@ -140,7 +140,7 @@ impl Reader {
         }))
     }
 
-    /// Topics that are not there, as far as is known.
+    /// The topics that were missing when last looked up.
     pub(super) fn missing(&self) -> Vec<String> {
         let mut missing: Vec<String> =
             self.known.iter().filter(|(_, known)| known.partitions == 0).map(|(name, _)| name.clone()).collect();
@@ -148,12 +148,11 @@ impl Reader {
         missing
     }
 
-    /// Looks for topics and partitions that are due to be looked for. The caller assigns what was found, and learns why not all
-    /// could be looked for.
+    /// Looks up the topics that are due. Returns the new partitions, which the caller assigns, and the error that stopped the lookup.
     pub(super) fn discover(&mut self) -> (Vec<FoundPartition>, KafkaResult<()>) {
         let now = Instant::now();
         let due: Vec<String> =
-            self.known.iter().filter(|(_, known)| known.look_again <= now).map(|(name, _)| name.clone()).collect();
+            self.known.iter().filter(|(_, known)| known.next_lookup <= now).map(|(name, _)| name.clone()).collect();
         let mut found = Vec::new();
         for name in due {
             match self.new_partitions(&name) {
@@ -173,27 +172,27 @@ impl Reader {
             found.push(FoundPartition { topic: Arc::clone(&known.name), partition, start, end });
         }
         known.partitions = count.max(known.partitions);
-        let wait = if known.partitions == 0 { LOOK_FOR_MISSING } else { LOOK_FOR_MORE };
-        known.look_again = Instant::now() + wait;
+        let wait = if known.partitions == 0 { MISSING_TOPIC_INTERVAL } else { NEW_PARTITION_INTERVAL };
+        known.next_lookup = Instant::now() + wait;
         Ok(found)
     }
 
-    /// Holds partitions that were found to their beginnings.
-    pub(super) fn hold_to_beginnings(&self, found: &[FoundPartition]) -> Result<(), LogBoundsError> {
+    /// Refuses new partitions that begin after offset 0, unless their topic may be truncated.
+    pub(super) fn check_beginnings(&self, found: &[FoundPartition]) -> Result<(), LogBoundsError> {
         for FoundPartition { topic, partition, start, .. } in found.iter().filter(|found| found.start > 0) {
-            if self.must_be_whole(topic) {
+            if self.must_be_complete(topic) {
                 return Err(LogBoundsError::BeginningTruncated {
                     topic: Arc::clone(topic),
                     partition: *partition,
                     first: *start,
                 });
             }
-            tracing::warn!(%topic, partition, first = start, "the topic was cut: what was said before is not in the view");
+            tracing::warn!(%topic, partition, first = start, "the topic was truncated: earlier records are not in the view");
         }
         Ok(())
     }
 
-    fn must_be_whole(&self, topic: &str) -> bool {
+    fn must_be_complete(&self, topic: &str) -> bool {
         !self.topics.is_raw(topic) && !self.config.allow_truncated.contains(topic)
     }
 
@@ -212,8 +211,7 @@ impl Reader {
         self.assign_at(places.into_iter().map(|(topic, partition, offset)| (topic, partition, Offset::Offset(offset))))
     }
 
-    /// Starts reading partitions at their beginnings. That is the offset 0 where a topic must be whole: if it is not there, that is
-    /// a failure.
+    /// Starts reading partitions at their beginnings. For a topic that must be complete that is offset 0, and its absence is a failure.
     pub(super) fn assign_from_beginning<'p>(
         &self,
         places: impl IntoIterator<Item = (&'p str, i32)>,
@@ -222,7 +220,7 @@ impl Reader {
     }
 
     fn beginning(&self, topic: &str) -> Offset {
-        if self.must_be_whole(topic) { Offset::Offset(0) } else { Offset::Beginning }
+        if self.must_be_complete(topic) { Offset::Offset(0) } else { Offset::Beginning }
     }
 
     fn assign_at<'p>(&self, places: impl IntoIterator<Item = (&'p str, i32, Offset)>) -> KafkaResult<()> {
@@ -240,7 +238,7 @@ impl Reader {
         self.consumer.incremental_unassign(&list)
     }
 
-    /// Waits for records, at most `patience`, and takes what is there.
+    /// Waits at most `patience` for records, and returns those available.
     pub(super) fn poll(&self, patience: Duration) -> PolledRecords<'_> {
         let mut batch = PolledRecords::default();
         let mut wait = patience;
@@ -249,7 +247,7 @@ impl Reader {
             match self.consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => batch.messages.push(message),
-                Some(Err(KafkaError::PartitionEOF(_))) => batch.met_an_end = true,
+                Some(Err(KafkaError::PartitionEOF(_))) => batch.reached_end = true,
                 Some(Err(error)) => {
                     batch.signs.disconnected |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
                     batch.failure = failure_of(&error);
@@ -260,23 +258,23 @@ impl Reader {
                 break;
             }
         }
-        batch.signs.heard = batch.met_an_end || !batch.messages.is_empty();
+        batch.signs.received = batch.reached_end || !batch.messages.is_empty();
         batch
     }
 
-    /// Says of a failure which partition it is about, given how far each was read.
+    /// Describes a failure with its partition, given the positions read so far.
     pub(super) fn explain(&self, failure: ReadFailure, positions: &Positions) -> String {
         match failure {
-            ReadFailure::NoSuchOffset => match self.lost(positions) {
-                Ok(Some(lost)) => lost.to_string(),
-                // It is there again, or cannot be asked for.
-                Ok(None) | Err(_) => "the log does not have the offset to go on from: it was cut or lost".to_owned(),
+            ReadFailure::NoSuchOffset => match self.out_of_bounds(positions) {
+                Ok(Some(error)) => error.to_string(),
+                // The offset has reappeared, or the bounds cannot be queried.
+                Ok(None) | Err(_) => "the log does not have the next offset: it was truncated or lost".to_owned(),
             },
             ReadFailure::Other(reason) => reason,
         }
     }
 
-    fn lost(&self, positions: &Positions) -> KafkaResult<Option<LogBoundsError>> {
+    fn out_of_bounds(&self, positions: &Positions) -> KafkaResult<Option<LogBoundsError>> {
         for element in self.consumer.assignment()?.elements() {
             let (topic, partition) = (element.topic(), element.partition());
             let position = positions.get(topic, partition).unwrap_or(0);
@@ -291,7 +289,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// Where reading stands, past commit markers and aborted records. Only true at the end of a partition.
+    /// The positions of the consumer, past commit markers and aborted records. They are exact only at the end of a partition.
     pub(super) fn positions_at_ends(&self) -> KafkaResult<Vec<(Arc<str>, i32, i64)>> {
         let list = self.consumer.position()?;
         let places = list.elements();
@@ -307,34 +305,34 @@ impl Reader {
             .collect())
     }
 
-    /// The record of a message. A schema that cannot be got now is waited for: `pause` waits a while and answers whether to go on.
+    /// The record of a message. Waits for a schema that is unavailable now: `pause` waits, and returns false to stop.
     pub(super) fn record<'m>(
         &'m self,
         message: &'m BorrowedMessage<'_>,
         pause: &mut dyn FnMut(Duration) -> bool,
     ) -> Option<LogRecord<'m>> {
         let topic = &self.known.get(message.topic())?.name;
-        let (decoded, trouble) = match self.decode(message, pause)? {
+        let (decoded, problem) = match self.decode(message, pause)? {
             Ok(decoded) => (Some(decoded), None),
             Err(DecodeError::NoBody) => (None, None),
             Err(_) if self.topics.is_raw(topic) => (None, None),
             Err(error) => (None, Some(crate::telemetry::chain(&error))),
         };
         let timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
-        let record = LogRecord::new(topic, message.partition(), message.offset(), timestamp_ms).carrying(
+        let record = LogRecord::new(topic, message.partition(), message.offset(), timestamp_ms).with_content(
             message.key(),
             message.headers(),
             message.payload(),
             decoded,
         );
-        if let Some(trouble) = trouble {
-            record.note(&trouble);
+        if let Some(problem) = problem {
+            record.note(&problem);
         }
         Some(record)
     }
 
-    /// `None` if the pause was broken off. A body on a raw topic may be anything, so a schema that the registry does not have is not
-    /// waited for there.
+    /// Returns `None` if `pause` asked to stop. A body on a raw topic may be anything, so there a schema that the registry does not
+    /// have is not waited for.
     fn decode<'m>(
         &self,
         message: &'m BorrowedMessage<'_>,
@@ -371,11 +369,11 @@ fn schema_header<'m>(message: &'m BorrowedMessage<'_>) -> Option<&'m [u8]> {
     message.headers()?.iter().filter(|header| header.key == SCHEMA_ID_HEADER).last()?.value
 }
 
-fn make_consumer(config: &Config, purpose: &str) -> KafkaResult<BaseConsumer<ClientLog>> {
+fn create_consumer(config: &Config, purpose: &str) -> KafkaResult<BaseConsumer<ClientLog>> {
     client::log_reader(config, purpose).create_with_context(ClientLog::new(purpose))
 }
 
-/// Errors that reading does not recover from by itself. The others librdkafka retries, and logs.
+/// The failure, if librdkafka does not recover from the error by itself. It retries and logs the others.
 fn failure_of(error: &KafkaError) -> Option<ReadFailure> {
     let other = |reason: String| Some(ReadFailure::Other(reason));
     match error {

@@ -7,23 +7,23 @@ use rdkafka::message::BorrowedMessage;
 use super::{Positions, Projection, Topics, reader::Reader};
 use crate::{codec::Readers, config::Config};
 
-/// A replay that did not get to its end.
+/// A replay that did not reach its targets.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The reader cannot be made, or reading cannot go on.
+    /// The reader cannot be created, or reading has failed.
     #[error("cannot replay {purpose}: {reason}")]
     Failed {
-        /// What is replayed.
+        /// What the replay is for.
         purpose: String,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// The offsets were not reached in time. A log that ends before them ends here too.
+    /// The targets were not reached in time. A log that ends before them leads here too.
     #[error("replay of {purpose} did not reach its offsets in {patience:?}: {behind} records are left")]
     TooSlow {
-        /// What is replayed.
+        /// What the replay is for.
         purpose: String,
-        /// How long it took.
+        /// The timeout.
         patience: Duration,
         /// How many offsets are left.
         behind: i64,
@@ -31,7 +31,7 @@ pub enum ReplayError {
 }
 
 /// Folds every record before `targets` into `projection`, and none at or after them; other partitions are not read.
-/// Blocks: call it on a thread that may.
+/// This blocks: call it on a thread that may block.
 ///
 /// # Errors
 /// [`ReplayError`].
@@ -60,7 +60,7 @@ pub fn fold_to<P: Projection>(
         }
         let batch = reader.poll(Duration::from_millis(100).min(patience));
         fold(&reader, &batch.messages, targets, &mut reached, &mut projection, deadline);
-        if batch.met_an_end {
+        if batch.reached_end {
             for (topic, partition, next) in reader.positions_at_ends().map_err(|e| failed(e.to_string()))? {
                 let target = targets.get(&topic, partition).unwrap_or(0);
                 if reached.get(&topic, partition).unwrap_or(0) < next.min(target) {
@@ -78,7 +78,7 @@ pub fn fold_to<P: Projection>(
     Ok(projection)
 }
 
-/// Folds what lies before the targets; partitions that are done are read no further.
+/// Folds the records before the targets. Partitions that have reached theirs are read no further.
 fn fold<P: Projection>(
     reader: &Reader,
     messages: &[BorrowedMessage<'_>],
@@ -87,7 +87,7 @@ fn fold<P: Projection>(
     projection: &mut P,
     deadline: Instant,
 ) {
-    // A schema that cannot be got is waited for as long as the replay may take.
+    // A missing schema may be waited for until the deadline of the replay.
     let mut pause = |wait: Duration| {
         let left = deadline.saturating_duration_since(Instant::now());
         std::thread::park_timeout(wait.min(left));
@@ -106,8 +106,8 @@ fn fold<P: Projection>(
             && record.offset + 1 >= target
             && let Err(error) = reader.unassign(topic, partition)
         {
-            // Only costs time: what it goes on to deliver is passed over.
-            tracing::debug!(%error, topic = &**topic, partition, "a partition that is done is still read");
+            // This only costs time: its later records are ignored.
+            tracing::debug!(%error, topic = &**topic, partition, "a finished partition is still read");
         }
     }
 }

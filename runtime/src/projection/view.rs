@@ -1,4 +1,4 @@
-//! A projection that is kept up to date by a thread of its own, and read by anybody.
+//! A projection that a thread of its own keeps up to date, and that any thread may read.
 
 use std::{
     any::Any,
@@ -20,77 +20,77 @@ use super::{
 };
 use crate::{codec::Readers, config::Config, envelope::Position};
 
-/// How many places of undecodable records are kept.
-const MAX_PLACES: usize = 100;
-/// How long the thread waits for records before it looks around.
+/// How many undecodable records are kept with their positions.
+const MAX_UNDECODABLE_KEPT: usize = 100;
+/// How long the thread waits for records before it checks topics and brokers.
 const POLL: Duration = Duration::from_millis(100);
 
-/// A view that cannot be had.
+/// A view that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ViewError {
-    /// The client or the thread cannot be made.
+    /// The client or the thread cannot be created.
     #[error("cannot set up the reader of {purpose}: {reason}")]
     Setup {
         /// What the view is for.
         purpose: String,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// The view did not get there in time.
-    #[error("the view of {purpose} did not get there in {patience:?}: it is {behind} records behind{missing}")]
+    /// The view did not reach the position in time.
+    #[error("the view of {purpose} did not reach the position in {patience:?}: it is {behind} records behind{missing}")]
     TooSlow {
         /// What the view is for.
         purpose: String,
-        /// How long was waited.
+        /// The timeout.
         patience: Duration,
-        /// How far it is from the ends known.
+        /// How many offsets it is behind the known ends.
         behind: i64,
         /// Which topics are missing, if any.
         missing: String,
     },
-    /// The view is not kept up to date any more.
+    /// The view has stopped for good.
     #[error("the view of {purpose} has failed: {reason}")]
     Failed {
         /// What the view is for.
         purpose: String,
-        /// Why.
+        /// The cause.
         reason: String,
     },
 }
 
-/// A record that could not be read.
+/// A record that could not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UndecodableRecord {
-    /// Its place.
+    /// Its position.
     pub position: Position,
-    /// Why.
+    /// The cause.
     pub reason: String,
 }
 
-/// How a view is.
+/// The health of a view.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ViewHealth {
-    /// It has read everything that was there when it started.
+    /// It has read everything up to the ends at its start.
     pub caught_up: bool,
-    /// How many offsets lie between it and the ends it knows of.
+    /// How many offsets it is behind the known ends.
     pub behind: i64,
     /// No broker answers: it stands still until one does.
-    pub is_cut_off: bool,
+    pub is_disconnected: bool,
     /// Why it is not kept up to date any more, if so.
     pub failed: Option<String>,
-    /// Topics it reads that are not there.
+    /// Topics that do not exist.
     pub missing_topics: Vec<String>,
-    /// How many records could not be read.
+    /// How many records could not be decoded.
     pub undecodable: u64,
     /// The first of them.
-    pub places: Vec<UndecodableRecord>,
+    pub undecodable_records: Vec<UndecodableRecord>,
 }
 
-/// Shared read access to a projection. Clones share it; the last one ends its thread.
+/// Shared read access to a projection. Clones share it; dropping the last one ends its thread.
 pub struct LiveView<P> {
     shared: Arc<Shared<P>>,
     /// Ends the thread when the last view goes.
-    _thread: Arc<Thread>,
+    _thread: Arc<FoldThread>,
 }
 
 impl<P> Clone for LiveView<P> {
@@ -103,7 +103,7 @@ struct Shared<P> {
     purpose: String,
     folded: RwLock<(P, Positions)>,
     progress: Mutex<Progress>,
-    told: Condvar,
+    changed: Condvar,
     version: watch::Sender<u64>,
 }
 
@@ -111,25 +111,25 @@ struct Shared<P> {
 struct Progress {
     health: ViewHealth,
     positions: Positions,
-    /// The ends known: where each partition ended when it was found.
+    /// The end of each partition when it was discovered.
     ends: Positions,
-    /// Every topic was looked for at least once.
-    has_looked: bool,
+    /// Every topic was looked up at least once.
+    is_looked_up: bool,
 }
 
-struct Thread {
-    stop: Arc<Stop>,
+struct FoldThread {
+    stop: Arc<StopFlag>,
     handle: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
-struct Stop {
+struct StopFlag {
     is_set: AtomicBool,
     lock: Mutex<()>,
     told: Condvar,
 }
 
-impl Stop {
+impl StopFlag {
     fn is_set(&self) -> bool {
         self.is_set.load(Ordering::Acquire)
     }
@@ -140,7 +140,7 @@ impl Stop {
         self.told.notify_all();
     }
 
-    /// Waits a while; answers whether to go on.
+    /// Waits; returns false if the thread is to stop.
     fn pause(&self, wait: Duration) -> bool {
         let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_set() {
@@ -150,7 +150,7 @@ impl Stop {
     }
 }
 
-impl Drop for Thread {
+impl Drop for FoldThread {
     fn drop(&mut self) {
         self.stop.set();
         let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -164,7 +164,7 @@ impl Drop for Thread {
 
 impl<P: Projection> LiveView<P> {
     /// Starts folding `topics` into `projection` on a thread of its own. `purpose` names it in logs and client ids.
-    /// Topics may come to be later; the cluster need not be there yet.
+    /// Topics may be created later, and the cluster may be unavailable at first.
     ///
     /// # Errors
     /// [`ViewError::Setup`].
@@ -181,56 +181,56 @@ impl<P: Projection> LiveView<P> {
             purpose: purpose.to_owned(),
             folded: RwLock::new((projection, Positions::default())),
             progress: Mutex::default(),
-            told: Condvar::new(),
+            changed: Condvar::new(),
             version: watch::Sender::new(0),
         });
-        let stop = Arc::new(Stop::default());
+        let stop = Arc::new(StopFlag::default());
         let (run_shared, run_stop) = (Arc::clone(&shared), Arc::clone(&stop));
         let handle = std::thread::Builder::new()
             .name(format!("view-{purpose}"))
             .spawn(move || run_shared.run(reader, &run_stop))
             .map_err(|e| failed(e.to_string()))?;
-        let thread = Arc::new(Thread { stop, handle: Mutex::new(Some(handle)) });
+        let thread = Arc::new(FoldThread { stop, handle: Mutex::new(Some(handle)) });
         Ok(Self { shared, _thread: thread })
     }
 
-    /// Reads the projection. It stands still meanwhile, so be brief.
+    /// Reads the projection. This blocks the fold, so be brief.
     pub fn read<T>(&self, read: impl FnOnce(&P) -> T) -> T {
         self.read_at(|projection, _| read(projection))
     }
 
-    /// Reads the projection together with the positions it was folded up to.
+    /// Reads the projection together with its positions.
     pub fn read_at<T>(&self, read: impl FnOnce(&P, &Positions) -> T) -> T {
         let folded = self.shared.folded.read().unwrap_or_else(PoisonError::into_inner);
         read(&folded.0, &folded.1)
     }
 
-    /// How far the projection has been folded.
+    /// The positions up to which the projection is folded.
     #[must_use]
     pub fn positions(&self) -> Positions {
         self.shared.progress().positions.clone()
     }
 
-    /// True once everything was read that was there at the start.
+    /// True once everything up to the ends at the start was read.
     #[must_use]
     pub fn caught_up(&self) -> bool {
         self.shared.progress().health.caught_up
     }
 
-    /// How the view is.
+    /// The health of the view.
     #[must_use]
     pub fn health(&self) -> ViewHealth {
         let progress = self.shared.progress();
         ViewHealth { behind: progress.positions.behind(&progress.ends), ..progress.health.clone() }
     }
 
-    /// Tells of changes: its number grows with every batch that was folded.
+    /// A channel that changes with every batch of folded records.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.version.subscribe()
     }
 
-    /// Waits until everything was read that was there at the start.
+    /// Waits until everything up to the ends at the start was read.
     ///
     /// # Errors
     /// [`ViewError::TooSlow`] or [`ViewError::Failed`].
@@ -246,7 +246,7 @@ impl<P: Projection> LiveView<P> {
         self.wait_blocking(patience, |progress| progress.health.caught_up)
     }
 
-    /// Waits until the record at a place has been folded.
+    /// Waits until the record at a position is folded.
     ///
     /// # Errors
     /// [`ViewError::TooSlow`] or [`ViewError::Failed`].
@@ -254,7 +254,7 @@ impl<P: Projection> LiveView<P> {
         self.wait(patience, |progress| progress.has(position)).await
     }
 
-    /// Waits until every partition has been folded up to these positions.
+    /// Waits until every partition is folded up to these positions.
     ///
     /// # Errors
     /// [`ViewError::TooSlow`] or [`ViewError::Failed`].
@@ -266,12 +266,12 @@ impl<P: Projection> LiveView<P> {
         let mut changes = self.changes();
         let deadline = tokio::time::Instant::now() + patience;
         loop {
-            if let Some(end) = self.verdict(&done) {
+            if let Some(end) = self.result(&done) {
                 return end;
             }
             let changed = tokio::time::timeout_at(deadline, changes.changed()).await;
             if !matches!(changed, Ok(Ok(()))) {
-                return self.verdict(&done).unwrap_or_else(|| Err(self.too_slow(patience)));
+                return self.result(&done).unwrap_or_else(|| Err(self.too_slow(patience)));
             }
         }
     }
@@ -279,7 +279,7 @@ impl<P: Projection> LiveView<P> {
     fn wait_blocking(&self, patience: Duration, done: impl Fn(&Progress) -> bool) -> Result<(), ViewError> {
         let deadline = Instant::now() + patience;
         loop {
-            if let Some(end) = self.verdict(&done) {
+            if let Some(end) = self.result(&done) {
                 return end;
             }
             let progress = self.shared.progress();
@@ -288,13 +288,13 @@ impl<P: Projection> LiveView<P> {
                 drop(progress);
                 return Err(self.too_slow(patience));
             }
-            // A change between the verdict and here is not told again: look again soon.
+            // A change between the check and this wait is not signalled again, so check again soon.
             let wait = left.min(Duration::from_millis(50));
-            drop(self.shared.told.wait_timeout(progress, wait).unwrap_or_else(PoisonError::into_inner));
+            drop(self.shared.changed.wait_timeout(progress, wait).unwrap_or_else(PoisonError::into_inner));
         }
     }
 
-    fn verdict(&self, done: impl Fn(&Progress) -> bool) -> Option<Result<(), ViewError>> {
+    fn result(&self, done: impl Fn(&Progress) -> bool) -> Option<Result<(), ViewError>> {
         let progress = self.shared.progress();
         if done(&progress) {
             return Some(Ok(()));
@@ -318,8 +318,8 @@ impl Progress {
         self.positions.get(&position.topic, position.partition).is_some_and(|next| next > position.offset)
     }
 
-    fn judge(&mut self) {
-        if self.has_looked && self.positions.reach(&self.ends) {
+    fn update_caught_up(&mut self) {
+        if self.is_looked_up && self.positions.reach(&self.ends) {
             self.health.caught_up = true;
         }
     }
@@ -330,33 +330,33 @@ impl<P: Projection> Shared<P> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, mut reader: Reader, stop: &Stop) {
+    fn run(&self, mut reader: Reader, stop: &StopFlag) {
         let ended = catch_unwind(AssertUnwindSafe(|| self.fold_until_stopped(&mut reader, stop)));
         let reason = match ended {
             Ok(Ok(())) => return,
             Ok(Err(reason)) => reason,
-            Err(panic) => format!("the fold panicked: {}", text_of(panic.as_ref())),
+            Err(panic) => format!("the fold panicked: {}", panic_message(panic.as_ref())),
         };
         tracing::error!(view = %self.purpose, reason, "view has failed");
         self.progress().health.failed = Some(reason);
-        self.tell();
+        self.notify();
     }
 
-    fn fold_until_stopped(&self, reader: &mut Reader, stop: &Stop) -> Result<(), String> {
+    fn fold_until_stopped(&self, reader: &mut Reader, stop: &StopFlag) -> Result<(), String> {
         while !stop.is_set() {
             self.discover(reader)?;
             let batch = reader.poll(POLL);
             let mut pause = |wait| stop.pause(wait);
             let mut records = Vec::with_capacity(batch.messages.len());
             for message in &batch.messages {
-                // Schemas are waited for here, before the projection is locked.
+                // This waits for missing schemas, so the projection must not be locked yet.
                 match reader.record(message, &mut pause) {
                     Some(record) => records.push(record),
                     None => return Ok(()),
                 }
             }
             self.fold(&records);
-            if batch.met_an_end {
+            if batch.reached_end {
                 self.note_ends(reader);
             }
             drop(records);
@@ -375,23 +375,23 @@ impl<P: Projection> Shared<P> {
         let looked = reader.check_brokers(signs, || self.progress().positions.clone());
         let looked = looked.map_err(|e| format!("a client that has lost its brokers cannot be replaced: {e}"))?;
         if let Some(is_there) = looked {
-            self.progress().health.is_cut_off = !is_there;
+            self.progress().health.is_disconnected = !is_there;
         }
         Ok(())
     }
 
-    /// A cluster that cannot be asked is asked again; meanwhile what is known is read on.
+    /// Retries while the cluster cannot be reached, and meanwhile keeps reading the known partitions.
     fn discover(&self, reader: &mut Reader) -> Result<(), String> {
-        let (found, looked) = reader.discover();
-        if let Err(error) = &looked {
-            tracing::warn!(view = %self.purpose, %error, "cannot look for topics: trying again");
+        let (found, lookup) = reader.discover();
+        if let Err(error) = &lookup {
+            tracing::warn!(view = %self.purpose, %error, "cannot look up topics: retrying");
         }
-        if found.is_empty() && (looked.is_err() || self.progress().has_looked) {
+        if found.is_empty() && (lookup.is_err() || self.progress().is_looked_up) {
             return Ok(());
         }
-        reader.hold_to_beginnings(&found).map_err(|lost| lost.to_string())?;
-        let places = found.iter().map(|found| (&*found.topic, found.partition, found.start));
-        reader.assign(places).map_err(|e| format!("partitions cannot be assigned: {e}"))?;
+        reader.check_beginnings(&found).map_err(|error| error.to_string())?;
+        let starts = found.iter().map(|found| (&*found.topic, found.partition, found.start));
+        reader.assign(starts).map_err(|e| format!("partitions cannot be assigned: {e}"))?;
         let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
         let mut progress = self.progress();
         for found in &found {
@@ -400,10 +400,10 @@ impl<P: Projection> Shared<P> {
             folded.1.set(&found.topic, found.partition, found.start);
         }
         progress.health.missing_topics = reader.missing();
-        progress.has_looked |= looked.is_ok();
-        progress.judge();
+        progress.is_looked_up |= lookup.is_ok();
+        progress.update_caught_up();
         drop((progress, folded));
-        self.tell();
+        self.notify();
         Ok(())
     }
 
@@ -416,7 +416,7 @@ impl<P: Projection> Shared<P> {
         let mut undecodable = Vec::new();
         for record in records {
             projection.apply(record);
-            if let Some(reason) = record.take_trouble() {
+            if let Some(reason) = record.take_problem() {
                 undecodable.push(UndecodableRecord { position: record.position(), reason });
             }
         }
@@ -427,54 +427,54 @@ impl<P: Projection> Shared<P> {
         }
         drop(folded);
         progress.health.undecodable += undecodable.len() as u64;
-        for trouble in undecodable {
-            tracing::warn!(view = %self.purpose, position = %trouble.position, reason = trouble.reason, "record not read");
-            if progress.health.places.len() < MAX_PLACES {
-                progress.health.places.push(trouble);
+        for failed in undecodable {
+            tracing::warn!(view = %self.purpose, position = %failed.position, reason = failed.reason, "record not decoded");
+            if progress.health.undecodable_records.len() < MAX_UNDECODABLE_KEPT {
+                progress.health.undecodable_records.push(failed);
             }
         }
-        progress.judge();
+        progress.update_caught_up();
         drop(progress);
-        self.tell();
+        self.notify();
     }
 
-    /// At an end the positions pass what is no record: commit markers and aborted records.
+    /// At the end of a partition its position passes commit markers and aborted records, which are not delivered.
     fn note_ends(&self, reader: &Reader) {
         let ends = match reader.positions_at_ends() {
             Ok(ends) => ends,
-            Err(error) => return tracing::debug!(view = %self.purpose, %error, "positions not told"),
+            Err(error) => return tracing::debug!(view = %self.purpose, %error, "positions not available"),
         };
         let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
         let mut progress = self.progress();
-        let mut is_news = false;
+        let mut has_moved = false;
         for (topic, partition, next) in ends {
             if progress.positions.get(&topic, partition).is_some_and(|known| known < next) {
                 progress.positions.set(&topic, partition, next);
                 folded.1.set(&topic, partition, next);
-                is_news = true;
+                has_moved = true;
             }
         }
-        progress.judge();
+        progress.update_caught_up();
         drop((progress, folded));
-        if is_news {
-            self.tell();
+        if has_moved {
+            self.notify();
         }
     }
 
-    fn tell(&self) {
-        self.told.notify_all();
+    fn notify(&self) {
+        self.changed.notify_all();
         self.version.send_modify(|version| *version += 1);
     }
 }
 
-/// The last record of each run from one partition: a batch has few runs, and only their ends move positions.
+/// The last record of each run of records of one partition: a batch has few runs, and only their last records set positions.
 fn ends_of_runs<'r, 'a>(records: &'r [LogRecord<'a>]) -> impl Iterator<Item = &'r LogRecord<'a>> {
     records
         .chunk_by(|a, b| Arc::ptr_eq(a.topic, b.topic) && a.partition == b.partition)
         .filter_map(<[LogRecord<'a>]>::last)
 }
 
-fn text_of(panic: &(dyn Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

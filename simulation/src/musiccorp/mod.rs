@@ -135,7 +135,7 @@ impl Window {
             for (place, offset, stored) in hand.events_since(service, &mut self.next) {
                 let decoded = hand.workshop().readers().decode(stored.value.as_deref(), None).ok();
                 let record = LogRecord::new(&name, place.partition, offset, stored.timestamp_ms);
-                self.lookups.apply(&record.carrying(stored.key.as_deref(), None, stored.value.as_deref(), decoded));
+                self.lookups.apply(&record.with_content(stored.key.as_deref(), None, stored.value.as_deref(), decoded));
             }
         }
         &self.lookups
