@@ -1,8 +1,8 @@
-//! Publishes typed records in batches, outside transactions: commands from edges and operators, answers of effects, events from
-//! outside, events of a service that has no decider.
+//! Publishes typed records in batches, outside transactions: commands of HTTP APIs and operators, answers of effects, events of
+//! external systems, events of a service without a decider.
 //!
-//! A batch has one acknowledgement; no record has a future of its own. An error says of every record whether it was acknowledged,
-//! refused, or is unknown. Who may write where is checked here: a service's events topic is its owner's alone, and a service
+//! A batch has one acknowledgement; no record has a future of its own. An error states for every record whether it was acknowledged,
+//! refused, or has an unknown outcome. Write permissions are checked here: only its owner writes to an events topic, and a service
 //! writes to no inbox but its own.
 
 use std::{
@@ -35,39 +35,39 @@ use crate::{
     message::{Channel, PARKED, Written, topic},
 };
 
-/// The most records of one batch. More are more batches.
+/// The most records of one batch.
 pub const MAX_BATCH: usize = 10_000;
-/// The largest body. A record is a fact, not a file.
+/// The largest body. Records carry facts, not files.
 pub const MAX_BODY_BYTES: usize = 256 << 10;
 /// The longest key.
 pub const MAX_KEY_BYTES: usize = 512;
 
-/// In whose name is published.
+/// On whose behalf a publisher writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authority {
-    /// The configured service: its own events topic, its own inbox, and topics no service owns.
+    /// The configured service: its own events topic, its own inbox, and topics without an owner.
     Service,
-    /// An operator: every inbox, and topics no service owns.
+    /// An operator: every inbox, and topics without an owner.
     Operator,
 }
 
-/// A record to be published, typed.
+/// A typed record to publish.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outgoing<M> {
     /// The entity it is about.
     pub key: String,
     /// The record.
     pub message: M,
-    /// Its id; a new one if not given. Give one that is derived from what the record stands for, so that a repeated publication
-    /// is the same record.
+    /// Its id; by default a new one. Derive it from what the record represents, so that a repeated publication is recognised as the
+    /// same record.
     pub id: Option<Uuid>,
-    /// The saga it belongs to; the key if not given.
+    /// The saga it belongs to; by default the key.
     pub correlation_id: Option<String>,
     /// The record that caused it.
     pub causation_id: Option<Uuid>,
-    /// When it happened; now if not given.
+    /// When it happened; by default now.
     pub time_ms: Option<TimestampMs>,
-    /// The topic, if it is not the record's own: for events that no service owns.
+    /// The topic, if it is not the record type's own: for events that no service owns.
     pub topic: Option<String>,
 }
 
@@ -85,38 +85,38 @@ impl<M> Outgoing<M> {
         }
     }
 
-    /// Gives it an id.
+    /// Sets its id.
     #[must_use]
     pub fn with_id(self, id: Uuid) -> Self {
         Self { id: Some(id), ..self }
     }
 
-    /// Names its saga.
+    /// Sets its saga.
     #[must_use]
     pub fn correlated(self, correlation_id: impl Into<String>) -> Self {
         Self { correlation_id: Some(correlation_id.into()), ..self }
     }
 
-    /// Names its cause.
+    /// Sets its cause.
     #[must_use]
     pub fn caused_by(self, causation_id: Uuid) -> Self {
         Self { causation_id: Some(causation_id), ..self }
     }
 
-    /// Says when it happened.
+    /// Sets when it happened.
     #[must_use]
     pub fn at(self, time_ms: TimestampMs) -> Self {
         Self { time_ms: Some(time_ms), ..self }
     }
 
-    /// Sends it to a topic of no service.
+    /// Sets a topic that no service owns.
     #[must_use]
     pub fn on(self, topic: impl Into<String>) -> Self {
         Self { topic: Some(topic.into()), ..self }
     }
 }
 
-/// A record to be published, ready to be sent.
+/// An encoded record, ready to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedRecord {
     /// The topic.
@@ -125,34 +125,34 @@ pub struct EncodedRecord {
     pub key: String,
     /// The framed body.
     pub value: Vec<u8>,
-    /// What it says about itself.
+    /// Its envelope.
     pub envelope: Envelope,
 }
 
-/// What became of one record of a batch.
+/// The outcome of one record of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryOutcome {
-    /// It lies here.
+    /// It was written at this position.
     Acknowledged(Position),
     /// It was not written, for this reason.
     Refused(String),
-    /// No answer came: it may have been written or not. Publish it again under the same id.
+    /// No acknowledgement arrived: it may have been written or not. Publish it again with the same id.
     Unknown,
 }
 
-/// A batch that was not published whole.
+/// A batch that was not published completely.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The client cannot be made.
+    /// The client cannot be created.
     #[error("cannot set up a kafka producer; hint: look at the [kafka] table")]
     Setup {
-        /// Why.
+        /// The cause.
         source: Box<KafkaError>,
     },
-    /// Not ours to write to. Nothing of the batch was sent.
+    /// The publisher may not write to the topic. Nothing of the batch was sent.
     #[error("{who} may not write to {topic}: {rule}")]
     NotPermitted {
-        /// Who tried.
+        /// The service or operator.
         who: String,
         /// The topic.
         topic: String,
@@ -162,23 +162,23 @@ pub enum PublishError {
     /// A record cannot be sent as it is. Nothing of the batch was sent.
     #[error("record {index} of the batch cannot be sent: {problem}")]
     Unsendable {
-        /// Which one, from 0.
+        /// Its index in the batch.
         index: usize,
-        /// Why.
+        /// The cause.
         problem: String,
     },
     /// A record does not fit its schema. Nothing of the batch was sent.
     #[error("record {index} of the batch does not fit its schema")]
     Body {
-        /// Which one, from 0.
+        /// Its index in the batch.
         index: usize,
-        /// Why.
+        /// The cause.
         source: CodecError,
     },
     /// Some records were not acknowledged.
     #[error("{}", tally(.outcomes))]
     Incomplete {
-        /// What became of each record, in the order of the batch.
+        /// The outcome of each record, in the order of the batch.
         outcomes: Vec<DeliveryOutcome>,
     },
 }
@@ -199,7 +199,7 @@ fn tally(outcomes: &[DeliveryOutcome]) -> String {
 }
 
 impl PublishError {
-    /// True if publishing the rest again, under the same ids, may succeed.
+    /// True if publishing the other records again, with the same ids, may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -233,22 +233,22 @@ impl std::fmt::Debug for Publisher {
 }
 
 impl Publisher {
-    /// A publisher in the name of the configured service or of an operator.
+    /// A publisher on behalf of the configured service or of an operator.
     ///
     /// # Errors
-    /// The client cannot be made.
+    /// The client cannot be created.
     pub fn new(config: &Config, authority: Authority, writers: Writers) -> Result<Self, PublishError> {
-        let producer = Mutex::new(Arc::new(make_producer(config)?));
+        let producer = Mutex::new(Arc::new(create_producer(config)?));
         let source = envelope::source(&config.system, &config.service);
         let build = crate::telemetry::build();
         let config = config.clone();
         Ok(Self { shared: Arc::new(Shared { config, authority, writers, source, build, producer }) })
     }
 
-    /// Publishes a batch and waits until all of it is acknowledged, at most `patience`. Answers where each record lies.
+    /// Publishes a batch and waits, at most `patience`, until all of it is acknowledged. Returns the position of each record.
     ///
     /// # Errors
-    /// [`PublishError`]: either nothing was sent, or it says what became of each record.
+    /// [`PublishError`]: either nothing was sent, or it has the outcome of each record.
     pub async fn publish<M: Written>(
         &self,
         batch: impl IntoIterator<Item = Outgoing<M>>,
@@ -285,7 +285,7 @@ impl Publisher {
         let encoded = self.shared.writers.encode(&outgoing.message, &mut value);
         let full_name = encoded.map_err(|source| PublishError::Body { index, source })?;
         let record = outgoing.message.record();
-        // Records of the owner `runtime` travel on the inbox of whoever asked for them.
+        // Records of the owner `runtime` travel on the inbox of the service that requested them.
         let owner = if record.owner == "runtime" { self.shared.config.service.as_str() } else { record.owner };
         let time_ms = outgoing.time_ms.unwrap_or_else(clock::now_ms);
         let id = outgoing.id.unwrap_or_else(Uuid::now_v7);
@@ -298,7 +298,7 @@ impl Publisher {
         Ok(EncodedRecord { topic, key: outgoing.key, value, envelope })
     }
 
-    /// Sends a batch that is encoded already.
+    /// Publishes a batch of encoded records.
     ///
     /// # Errors
     /// As [`Publisher::publish`].
@@ -313,11 +313,11 @@ impl Publisher {
                 if Instant::now() >= deadline {
                     break;
                 }
-                // The producer's queue is full: room is made by deliveries, ours or another batch's.
+                // The producer's queue is full until records of this batch or another one are delivered.
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         }
-        delivery.give_up_from(next);
+        delivery.refuse_from(next);
         let left = deadline.saturating_duration_since(Instant::now());
         let is_done = tokio::time::timeout(left, delivery.done()).await.is_ok();
         self.close(&producer, &delivery, is_done)
@@ -341,7 +341,7 @@ impl Publisher {
                 delivery.wait_for_progress(Duration::from_millis(2));
             }
         }
-        delivery.give_up_from(next);
+        delivery.refuse_from(next);
         let is_done = delivery.wait_until_done(deadline);
         self.close(&producer, &delivery, is_done)
     }
@@ -350,8 +350,8 @@ impl Publisher {
         Arc::clone(&self.shared.producer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads a batch's outcome. One without an end takes its producer with it: what still waits in its queue must not be
-    /// written after the caller was told that it is unknown and has published it again.
+    /// Returns a batch's outcome. An incomplete batch discards its producer: records still in its queue must not be written after the
+    /// caller has learnt that they are unknown and has published them again.
     fn close(
         &self,
         producer: &Arc<Producer>,
@@ -362,11 +362,11 @@ impl Publisher {
             self.replace(producer);
         }
         let outcomes = delivery.outcomes();
-        let places: Vec<Position> = outcomes
+        let positions: Vec<Position> = outcomes
             .iter()
-            .filter_map(|o| if let DeliveryOutcome::Acknowledged(place) = o { Some(place.clone()) } else { None })
+            .filter_map(|o| if let DeliveryOutcome::Acknowledged(position) = o { Some(position.clone()) } else { None })
             .collect();
-        if places.len() == outcomes.len() { Ok(places) } else { Err(PublishError::Incomplete { outcomes }) }
+        if positions.len() == outcomes.len() { Ok(positions) } else { Err(PublishError::Incomplete { outcomes }) }
     }
 
     fn replace(&self, old: &Arc<Producer>) {
@@ -375,10 +375,10 @@ impl Publisher {
             return;
         }
         old.purge(PurgeConfig::default().queue().inflight());
-        match make_producer(&self.shared.config) {
+        match create_producer(&self.shared.config) {
             Ok(fresh) => {
                 let old = std::mem::replace(&mut *current, Arc::new(fresh));
-                // Its last reports may take a moment.
+                // Dropping it waits for its last delivery reports.
                 let spawned = std::thread::Builder::new().name("producer-drop".to_owned()).spawn(move || drop(old));
                 if let Err(e) = spawned {
                     tracing::warn!("no thread to drop a producer on: {e}");
@@ -453,14 +453,14 @@ fn problem_of(record: &EncodedRecord) -> Option<String> {
     None
 }
 
-fn make_producer(config: &Config) -> Result<Producer, PublishError> {
+fn create_producer(config: &Config) -> Result<Producer, PublishError> {
     let context = DeliveryReports(ClientLog::new(format!("publisher of {}", config.service)));
     client::idempotent_producer(config, "publisher")
         .create_with_context(context)
         .map_err(|source| PublishError::Setup { source: Box::new(source) })
 }
 
-/// Hands records to the producer until its queue is full. Answers the index of the first one not handed over.
+/// Enqueues records with the producer until its queue is full. Returns the index of the first record that was not enqueued.
 fn enqueue(producer: &Producer, batch: &[EncodedRecord], from: usize, delivery: &Arc<BatchDelivery>) -> usize {
     for (index, record) in batch.iter().enumerate().skip(from) {
         let opaque = Box::new(RecordSlot { delivery: Arc::clone(delivery), index });
@@ -478,7 +478,7 @@ fn enqueue(producer: &Producer, batch: &[EncodedRecord], from: usize, delivery: 
     batch.len()
 }
 
-/// A batch under way: one counter, one notification.
+/// A batch in flight: one counter, one notification.
 struct BatchDelivery {
     state: Mutex<BatchState>,
     progress: Condvar,
@@ -515,13 +515,13 @@ impl BatchDelivery {
         drop(state);
         if is_done {
             self.progress.notify_all();
-            // Kept for a waiter that has not come yet.
+            // The permit is kept for a waiter that has not started yet.
             self.done.notify_one();
         }
     }
 
-    /// The records from `index` on were never handed over.
-    fn give_up_from(&self, index: usize) {
+    /// Marks the records from `index` on as refused: they were never enqueued.
+    fn refuse_from(&self, index: usize) {
         let records = self.state().outcomes.len();
         for index in index..records {
             self.settle(index, DeliveryOutcome::Refused("the producer's queue stayed full".to_owned()));
@@ -556,7 +556,7 @@ impl BatchDelivery {
     }
 }
 
-/// Takes librdkafka's delivery reports to the batches they belong to.
+/// Assigns librdkafka's delivery reports to their batches.
 struct DeliveryReports(ClientLog);
 
 impl ClientContext for DeliveryReports {
@@ -581,7 +581,7 @@ impl ProducerContext<NoCustomPartitioner> for DeliveryReports {
             Ok(message) => {
                 DeliveryOutcome::Acknowledged(Position::new(message.topic(), message.partition(), message.offset()))
             }
-            // Purged with its producer after a deadline: whether it had reached the log nobody can say.
+            // Purged with its producer after the deadline: whether it reached the log is unknown.
             Err((KafkaError::MessageProduction(code), _)) if is_unknown(*code) => DeliveryOutcome::Unknown,
             Err((error, _)) => DeliveryOutcome::Refused(error.to_string()),
         };
@@ -632,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_writes_to_inboxes_but_to_no_services_events() {
+    fn an_operator_writes_to_inboxes_but_to_no_events_topic() {
         let operator = publisher(Authority::Operator);
         assert!(operator.check(&[ready("musiccorp.warehouse.inbox", "k")]).is_ok());
         assert!(operator.check(&[ready("musiccorp.payment.events", "k")]).is_err());
@@ -642,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_cannot_be_sent_is_named_before_anything_is() {
+    fn an_unsendable_record_is_refused_before_any_is_sent() {
         let long = "k".repeat(MAX_KEY_BYTES + 1);
         for key in ["", "a\nb", &long] {
             let batch = [ready("musiccorp.payment.inbox", "fine"), ready("musiccorp.payment.inbox", key)];
@@ -652,13 +652,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_broker_everything_is_unknown_when_patience_ends() {
+    async fn without_a_broker_every_outcome_is_unknown_at_the_deadline() {
         let batch = vec![ready("musiccorp.payment.inbox", "a"), ready("musiccorp.payment.inbox", "b")];
         let publisher = publisher(Authority::Service);
         let before = publisher.producer();
-        let error = publisher.send(batch, Duration::from_millis(50)).await.expect_err("nobody listens");
+        let error = publisher.send(batch, Duration::from_millis(50)).await.expect_err("no broker");
         assert!(error.is_transient());
         assert_eq!(error.to_string(), "0 of 2 records were acknowledged, 2 are unknown, 0 were refused");
-        assert!(!Arc::ptr_eq(&before, &publisher.producer()), "the producer with the leftovers was kept");
+        assert!(!Arc::ptr_eq(&before, &publisher.producer()), "the producer with the unsent records was kept");
     }
 }

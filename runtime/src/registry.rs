@@ -1,8 +1,8 @@
 //! The schema registry's client: schemas by id, ids by content, and what an operator does to subjects.
 //!
-//! Owns the calls, their deadlines, and the verdict whether a failure passes or stays. It caches nothing (`codec` does) and it
-//! never registers or takes "the latest" on behalf of a producer. The calls block and may be made from any thread: they run on
-//! a small async runtime of their own, so neither a worker's loop nor a handler's executor is needed to drive them.
+//! Owns the calls, their deadlines, and whether a failure is transient. It caches nothing (`codec` does), and it never registers a
+//! schema or uses "the latest" one on behalf of a producer. The calls block and may be made from any thread: they run on a small
+//! async runtime of their own, so neither a worker's loop nor a handler's executor drives them.
 
 use std::{
     future::Future,
@@ -27,41 +27,41 @@ use crate::{
 
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
-/// The registry did not do what it was asked.
+/// A failed call to the registry.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RegistryError {
-    /// It cannot be reached, is overloaded, or answers in another tongue: worth another try.
+    /// The registry cannot be reached, is overloaded, or returns an unexpected reply: a retry may succeed.
     #[error("schema registry at {url} cannot {operation}: {reason}")]
     Unavailable {
-        /// Where it was sought, without credentials.
+        /// The registry's address, without credentials.
         url: String,
-        /// What was asked.
+        /// The failed operation.
         operation: String,
-        /// What happened.
+        /// The cause.
         reason: String,
     },
-    /// It says that there is no such thing, or that what it was given is wrong: asking again changes nothing by itself.
+    /// The registry reports that something does not exist or is invalid: a retry does not change that by itself.
     #[error("schema registry at {url} refuses to {operation}: {message} (error code {code})")]
     Refused {
-        /// Where it was sought, without credentials.
+        /// The registry's address, without credentials.
         url: String,
-        /// What was asked.
+        /// The failed operation.
         operation: String,
         /// Its error code (40401 no subject, 40403 no schema, 409 incompatible, 42201 invalid).
         code: u32,
-        /// Its words.
+        /// Its message.
         message: String,
     },
 }
 
 impl RegistryError {
-    /// True if another try may succeed.
+    /// True if a retry may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 
-    /// True if the registry says that what was asked for does not exist.
+    /// True if the registry reports that the subject or schema does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if http_class(*code) == 404)
@@ -87,7 +87,7 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // A runtime dropped in the ordinary way waits for its threads, which panics inside another runtime.
+        // Dropping a runtime waits for its threads, which panics inside another runtime.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -108,7 +108,7 @@ impl SchemaSource for RegistryClient {
 }
 
 impl RegistryClient {
-    /// Writers of these records: looks every compiled schema up by its content, and registers nothing.
+    /// Writers of these record types: looks up every compiled schema by its content, and registers nothing.
     ///
     /// # Errors
     /// [`WriterError`].
@@ -131,17 +131,14 @@ impl RegistryClient {
         })
     }
 
-    /// A client of the configured registry. Asks it nothing yet.
+    /// A client of the configured registry. It connects with the first call.
     ///
     /// # Errors
-    /// The client cannot be made (no threads, no sockets).
+    /// The client cannot be created (no threads, no sockets).
     pub fn new(config: &Config) -> Result<Self, RegistryError> {
         let url = config.registry_url.trim_end_matches('/').to_owned();
-        let failed = |reason: String| RegistryError::Unavailable {
-            url: url.clone(),
-            operation: "be prepared for".to_owned(),
-            reason,
-        };
+        let failed =
+            |reason: String| RegistryError::Unavailable { url: url.clone(), operation: "be set up".to_owned(), reason };
         let credentials = config
             .registry_user
             .clone()
@@ -177,7 +174,7 @@ impl RegistryClient {
         &self.inner.url
     }
 
-    /// How long the registry has to say without a break that it does not have a schema, to be believed.
+    /// How long the registry must report a schema as missing, without interruption, before it counts as missing for good.
     #[must_use]
     pub fn schema_patience(&self) -> Duration {
         self.inner.schema_patience
@@ -203,7 +200,7 @@ impl RegistryClient {
         })
     }
 
-    /// Looks a schema up by its content. This is what a producer does at start; it never registers.
+    /// Looks up a schema by its content, as a producer does at start. It never registers.
     ///
     /// # Errors
     /// [`RegistryError`]; [`RegistryError::is_not_found`] if the subject or this schema in it does not exist.
@@ -214,7 +211,7 @@ impl RegistryClient {
         })
     }
 
-    /// Registers a schema: an operator's act. Answers its id.
+    /// Registers a schema on behalf of an operator. Returns its id.
     ///
     /// # Errors
     /// [`RegistryError`]; refused if it is not compatible with what the subject holds.
@@ -224,7 +221,7 @@ impl RegistryClient {
         let raw = self.call(operation.clone(), move |settings| async move {
             perform_sr_call(&settings, SrCall::PostNew(&subject, &body)).await
         })?;
-        raw.id.ok_or_else(|| self.unavailable(operation, "the answer has no id".to_owned()))
+        raw.id.ok_or_else(|| self.unavailable(operation, "the reply has no id".to_owned()))
     }
 
     /// Every subject.
@@ -235,13 +232,13 @@ impl RegistryClient {
         self.call("list subjects".to_owned(), |settings| async move { get_all_subjects(&settings).await })
     }
 
-    /// Where a schema is used: subjects, each with its version. Looking a schema up by its id does not tell.
+    /// The subjects that use a schema, each with the version. Looking up a schema by its id does not return them.
     ///
     /// # Errors
     /// [`RegistryError`].
     pub fn usages(&self, id: u32) -> Result<Vec<(String, u32)>, RegistryError> {
         let request = self.request(reqwest::Method::GET, &format!("/schemas/ids/{id}/versions"));
-        let usages: Vec<Usage> = self.json(format!("tell where schema {id} is used"), request)?;
+        let usages: Vec<Usage> = self.json(format!("list the subjects of schema {id}"), request)?;
         Ok(usages.into_iter().map(|usage| (usage.subject, usage.version)).collect())
     }
 
@@ -275,14 +272,14 @@ impl RegistryClient {
     /// [`RegistryError`].
     pub fn compatibility(&self, subject: &str) -> Result<Option<String>, RegistryError> {
         let request = self.request(reqwest::Method::GET, &format!("/config/{}", in_path(subject)));
-        match self.json::<CompatibilityLevel>(format!("tell the compatibility level of {subject}"), request) {
+        match self.json::<CompatibilityLevel>(format!("read the compatibility level of {subject}"), request) {
             Ok(level) => Ok(Some(level.level)),
             Err(e) if e.is_not_found() => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// Sets a subject's compatibility level: an operator's act.
+    /// Sets a subject's compatibility level on behalf of an operator.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -293,17 +290,17 @@ impl RegistryClient {
         self.json::<serde_json::Value>(format!("set the compatibility level of {subject}"), request).map(|_| ())
     }
 
-    /// Asks whether a schema could be registered; the registry's objections, none if it could.
+    /// Checks whether a schema could be registered. Returns the registry's objections; none if it could.
     ///
     /// # Errors
     /// [`RegistryError`].
     pub fn objections(&self, subject: &str, text: &str) -> Result<Vec<String>, RegistryError> {
         let path = format!("/compatibility/subjects/{}/versions?verbose=true", in_path(subject));
         let request = self.request(reqwest::Method::POST, &path).body(schema_body(text));
-        match self.json::<CompatibilityAnswer>(format!("judge the schema of {subject}"), request) {
-            Ok(verdict) if verdict.is_compatible => Ok(Vec::new()),
-            Ok(verdict) if verdict.messages.is_empty() => Ok(vec!["incompatible (no reason given)".to_owned()]),
-            Ok(verdict) => Ok(verdict.messages),
+        match self.json::<CompatibilityAnswer>(format!("check the schema of {subject}"), request) {
+            Ok(answer) if answer.is_compatible => Ok(Vec::new()),
+            Ok(answer) if answer.messages.is_empty() => Ok(vec!["incompatible (no reason given)".to_owned()]),
+            Ok(answer) => Ok(answer.messages),
             Err(e) if e.is_not_found() => Ok(Vec::new()),
             Err(e) => Err(e),
         }
@@ -327,11 +324,11 @@ impl RegistryClient {
                 code: 422,
                 message: "the schema is not an Avro schema".to_owned(),
             }),
-            None => Err(self.unavailable(operation, "the answer has no schema".to_owned())),
+            None => Err(self.unavailable(operation, "the reply has no schema".to_owned())),
         }
     }
 
-    /// Runs a call of the converter crate and judges its failure.
+    /// Runs a call of the converter crate and classifies its failure.
     fn call<T, F>(&self, operation: String, call: impl FnOnce(SrSettings) -> F) -> Result<T, RegistryError>
     where
         T: Send + 'static,
@@ -360,7 +357,7 @@ impl RegistryClient {
         }
     }
 
-    /// Runs a call that the converter crate does not have.
+    /// Runs a call that the converter crate does not offer.
     fn json<T>(&self, operation: String, request: reqwest::RequestBuilder) -> Result<T, RegistryError>
     where
         T: for<'de> Deserialize<'de> + Send + 'static,
@@ -376,16 +373,16 @@ impl RegistryClient {
         };
         if status.is_success() {
             return serde_json::from_str(&body)
-                .map_err(|e| self.unavailable(operation, format!("the answer is not understood: {e}")));
+                .map_err(|e| self.unavailable(operation, format!("the reply cannot be parsed: {e}")));
         }
         match serde_json::from_str::<RawError>(&body) {
             Ok(raw) if is_refusal(raw.error_code) => Err(self.refused(operation, raw.error_code, &raw.message)),
             Ok(raw) => Err(self.unavailable(operation, raw.message)),
-            Err(_) => Err(self.unavailable(operation, format!("it answers with status {status}"))),
+            Err(_) => Err(self.unavailable(operation, format!("it replies with status {status}"))),
         }
     }
 
-    /// Drives a future to its end on the client's own runtime. The HTTP client has the deadline; the wait here is only longer.
+    /// Runs a future on the client's own runtime. The HTTP client enforces the deadline; this wait is longer.
     fn wait<T: Send + 'static>(
         &self,
         operation: &str,
@@ -395,12 +392,12 @@ impl RegistryClient {
         if let Some(runtime) = &self.inner.runtime {
             runtime.spawn(async move {
                 // The receiver is gone only if the caller's deadline has passed.
-                let _unheard = send.send(future.await);
+                let _ignored = send.send(future.await);
             });
         }
         receive
             .recv_timeout(self.inner.timeout * 2)
-            .map_err(|_| self.unavailable(operation.to_owned(), "no answer in time".to_owned()))
+            .map_err(|_| self.unavailable(operation.to_owned(), "no reply in time".to_owned()))
     }
 
     fn refused(&self, operation: String, code: u32, message: &str) -> RegistryError {
@@ -436,7 +433,7 @@ fn schema_body(text: &str) -> String {
     json!({ "schema": text, "schemaType": "AVRO" }).to_string()
 }
 
-/// A subject as one segment of a path.
+/// A subject as one path segment.
 fn in_path(subject: &str) -> String {
     subject
         .bytes()
@@ -452,8 +449,8 @@ fn http_class(code: u32) -> u32 {
     if code >= 10_000 { code / 100 } else { code }
 }
 
-/// Only a definite "there is no such thing" or "this is wrong" stays. A refused login, for one, is an operator's to put right,
-/// and no message must be given up for it.
+/// Only a definite "does not exist" or "is invalid" is permanent. A refused login, for example, is for an operator to fix, and no
+/// record must be dead-lettered because of it.
 fn is_refusal(code: u32) -> bool {
     matches!(http_class(code), 404 | 409 | 422)
 }
@@ -470,7 +467,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_definite_no_stays() {
+    fn only_a_definite_refusal_is_permanent() {
         for code in [404, 40_401, 40_403, 409, 40_901, 42_201] {
             assert!(is_refusal(code), "{code}");
         }
@@ -480,16 +477,16 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_is_one_segment_of_a_path() {
+    fn a_subject_is_one_path_segment() {
         assert_eq!(in_path("com.musiccorp.payment.PaymentTaken"), "com.musiccorp.payment.PaymentTaken");
         assert_eq!(in_path("a/b?c"), "a%2Fb%3Fc");
     }
 
     #[tokio::test]
-    async fn an_absent_registry_is_worth_another_try_even_from_async_code() {
+    async fn an_unreachable_registry_is_transient_even_from_async_code() {
         let mut config = Config::for_tests();
         config.registry_url = "http://127.0.0.1:1/apis/ccompat/v7/".to_owned();
-        let error = RegistryClient::new(&config).expect("a client").schema_by_id(1).expect_err("nobody listens");
+        let error = RegistryClient::new(&config).expect("a client").schema_by_id(1).expect_err("no registry");
         assert!(error.is_transient());
         assert!(error.to_string().contains("http://127.0.0.1:1/apis/ccompat/v7 cannot give schema 1"), "{error}");
     }

@@ -74,7 +74,7 @@ pub struct ViewHealth {
     pub caught_up: bool,
     /// How many offsets it is behind the known ends.
     pub behind: i64,
-    /// No broker answers: it stands still until one does.
+    /// No broker is reachable: the view does not advance until one is.
     pub is_disconnected: bool,
     /// Why it is not kept up to date any more, if so.
     pub failed: Option<String>,
@@ -374,8 +374,8 @@ impl<P: Projection> Shared<P> {
     fn check_brokers(&self, reader: &mut Reader, signs: BrokerSigns) -> Result<(), String> {
         let looked = reader.check_brokers(signs, || self.progress().positions.clone());
         let looked = looked.map_err(|e| format!("a client that has lost its brokers cannot be replaced: {e}"))?;
-        if let Some(is_there) = looked {
-            self.progress().health.is_disconnected = !is_there;
+        if let Some(is_reachable) = looked {
+            self.progress().health.is_disconnected = !is_reachable;
         }
         Ok(())
     }
