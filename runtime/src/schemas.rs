@@ -1,8 +1,8 @@
-//! The contract as data: the folder `schemas/`, or the same compiled into a program.
+//! The schema catalog: the folder `schemas/`, or the same schemas compiled into a program.
 //!
-//! `<owner>/<events|inbox|state>/<Record>/v<N>.avsc` is version N of a record, `v<N>.example.json` beside it is one such record as a
-//! person would write it. This module knows the form; [`mod@lint`] knows the rules, [`mod@plan`] what a registry still lacks, [`json`] how
-//! people read and write bodies. None of them knows any one record.
+//! `<owner>/<events|inbox|state>/<Record>/v<N>.avsc` is version N of a record, and `v<N>.example.json` beside it is an example of
+//! that version in plain JSON. This module reads the catalog; [`mod@lint`] has its rules, [`mod@plan`] compares it with a registry, and
+//! [`json`] converts bodies for people. None of them knows a particular record.
 
 pub mod json;
 pub mod lint;
@@ -28,12 +28,12 @@ pub use self::{
     plan::{PlannedAction, RegistryChange, apply, plan},
 };
 
-/// Something wrong with the contract.
+/// A rule that the catalog breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LintFinding {
-    /// The file or folder, seen from the contract's root.
+    /// The file or folder, relative to the catalog's root.
     pub path: String,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what is expected.
     pub message: String,
 }
 
@@ -43,29 +43,29 @@ impl fmt::Display for LintFinding {
     }
 }
 
-/// A contract that cannot be used.
+/// A catalog that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     /// The folder cannot be read.
     #[error("cannot read {}", path.display())]
     Io {
-        /// What could not be read.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The rules are broken.
-    #[error("the contract has {} faults:\n{}", .0.len(), .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    /// The catalog breaks rules.
+    #[error("the schema catalog breaks {} rules:\n{}", .0.len(), .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     RulesBroken(Vec<LintFinding>),
 }
 
-/// Every record of a system, each with all its versions.
+/// Every record type of a system with all its versions.
 #[derive(Debug, Clone)]
 pub struct SchemaCatalog {
     records: Vec<CatalogRecord>,
 }
 
-/// One record: a subject in the registry.
+/// One record type: a subject in the registry.
 #[derive(Debug, Clone)]
 pub struct CatalogRecord {
     /// The service that owns it.
@@ -83,9 +83,9 @@ pub struct CatalogRecord {
 pub struct SchemaVersion {
     /// 1, 2, ….
     pub number: u32,
-    /// The file, seen from the contract's root.
+    /// The file, relative to the catalog's root.
     pub path: String,
-    /// The schema as written, for the default system.
+    /// The text of the schema, for the default system.
     pub text: String,
     /// The schema, parsed.
     pub schema: Schema,
@@ -96,7 +96,7 @@ pub struct SchemaVersion {
 /// Parses one self-contained schema.
 ///
 /// # Errors
-/// It is none.
+/// The text is no valid Avro schema, or not self-contained.
 pub fn parse(text: &str) -> Result<Schema, codec::CodecError> {
     Schema::parse_str(text).map_err(codec::CodecError::new)
 }
@@ -117,10 +117,10 @@ impl CatalogRecord {
     /// The newest version.
     #[must_use]
     pub fn latest(&self) -> &SchemaVersion {
-        self.versions.last().expect("a record is made with at least one version")
+        self.versions.last().expect("a catalog record has at least one version")
     }
 
-    /// Its folder, seen from the contract's root.
+    /// Its folder, relative to the catalog's root.
     #[must_use]
     pub fn folder(&self) -> String {
         format!("{}/{}/{}", self.owner, self.channel.name(), self.name)
@@ -136,7 +136,7 @@ impl SchemaVersion {
 }
 
 impl SchemaCatalog {
-    /// Reads a folder. What lies at wrong places or does not parse is a fault; the rules are [`lint()`]'s.
+    /// Reads a folder. A misplaced file, or one that does not parse, is an error; [`lint()`] checks the rules.
     ///
     /// # Errors
     /// [`CatalogError`].
@@ -146,7 +146,7 @@ impl SchemaCatalog {
         Self::from_files(files.iter().map(|(path, text)| (path.as_str(), text.as_str())))
     }
 
-    /// Reads a folder and holds it against every rule.
+    /// Reads a folder and checks every rule.
     ///
     /// # Errors
     /// [`CatalogError`].
@@ -158,12 +158,12 @@ impl SchemaCatalog {
         }
     }
 
-    /// The same from texts that were compiled in: pairs of path, seen from the root, and content.
+    /// Reads files that were compiled in: pairs of path, relative to the root, and content.
     ///
     /// # Errors
     /// [`CatalogError::RulesBroken`].
     pub fn from_files<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, CatalogError> {
-        let mut found = Files::default();
+        let mut found = SchemaFiles::default();
         for (path, text) in files {
             found.add(path, text);
         }
@@ -171,7 +171,7 @@ impl SchemaCatalog {
         records.map(|records| Self { records }).map_err(CatalogError::RulesBroken)
     }
 
-    /// What services were compiled with: per record, each different schema they write it with.
+    /// The catalog of compiled-in record types: for each, the distinct schemas that services write.
     ///
     /// # Errors
     /// [`CatalogError::RulesBroken`] if one does not parse.
@@ -200,25 +200,25 @@ impl SchemaCatalog {
         &self.records
     }
 
-    /// One record by its place.
+    /// The record with this owner, channel and name.
     #[must_use]
     pub fn find(&self, owner: &str, channel: Channel, name: &str) -> Option<&CatalogRecord> {
         self.records.iter().find(|record| record.owner == owner && record.channel == channel && record.name == name)
     }
 
-    /// One record by its full name in a system.
+    /// The record with this full name in a system.
     #[must_use]
     pub fn find_full_name(&self, full_name: &str, system: &str) -> Option<&CatalogRecord> {
         self.records.iter().find(|record| record.full_name(system) == full_name)
     }
 }
 
-/// The namespace of a record in the files, which are written for the default system.
+/// The namespace of a record in the schema files, which are written for the default system.
 fn namespace_of(owner: &str) -> String {
     format!("com.{}.{}", default::SYSTEM, owner.replace('-', "_"))
 }
 
-/// Deeper than the deepest legal file; a link that leads back up ends here.
+/// Deeper than any valid file; bounds a symbolic link that leads back up.
 const MAX_FOLDER_DEPTH: usize = 6;
 
 fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) -> Result<(), CatalogError> {
@@ -229,25 +229,25 @@ fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) ->
     for entry in fs::read_dir(folder).map_err(failed(folder))? {
         let path = entry.map_err(failed(folder))?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let place = format!("{prefix}{name}");
-        // Notes for people, and what editors leave behind, are no part of the contract.
+        let relative = format!("{prefix}{name}");
+        // Notes for people and editors' files are not part of the catalog.
         if name.starts_with('.') || name.ends_with(".md") {
             continue;
         }
         if path.is_dir() && prefix.matches('/').count() < MAX_FOLDER_DEPTH {
-            collect(&path, &format!("{place}/"), files)?;
+            collect(&path, &format!("{relative}/"), files)?;
         } else {
-            files.insert(place, fs::read_to_string(&path).map_err(failed(&path))?);
+            files.insert(relative, fs::read_to_string(&path).map_err(failed(&path))?);
         }
     }
     Ok(())
 }
 
-/// Files on their way to records.
+/// Collects schema files by record and version.
 #[derive(Default)]
-struct Files {
+struct SchemaFiles {
     records: BTreeMap<(String, Channel, String), BTreeMap<u32, VersionFiles>>,
-    faults: Vec<LintFinding>,
+    findings: Vec<LintFinding>,
 }
 
 #[derive(Default)]
@@ -256,25 +256,25 @@ struct VersionFiles {
     example: Option<(String, String)>,
 }
 
-impl Files {
+impl SchemaFiles {
     fn add(&mut self, path: &str, text: &str) {
-        let Some(place) = parse_place(path) else {
-            return self.fault(
+        let Some(parsed) = parse_path(path) else {
+            return self.violation(
                 path,
-                "has no place here; files are <owner>/<events|inbox|state>/<Record>/v<N>.avsc and v<N>.example.json",
+                "is misplaced; files are <owner>/<events|inbox|state>/<Record>/v<N>.avsc and v<N>.example.json",
             );
         };
-        let version = self.records.entry(place.record).or_default().entry(place.version).or_default();
+        let version = self.records.entry(parsed.record).or_default().entry(parsed.version).or_default();
         let file = Some((path.to_owned(), text.to_owned()));
-        if place.is_example {
+        if parsed.is_example {
             version.example = file;
         } else {
             version.schema = file;
         }
     }
 
-    fn fault(&mut self, path: &str, message: impl Into<String>) {
-        self.faults.push(LintFinding { path: path.to_owned(), message: message.into() });
+    fn violation(&mut self, path: &str, message: impl Into<String>) {
+        self.findings.push(LintFinding { path: path.to_owned(), message: message.into() });
     }
 
     fn into_records(mut self) -> Result<Vec<CatalogRecord>, Vec<LintFinding>> {
@@ -286,13 +286,13 @@ impl Files {
                 records.push(CatalogRecord { owner, channel, name, versions });
             }
         }
-        if self.faults.is_empty() { Ok(records) } else { Err(self.faults) }
+        if self.findings.is_empty() { Ok(records) } else { Err(self.findings) }
     }
 
     fn version(&mut self, number: u32, files: VersionFiles) -> Option<SchemaVersion> {
         let Some((path, text)) = files.schema else {
             let path = files.example.map(|(path, _)| path).unwrap_or_default();
-            self.fault(&path, format!("is the example of v{number}.avsc, which does not exist"));
+            self.violation(&path, format!("is the example of v{number}.avsc, which does not exist"));
             return None;
         };
         match Schema::parse_str(&text) {
@@ -300,20 +300,20 @@ impl Files {
                 Some(SchemaVersion { number, path, text, schema, example: files.example.map(|(_, text)| text) })
             }
             Err(error) => {
-                self.fault(&path, format!("is no self-contained Avro schema: {}", codec::CodecError::new(error)));
+                self.violation(&path, format!("is no self-contained Avro schema: {}", codec::CodecError::new(error)));
                 None
             }
         }
     }
 }
 
-struct FilePlace {
+struct SchemaFilePath {
     record: (String, Channel, String),
     version: u32,
     is_example: bool,
 }
 
-fn parse_place(path: &str) -> Option<FilePlace> {
+fn parse_path(path: &str) -> Option<SchemaFilePath> {
     let [owner, channel, name, file] = path.split('/').collect::<Vec<_>>().try_into().ok()?;
     let channel = Channel::of_name(channel)?;
     let number = file.strip_prefix('v')?;
@@ -323,7 +323,7 @@ fn parse_place(path: &str) -> Option<FilePlace> {
     };
     let version: u32 = number.parse().ok().filter(|version| *version >= 1)?;
     // "v01" and "v1" would be two files of one version.
-    (version.to_string() == number).then(|| FilePlace {
+    (version.to_string() == number).then(|| SchemaFilePath {
         record: (owner.to_owned(), channel, name.to_owned()),
         version,
         is_example,

@@ -1,7 +1,8 @@
-//! A service from start to stop: what must be true before it may decide, its workers, its HTTP side, its health.
+//! A service from start to stop: its preconditions, its workers, its HTTP API, its health.
 //!
-//! Owns the order of a start (schemas, topics, store, workers) and what may be waited for: a broker or a registry that cannot be
-//! reached is tried again for as long as it takes, while `/livez` already answers; a contradiction is a refusal with a hint.
+//! Owns the order of a start (schemas, topics, store, workers), and which failures are retried. A broker or registry that cannot be
+//! reached is retried without limit, while `/livez` already responds. A contradiction in topics, schemas or settings ends the start
+//! with an error and a hint.
 
 mod main;
 
@@ -31,63 +32,63 @@ use crate::{
     worker::{Jitter, Setup, Status, Stop, Worker},
 };
 
-/// How often the parts of a start that cannot be reached are tried again.
+/// The pause between two attempts to start.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often a waiting caller looks at the health.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often a waiting caller checks the health.
+const HEALTH_POLL: Duration = Duration::from_millis(10);
 
-/// Why a service does not start.
+/// A service that cannot start, or that stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A schema compiled in is not registered, or cannot be looked up.
+    /// A compiled-in schema is not registered, or cannot be looked up.
     #[error("service {service} cannot write its records")]
     Schemas {
         /// The service.
         service: &'static str,
-        /// Why.
+        /// The cause.
         source: Box<WriterError>,
     },
-    /// The registry's client cannot be made.
-    #[error("service {service} cannot ask the schema registry")]
+    /// The registry's client cannot be created.
+    #[error("service {service} cannot use the schema registry")]
     Registry {
         /// The service.
         service: &'static str,
-        /// Why.
+        /// The cause.
         source: Box<RegistryError>,
     },
-    /// Its enums contradict the rules.
-    #[error("service {service} contradicts the rules of a service")]
+    /// The service's enums break a rule about who reads and writes what.
+    #[error("service {service} breaks the rules of a service")]
     Contract {
         /// The service.
         service: &'static str,
-        /// Why.
+        /// The cause.
         source: ContractError,
     },
     /// Topics are missing.
-    #[error("service {service} misses the topics {missing}; hint: `dacapo topics create`")]
-    NoTopics {
+    #[error("service {service} lacks the topics {missing}; hint: `dacapo topics create`")]
+    MissingTopics {
         /// The service.
         service: &'static str,
-        /// Which.
+        /// The missing topics.
         missing: String,
     },
-    /// Topics are not partitioned alike.
+    /// Topics have different partition counts.
     #[error(
         "service {service} needs the same number of partitions on all its topics, but {counts}; \
-         hint: a key must lie in the same partition everywhere; make the differing topic anew"
+         hint: a key must have the same partition number on every topic; recreate the topic that differs"
     )]
-    Partitions {
+    PartitionCounts {
         /// The service.
         service: &'static str,
         /// Every topic with its count.
         counts: String,
     },
-    /// The cluster cannot be asked, or an events topic does not keep everything.
+    /// The cluster cannot be reached, or an events topic has limited retention.
     #[error("service {service} cannot use its topics")]
     Topics {
         /// The service.
         service: &'static str,
-        /// Why.
+        /// The cause.
         source: AdminError,
     },
     /// The local store cannot be used.
@@ -95,64 +96,64 @@ pub enum StartError {
     Store {
         /// The service.
         service: &'static str,
-        /// Why.
+        /// The cause.
         source: StoreError,
     },
-    /// The address for HTTP cannot be had.
+    /// The HTTP server cannot listen on its address.
     #[error("service {service} cannot serve HTTP")]
     Http {
         /// The service.
         service: &'static str,
-        /// Why.
+        /// The cause.
         source: ServerError,
     },
-    /// The system refuses a thread.
+    /// The operating system refuses a thread.
     #[error("service {service} cannot {operation}")]
     System {
         /// The service.
         service: &'static str,
-        /// What was tried.
+        /// The failed operation.
         operation: String,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// It stopped after its start.
+    /// The service stopped after its start.
     #[error("service {service} stopped: {reason}")]
     Stopped {
         /// The service.
         service: &'static str,
-        /// Why.
+        /// The cause.
         reason: String,
     },
 }
 
 impl StartError {
-    /// True if another try may succeed without anybody changing the program or its settings.
+    /// True if a retry may succeed without a change to the program or its settings.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Schemas { source, .. } => source.is_transient(),
             Self::Registry { source, .. } => source.is_transient(),
             Self::Topics { source, .. } => source.is_transient(),
-            Self::NoTopics { .. } => true,
-            Self::Contract { .. } | Self::Partitions { .. } | Self::Store { .. } => false,
+            Self::MissingTopics { .. } => true,
+            Self::Contract { .. } | Self::PartitionCounts { .. } | Self::Store { .. } => false,
             Self::Http { .. } | Self::System { .. } | Self::Stopped { .. } => false,
         }
     }
 }
 
-/// What a service says about itself.
+/// The health of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceHealth {
     /// True unless it needs an operator or a restart.
     pub is_live: bool,
-    /// True if every partition it owns is decided for, and its other parts are ready.
+    /// True if it decides for every assigned partition, and its other parts are ready.
     pub is_ready: bool,
-    /// A line for each part, for people.
+    /// A line per check, for people.
     pub text: String,
 }
 
-/// A service that runs.
+/// A running service.
 pub struct Running {
     service: &'static str,
     shared: Arc<Shared>,
@@ -177,7 +178,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     workers: Vec<Worker>,
-    waits_for: Option<String>,
+    waiting_for: Option<String>,
     refused: Option<String>,
 }
 
@@ -201,7 +202,7 @@ impl Shared {
         self.is_live()?;
         self.state(|state| {
             if state.workers.is_empty() {
-                return Err(state.waits_for.clone().unwrap_or_else(|| "starting".to_owned()));
+                return Err(state.waiting_for.clone().unwrap_or_else(|| "starting".to_owned()));
             }
             let unready: Vec<String> = state
                 .workers
@@ -215,11 +216,11 @@ impl Shared {
     }
 }
 
-/// Starts a service: looks its schemas and topics up, opens its store, starts its workers, serves `routes` beside its health.
-/// What cannot be reached yet is waited for in the background; see [`Running::ready`].
+/// Starts a service: looks up its schemas and topics, opens its store, starts its workers, and serves `routes` together with its
+/// health. While broker or registry cannot be reached, the start is retried in the background; see [`Running::ready`].
 ///
 /// # Errors
-/// [`StartError`]: a contradiction that waiting does not resolve.
+/// [`StartError`]: a contradiction that a retry does not resolve.
 pub async fn start<D: Decider, P: Perform<D>>(
     config: Config,
     decider: D,
@@ -229,7 +230,7 @@ pub async fn start<D: Decider, P: Perform<D>>(
     start_with(config, decider, performer, routes, HealthChecks::default()).await
 }
 
-/// The same for a service with parts of its own, such as an edge with a view: `checks` has what they say of themselves.
+/// Starts a service with further parts, such as an edge with a live view. `checks` has their health checks.
 ///
 /// # Errors
 /// As [`start`].
@@ -255,14 +256,14 @@ pub async fn start_with<D: Decider, P: Perform<D>>(
     };
     let starting = tokio::spawn(async move {
         if let Some(error) = waiting {
-            launch.go_on(error).await;
+            launch.retry_until_started(error).await;
         }
     });
     Ok(Running { service: D::NAME, shared, checks, http, starting, patience })
 }
 
-/// Starts a service that decides nothing: it keeps views and answers questions. It serves `routes` beside what `checks` say of its
-/// views; it has no topics of its own and no group.
+/// Starts a service without a decider, which keeps live views and serves queries. It serves `routes` together with `checks`, the health
+/// checks of its views; it has no topics and no consumer group.
 ///
 /// # Errors
 /// [`StartError::Http`].
@@ -289,7 +290,7 @@ async fn listen(
 }
 
 impl Running {
-    /// How it is.
+    /// Its health.
     #[must_use]
     pub fn health(&self) -> ServiceHealth {
         let (live, ready) = (self.checks.report(HealthProbe::Live), self.checks.report(HealthProbe::Ready));
@@ -301,13 +302,13 @@ impl Running {
         }
     }
 
-    /// Where its HTTP side listens.
+    /// The address of its HTTP API.
     #[must_use]
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http.as_ref().map(|http| http.address)
     }
 
-    /// How many partitions it decides for now.
+    /// How many partitions it decides for at the moment.
     #[must_use]
     pub fn deciding(&self) -> usize {
         self.shared.state(|state| state.workers.iter().map(|worker| worker.status.deciding()).sum())
@@ -316,7 +317,7 @@ impl Running {
     /// Waits until it is ready.
     ///
     /// # Errors
-    /// [`StartError::Stopped`] if it never will be.
+    /// [`StartError::Stopped`] if it has stopped for good.
     pub async fn ready(&self) -> Result<(), StartError> {
         loop {
             let health = self.health();
@@ -326,27 +327,27 @@ impl Running {
             if !health.is_live {
                 return Err(StartError::Stopped { service: self.service, reason: health.text });
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(HEALTH_POLL).await;
         }
     }
 
-    /// Waits until it has stopped for good by itself: another instance has its name, or it was refused.
+    /// Waits until it has stopped for good by itself: another instance uses its name, or it could not start.
     pub async fn failed(&self) -> StartError {
         loop {
             let health = self.health();
             if !health.is_live {
                 return StartError::Stopped { service: self.service, reason: health.text };
             }
-            tokio::time::sleep(LOOK * 10).await;
+            tokio::time::sleep(HEALTH_POLL * 10).await;
         }
     }
 
-    /// Stops: no new input, the open batch committed, partitions given back. Answers whether all of it was done in time.
+    /// Stops gracefully: takes no new input, commits the open batch and releases the partitions. Returns whether this was done in time.
     pub async fn stop(self) -> bool {
         self.end(Worker::ask_to_stop).await
     }
 
-    /// Stops as a crash would: what is not committed is lost.
+    /// Stops like a crash: the open batch is lost.
     #[doc(hidden)]
     pub async fn crash(self) -> bool {
         self.end(Worker::crash).await
@@ -367,7 +368,7 @@ impl Running {
             if Instant::now() >= deadline {
                 break false;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(HEALTH_POLL).await;
         };
         if let Some(http) = self.http {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
@@ -388,22 +389,22 @@ struct Launch<D: Decider, P> {
 }
 
 impl<D: Decider, P: Perform<D>> Launch<D, P> {
-    async fn go_on(&self, first: StartError) {
+    async fn retry_until_started(&self, first: StartError) {
         let mut error = first;
         loop {
             let reason = chain(&error);
             if error.is_transient() {
                 tracing::warn!(service = D::NAME, %reason, "waiting to start");
-                self.shared.state(|state| state.waits_for = Some(reason));
+                self.shared.state(|state| state.waiting_for = Some(reason));
             } else {
                 tracing::error!(service = D::NAME, %reason, "refused to start");
-                self.shared.state(|state| (state.waits_for, state.refused) = (None, Some(reason)));
+                self.shared.state(|state| (state.waiting_for, state.refused) = (None, Some(reason)));
                 return;
             }
             tokio::time::sleep(RETRY).await;
             match self.attempt().await {
-                Ok(()) => return self.shared.state(|state| state.waits_for = None),
-                Err(again) => error = again,
+                Ok(()) => return self.shared.state(|state| state.waiting_for = None),
+                Err(next) => error = next,
             }
         }
     }
@@ -419,24 +420,24 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         };
         let writers = looked_up.map_err(|source| StartError::Schemas { service, source: Box::new(source) })?;
         let readers = Readers::new(Arc::new(registry) as Arc<dyn SchemaSource>);
-        // One client for all questions: each of its kind takes a while to connect, and to go.
+        // One client for all requests: connecting and closing one takes a while.
         let admin = Admin::new(&self.config).map_err(|source| StartError::Topics { service, source })?;
         let partitions = self.check_topics(&admin).await?;
         let group = client::group(&self.config.system, service);
         let names = ContractNames { system: &self.config.system, group: &group, build: &build(), partitions };
         let mut contract =
             Contract::of::<D>(names, writers).map_err(|source| StartError::Contract { service, source })?;
-        contract.limits = self.ask_limits(&admin, &contract).await?;
+        contract.limits = self.read_limits(&admin, &contract).await?;
         contract.parking = self.config.parking;
         self.start_workers(admin, &contract, &readers).await
     }
 
-    /// Checks that every topic is there, that all are partitioned alike, and that the own events are kept for ever.
+    /// Checks that every topic exists, that all have the same partition count, and that the service's events are kept forever.
     async fn check_topics(&self, admin: &Admin) -> Result<i32, StartError> {
         let service = D::NAME;
         let topics = |source| StartError::Topics { service, source };
-        let asked = admin.clone();
-        let counts = blocking(service, move || asked.partition_counts()).await?.map_err(topics)?;
+        let admin_clone = admin.clone();
+        let counts = blocking(service, move || admin_clone.partition_counts()).await?.map_err(topics)?;
         let system = &self.config.system;
         let wanted = topics_of::<D>(system);
         let own = TopicSpec::of_service(system, service, 1);
@@ -444,13 +445,13 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
             wanted.iter().map(String::as_str).chain(own.iter().map(|spec| spec.name.as_str())).collect();
         let missing: Vec<&str> = all.into_iter().filter(|name| !counts.contains_key(*name)).collect();
         if !missing.is_empty() {
-            return Err(StartError::NoTopics { service, missing: missing.join(", ") });
+            return Err(StartError::MissingTopics { service, missing: missing.join(", ") });
         }
         let partitions = counts.get(&wanted[0]).copied().unwrap_or(0);
         if wanted.iter().any(|name| counts.get(name).copied() != Some(partitions)) {
             let counts: Vec<String> =
                 wanted.iter().map(|name| format!("{name} has {}", counts.get(name).copied().unwrap_or(0))).collect();
-            return Err(StartError::Partitions { service, counts: counts.join(", ") });
+            return Err(StartError::PartitionCounts { service, counts: counts.join(", ") });
         }
         let own = TopicSpec::of_service(system, service, partitions);
         let plan = TopicPlan::compute(admin, &own).await.map_err(topics)?;
@@ -458,8 +459,8 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         Ok(partitions)
     }
 
-    /// Asks what the topics take, and says so if a letter may not be as large as what it is about.
-    async fn ask_limits(&self, admin: &Admin, contract: &Contract) -> Result<Limits, StartError> {
+    /// Reads the size limits of the topics. Warns if the dead-letter topic does not accept the largest input.
+    async fn read_limits(&self, admin: &Admin, contract: &Contract) -> Result<Limits, StartError> {
         let service = D::NAME;
         let topics = |source| StartError::Topics { service, source };
         let (limits, largest_input) = admin.limits(contract).await.map_err(topics)?;
@@ -467,7 +468,7 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
             let topic = &contract.dead_letter_topic;
             tracing::warn!(
                 service, %topic, limits.dead_letters, largest_input,
-                "records near the limit of their topic would be laid aside without their bodies; hint: raise max.message.bytes"
+                "records near the limit of their topic would be dead-lettered without their bodies; hint: raise max.message.bytes"
             );
         }
         Ok(limits)
@@ -484,15 +485,15 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
             (opened, admin)
         });
         let (store, admin) = opened.await?;
-        // Nobody waits for it to go.
+        // Closing the client takes a while, and nothing depends on it.
         drop(tokio::task::spawn_blocking(move || drop(admin)));
         let store = store?;
-        let life = life_id();
+        let incarnation = incarnation_id();
         let mut workers = Vec::new();
         for worker in 0..self.config.workers {
             let setup = Setup {
                 config: self.config.clone(),
-                names: client::WorkerNames::of(&self.config, service, worker, life),
+                names: client::WorkerNames::of(&self.config, service, worker, incarnation),
                 decider: self.decider.clone(),
                 performer: Arc::clone(&self.performer),
                 contract: contract.clone(),
@@ -501,7 +502,7 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
                 runtime: tokio::runtime::Handle::current(),
                 status: Status::default(),
                 stop: Arc::clone(&self.shared.stop),
-                jitter: Jitter::new(life.as_u64_pair().0 ^ worker as u64),
+                jitter: Jitter::new(incarnation.as_u64_pair().0 ^ worker as u64),
             };
             let started = Worker::start(setup);
             workers.push(started.map_err(|source| StartError::System {
@@ -515,12 +516,12 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
     }
 }
 
-/// The topics a service reads and says things on; the first is its inbox.
+/// The topics that a service reads, and its own; the first is its inbox.
 fn topics_of<D: Decider>(system: &str) -> Vec<String> {
     use crate::message::Message;
     let own = [topic(system, D::NAME, Channel::Inbox), topic(system, D::NAME, Channel::Events)];
-    let heard = D::Input::RECORDS.iter().filter(|record| record.channel != Channel::Inbox);
-    let others: std::collections::BTreeSet<String> = heard.map(|record| record.topic(system)).collect();
+    let consumed = D::Input::RECORDS.iter().filter(|record| record.channel != Channel::Inbox);
+    let others: std::collections::BTreeSet<String> = consumed.map(|record| record.topic(system)).collect();
     own.into_iter().chain(others).collect()
 }
 
@@ -529,11 +530,11 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StartError> {
     let joined = tokio::task::spawn_blocking(work).await;
-    joined.map_err(|e| StartError::Stopped { service, reason: format!("a step of the start broke off: {e}") })
+    joined.map_err(|e| StartError::Stopped { service, reason: format!("a step of the start was interrupted: {e}") })
 }
 
-/// An id for this life of an instance without a name.
-fn life_id() -> uuid::Uuid {
+/// An id for this incarnation of the instance, which names it if it has no stable name.
+fn incarnation_id() -> uuid::Uuid {
     uuid::Uuid::now_v7()
 }
 
@@ -542,11 +543,11 @@ fn serve(server: Server, routes: Router, patience: Duration) -> Http {
     let (stop, mut stopped) = watch::channel(false);
     let task = tokio::spawn(async move {
         let until = async move {
-            // The sender is gone only with the service itself, which is a stop as well.
+            // The sender is gone only if the service is dropped, which is a stop as well.
             let _gone = stopped.wait_for(|stop| *stop).await;
         };
         if let Err(error) = server.serve(routes, until, patience).await {
-            tracing::error!(error = chain(&error), "http stopped");
+            tracing::error!(error = chain(&error), "http server stopped");
         }
     });
     Http { address, stop, task }

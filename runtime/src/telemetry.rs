@@ -1,4 +1,4 @@
-//! Logs and metrics: how they are set up, and the names metrics have.
+//! Set-up of logs and metrics, and the names of metrics.
 
 use std::{
     io::{IsTerminal, Read},
@@ -11,9 +11,9 @@ use rdkafka::Statistics;
 pub use runtime_core::text::{chain, printable};
 use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt};
 
-/// Metric names, as dashboards know them.
+/// The names of metrics.
 pub mod metric {
-    /// How far a group's member is behind the end of a partition.
+    /// The lag of a group on a partition, in records.
     pub const CONSUMER_LAG: &str = "kafka_consumergroup_lag";
     /// How long it takes from an input's batch to its decisions, in seconds.
     pub const PROCESS_DURATION: &str = "messaging_process_duration_seconds";
@@ -21,21 +21,21 @@ pub mod metric {
     pub const OPERATION_DURATION: &str = "messaging_client_operation_duration_seconds";
     /// Records written.
     pub const SENT: &str = "messaging_client_sent_messages_total";
-    /// Records that wait because one of their entity cannot work.
+    /// Records parked behind a failed record of the same entity.
     pub const PARKED: &str = "dacapo_parked_records";
     /// Records read.
     pub const CONSUMED: &str = "messaging_client_consumed_messages_total";
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LogFormat {
     Human,
     Json,
 }
 
-/// Sets up logging to standard error: for people on a terminal, JSON otherwise or with `LOG_FORMAT=json`. `RUST_LOG` says what is
-/// logged. A process that has set up logging already keeps what it has.
+/// Sets up logging to standard error: plain text on a terminal, JSON otherwise or with `LOG_FORMAT=json`. `RUST_LOG` is the filter. A
+/// process that has set up logging already keeps its set-up.
 pub fn init_logs() {
     let format = format_of(std::env::var("LOG_FORMAT").ok().as_deref(), std::io::stderr().is_terminal());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
@@ -49,8 +49,8 @@ pub fn init_logs() {
     }
 }
 
-fn format_of(asked: Option<&str>, on_terminal: bool) -> LogFormat {
-    match asked {
+fn format_of(requested: Option<&str>, on_terminal: bool) -> LogFormat {
+    match requested {
         Some("json") => LogFormat::Json,
         Some("human") => LogFormat::Human,
         _ if on_terminal => LogFormat::Human,
@@ -65,15 +65,15 @@ pub struct MetricsError(String);
 
 static METRICS: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
-/// Records metrics in this process from now on. A process that does so already goes on as it is.
+/// Starts to record metrics in this process. Has no effect if it records them already.
 ///
 /// # Errors
-/// Somebody else records them.
+/// Another recorder is installed.
 pub fn record_metrics() -> Result<(), MetricsError> {
     /// From a tenth of a millisecond to ten seconds.
     const SECONDS: &[f64] =
         &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-    /// How often what histograms have gathered is put into their buckets; it takes memory until then.
+    /// How often the samples of histograms are moved into buckets; until then they take memory.
     const UPKEEP: Duration = Duration::from_secs(5);
     let mut recorded = METRICS.lock().unwrap_or_else(PoisonError::into_inner);
     if recorded.is_some() {
@@ -99,13 +99,13 @@ pub fn record_metrics() -> Result<(), MetricsError> {
     Ok(())
 }
 
-/// The metrics so far, as Prometheus reads them; `None` if none are recorded.
+/// The metrics in Prometheus' text format; `None` if none are recorded.
 #[must_use]
 pub fn render_metrics() -> Option<String> {
     METRICS.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(PrometheusHandle::render)
 }
 
-/// Records how far a member of `group` is behind, from librdkafka's own statistics.
+/// Records the lag of a member of `group`, from librdkafka's statistics.
 pub fn record_lag(group: &str, statistics: &Statistics) {
     for (topic, stats) in &statistics.topics {
         for (partition, stats) in stats.partitions.iter().filter(|(id, stats)| **id >= 0 && stats.consumer_lag >= 0) {
@@ -122,9 +122,9 @@ pub fn record_lag(group: &str, statistics: &Statistics) {
     }
 }
 
-/// What decides: the program's version and a fingerprint of its code. It goes into every record and every store's header.
+/// The build of this program: its version and a fingerprint of its code. Every record and every store's header has it.
 ///
-/// A version alone says too little: two builds of one version may decide differently.
+/// A version alone does not identify a build: two builds of one version may decide differently.
 #[must_use]
 pub fn build() -> Arc<str> {
     static BUILD: OnceLock<Arc<str>> = OnceLock::new();
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_read_lines_and_machines_read_json() {
+    fn a_terminal_gets_lines_and_a_pipe_gets_json() {
         assert_eq!(format_of(None, true), LogFormat::Human);
         assert_eq!(format_of(None, false), LogFormat::Json);
         assert_eq!(format_of(Some("json"), true), LogFormat::Json);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_is_told_by_version_and_fingerprint() {
+    fn a_build_has_version_and_fingerprint() {
         assert!(build().starts_with(concat!(env!("CARGO_PKG_VERSION"), "+")));
         assert_eq!(build(), build());
     }

@@ -100,7 +100,7 @@ fn files_at_wrong_places_are_found() {
         "order-desk/events/OrderTaken/1.avsc",
         "order-desk/events/OrderTaken/v1.json",
     ] {
-        finds(&[(path, SCHEMA)], "has no place here");
+        finds(&[(path, SCHEMA)], "is misplaced");
     }
     finds(&[(EXAMPLE_PATH, EXAMPLE)], "v1.avsc, which does not exist");
 }
@@ -209,8 +209,8 @@ fn versions_that_do_not_count_up_are_found() {
 #[test]
 fn changes_other_than_appending_are_found() {
     let order_id = r#"{ "name": "order_id", "type": "string", "doc": "The order." },"#;
-    finds_in_second(order_id, "", "$.order_id is gone");
-    finds_in_second(r#""name": "order_id""#, r#""name": "order""#, "$.order_id is gone");
+    finds_in_second(order_id, "", "$.order_id was removed");
+    finds_in_second(r#""name": "order_id""#, r#""name": "order""#, "$.order_id was removed");
     finds_in_second(
         r#""name": "order_id", "type": "string""#,
         r#""name": "order_id", "type": "bytes""#,

@@ -1,8 +1,8 @@
-//! Plain JSON to Avro and back, for people: what they type into a command, and what they read of a topic.
+//! Converts plain JSON to Avro and back, for bodies that people type into a command or read from a topic.
 //!
-//! The JSON is what a person would write: a union's value stands without its type, bytes are hexadecimal, an enum is its symbol,
-//! a timestamp is its number. Both directions walk the schema themselves, so that an error names the place in the JSON and hostile
-//! bytes cost neither stack nor memory. Not for the hot path: that is the business of `codec`.
+//! The JSON is plain: a union's value has no type tag, bytes are hexadecimal, an enum is its symbol, a timestamp its number. Both
+//! directions walk the schema themselves, so that an error names the path in the JSON, and hostile bytes can exhaust neither stack nor
+//! memory. The hot path uses `codec` instead.
 
 use std::collections::HashMap;
 
@@ -16,19 +16,19 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {reason}")]
 pub struct JsonError {
-    /// Where, as one would write it in a program: `$.lines[0].quantity`.
+    /// The path of the value: `$.lines[0].quantity`.
     pub path: String,
-    /// What is wrong there.
+    /// What is wrong with it.
     pub reason: String,
 }
 
-/// Encodes a JSON value with a schema. Fields that are left out take their default; unknown fields are refused.
+/// Encodes a JSON value with a schema. A missing field gets its default; an unknown field is an error.
 ///
 /// # Errors
-/// [`JsonError`] names the first place that does not fit, and what would.
+/// [`JsonError`] names the first value that does not fit, and what is expected.
 pub fn json_to_avro(schema: &Schema, json: &Value) -> Result<Vec<u8>, JsonError> {
     let names = resolve(schema)?;
-    let mut encoder = Encoder { names: names.get_names(), place: Place::default(), is_default: false };
+    let mut encoder = Encoder { names: names.get_names(), path: JsonPath::default(), is_default: false };
     let mut out = Vec::new();
     encoder.write(schema, json, &mut out)?;
     Ok(out)
@@ -37,21 +37,21 @@ pub fn json_to_avro(schema: &Schema, json: &Value) -> Result<Vec<u8>, JsonError>
 /// Decodes one whole body (without a registry's prefix) with the schema that it was written with.
 ///
 /// # Errors
-/// [`JsonError`] if the bytes are truncated, do not fit, or go on after the value.
+/// [`JsonError`] if the bytes are truncated, do not fit, or continue after the value.
 pub fn avro_to_json(schema: &Schema, bytes: &[u8]) -> Result<Value, JsonError> {
     let names = resolve(schema)?;
     let mut decoder =
-        Decoder { names: names.get_names(), place: Place::default(), rest: bytes, values_left: MAX_VALUES };
+        Decoder { names: names.get_names(), path: JsonPath::default(), rest: bytes, values_left: MAX_VALUES };
     let value = decoder.read(schema)?;
     match decoder.rest.len() {
         0 => Ok(value),
-        left => Err(decoder.place.error(format!("{left} bytes are left over after the value"))),
+        left => Err(decoder.path.error(format!("{left} bytes are left over after the value"))),
     }
 }
 
-/// Deeper values than this are refused in both directions: a schema may refer to itself.
+/// The deepest nesting, in both directions: a schema may refer to itself.
 const MAX_DEPTH: usize = 128;
-/// Values that take no bytes (nulls) could be repeated without end.
+/// The most values of one body: values without bytes (nulls) could repeat endlessly.
 const MAX_VALUES: usize = 1_000_000;
 
 fn resolve(schema: &Schema) -> Result<ResolvedSchema<'_>, JsonError> {
@@ -61,8 +61,8 @@ fn resolve(schema: &Schema) -> Result<ResolvedSchema<'_>, JsonError> {
     })
 }
 
-/// What is on the wire, logical types looked through.
-enum Wire<'a> {
+/// The encoded type of a schema, without its logical type.
+enum WireType<'a> {
     Null,
     Boolean,
     Int,
@@ -79,12 +79,12 @@ enum Wire<'a> {
     Record(&'a RecordSchema),
 }
 
-impl<'a> Wire<'a> {
+impl<'a> WireType<'a> {
     fn of(schema: &'a Schema, names: &NamesRef<'a>) -> Option<Self> {
         Some(match schema {
-            Schema::Null => Wire::Null,
-            Schema::Boolean => Wire::Boolean,
-            Schema::Int | Schema::Date | Schema::TimeMillis => Wire::Int,
+            Schema::Null => WireType::Null,
+            Schema::Boolean => WireType::Boolean,
+            Schema::Int | Schema::Date | Schema::TimeMillis => WireType::Int,
             Schema::Long
             | Schema::TimeMicros
             | Schema::TimestampMillis
@@ -92,63 +92,63 @@ impl<'a> Wire<'a> {
             | Schema::TimestampNanos
             | Schema::LocalTimestampMillis
             | Schema::LocalTimestampMicros
-            | Schema::LocalTimestampNanos => Wire::Long,
-            Schema::Float => Wire::Float,
-            Schema::Double => Wire::Double,
-            Schema::Bytes | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => Wire::Bytes,
-            Schema::String | Schema::Uuid(UuidSchema::String) => Wire::String,
+            | Schema::LocalTimestampNanos => WireType::Long,
+            Schema::Float => WireType::Float,
+            Schema::Double => WireType::Double,
+            Schema::Bytes | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => WireType::Bytes,
+            Schema::String | Schema::Uuid(UuidSchema::String) => WireType::String,
             Schema::Fixed(fixed) | Schema::Duration(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
-                Wire::Fixed(fixed.size)
+                WireType::Fixed(fixed.size)
             }
             Schema::Decimal(decimal) => match &decimal.inner {
-                InnerDecimalSchema::Bytes => Wire::Bytes,
-                InnerDecimalSchema::Fixed(fixed) => Wire::Fixed(fixed.size),
+                InnerDecimalSchema::Bytes => WireType::Bytes,
+                InnerDecimalSchema::Fixed(fixed) => WireType::Fixed(fixed.size),
             },
-            Schema::Enum(symbols) => Wire::Enum(&symbols.symbols),
-            Schema::Array(array) => Wire::Array(&array.items),
-            Schema::Map(map) => Wire::Map(&map.types),
-            Schema::Union(union) => Wire::Union(union.variants()),
-            Schema::Record(record) => Wire::Record(record),
+            Schema::Enum(symbols) => WireType::Enum(&symbols.symbols),
+            Schema::Array(array) => WireType::Array(&array.items),
+            Schema::Map(map) => WireType::Map(&map.types),
+            Schema::Union(union) => WireType::Union(union.variants()),
+            Schema::Record(record) => WireType::Record(record),
             Schema::Ref { name } => {
                 let target = names.get(name).copied().filter(|target| !matches!(target, Schema::Ref { .. }))?;
-                return Wire::of(target, names);
+                return WireType::of(target, names);
             }
         })
     }
 
     fn name(&self) -> String {
         match self {
-            Wire::Null => "null".to_owned(),
-            Wire::Boolean => "a boolean".to_owned(),
-            Wire::Int => "an int".to_owned(),
-            Wire::Long => "a long".to_owned(),
-            Wire::Float => "a float".to_owned(),
-            Wire::Double => "a double".to_owned(),
-            Wire::Bytes => "bytes, in hexadecimal".to_owned(),
-            Wire::String => "a string".to_owned(),
-            Wire::Fixed(size) => format!("{size} bytes, in hexadecimal"),
-            Wire::Enum(symbols) => format!("one of {}", symbols.join(", ")),
-            Wire::Array(_) => "an array".to_owned(),
-            Wire::Map(_) => "an object of any keys".to_owned(),
-            Wire::Union(_) => "a union".to_owned(),
-            Wire::Record(record) => format!("a {}", record.name.name()),
+            WireType::Null => "null".to_owned(),
+            WireType::Boolean => "a boolean".to_owned(),
+            WireType::Int => "an int".to_owned(),
+            WireType::Long => "a long".to_owned(),
+            WireType::Float => "a float".to_owned(),
+            WireType::Double => "a double".to_owned(),
+            WireType::Bytes => "bytes, in hexadecimal".to_owned(),
+            WireType::String => "a string".to_owned(),
+            WireType::Fixed(size) => format!("{size} bytes, in hexadecimal"),
+            WireType::Enum(symbols) => format!("one of {}", symbols.join(", ")),
+            WireType::Array(_) => "an array".to_owned(),
+            WireType::Map(_) => "an object of any keys".to_owned(),
+            WireType::Union(_) => "a union".to_owned(),
+            WireType::Record(record) => format!("a {}", record.name.name()),
         }
     }
 }
 
-/// Where the walk is.
+/// The current path in the JSON value.
 #[derive(Default)]
-struct Place {
+struct JsonPath {
     steps: Vec<String>,
 }
 
-impl Place {
-    fn path(&self) -> String {
+impl JsonPath {
+    fn to_text(&self) -> String {
         format!("${}", self.steps.concat())
     }
 
     fn error(&self, reason: impl Into<String>) -> JsonError {
-        JsonError { path: self.path(), reason: reason.into() }
+        JsonError { path: self.to_text(), reason: reason.into() }
     }
 
     fn enter(&mut self, step: String) -> Result<(), JsonError> {
@@ -166,46 +166,46 @@ impl Place {
 
 struct Encoder<'a, 'n> {
     names: &'n NamesRef<'a>,
-    place: Place,
-    /// Defaults in a schema write bytes as Avro does, one character per byte.
+    path: JsonPath,
+    /// Defaults in a schema have bytes in Avro's form, one character per byte.
     is_default: bool,
 }
 
 impl<'a> Encoder<'a, '_> {
     fn write(&mut self, schema: &'a Schema, json: &Value, out: &mut Vec<u8>) -> Result<(), JsonError> {
         let wire =
-            Wire::of(schema, self.names).ok_or_else(|| self.place.error("the schema does not define this type"))?;
+            WireType::of(schema, self.names).ok_or_else(|| self.path.error("the schema does not define this type"))?;
         match (&wire, json) {
-            (Wire::Null, Value::Null) => {}
-            (Wire::Boolean, Value::Bool(value)) => out.push(u8::from(*value)),
-            (Wire::Int, Value::Number(number)) => {
+            (WireType::Null, Value::Null) => {}
+            (WireType::Boolean, Value::Bool(value)) => out.push(u8::from(*value)),
+            (WireType::Int, Value::Number(number)) => {
                 let value = number.as_i64().and_then(|value| i32::try_from(value).ok());
                 write_long(i64::from(value.ok_or_else(|| self.misfit(&wire, json))?), out);
             }
-            (Wire::Long, Value::Number(number)) => {
+            (WireType::Long, Value::Number(number)) => {
                 write_long(number.as_i64().ok_or_else(|| self.misfit(&wire, json))?, out);
             }
-            (Wire::Float | Wire::Double, _) => {
+            (WireType::Float | WireType::Double, _) => {
                 let value = as_float(json).ok_or_else(|| self.misfit(&wire, json))?;
                 write_float(&wire, value, out);
             }
-            (Wire::String, Value::String(text)) => write_bytes(text.as_bytes(), out),
-            (Wire::Bytes, Value::String(text)) => {
+            (WireType::String, Value::String(text)) => write_bytes(text.as_bytes(), out),
+            (WireType::Bytes, Value::String(text)) => {
                 let bytes = self.bytes(text).ok_or_else(|| self.misfit(&wire, json))?;
                 write_bytes(&bytes, out);
             }
-            (Wire::Fixed(size), Value::String(text)) => {
+            (WireType::Fixed(size), Value::String(text)) => {
                 let bytes = self.bytes(text).filter(|bytes| bytes.len() == *size);
                 out.extend(bytes.ok_or_else(|| self.misfit(&wire, json))?);
             }
-            (Wire::Enum(symbols), Value::String(text)) => {
+            (WireType::Enum(symbols), Value::String(text)) => {
                 let index = symbols.iter().position(|symbol| symbol == text);
                 write_long(index.ok_or_else(|| self.misfit(&wire, json))? as i64, out);
             }
-            (Wire::Array(items), Value::Array(values)) => self.write_array(items, values, out)?,
-            (Wire::Map(values), Value::Object(members)) => self.write_map(values, members, out)?,
-            (Wire::Record(record), Value::Object(members)) => self.write_record(record, members, out)?,
-            (Wire::Union(branches), _) => self.write_union(branches, json, out)?,
+            (WireType::Array(items), Value::Array(values)) => self.write_array(items, values, out)?,
+            (WireType::Map(values), Value::Object(members)) => self.write_map(values, members, out)?,
+            (WireType::Record(record), Value::Object(members)) => self.write_record(record, members, out)?,
+            (WireType::Union(branches), _) => self.write_union(branches, json, out)?,
             _ => return Err(self.misfit(&wire, json)),
         }
         Ok(())
@@ -216,9 +216,9 @@ impl<'a> Encoder<'a, '_> {
             write_long(values.len() as i64, out);
         }
         for (index, value) in values.iter().enumerate() {
-            self.place.enter(format!("[{index}]"))?;
+            self.path.enter(format!("[{index}]"))?;
             self.write(items, value, out)?;
-            self.place.leave();
+            self.path.leave();
         }
         out.push(0);
         Ok(())
@@ -235,9 +235,9 @@ impl<'a> Encoder<'a, '_> {
         }
         for (key, value) in members {
             write_bytes(key.as_bytes(), out);
-            self.place.enter(format!("[{key:?}]"))?;
+            self.path.enter(format!("[{key:?}]"))?;
             self.write(values, value, out)?;
-            self.place.leave();
+            self.path.leave();
         }
         out.push(0);
         Ok(())
@@ -251,26 +251,26 @@ impl<'a> Encoder<'a, '_> {
     ) -> Result<(), JsonError> {
         if let Some(unknown) = members.keys().find(|key| !record.fields.iter().any(|field| field.name == **key)) {
             let known: Vec<&str> = record.fields.iter().map(|field| field.name.as_str()).collect();
-            return Err(self.place.error(format!(
+            return Err(self.path.error(format!(
                 "{} has no field {unknown:?}; its fields are {}",
                 record.name.name(),
                 known.join(", ")
             )));
         }
         for field in &record.fields {
-            self.place.enter(format!(".{}", field.name))?;
+            self.path.enter(format!(".{}", field.name))?;
             match members.get(&field.name) {
                 Some(value) => self.write(&field.schema, value, out)?,
                 None => self.write_default(field, out)?,
             }
-            self.place.leave();
+            self.path.leave();
         }
         Ok(())
     }
 
     fn write_default(&mut self, field: &'a RecordField, out: &mut Vec<u8>) -> Result<(), JsonError> {
         let Some(default) = &field.default else {
-            return Err(self.place.error("this field is missing, and the schema has no default for it"));
+            return Err(self.path.error("this field is missing, and the schema has no default for it"));
         };
         let outer = std::mem::replace(&mut self.is_default, true);
         self.write(&field.schema, default, out)?;
@@ -278,9 +278,9 @@ impl<'a> Encoder<'a, '_> {
         Ok(())
     }
 
-    /// Takes the first branch that the value fits.
+    /// Writes the value with the first branch that it fits.
     fn write_union(&mut self, branches: &'a [Schema], json: &Value, out: &mut Vec<u8>) -> Result<(), JsonError> {
-        let (start, depth) = (out.len(), self.place.steps.len());
+        let (start, depth) = (out.len(), self.path.steps.len());
         let is_default = self.is_default;
         let mut misfits = Vec::new();
         for (index, branch) in branches.iter().enumerate() {
@@ -289,7 +289,7 @@ impl<'a> Encoder<'a, '_> {
                 Ok(()) => return Ok(()),
                 Err(misfit) => {
                     out.truncate(start);
-                    self.place.steps.truncate(depth);
+                    self.path.steps.truncate(depth);
                     self.is_default = is_default;
                     if !matches!(branch, Schema::Null) {
                         misfits.push(misfit);
@@ -297,12 +297,12 @@ impl<'a> Encoder<'a, '_> {
                 }
             }
         }
-        // An optional value that does not fit has one thing wrong with it, and that is worth more than "fits no branch".
+        // For an optional value the single error is more helpful than "fits no branch".
         match <[JsonError; 1]>::try_from(misfits) {
             Ok([misfit]) => Err(misfit),
             Err(misfits) => {
                 let reasons: Vec<String> = misfits.iter().map(ToString::to_string).collect();
-                Err(self.place.error(format!("fits no branch of the union ({})", reasons.join("; "))))
+                Err(self.path.error(format!("fits no branch of the union ({})", reasons.join("; "))))
             }
         }
     }
@@ -314,7 +314,7 @@ impl<'a> Encoder<'a, '_> {
         from_hex(text)
     }
 
-    fn misfit(&self, wire: &Wire<'_>, json: &Value) -> JsonError {
+    fn misfit(&self, wire: &WireType<'_>, json: &Value) -> JsonError {
         const MAX_SHOWN: usize = 60;
         let found = match json {
             Value::Array(_) => "an array".to_owned(),
@@ -327,11 +327,11 @@ impl<'a> Encoder<'a, '_> {
                 }
             }
         };
-        self.place.error(format!("expected {}, found {found}", wire.name()))
+        self.path.error(format!("expected {}, found {found}", wire.name()))
     }
 }
 
-/// Avro has values that JSON numbers do not; they travel as text.
+/// Avro floats have values that JSON numbers lack; JSON has them as text.
 fn as_float(json: &Value) -> Option<f64> {
     match json {
         Value::Number(number) => number.as_f64(),
@@ -354,10 +354,10 @@ fn float_json(value: f64) -> Value {
     }
 }
 
-fn write_float(wire: &Wire<'_>, value: f64, out: &mut Vec<u8>) {
+fn write_float(wire: &WireType<'_>, value: f64, out: &mut Vec<u8>) {
     #[expect(clippy::cast_possible_truncation, reason = "a float field holds the nearest float")]
     match wire {
-        Wire::Float => out.extend((value as f32).to_le_bytes()),
+        WireType::Float => out.extend((value as f32).to_le_bytes()),
         _ => out.extend(value.to_le_bytes()),
     }
 }
@@ -390,7 +390,7 @@ fn to_hex(bytes: &[u8]) -> String {
 
 struct Decoder<'a, 'n, 'b> {
     names: &'n NamesRef<'a>,
-    place: Place,
+    path: JsonPath,
     rest: &'b [u8],
     values_left: usize,
 }
@@ -398,42 +398,42 @@ struct Decoder<'a, 'n, 'b> {
 impl<'a, 'b> Decoder<'a, '_, 'b> {
     fn read(&mut self, schema: &'a Schema) -> Result<Value, JsonError> {
         let wire =
-            Wire::of(schema, self.names).ok_or_else(|| self.place.error("the schema does not define this type"))?;
+            WireType::of(schema, self.names).ok_or_else(|| self.path.error("the schema does not define this type"))?;
         self.values_left =
-            self.values_left.checked_sub(1).ok_or_else(|| self.place.error("the body holds too many values"))?;
+            self.values_left.checked_sub(1).ok_or_else(|| self.path.error("the body holds too many values"))?;
         Ok(match wire {
-            Wire::Null => Value::Null,
-            Wire::Boolean => match self.take(1)? {
+            WireType::Null => Value::Null,
+            WireType::Boolean => match self.take(1)? {
                 [0] => Value::Bool(false),
                 [1] => Value::Bool(true),
-                other => return Err(self.place.error(format!("{other:?} is no boolean"))),
+                other => return Err(self.path.error(format!("{other:?} is no boolean"))),
             },
-            Wire::Int => {
+            WireType::Int => {
                 let value = self.long()?;
-                i32::try_from(value).map_err(|_| self.place.error(format!("{value} is no int")))?.into()
+                i32::try_from(value).map_err(|_| self.path.error(format!("{value} is no int")))?.into()
             }
-            Wire::Long => self.long()?.into(),
-            Wire::Float => {
+            WireType::Long => self.long()?.into(),
+            WireType::Float => {
                 let value = f32::from_le_bytes(self.array()?);
-                // Through text, so that 1.1 is shown as 1.1 and not as the double nearest to the float.
+                // Converted through text, so that 1.1 is shown as 1.1 and not as the double nearest to the float.
                 float_json(value.to_string().parse().unwrap_or(f64::from(value)))
             }
-            Wire::Double => float_json(f64::from_le_bytes(self.array()?)),
-            Wire::Bytes => to_hex(self.sized()?).into(),
-            Wire::Fixed(size) => to_hex(self.take(size)?).into(),
-            Wire::String => self.text()?.into(),
-            Wire::Enum(symbols) => {
+            WireType::Double => float_json(f64::from_le_bytes(self.array()?)),
+            WireType::Bytes => to_hex(self.sized()?).into(),
+            WireType::Fixed(size) => to_hex(self.take(size)?).into(),
+            WireType::String => self.text()?.into(),
+            WireType::Enum(symbols) => {
                 let index = self.long()?;
                 let symbol = usize::try_from(index).ok().and_then(|index| symbols.get(index));
-                symbol.ok_or_else(|| self.place.error(format!("the enum has no symbol {index}")))?.as_str().into()
+                symbol.ok_or_else(|| self.path.error(format!("the enum has no symbol {index}")))?.as_str().into()
             }
-            Wire::Array(items) => self.read_array(items)?,
-            Wire::Map(values) => self.read_map(values)?,
-            Wire::Record(record) => self.read_record(record)?,
-            Wire::Union(branches) => {
+            WireType::Array(items) => self.read_array(items)?,
+            WireType::Map(values) => self.read_map(values)?,
+            WireType::Record(record) => self.read_record(record)?,
+            WireType::Union(branches) => {
                 let index = self.long()?;
                 let branch = usize::try_from(index).ok().and_then(|index| branches.get(index));
-                self.read(branch.ok_or_else(|| self.place.error(format!("the union has no branch {index}")))?)?
+                self.read(branch.ok_or_else(|| self.path.error(format!("the union has no branch {index}")))?)?
             }
         })
     }
@@ -442,9 +442,9 @@ impl<'a, 'b> Decoder<'a, '_, 'b> {
         let mut values = Vec::new();
         while let Some(count) = self.block()? {
             for _ in 0..count {
-                self.place.enter(format!("[{}]", values.len()))?;
+                self.path.enter(format!("[{}]", values.len()))?;
                 values.push(self.read(items)?);
-                self.place.leave();
+                self.path.leave();
             }
         }
         Ok(Value::Array(values))
@@ -455,9 +455,9 @@ impl<'a, 'b> Decoder<'a, '_, 'b> {
         while let Some(count) = self.block()? {
             for _ in 0..count {
                 let key = self.text()?;
-                self.place.enter(format!("[{key:?}]"))?;
+                self.path.enter(format!("[{key:?}]"))?;
                 let value = self.read(schema)?;
-                self.place.leave();
+                self.path.leave();
                 members.insert(key, value);
             }
         }
@@ -467,9 +467,9 @@ impl<'a, 'b> Decoder<'a, '_, 'b> {
     fn read_record(&mut self, record: &'a RecordSchema) -> Result<Value, JsonError> {
         let mut members = Map::new();
         for field in &record.fields {
-            self.place.enter(format!(".{}", field.name))?;
+            self.path.enter(format!(".{}", field.name))?;
             members.insert(field.name.clone(), self.read(&field.schema)?);
-            self.place.leave();
+            self.path.leave();
         }
         Ok(Value::Object(members))
     }
@@ -496,27 +496,27 @@ impl<'a, 'b> Decoder<'a, '_, 'b> {
                 return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
             }
         }
-        Err(self.place.error("a number is longer than ten bytes"))
+        Err(self.path.error("a number is longer than ten bytes"))
     }
 
     fn text(&mut self) -> Result<String, JsonError> {
         let bytes = self.sized()?;
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text.to_owned()),
-            Err(error) => Err(self.place.error(format!("the text is not UTF-8: {error}"))),
+            Err(error) => Err(self.path.error(format!("the text is not UTF-8: {error}"))),
         }
     }
 
     fn sized(&mut self) -> Result<&'b [u8], JsonError> {
         let length = self.long()?;
-        let length = usize::try_from(length).map_err(|_| self.place.error(format!("{length} is no length")))?;
+        let length = usize::try_from(length).map_err(|_| self.path.error(format!("{length} is no length")))?;
         self.take(length)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], JsonError> {
-        let place = self.place.path();
+        let path = self.path.to_text();
         let bytes = self.take(N)?;
-        bytes.try_into().map_err(|_| JsonError { path: place, reason: "the body ends early".to_owned() })
+        bytes.try_into().map_err(|_| JsonError { path: path, reason: "the body ends early".to_owned() })
     }
 
     fn take(&mut self, length: usize) -> Result<&'b [u8], JsonError> {
@@ -526,13 +526,13 @@ impl<'a, 'b> Decoder<'a, '_, 'b> {
                 Ok(taken)
             }
             None => {
-                Err(self.place.error(format!("the body ends early: {length} bytes wanted, {} left", self.rest.len())))
+                Err(self.path.error(format!("the body ends early: {length} bytes wanted, {} left", self.rest.len())))
             }
         }
     }
 }
 
-/// The named types of a schema by full name, for whoever compares documents.
+/// The named types of a schema by full name.
 pub(super) fn named_types(schema: &Schema) -> HashMap<String, Schema> {
     match ResolvedSchema::new(schema) {
         Ok(resolved) => {

@@ -1,7 +1,7 @@
-//! The rules of the contract, each with the words that tell an author what to do.
+//! The rules of the schema catalog, each with a message that tells an author how to keep it.
 //!
-//! A rule looks at one schema file, at two versions of one record, or at one example. What a schema promises to readers and writers
-//! is judged by the same walk that the embedded registry answers with. Knows no registry and no network.
+//! A rule concerns one schema file, two versions of one record, or one example. Compatibility is checked with the same code as in the
+//! embedded registry. This module knows no registry and no network.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{CatalogRecord, LintFinding, SchemaCatalog, SchemaVersion, json, namespace_of};
 use crate::{config::default, message::Channel};
 
-/// Holds a contract against every rule. Empty if none is broken.
+/// Checks a catalog against every rule. Returns an empty list if none is broken.
 #[must_use]
 pub fn lint(catalog: &SchemaCatalog) -> Vec<LintFinding> {
     let mut findings = Vec::new();
@@ -30,7 +30,7 @@ pub fn lint(catalog: &SchemaCatalog) -> Vec<LintFinding> {
     findings
 }
 
-/// Logical types that every tool on the way reads alike. `decimal`, `uuid` and `duration` are not among them.
+/// Logical types that every tool reads alike. `decimal`, `uuid` and `duration` are not among them.
 const LOGICAL_TYPES: [&str; 9] = [
     "date",
     "time-millis",
@@ -51,7 +51,7 @@ struct FileLint<'a> {
 }
 
 impl FileLint<'_> {
-    fn fault(&mut self, message: impl Into<String>) {
+    fn violation(&mut self, message: impl Into<String>) {
         self.findings.push(LintFinding { path: self.path.to_owned(), message: message.into() });
     }
 
@@ -60,13 +60,13 @@ impl FileLint<'_> {
         match &version.schema {
             Schema::Record(schema) if schema.name.fullname(None) == expected => {}
             Schema::Record(schema) => {
-                self.fault(format!("is called {}; its place asks for {expected}", schema.name.fullname(None)));
+                self.violation(format!("is called {}; its path requires {expected}", schema.name.fullname(None)));
             }
-            _ => self.fault(format!("is no record; its place asks for the record {expected}")),
+            _ => self.violation(format!("is no record; its path requires the record {expected}")),
         }
     }
 
-    /// Rules about what is written, which the parser drops or passes over.
+    /// Rules about the text of a schema, which the parser drops or ignores.
     fn text(&mut self, text: &str) {
         if let Ok(json) = serde_json::from_str::<Value>(text) {
             self.schema_json(&json, "$", true);
@@ -107,12 +107,14 @@ impl FileLint<'_> {
 
     fn attributes(&mut self, object: &serde_json::Map<String, Value>, at: &str) {
         if object.contains_key("aliases") {
-            self.fault(format!("{at} has aliases, which decoders disagree about; give the new thing a new name"));
+            self.violation(format!("{at} has aliases, which decoders disagree about; give the new thing a new name"));
         }
         if let Some(logical) = object.get("logicalType") {
             let known = logical.as_str().is_some_and(|logical| LOGICAL_TYPES.contains(&logical));
             if !known {
-                self.fault(format!("{at} has the logical type {logical}; only dates, times and timestamps are safe"));
+                self.violation(format!(
+                    "{at} has the logical type {logical}; only dates, times and timestamps are safe"
+                ));
             }
         }
     }
@@ -127,7 +129,7 @@ impl FileLint<'_> {
                 self.doc(field, &at);
                 self.attributes(field, &at);
                 if field.contains_key("logicalType") {
-                    self.fault(format!(
+                    self.violation(format!(
                         "{at} has its logical type beside the type instead of inside it; parsers drop it"
                     ));
                 }
@@ -145,7 +147,7 @@ impl FileLint<'_> {
             .and_then(Value::as_array)
             .is_some_and(|symbols| symbols.iter().any(|symbol| symbol == UNKNOWN));
         if !has_unknown || object.get("default").and_then(Value::as_str) != Some(UNKNOWN) {
-            self.fault(format!(
+            self.violation(format!(
                 "{at} is an enum without the symbol {UNKNOWN} as its default: old readers could not read new symbols"
             ));
         }
@@ -153,7 +155,7 @@ impl FileLint<'_> {
 
     fn doc(&mut self, object: &serde_json::Map<String, Value>, at: &str) {
         if object.get("doc").and_then(Value::as_str).is_none_or(|doc| doc.trim().is_empty()) {
-            self.fault(format!("{at} has no doc; say what it means"));
+            self.violation(format!("{at} has no doc; say what it means"));
         }
     }
 
@@ -165,50 +167,50 @@ impl FileLint<'_> {
             None => object.get("namespace").and_then(Value::as_str),
         };
         if namespace != Some(expected.as_str()) {
-            self.fault(format!("{at}: the nested type {name} must state the namespace {expected}"));
+            self.violation(format!("{at}: the nested type {name} must state the namespace {expected}"));
         }
     }
 
     fn event_time(&mut self, record: &CatalogRecord, version: &SchemaVersion) {
         let (Channel::Events, Schema::Record(schema)) = (record.channel, &version.schema) else { return };
         let Some(field) = schema.fields.iter().find(|field| field.name == EVENT_TIME) else {
-            return self.fault(format!("is an event without the field {EVENT_TIME} (long, timestamp-millis)"));
+            return self.violation(format!("is an event without the field {EVENT_TIME} (long, timestamp-millis)"));
         };
         if !matches!(field.schema, Schema::TimestampMillis) {
-            self.fault(format!("{EVENT_TIME} must be a long with the logical type timestamp-millis"));
+            self.violation(format!("{EVENT_TIME} must be a long with the logical type timestamp-millis"));
         }
         if version.number == 1 && schema.fields.last().is_some_and(|last| last.name != EVENT_TIME) {
-            self.fault(format!("{EVENT_TIME} must be the last field of v1; later versions append after it"));
+            self.violation(format!("{EVENT_TIME} must be the last field of v1; later versions append after it"));
         }
     }
 
     fn example(&mut self, version: &SchemaVersion) {
         let Some(text) = &version.example else {
-            return self.fault(format!("has no v{}.example.json beside it", version.number));
+            return self.violation(format!("has no v{}.example.json beside it", version.number));
         };
         let example: Value = match serde_json::from_str(text) {
             Ok(example) => example,
-            Err(error) => return self.fault(format!("its example is no JSON: {error}")),
+            Err(error) => return self.violation(format!("its example is not JSON: {error}")),
         };
         let again =
             json::json_to_avro(&version.schema, &example).and_then(|bytes| json::avro_to_json(&version.schema, &bytes));
         match again {
             Ok(again) => {
                 if let Some(difference) = difference(&example, &again, "$") {
-                    self.fault(format!("its example does not come back as it was written: {difference}"));
+                    self.violation(format!("its example does not round-trip: {difference}"));
                 }
             }
-            Err(error) => self.fault(format!("its example does not fit: {error}")),
+            Err(error) => self.violation(format!("its example does not fit the schema: {error}")),
         }
     }
 }
 
-/// The first place where what was read back is not what was written; a field left to its default counts.
+/// The first difference between the written and the decoded example; a field that the example omits is one.
 fn difference(written: &Value, read: &Value, at: &str) -> Option<String> {
     match (written, read) {
         (Value::Object(written), Value::Object(read)) => read.iter().find_map(|(key, read)| match written.get(key) {
             Some(written) => difference(written, read, &format!("{at}.{key}")),
-            None => Some(format!("{at}.{key} is left out; an example names every field")),
+            None => Some(format!("{at}.{key} is missing; an example names every field")),
         }),
         (Value::Array(written), Value::Array(read)) if written.len() == read.len() => {
             let pairs = written.iter().zip(read).enumerate();
@@ -231,26 +233,27 @@ fn versions(record: &CatalogRecord, findings: &mut Vec<LintFinding>) {
         }
     }
     for pair in record.versions.windows(2) {
-        let (old, new) = (Names::of(&pair[0].schema), Names::of(&pair[1].schema));
-        let mut appended = Appended { old, new, seen: Vec::new(), faults: Vec::new() };
+        let (old, new) = (NamedTypes::of(&pair[0].schema), NamedTypes::of(&pair[1].schema));
+        let mut appended = AppendOnlyCheck { old, new, seen: Vec::new(), violations: Vec::new() };
         appended.compare(&pair[0].schema, &pair[1].schema, "$");
-        findings.extend(appended.faults.into_iter().map(|message| LintFinding { path: pair[1].path.clone(), message }));
+        findings
+            .extend(appended.violations.into_iter().map(|message| LintFinding { path: pair[1].path.clone(), message }));
     }
     for (index, version) in record.versions.iter().enumerate().skip(1) {
         let earlier: Vec<&Schema> = record.versions[..index].iter().map(|version| &version.schema).collect();
         if let Err(refusal) = Level::FullTransitive.check(&version.schema, &earlier) {
             for reason in refusal.found {
                 let message =
-                    format!("does not go with v{}: {}", record.versions[refusal.index].number, reason.description);
+                    format!("is incompatible with v{}: {}", record.versions[refusal.index].number, reason.description);
                 findings.push(LintFinding { path: version.path.clone(), message });
             }
         }
     }
 }
 
-struct Names(HashMap<String, Schema>);
+struct NamedTypes(HashMap<String, Schema>);
 
-impl Names {
+impl NamedTypes {
     fn of(schema: &Schema) -> Self {
         Self(json::named_types(schema))
     }
@@ -263,22 +266,22 @@ impl Names {
     }
 }
 
-/// Is the new version the old one with things appended?
-struct Appended {
-    old: Names,
-    new: Names,
+/// Checks that a new version only appends to the old one.
+struct AppendOnlyCheck {
+    old: NamedTypes,
+    new: NamedTypes,
     seen: Vec<String>,
-    faults: Vec<String>,
+    violations: Vec<String>,
 }
 
-impl Appended {
+impl AppendOnlyCheck {
     fn compare(&mut self, old: &Schema, new: &Schema, at: &str) {
         let (old, new) = (self.old.resolve(old).clone(), self.new.resolve(new).clone());
         match (&old, &new) {
             (Schema::Record(old), Schema::Record(new)) => {
                 let name = new.name.fullname(None);
                 if old.name != new.name {
-                    self.faults.push(format!(
+                    self.violations.push(format!(
                         "{at} was a {} and is a {name}; a new record needs a new name elsewhere",
                         old.name.fullname(None)
                     ));
@@ -289,7 +292,7 @@ impl Appended {
             }
             (Schema::Enum(old), Schema::Enum(new)) if old.name == new.name => {
                 if !new.symbols.starts_with(&old.symbols) {
-                    self.faults.push(format!(
+                    self.violations.push(format!(
                         "{at}: symbols are only ever appended; they were {} and are {}",
                         old.symbols.join(", "),
                         new.symbols.join(", ")
@@ -305,7 +308,7 @@ impl Appended {
             }
             (old, new) if old == new => {}
             (old, new) => {
-                self.faults
+                self.violations
                     .push(format!("{at} changed its type from {old} to {new}; append a field of the new type instead"));
             }
         }
@@ -317,19 +320,19 @@ impl Appended {
             match new.fields.get(index) {
                 Some(same) if same.name == field.name => self.compare(&field.schema, &same.schema, &at),
                 _ if new.fields.iter().any(|other| other.name == field.name) => {
-                    self.faults.push(format!("{at} moved; fields keep their order and new ones are appended"));
+                    self.violations.push(format!("{at} moved; fields keep their order and new ones are appended"));
                 }
-                _ => self.faults.push(format!("{at} is gone; a field is never removed or renamed")),
+                _ => self.violations.push(format!("{at} was removed; a field is never removed or renamed")),
             }
         }
         let added = new.fields.iter().filter(|field| !old.fields.iter().any(|known| known.name == field.name));
         for field in added.filter(|field| field.default.is_none()) {
-            self.faults.push(format!("{at}.{} is new and has no default; older events lack it", field.name));
+            self.violations.push(format!("{at}.{} is new and has no default; older events lack it", field.name));
         }
     }
 }
 
-/// A shared type is written out in every file that uses it. The copies may be of different ages but must read one another.
+/// Every file that uses a shared type repeats its definition. The copies may be different versions, but must be compatible.
 fn shared_types(catalog: &SchemaCatalog, findings: &mut Vec<LintFinding>) {
     let mut known: HashMap<String, Vec<(Schema, &str)>> = HashMap::new();
     for version in catalog.records().iter().flat_map(|record| &record.versions) {
@@ -347,7 +350,7 @@ fn shared_types(catalog: &SchemaCatalog, findings: &mut Vec<LintFinding>) {
             if let Err(refusal) = Level::FullTransitive.check(&schema, &earlier) {
                 let reasons: Vec<_> = refusal.found.iter().map(|reason| reason.description.as_str()).collect();
                 let message = format!(
-                    "its {name} does not go with the one in {}: {}",
+                    "its {name} is incompatible with the one in {}: {}",
                     copies[refusal.index].1,
                     reasons.join("; ")
                 );
@@ -358,10 +361,10 @@ fn shared_types(catalog: &SchemaCatalog, findings: &mut Vec<LintFinding>) {
     }
 }
 
-/// A nested type with everything it refers to written into it.
+/// A nested type with every type that it refers to inlined.
 fn whole(schema: &Schema, root: &Schema) -> Schema {
     let mut whole = schema.clone();
-    // Fails only for a name that the document does not define, which parsing refuses; the type alone is then compared.
+    // Inlining fails only for a name that the document does not define, which parsing refuses; then the type alone is compared.
     let others: Vec<Schema> = json::named_types(root).into_values().collect();
     match whole.denormalize(&others) {
         Ok(()) => whole,

@@ -1,6 +1,6 @@
-//! What a registry still lacks of a contract, shown before anything is changed, and the act of changing it.
+//! Compares a registry with a schema catalog and registers what is missing. The plan can be shown before it is applied.
 //!
-//! Producers never register: an operator or a pipeline does, once, with this. Knows the registry only through its client.
+//! Producers never register schemas: an operator or a pipeline does, with this module. It knows the registry only through its client.
 
 use std::fmt;
 
@@ -10,60 +10,60 @@ use avro_compat::Level;
 use super::{CatalogRecord, SchemaCatalog, SchemaVersion};
 use crate::registry::{RegistryClient, RegistryError};
 
-/// The level every subject of a contract is set to: any version may be read with any other, for ever.
+/// The compatibility level of every subject of a catalog: every version can read every other one.
 pub const LEVEL: Level = Level::FullTransitive;
 
-/// One thing that is, or would be, different in the registry.
+/// One planned change of the registry, or one schema that needs none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryChange {
     /// The subject.
     pub subject: String,
-    /// What is to be done, if anything.
+    /// The action for this subject.
     pub action: PlannedAction,
 }
 
-/// What is to be done to a subject.
+/// What applying a plan does to a subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlannedAction {
-    /// The subject's compatibility level is to be set.
+    /// Sets the subject's compatibility level.
     SetLevel {
-        /// The level the subject has of its own, if any.
+        /// The subject's own level, if it has one.
         from: Option<String>,
-        /// The level it gets.
+        /// The new level.
         to: String,
     },
     /// The subject does not exist yet.
     NewSubject {
-        /// The contract's version.
+        /// The version in the catalog.
         version: u32,
         /// The schema.
         text: String,
     },
-    /// The subject exists and lacks this version.
+    /// The subject exists without this version.
     NewVersion {
-        /// The contract's version.
+        /// The version in the catalog.
         version: u32,
         /// The schema.
         text: String,
     },
     /// This version is registered.
     AlreadyThere {
-        /// The contract's version.
+        /// The version in the catalog.
         version: u32,
-        /// Its id in the registry, if the registry tells.
+        /// Its id, if the registry returns it.
         id: Option<u32>,
     },
-    /// This version does not go with what is registered.
+    /// This version is incompatible with the registered ones.
     Refused {
-        /// The contract's version.
+        /// The version in the catalog.
         version: u32,
-        /// Why, one reason an entry.
+        /// The reasons.
         reasons: Vec<String>,
     },
 }
 
 impl RegistryChange {
-    /// True if there is nothing to do.
+    /// True if nothing is to be done.
     #[must_use]
     pub fn is_done(&self) -> bool {
         matches!(self.action, PlannedAction::AlreadyThere { .. })
@@ -97,26 +97,26 @@ impl fmt::Display for RegistryChange {
     }
 }
 
-/// A plan that was not carried out to its end.
+/// A plan that was not applied completely.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The plan holds what the registry would refuse, so nothing of it was done.
+    /// The registry would refuse a part of the plan, so nothing was changed.
     #[error("nothing was changed, because {} would be refused; hint: a breaking change needs a new record name", .0.len())]
     Refused(Vec<RegistryChange>),
-    /// The registry did not take one change. What came before it in the plan is done, and a new plan shows the rest.
+    /// One change failed. The changes before it are done, and a new plan shows the rest.
     #[error("cannot {change}")]
     Failed {
         /// The change.
         change: Box<RegistryChange>,
-        /// What the registry said.
+        /// The cause.
         source: RegistryError,
     },
 }
 
-/// Compares a contract, in a system, with a registry. Changes nothing.
+/// Compares the catalog of a system with a registry. Changes nothing.
 ///
 /// # Errors
-/// [`RegistryError`] if the registry cannot be asked.
+/// [`RegistryError`] if the registry cannot be reached.
 pub fn plan(
     registry: &RegistryClient,
     catalog: &SchemaCatalog,
@@ -129,7 +129,7 @@ pub fn plan(
     Ok(changes)
 }
 
-/// Carries out a plan, in its order. Refuses the whole plan if a part of it would be refused.
+/// Applies a plan in its order. Refuses the whole plan if the registry would refuse a part of it.
 ///
 /// # Errors
 /// [`ApplyError`].
@@ -161,7 +161,7 @@ fn plan_subject(
     let mut changes = Vec::new();
     let from = registry.compatibility(&subject)?;
     if from.as_deref() != Some(LEVEL.name()) {
-        // Before the versions, so that the registry holds each new one against the ones before it.
+        // Before the versions, so that the registry checks each new version against the earlier ones.
         changes.push(change(PlannedAction::SetLevel { from, to: LEVEL.name().to_owned() }));
     }
     let registered = registered_schemas(registry, &subject)?;
@@ -190,7 +190,7 @@ fn plan_version(
     }
     let mut reasons = registry.objections(subject, &text)?;
     if reasons.is_empty() {
-        // The registry judges by the level that is set now, which may be laxer than the one to be set.
+        // The registry checks with its current level, which may be laxer than the planned one.
         reasons = objections(&text, registered);
     }
     if reasons.is_empty() {
@@ -204,7 +204,7 @@ fn registered_schemas(registry: &RegistryClient, subject: &str) -> Result<Vec<Sc
     let mut schemas = Vec::new();
     for version in registry.versions(subject)? {
         let text = registry.schema_of_version(subject, version)?.text;
-        // A schema that only another library can parse is the registry's to judge.
+        // A schema that this library cannot parse is left to the registry's own check.
         schemas.extend(Schema::parse_str(&text));
     }
     Ok(schemas)

@@ -1,7 +1,7 @@
-//! A service as a program: its command line, and its life from the settings to the exit code.
+//! A service as a program: its command line, and its run from the settings to the exit code.
 //!
-//! A service's crate offers one [`Program`]. Its own `main` runs it, and so does whatever else starts services, so both take the
-//! same flags and behave alike.
+//! A service's crate offers one [`Program`]. Its `main` runs it, and so does every other program that starts services, so both accept
+//! the same flags and behave alike.
 
 use std::{
     io::{self, Write},
@@ -20,28 +20,28 @@ use crate::{
     telemetry,
 };
 
-/// The settings of a service that has none of its own.
+/// The settings of a service without settings of its own.
 #[derive(Debug, Clone, Copy, Default, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoSettings {}
 
-/// How the process itself behaves, beside what it runs.
+/// Flags for the process itself.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 struct ProcessArgs {
-    /// Stop, as on SIGTERM, when standard input ends: for a process that starts this one and must not be outlived by it.
+    /// Stop, as on SIGTERM, when standard input ends: for a parent process that this one must not outlive.
     #[arg(long)]
     until_stdin_ends: bool,
 }
 
-/// What a program keeps running.
+/// A started program.
 pub trait RunningProgram {
-    /// Where its HTTP side listens.
+    /// The address of its HTTP API.
     fn address(&self) -> Option<SocketAddr>;
 
-    /// Waits until it has stopped for good by itself.
+    /// Waits until it has failed for good.
     fn failed(&self) -> impl Future<Output = anyhow::Error>;
 
-    /// Stops it. Answers whether all of it was done in time.
+    /// Stops it gracefully. Returns whether this was done in time.
     fn stop(self) -> impl Future<Output = bool>;
 }
 
@@ -62,7 +62,7 @@ impl RunningProgram for Running {
 
 type ProgramFuture = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
 
-/// A service as a program: reads flags, environment and file, starts it, waits until it is told to stop, stops it.
+/// A service as a program: it reads flags, environment and file, starts the service, waits for a stop signal, and stops it.
 ///
 /// ```ignore
 /// pub fn program() -> Program {
@@ -76,8 +76,8 @@ type ProgramFuture = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
 /// }
 /// ```
 ///
-/// It stops on SIGTERM and SIGINT, and with `--until-stdin-ends` also when standard input ends. Standard output has one line, as
-/// soon as it listens: the address of its HTTP side. Everything else is its log, on standard error.
+/// It stops on SIGTERM and SIGINT, and with `--until-stdin-ends` also when standard input ends. Standard output gets one line, as
+/// soon as the service listens: the address of its HTTP API. The log goes to standard error.
 pub struct Program {
     name: &'static str,
     about: &'static str,
@@ -86,7 +86,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program of the service `name`, which `start` starts.
+    /// The program of the service `name`; `start` starts the service.
     pub fn new<Own, Started, Starting>(
         name: &'static str,
         about: &'static str,
@@ -116,12 +116,12 @@ impl Program {
     /// Its command line.
     #[must_use]
     pub fn command(&self) -> clap::Command {
-        // Last, because flags bring the description of the type that they stand in.
+        // Set last, because the flags' types overwrite the description.
         (self.augment)(clap::Command::new(self.name).version(env!("CARGO_PKG_VERSION"))).about(self.about)
     }
 
-    /// Runs it as this process, with this process's command line. The exit code is 0 after a stop that was asked for, 1 if a
-    /// setting cannot be used, if it has failed or did not stop in time, and 2 if the command line is not understood.
+    /// Runs it as this process, with this process's command line. The exit code is 0 after a requested stop; 1 if a setting is invalid,
+    /// or if the service failed or did not stop in time; 2 if the command line is invalid.
     #[must_use]
     pub fn main(self) -> ExitCode {
         let matches = self.command().get_matches();
@@ -134,12 +134,12 @@ impl Program {
             }
         };
         let ended_well = runtime.block_on(self.run(&matches));
-        // Not by dropping it: that would wait for calls to a broker that is away, and what had to be stopped is stopped by now.
+        // Dropping the runtime would wait for calls to an unreachable broker; every part that needs a clean stop has stopped by now.
         runtime.shutdown_background();
         if ended_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
-    /// Runs it until it is told to stop. Answers whether it ended well; if not, the log says why.
+    /// Runs it until a stop signal. Returns whether it succeeded; if not, the log has the reason.
     pub async fn run(self, matches: &ArgMatches) -> bool {
         telemetry::init_logs();
         match (self.run)(matches.clone()).await {
@@ -192,7 +192,7 @@ async fn run_until_stopped<Started: RunningProgram>(
     }
 }
 
-/// Says where the HTTP side listens: who asked for port 0 learns it here.
+/// Prints the address of the HTTP API: with port 0 the caller does not know it.
 fn announce(address: SocketAddr) {
     let mut out = io::stdout().lock();
     if let Err(error) = writeln!(out, "http://{address}").and_then(|()| out.flush()) {
@@ -200,7 +200,7 @@ fn announce(address: SocketAddr) {
     }
 }
 
-/// The ways to be told to stop.
+/// The signals that stop the program.
 struct StopSignals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
@@ -220,7 +220,7 @@ impl StopSignals {
     async fn wait(&mut self) {
         let stdin_ended = async {
             match &mut self.stdin_ended {
-                // The watching thread is gone only when standard input is.
+                // The watching thread ends only with standard input.
                 Some(ended) => drop(ended.await),
                 None => std::future::pending().await,
             }
@@ -233,7 +233,7 @@ impl StopSignals {
     }
 }
 
-/// Reads standard input to its end on a thread of its own: a read cannot be broken off, and the process may end during it.
+/// Reads standard input to its end on a thread of its own: a blocking read cannot be cancelled, but the process may exit during it.
 fn watch_stdin() -> io::Result<oneshot::Receiver<()>> {
     let (ended, watched) = oneshot::channel();
     std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
@@ -241,7 +241,7 @@ fn watch_stdin() -> io::Result<oneshot::Receiver<()>> {
             tracing::warn!(%error, "standard input cannot be read");
         }
         if ended.send(()).is_err() {
-            tracing::debug!("stopped already");
+            tracing::debug!("already stopped");
         }
     })?;
     Ok(watched)
