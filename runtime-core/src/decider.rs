@@ -84,7 +84,72 @@ impl<E, C> Decision<E, C> {
     }
 }
 
-/// A service: how it decides, and how it remembers.
+/// A service: how it decides, and how events change its state.
+///
+/// ```
+/// use runtime_core::{
+///     decider::{Decider, Decision, NoEffect, Received},
+///     message::NoCommand,
+/// };
+/// use serde::{Deserialize, Serialize};
+/// use uuid::Uuid;
+///
+/// #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// struct CustomerRegistered {
+///     customer_id: String,
+/// }
+///
+/// #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// struct LoyaltyAccountOpened {
+///     customer_id: String,
+///     occurred_at: i64,
+/// }
+///
+/// runtime_core::consumes! { enum Input { events of "customers" { CustomerRegistered } } }
+/// runtime_core::produces! { enum Event in "../schemas" { events of "loyalty" { LoyaltyAccountOpened = 1 } } }
+///
+/// /// Opens an account for every registered customer.
+/// #[derive(Clone)]
+/// struct Loyalty;
+///
+/// impl Decider for Loyalty {
+///     const NAME: &'static str = "loyalty";
+///     type State = Option<String>;
+///     type Input = Input;
+///     type Event = Event;
+///     type Command = NoCommand;
+///     type Effect = NoEffect;
+///
+///     fn decide(&self, account: &Option<String>, input: &Received<Input>) -> Decision<Event, NoCommand> {
+///         let Input::CustomerRegistered(CustomerRegistered { customer_id }) = &input.body;
+///         match account {
+///             Some(_) => Decision::nothing(),
+///             None => Decision::event(LoyaltyAccountOpened {
+///                 customer_id: customer_id.clone(),
+///                 occurred_at: input.at_ms,
+///             }),
+///         }
+///     }
+///
+///     fn evolve(&self, _: Option<String>, event: &Event) -> Option<String> {
+///         let Event::LoyaltyAccountOpened(opened) = event;
+///         Some(opened.customer_id.clone())
+///     }
+/// }
+///
+/// let registered = Received {
+///     key: "c-1".to_owned(),
+///     id: Uuid::nil(),
+///     correlation_id: "c-1".to_owned(),
+///     at_ms: 1_760_000_000_000,
+///     body: CustomerRegistered { customer_id: "c-1".to_owned() }.into(),
+/// };
+/// let decision = Loyalty.decide(&None, &registered);
+/// assert_eq!(decision.events.len(), 1);
+///
+/// let account = Loyalty.evolve(None, &decision.events[0]);
+/// assert!(Loyalty.decide(&account, &registered).is_nothing(), "a repeated input changes nothing");
+/// ```
 pub trait Decider: Clone + Send + Sync + 'static {
     /// The service's name: its folder under `schemas/`, its topics `musiccorp.<NAME>.events` and `.inbox`, its consumer group.
     const NAME: &'static str;

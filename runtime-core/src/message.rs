@@ -140,13 +140,27 @@ impl Written for NoCommand {}
 /// The schema text is compiled in from `<folder>/<owner>/<channel>/<Record>/v<version>.avsc`, the folder seen from the
 /// crate's own `Cargo.toml`.
 ///
-/// ```ignore
-/// runtime::produces! {
-///     /// What the payment service says.
-///     pub enum Event in "../../schemas" {
-///         events of "payment" { PaymentRequested = 1, PaymentTaken = 1 }
+/// ```
+/// use runtime_core::message::Message;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// struct LoyaltyAccountOpened {
+///     customer_id: String,
+///     occurred_at: i64,
+/// }
+///
+/// runtime_core::produces! {
+///     /// The events of the loyalty service.
+///     enum Event in "../schemas" {
+///         events of "loyalty" { LoyaltyAccountOpened = 1 }
 ///     }
 /// }
+///
+/// let record = Event::RECORDS[0];
+/// assert_eq!(record.topic("musiccorp"), "musiccorp.loyalty.events");
+/// assert_eq!(record.full_name("musiccorp"), "com.musiccorp.loyalty.LoyaltyAccountOpened");
+/// assert!(record.schema.is_some_and(|schema| schema.contains("A customer can collect points.")));
 /// ```
 #[macro_export]
 macro_rules! produces {
@@ -169,14 +183,27 @@ macro_rules! produces {
 
 /// Declares the records a service understands. The structs name only the fields it uses.
 ///
-/// ```ignore
-/// runtime::consumes! {
-///     /// What the payment service hears.
-///     pub enum Input {
-///         events of "order-processor" { OrderPlaced, OrderCancelled }
-///         inbox of "payment" { GatewayAnswered }
+/// ```
+/// use runtime_core::{decider::TimerFired, message::Message};
+/// use serde::{Deserialize, Serialize};
+///
+/// /// The record has more fields; this service uses one.
+/// #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// struct OrderPlaced {
+///     order_id: String,
+/// }
+///
+/// runtime_core::consumes! {
+///     /// The input of the payment service.
+///     enum Input {
+///         events of "order-processor" { OrderPlaced }
+///         inbox of "runtime" { TimerFired }
 ///     }
 /// }
+///
+/// let input = Input::from(OrderPlaced { order_id: "o-1".to_owned() });
+/// assert_eq!(input.record().topic("musiccorp"), "musiccorp.order-processor.events");
+/// assert_eq!(input.record().schema, None);
 /// ```
 #[macro_export]
 macro_rules! consumes {

@@ -1,10 +1,50 @@
-//! Test kits for service authors: given/when/then with every input handled twice, and facts in every order.
+//! Test kit for service authors: given/when/then with every input handled twice, and inputs in every order.
 //!
-//! ```ignore
-//! Scenario::of(Payment::default())
-//!     .given("order-1", [PaymentAwaited { .. }])
-//!     .when(received("order-1", StockReserved { .. }))
-//!     .then([PaymentRequested { .. }]);
+//! ```
+//! use runtime::testing::{NOW_MS, Scenario, received};
+//! # use runtime::{Decider, Decision, NoCommand, NoEffect, Received};
+//! # use serde::{Deserialize, Serialize};
+//! # #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+//! # struct CustomerRegistered {
+//! #     customer_id: String,
+//! # }
+//! # #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+//! # struct LoyaltyAccountOpened {
+//! #     customer_id: String,
+//! #     occurred_at: i64,
+//! # }
+//! # runtime::consumes! { enum Input { events of "customers" { CustomerRegistered } } }
+//! # runtime::produces! { enum Event in "../schemas" { events of "loyalty" { LoyaltyAccountOpened = 1 } } }
+//! # /// Opens an account for every registered customer.
+//! # #[derive(Clone)]
+//! # struct Loyalty;
+//! # impl Decider for Loyalty {
+//! #     const NAME: &'static str = "loyalty";
+//! #     type State = Option<String>;
+//! #     type Input = Input;
+//! #     type Event = Event;
+//! #     type Command = NoCommand;
+//! #     type Effect = NoEffect;
+//! #     fn decide(&self, account: &Option<String>, input: &Received<Input>) -> Decision<Event, NoCommand> {
+//! #         let Input::CustomerRegistered(CustomerRegistered { customer_id }) = &input.body;
+//! #         match account {
+//! #             Some(_) => Decision::nothing(),
+//! #             None => Decision::event(LoyaltyAccountOpened {
+//! #                 customer_id: customer_id.clone(),
+//! #                 occurred_at: input.at_ms,
+//! #             }),
+//! #         }
+//! #     }
+//! #     fn evolve(&self, _: Option<String>, event: &Event) -> Option<String> {
+//! #         let Event::LoyaltyAccountOpened(opened) = event;
+//! #         Some(opened.customer_id.clone())
+//! #     }
+//! # }
+//!
+//! let registered = received("c-1", CustomerRegistered { customer_id: "c-1".to_owned() });
+//! let opened = LoyaltyAccountOpened { customer_id: "c-1".to_owned(), occurred_at: NOW_MS };
+//! Scenario::of(Loyalty).when(&registered).then([opened.clone()]);
+//! Scenario::of(Loyalty).given([opened]).when(&registered).then_nothing();
 //! ```
 
 pub mod contract;
@@ -13,10 +53,10 @@ use uuid::Uuid;
 
 use crate::decider::{Decider, Decision, Received, TimestampMs};
 
-/// The instant at which [`received`] takes its input, in milliseconds since the epoch.
+/// The timestamp of inputs from [`received`], in milliseconds since the epoch.
 pub const NOW_MS: TimestampMs = 1_760_000_000_000;
 
-/// An input received under `key` at [`NOW_MS`], with an id made of its content, so that an equal input is a repeat.
+/// An input received under `key` at [`NOW_MS`]. Its id is derived from its content, so an equal input is a redelivery.
 pub fn received<I, B>(key: &str, body: B) -> Received<I>
 where
     B: Into<I>,
@@ -44,12 +84,12 @@ pub struct Scenario<D: Decider> {
 }
 
 impl<D: Decider> Scenario<D> {
-    /// An entity nothing was ever said about.
+    /// An entity without events.
     pub fn of(decider: D) -> Self {
         Self { decider, state: D::State::default() }
     }
 
-    /// Adds history.
+    /// Adds events to the entity's history.
     #[must_use]
     pub fn given<E: Into<D::Event>>(mut self, events: impl IntoIterator<Item = E>) -> Self {
         for event in events {
@@ -58,29 +98,29 @@ impl<D: Decider> Scenario<D> {
         self
     }
 
-    /// Adds the history that an input makes, whatever it is.
+    /// Adds the events that an input leads to.
     #[must_use]
     pub fn given_received(self, input: &Received<D::Input>) -> Self {
         let outcome = self.when(input);
         Self { decider: outcome.decider, state: outcome.state }
     }
 
-    /// Handles an input, then handles it once more as if its first delivery had been forgotten.
+    /// Handles an input, then handles it again, as after a redelivery that was not recognised.
     ///
     /// # Panics
-    /// The second handling changed the state: the decider is not idempotent.
+    /// The second handling changes the state: the decider is not idempotent.
     #[track_caller]
-    pub fn when(self, input: &Received<D::Input>) -> Outcome<D> {
+    pub fn when(self, input: &Received<D::Input>) -> ScenarioOutcome<D> {
         let mut after = self;
         let decision = after.handle(input);
         let once = after.state.clone();
         let again = after.handle(input);
         assert_eq!(
             after.state, once,
-            "handling {:?} twice changed the state again; the second time said {:?}",
+            "handling {:?} twice changed the state again; the second decision is {:?}",
             input.body, again
         );
-        Outcome { decider: after.decider, state: once, decision }
+        ScenarioOutcome { decider: after.decider, state: once, decision }
     }
 
     /// The state so far.
@@ -93,7 +133,7 @@ impl<D: Decider> Scenario<D> {
         self.decider.pending(&self.state)
     }
 
-    /// When the entity wants to be woken.
+    /// When the entity's next timer is due.
     pub fn wake_at(&self) -> Option<TimestampMs> {
         self.decider.wake_at(&self.state)
     }
@@ -112,19 +152,19 @@ impl<D: Decider> Scenario<D> {
     }
 }
 
-/// What came of an input.
+/// The outcome of an input.
 #[derive(Debug)]
-pub struct Outcome<D: Decider> {
+pub struct ScenarioOutcome<D: Decider> {
     decider: D,
     state: D::State,
     decision: Decision<D::Event, D::Command>,
 }
 
-impl<D: Decider> Outcome<D> {
-    /// Exactly these events were said.
+impl<D: Decider> ScenarioOutcome<D> {
+    /// Asserts that the decision has exactly these events.
     ///
     /// # Panics
-    /// Other events were said.
+    /// It has others.
     #[track_caller]
     pub fn then<E: Into<D::Event>>(self, events: impl IntoIterator<Item = E>) -> Self {
         let expected: Vec<D::Event> = events.into_iter().map(Into::into).collect();
@@ -132,20 +172,20 @@ impl<D: Decider> Outcome<D> {
         self
     }
 
-    /// Nothing was said and nothing sent.
+    /// Asserts that the decision has no event and no command.
     ///
     /// # Panics
-    /// Something was.
+    /// It has one.
     #[track_caller]
     pub fn then_nothing(self) -> Self {
         assert!(self.decision.is_nothing(), "expected nothing, got {:?}", self.decision);
         self
     }
 
-    /// Exactly these commands were sent to the own inbox, each with the key it is for.
+    /// Asserts that the decision has exactly these commands, each with the key of its entity.
     ///
     /// # Panics
-    /// Other commands were sent.
+    /// It has others.
     #[track_caller]
     pub fn then_commands<C: Into<D::Command>>(self, commands: impl IntoIterator<Item = (&'static str, C)>) -> Self {
         let expected: Vec<(String, D::Command)> =
@@ -156,10 +196,10 @@ impl<D: Decider> Outcome<D> {
         self
     }
 
-    /// Exactly these effects are due afterwards.
+    /// Asserts that exactly these effects are pending afterwards.
     ///
     /// # Panics
-    /// Others are.
+    /// Others are pending.
     #[track_caller]
     pub fn then_pending(self, effects: impl IntoIterator<Item = D::Effect>) -> Self {
         let expected: Vec<D::Effect> = effects.into_iter().collect();
@@ -172,34 +212,37 @@ impl<D: Decider> Outcome<D> {
         &self.decision
     }
 
-    /// Goes on from here.
+    /// Continues from the resulting state.
     pub fn and(self) -> Scenario<D> {
         Scenario { decider: self.decider, state: self.state }
     }
 }
 
-/// Hears `facts` in every order of every pair (all others in the given order) and checks that the end is the same.
-/// `end` draws from a scenario what must not depend on the order.
+/// Handles `inputs` in the given order, and again with each pair of them swapped, and asserts that the end is the same. `end` extracts
+/// from a scenario what must not depend on the order.
 ///
 /// # Panics
 /// Two orders end differently.
 #[track_caller]
-pub fn in_every_pairwise_order<D, T>(start: &Scenario<D>, facts: &[Received<D::Input>], end: impl Fn(&Scenario<D>) -> T)
-where
+pub fn in_every_pairwise_order<D, T>(
+    start: &Scenario<D>,
+    inputs: &[Received<D::Input>],
+    end: impl Fn(&Scenario<D>) -> T,
+) where
     D: Decider,
     T: PartialEq + std::fmt::Debug,
 {
-    let told = |order: &[usize]| {
-        let after = order.iter().fold(start.clone(), |scenario, &at| scenario.given_received(&facts[at]));
+    let end_of = |order: &[usize]| {
+        let after = order.iter().fold(start.clone(), |scenario, &at| scenario.given_received(&inputs[at]));
         end(&after)
     };
-    let straight: Vec<usize> = (0..facts.len()).collect();
-    let expected = told(&straight);
-    for first in 0..facts.len() {
-        for (second, fact) in facts.iter().enumerate().skip(first + 1) {
+    let straight: Vec<usize> = (0..inputs.len()).collect();
+    let expected = end_of(&straight);
+    for first in 0..inputs.len() {
+        for (second, input) in inputs.iter().enumerate().skip(first + 1) {
             let mut order = straight.clone();
             order.swap(first, second);
-            assert_eq!(told(&order), expected, "with fact {second} heard before fact {first}: {:?}", fact.body);
+            assert_eq!(end_of(&order), expected, "with input {second} handled before input {first}: {:?}", input.body);
         }
     }
 }

@@ -64,16 +64,20 @@ type ProgramFuture = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
 
 /// A service as a program: it reads flags, environment and file, starts the service, waits for a stop signal, and stops it.
 ///
-/// ```ignore
-/// pub fn program() -> Program {
-///     Program::new("loyalty", "Gives points for what was shipped", |config, _: NoSettings| async move {
-///         Ok(service(config).await?)
+/// A service's `main` is `program().main()`. The example of [a whole service](crate) has one; this one is without a decider:
+///
+/// ```
+/// use runtime::{Config, NoSettings, Program, health::HealthChecks, service};
+///
+/// fn program() -> Program {
+///     Program::new("status", "Serves its health and nothing else", |config: Config, _: NoSettings| async move {
+///         Ok(service::start_reader("status", config, axum::Router::new(), HealthChecks::default()).await?)
 ///     })
 /// }
 ///
-/// fn main() -> std::process::ExitCode {
-///     loyalty::program().main()
-/// }
+/// let command = program().command();
+/// assert!(command.clone().try_get_matches_from(["status", "--listen", "127.0.0.1:8080"]).is_ok());
+/// assert!(command.try_get_matches_from(["status", "--listen", "nowhere"]).is_err());
 /// ```
 ///
 /// It stops on SIGTERM and SIGINT, and with `--until-stdin-ends` also when standard input ends. Standard output gets one line, as

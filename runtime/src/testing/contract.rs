@@ -1,12 +1,26 @@
-//! Holds a service's structs against the contract: every version of what it hears, and exactly what it writes.
+//! Checks a service's structs against the schema catalog: every version of what it consumes, and exactly what it produces.
 //!
-//! ```ignore
-//! const SCHEMAS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas");
+//! ```
+//! use runtime::testing::contract;
+//! use serde::{Deserialize, Serialize};
 //!
-//! #[test]
-//! fn everything_heard_is_understood() {
-//!     contract::reads::<Input>(SCHEMAS);
+//! #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+//! struct CustomerRegistered {
+//!     customer_id: String,
 //! }
+//!
+//! #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+//! struct LoyaltyAccountOpened {
+//!     customer_id: String,
+//!     occurred_at: i64,
+//! }
+//!
+//! runtime::consumes! { enum Input { events of "customers" { CustomerRegistered } } }
+//! runtime::produces! { enum Event in "../schemas" { events of "loyalty" { LoyaltyAccountOpened = 1 } } }
+//!
+//! const SCHEMAS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas");
+//! contract::reads::<Input>(SCHEMAS);
+//! contract::writes::<Event>(SCHEMAS);
 //! ```
 
 use std::path::Path;
@@ -19,31 +33,30 @@ use crate::{
     schemas::{CatalogRecord, SchemaCatalog, SchemaVersion, json_to_avro},
 };
 
-/// Reads every version's example of every record that `M` hears.
+/// Checks that `M` can read the example of every version of each of its records.
 ///
 /// # Panics
-/// The folder is not a contract, a record has no version, a version no example, or an example is not understood. All that was
-/// found is told at once.
+/// The folder is not a schema catalog, a record has no version, a version has no example, or an example cannot be read. The message
+/// lists every failure.
 #[track_caller]
 pub fn reads<M: Message>(schemas: impl AsRef<Path>) {
     let faults = each_record::<M>(schemas.as_ref(), |record_type, record| {
         record.versions.iter().filter_map(|version| read::<M>(record_type, version).err()).collect()
     });
-    assert!(faults.is_empty(), "what is heard is not understood:\n{}", faults.join("\n"));
+    assert!(faults.is_empty(), "consumed records cannot be read:\n{}", faults.join("\n"));
 }
 
-/// Checks that each record of `M` is compiled with a schema that stands in the contract, and that this version's example comes
-/// back byte for byte from the struct.
+/// Checks that each record of `M` is compiled with a schema of the catalog, and that its struct writes this version's example byte for
+/// byte.
 ///
 /// # Panics
-/// A record's schema is not in the contract, or its struct writes another thing than it has read. All that was found is told at
-/// once.
+/// A record's schema is not in the catalog, or its struct writes other bytes than it has read. The message lists every failure.
 #[track_caller]
 pub fn writes<M: Written>(schemas: impl AsRef<Path>) {
     let faults = each_record::<M>(schemas.as_ref(), |record_type, record| {
         write::<M>(record_type, record).err().into_iter().collect()
     });
-    assert!(faults.is_empty(), "what is written is not what the contract has:\n{}", faults.join("\n"));
+    assert!(faults.is_empty(), "produced records differ from the schema catalog:\n{}", faults.join("\n"));
 }
 
 fn each_record<M: Message>(root: &Path, check: impl Fn(&RecordType, &CatalogRecord) -> Vec<String>) -> Vec<String> {
