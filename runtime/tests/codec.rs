@@ -82,7 +82,7 @@ fn encoded(writers: &Writers, event: &probe::Event) -> Vec<u8> {
 }
 
 #[test]
-fn an_event_goes_there_and_back_and_its_schema_is_asked_for_once() {
+fn an_event_round_trips_and_its_schema_is_fetched_once() {
     for system in ["musiccorp", "acme"] {
         let table = Arc::new(Table::default());
         let writers = writers(&table, system);
@@ -100,7 +100,7 @@ fn an_event_goes_there_and_back_and_its_schema_is_asked_for_once() {
 }
 
 #[test]
-fn a_schema_id_may_stand_in_a_header() {
+fn a_schema_id_may_be_in_a_header() {
     let table = Arc::new(Table::default());
     let bytes = encoded(&writers(&table, "musiccorp"), &counted(7));
     let guid = Uuid::from_u128(7);
@@ -119,7 +119,7 @@ fn a_schema_id_may_stand_in_a_header() {
 }
 
 #[test]
-fn what_never_reads_is_permanent_and_says_why() {
+fn an_unreadable_body_is_a_permanent_error_with_its_reason() {
     let table = Arc::new(Table::default());
     let bytes = encoded(&writers(&table, "musiccorp"), &counted(i64::MAX));
     table.put(SchemaRef::Id(1), "{\"type\": \"string\"}");
@@ -148,7 +148,7 @@ fn what_never_reads_is_permanent_and_says_why() {
 }
 
 #[test]
-fn a_panic_over_a_body_is_that_bodys_fault() {
+fn a_panic_while_reading_a_body_is_an_error_of_that_record() {
     #[derive(Debug)]
     struct Counted;
     impl<'de> serde::Deserialize<'de> for Counted {
@@ -164,7 +164,7 @@ fn a_panic_over_a_body_is_that_bodys_fault() {
 }
 
 #[test]
-fn a_registry_that_is_down_is_asked_again() {
+fn an_unreachable_registry_is_retried() {
     let table = Arc::new(Table::default());
     let bytes = encoded(&writers(&table, "musiccorp"), &counted(1));
     let readers = Readers::new(Arc::clone(&table) as Arc<dyn SchemaSource>);
@@ -175,7 +175,7 @@ fn a_registry_that_is_down_is_asked_again() {
 }
 
 #[test]
-fn a_schema_that_is_not_there_may_come_for_a_while_and_then_is_given_up() {
+fn a_missing_schema_is_transient_at_first_and_permanent_later() {
     let table = Arc::new(Table::default());
     let readers = Readers::new(Arc::clone(&table) as Arc<dyn SchemaSource>);
     let ask = || readers.decode(Some(&[0, 0, 0, 0, 9, 0]), None).unwrap_err();
@@ -193,7 +193,7 @@ fn a_schema_that_is_not_there_may_come_for_a_while_and_then_is_given_up() {
 }
 
 #[test]
-fn a_schema_is_given_up_only_if_the_registry_said_nothing_else_meanwhile() {
+fn a_schema_counts_as_missing_only_after_uninterrupted_answers() {
     let table = Arc::new(Table::default());
     let bytes = encoded(&writers(&table, "musiccorp"), &counted(1));
     let late = std::mem::take(&mut *table.schemas.lock().unwrap());
@@ -217,7 +217,7 @@ fn a_schema_is_given_up_only_if_the_registry_said_nothing_else_meanwhile() {
 }
 
 #[test]
-fn a_record_that_is_not_written_here_is_refused_and_leaves_nothing_behind() {
+fn a_record_without_a_writer_is_refused_and_writes_nothing() {
     let table = Table::default();
     let writers = writers(&table, "musiccorp");
     let mut out = vec![1, 2];

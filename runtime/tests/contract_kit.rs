@@ -64,25 +64,25 @@ fn objection(check: fn()) -> String {
 }
 
 #[test]
-fn what_fits_passes() {
+fn matching_structs_pass() {
     contract::reads::<good::Command>(SCHEMAS);
     contract::writes::<good::Command>(SCHEMAS);
 }
 
 #[test]
-fn a_field_that_nobody_writes_is_found() {
+fn a_field_that_no_version_has_is_reported() {
     let text = objection(|| contract::reads::<greedy::Input>(SCHEMAS));
     assert!(text.contains("runtime/inbox/TimerFired/v1.avsc") && text.contains("a_field_nobody_writes"), "{text}");
 }
 
 #[test]
-fn a_struct_that_writes_another_thing_is_found() {
+fn a_struct_that_writes_other_bytes_is_reported() {
     let text = objection(|| contract::writes::<forgetful::Command>(SCHEMAS));
     assert!(text.contains("runtime/inbox/TimerFired/v1.avsc: the struct writes its example differently"), "{text}");
 }
 
 #[test]
-fn a_record_that_nobody_says_is_found() {
+fn a_record_that_is_not_in_the_catalog_is_reported() {
     let text = objection(|| contract::reads::<unknown::Input>(SCHEMAS));
     assert!(text.contains("NobodySaysThis of nobody is not in"), "{text}");
 }

@@ -41,7 +41,7 @@ fn bytes_of(message: &impl Written) -> (&'static Schema, Vec<u8>) {
 }
 
 #[test]
-fn a_body_goes_there_and_back() {
+fn a_body_round_trips() {
     let (schema, bytes) = bytes_of(&written::Command::from(TimerFired { due_at: 42 }));
     let datum = GenericDatumReader::builder(schema).build().unwrap();
     let reader = RecordReader::new(&datum, &bytes);

@@ -65,7 +65,7 @@ fn view(cluster: &Cluster, topics: Topics) -> LiveView<Sums> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn topics_are_planned_created_and_held_to_their_plan() {
+async fn topics_are_planned_created_and_verified() {
     let cluster = Cluster::start("probe").await;
     let specs = TopicSpec::of_service(&cluster.config.system, "probe", 2);
     let plan = TopicPlan::compute(&cluster.admin, &specs).await.unwrap();
@@ -89,7 +89,7 @@ async fn topics_are_planned_created_and_held_to_their_plan() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_nobody_registered_keeps_a_producer_from_starting() {
+async fn an_unregistered_schema_keeps_a_producer_from_starting() {
     let cluster = Cluster::start("probe").await;
     let error = cluster.registry.writers(&cluster.config.system, probe::Event::RECORDS).unwrap_err();
     assert!(matches!(error, WriterError::NotRegistered { .. }), "{error:?}");
@@ -98,7 +98,7 @@ async fn a_schema_nobody_registered_keeps_a_producer_from_starting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_published_is_folded_and_folded_again_the_same() {
+async fn a_replay_of_published_records_equals_the_live_fold() {
     let cluster = Cluster::start("probe").await;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     let publisher = publisher(&cluster);
@@ -146,7 +146,7 @@ async fn refusal(view: &LiveView<Sums>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_view_of_a_topic_that_was_cut_is_refused_until_that_is_accepted() {
+async fn a_view_of_a_truncated_topic_is_refused_unless_allowed() {
     let mut cluster = Cluster::start("probe").await;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     let batch = (0..9).map(|n| counted("k", n));
@@ -154,7 +154,7 @@ async fn a_view_of_a_topic_that_was_cut_is_refused_until_that_is_accepted() {
     let partition = places[0].partition;
     let before = view(&cluster, topics_of(&cluster.config));
     before.wait_until_caught_up(PATIENCE).await.unwrap();
-    cluster.cut(&events(&cluster), partition, 4).await;
+    cluster.truncate(&events(&cluster), partition, 4).await;
     let place = format!("{}/{partition} begins at offset 4", events(&cluster));
     let said = refusal(&view(&cluster, topics_of(&cluster.config))).await;
     assert!(said.contains(&place), "{said}");
@@ -177,13 +177,13 @@ async fn a_view_of_a_topic_that_was_cut_is_refused_until_that_is_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_made_anew_under_a_view_stops_it_with_the_place() {
+async fn a_topic_recreated_under_a_view_stops_it_with_the_partition() {
     let cluster = Cluster::start("probe").await;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     let places = publisher(&cluster).publish((0..9).map(|n| counted("k", n)), PATIENCE).await.unwrap();
     let live = view(&cluster, topics_of(&cluster.config));
     live.wait_until_caught_up(PATIENCE).await.unwrap();
-    cluster.make_anew(&events(&cluster)).await;
+    cluster.recreate(&events(&cluster)).await;
     publisher(&cluster).publish([counted("k", 1)], PATIENCE).await.unwrap();
     let said = refusal(&live).await;
     let topic = format!("{}/{} holds ", events(&cluster), places[0].partition);
@@ -204,7 +204,7 @@ fn transactional(cluster: &Cluster) -> BaseProducer<ClientLog, NoCustomPartition
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_view_passes_markers_and_sees_nothing_of_what_was_aborted() {
+async fn a_view_passes_markers_and_skips_aborted_records() {
     let cluster = Cluster::start("probe").await;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     let publisher = publisher(&cluster);
@@ -244,7 +244,7 @@ async fn a_view_passes_markers_and_sees_nothing_of_what_was_aborted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_view_counts_what_it_cannot_read_and_goes_on() {
+async fn a_view_counts_undecodable_records_and_continues() {
     let cluster = Cluster::start("probe").await;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     let publisher = publisher(&cluster);
@@ -275,7 +275,7 @@ async fn a_view_counts_what_it_cannot_read_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_is_not_there_refuses_its_records_by_name() {
+async fn a_missing_topic_refuses_its_records() {
     let cluster = Cluster::start("probe").await;
     let publisher = publisher(&cluster);
     let error = publisher.publish([counted("a", 1)], Duration::from_secs(20)).await.unwrap_err();
@@ -283,7 +283,7 @@ async fn a_topic_that_is_not_there_refuses_its_records_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_go_to_the_own_inbox() {
+async fn commands_go_to_the_inbox_of_their_service() {
     let cluster = Cluster::start("probe").await;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
     cluster.register(probe::Command::RECORDS);
@@ -294,7 +294,7 @@ async fn commands_go_to_the_own_inbox() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edge_waits_for_the_answer_and_knows_it_ever_after() {
+async fn an_edge_waits_for_the_answer_and_keeps_it() {
     let mut cluster = Cluster::start("probe").await;
     cluster.config.timeouts.answer = PATIENCE;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
@@ -333,7 +333,7 @@ async fn an_edge_waits_for_the_answer_and_knows_it_ever_after() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edge_without_an_answer_in_time_says_where_the_command_lies() {
+async fn an_edge_without_an_answer_in_time_returns_the_position_of_the_command() {
     let mut cluster = Cluster::start("probe").await;
     cluster.config.timeouts.answer = Duration::from_secs(2);
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;

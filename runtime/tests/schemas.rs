@@ -8,7 +8,7 @@ use runtime::{
 };
 
 #[test]
-fn the_contract_of_this_repository_keeps_the_rules() {
+fn the_schema_catalog_of_this_repository_keeps_the_rules() {
     let contract = SchemaCatalog::load_and_lint(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas"))
         .unwrap_or_else(|error| panic!("{error}"));
     assert!(contract.records().len() > 10);
@@ -84,14 +84,14 @@ fn finds_in_second(right: &str, wrong: &str, expected: &str) {
 }
 
 #[test]
-fn a_contract_that_keeps_the_rules_has_no_findings() {
+fn a_catalog_that_keeps_the_rules_has_no_findings() {
     let (schema, example) = second();
     let files = [(PATH, SCHEMA), (EXAMPLE_PATH, EXAMPLE), (V2_PATH, &schema), (V2_EXAMPLE_PATH, &example)];
     assert_eq!(findings(&files), Vec::<String>::new());
 }
 
 #[test]
-fn files_at_wrong_places_are_found() {
+fn misplaced_files_are_found() {
     for path in [
         "OrderTaken.avsc",
         "order-desk/topics/OrderTaken/v1.avsc",
@@ -106,7 +106,7 @@ fn files_at_wrong_places_are_found() {
 }
 
 #[test]
-fn names_that_do_not_match_the_place_are_found() {
+fn names_that_do_not_match_the_path_are_found() {
     finds(&[("other/events/OrderTaken/v1.avsc", SCHEMA)], "asks for com.musiccorp.other.OrderTaken");
     finds_in_schema(
         r#""name": "OrderTaken""#,
@@ -122,7 +122,7 @@ fn names_that_do_not_match_the_place_are_found() {
 }
 
 #[test]
-fn what_does_not_parse_is_found() {
+fn files_that_do_not_parse_are_found() {
     finds(&[(PATH, "{")], "is no self-contained Avro schema");
     finds_in_schema(
         r#""type": "string""#,
@@ -168,7 +168,7 @@ fn enums_that_cannot_grow_are_found() {
 }
 
 #[test]
-fn an_event_without_its_time_in_its_place_is_found() {
+fn an_event_without_its_timestamp_field_is_found() {
     finds_in_schema("occurred_at", "happened_at", "without the field occurred_at");
     finds_in_schema("timestamp-millis", "timestamp-micros", "must be a long with the logical type timestamp-millis");
     finds_in_schema(
@@ -200,7 +200,7 @@ fn examples_that_are_missing_or_do_not_fit_are_found() {
 }
 
 #[test]
-fn versions_that_do_not_count_up_are_found() {
+fn gaps_between_versions_are_found() {
     finds(&[("order-desk/events/OrderTaken/v2.avsc", SCHEMA)], "is v2 where v1 is missing");
     let (schema, _) = second();
     finds(&[(PATH, SCHEMA), ("order-desk/events/OrderTaken/v3.avsc", &schema)], "is v3 where v2 is missing");
@@ -232,7 +232,7 @@ fn changes_other_than_appending_are_found() {
 }
 
 #[test]
-fn versions_that_cannot_read_each_other_are_found() {
+fn incompatible_versions_are_found() {
     finds_in_second(
         r#""name": "amount_minor", "type": "long""#,
         r#""name": "amount_minor", "type": "int""#,
@@ -241,7 +241,7 @@ fn versions_that_cannot_read_each_other_are_found() {
 }
 
 #[test]
-fn copies_of_a_shared_type_that_cannot_read_each_other_are_found() {
+fn incompatible_copies_of_a_shared_type_are_found() {
     let other = SCHEMA
         .replace("OrderTaken", "OrderLeft")
         .replace(r#""name": "amount_minor", "type": "long""#, r#""name": "amount_minor", "type": "string""#);
@@ -250,7 +250,7 @@ fn copies_of_a_shared_type_that_cannot_read_each_other_are_found() {
 }
 
 #[test]
-fn a_folder_is_read_like_the_texts_in_it() {
+fn a_folder_is_read_like_its_compiled_in_files() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("order-desk/events/OrderTaken");
     std::fs::create_dir_all(&folder).unwrap();

@@ -52,13 +52,13 @@ fn full() -> Value {
 }
 
 #[test]
-fn a_value_comes_back_as_it_was_written() {
+fn a_value_round_trips() {
     let bytes = json_to_avro(&order(), &full()).unwrap();
     assert_eq!(avro_to_json(&order(), &bytes).unwrap(), full());
 }
 
 #[test]
-fn fields_left_out_take_their_defaults() {
+fn missing_fields_take_their_defaults() {
     let bytes = json_to_avro(&order(), &json!({ "id": "o", "lines": [{ "sku": "s", "quantity": 1 }] })).unwrap();
     let expected = json!({
         "id": "o", "lines": [{ "sku": "s", "quantity": 1, "album": null }], "kind": "UNKNOWN", "tags": {},
@@ -77,7 +77,7 @@ fn refuses(change: impl FnOnce(&mut Value), path: &str, reason: &str) {
 }
 
 #[test]
-fn what_does_not_fit_is_named_with_its_place() {
+fn a_value_that_does_not_fit_is_reported_with_its_path() {
     refuses(
         |order| order["lines"][1]["quantity"] = json!("two"),
         "$.lines[1].quantity",
@@ -108,7 +108,7 @@ fn what_does_not_fit_is_named_with_its_place() {
 }
 
 #[test]
-fn bytes_that_do_not_fit_are_named_with_their_place() {
+fn bytes_that_do_not_fit_are_reported_with_their_path() {
     let bytes = json_to_avro(&order(), &full()).unwrap();
     for length in 0..bytes.len() {
         let error = avro_to_json(&order(), &bytes[..length]).unwrap_err();
@@ -120,7 +120,7 @@ fn bytes_that_do_not_fit_are_named_with_their_place() {
 }
 
 #[test]
-fn hostile_bytes_cost_neither_stack_nor_memory() {
+fn hostile_bytes_exhaust_neither_stack_nor_memory() {
     let list =
         Schema::parse_str(r#"{"type":"record","name":"N","fields":[{"name":"next","type":["null","N"]}]}"#).unwrap();
     let endless = vec![2_u8; 1_000_000];

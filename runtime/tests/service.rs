@@ -48,12 +48,12 @@ use uuid::Uuid;
 
 /// Answers what it is asked, and keeps a list; or keeps silent while told to.
 #[derive(Clone, Default)]
-struct World {
+struct RecordingPerformer {
     asked: Arc<Mutex<Vec<String>>>,
     silent: Arc<AtomicBool>,
 }
 
-impl Perform<Probe> for World {
+impl Perform<Probe> for RecordingPerformer {
     async fn perform(&self, due: Due<Request>) -> Result<Answer<Command>, Unanswered> {
         self.asked.lock().unwrap().push(due.effect.0.clone());
         if self.silent.load(Ordering::SeqCst) {
@@ -65,7 +65,7 @@ impl Perform<Probe> for World {
 }
 
 #[derive(Debug, Clone)]
-struct Seen {
+struct StoredRecord {
     partition: i32,
     offset: i64,
     key: Option<Vec<u8>>,
@@ -74,23 +74,23 @@ struct Seen {
     envelope: Option<Envelope>,
 }
 
-impl Seen {
+impl StoredRecord {
     fn header(&self, name: &str) -> Option<String> {
         let (_, value) = self.headers.iter().rev().find(|(known, _)| known == name)?;
         Some(String::from_utf8_lossy(value).into_owned())
     }
 }
 
-struct Stage {
+struct ServiceFixture {
     cluster: Cluster,
     source: Publisher,
     edge: Publisher,
     raw: BaseProducer,
     probe: Probe,
-    world: World,
+    world: RecordingPerformer,
 }
 
-impl Stage {
+impl ServiceFixture {
     async fn set() -> Self {
         Self::on(Cluster::start("probe").await).await
     }
@@ -106,7 +106,7 @@ impl Stage {
         let source = publisher(&cluster, "source", Source::RECORDS);
         let edge = publisher(&cluster, "probe", Command::RECORDS);
         let raw = ClientConfig::new().set("bootstrap.servers", &cluster.config.bootstrap).create().unwrap();
-        Self { cluster, source, edge, raw, probe: Probe::default(), world: World::default() }
+        Self { cluster, source, edge, raw, probe: Probe::default(), world: RecordingPerformer::default() }
     }
 
     fn config(&self) -> Config {
@@ -138,7 +138,7 @@ impl Stage {
         topic(&self.cluster.config.system, service, channel)
     }
 
-    fn dead_letters(&self) -> Vec<Seen> {
+    fn dead_letters(&self) -> Vec<StoredRecord> {
         self.read(&format!("dlq.{}.probe", self.cluster.config.system))
     }
 
@@ -177,7 +177,7 @@ impl Stage {
         self.put(&self.topic("probe", runtime::Channel::Inbox), partition, Some(key.as_bytes()), Some(&value), &[]);
     }
 
-    fn events(&self) -> Vec<Seen> {
+    fn events(&self) -> Vec<StoredRecord> {
         self.read(&self.topic("probe", runtime::Channel::Events))
     }
 
@@ -199,7 +199,7 @@ impl Stage {
     }
 
     /// Every committed record of a topic, up to its end as it is now.
-    fn read(&self, topic: &str) -> Vec<Seen> {
+    fn read(&self, topic: &str) -> Vec<StoredRecord> {
         let reader: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.cluster.config.bootstrap)
             .set("group.id", "look")
@@ -232,7 +232,7 @@ impl Stage {
                         timestamp_ms: message.timestamp().to_millis().unwrap(),
                         key: message.key().and_then(|key| std::str::from_utf8(key).ok()),
                     };
-                    seen.push(Seen {
+                    seen.push(StoredRecord {
                         partition: message.partition(),
                         offset: message.offset(),
                         key: message.key().map(<[u8]>::to_vec),
@@ -285,7 +285,7 @@ fn publisher(cluster: &Cluster, service: &str, records: &[runtime::RecordType]) 
 }
 
 /// The sequence numbers of each entity are 1, 2, 3 … and no id comes twice.
-fn assert_whole(events: &[Seen]) {
+fn assert_whole(events: &[StoredRecord]) {
     let mut last: BTreeMap<&[u8], u64> = BTreeMap::new();
     let mut ids = BTreeSet::new();
     for event in events {
@@ -298,8 +298,8 @@ fn assert_whole(events: &[Seen]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_decides_what_it_hears_and_stops_within_seconds() {
-    let stage = Stage::set().await;
+async fn a_service_decides_its_input_and_stops_within_seconds() {
+    let stage = ServiceFixture::set().await;
     let running = stage.start().await;
     stage.pings((1..=20).map(|n| ("order-1", "order-1", "count", n))).await;
     stage.edge.publish::<Command>([Outgoing::new("order-2", Count { amount: 5 })], PATIENCE).await.unwrap();
@@ -313,8 +313,8 @@ async fn it_decides_what_it_hears_and_stops_within_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_input_is_decided_once_whatever_crashes() {
-    let stage = Stage::set().await;
+async fn an_input_is_decided_once_across_crashes() {
+    let stage = ServiceFixture::set().await;
     let mut total = 0;
     for round in 0..3_i64 {
         let running = stage.start().await;
@@ -334,8 +334,8 @@ async fn an_input_is_decided_once_whatever_crashes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deleting_the_store_changes_nothing_anyone_can_see() {
-    let stage = Stage::set().await;
+async fn deleting_the_store_has_no_visible_effect() {
+    let stage = ServiceFixture::set().await;
     let data = tempfile::tempdir().unwrap();
     let config = Config { data_dir: Some(data.path().to_owned()), instance: Some("a".to_owned()), ..stage.config() };
     let running = stage.start_as(config.clone()).await;
@@ -362,13 +362,13 @@ async fn deleting_the_store_changes_nothing_anyone_can_see() {
     assert_whole(&stage.events());
 }
 
-fn heeded(stage: &Stage) -> bool {
+fn heeded(stage: &ServiceFixture) -> bool {
     stage.bodies().iter().any(|(_, event)| matches!(event, Event::Heeded(_)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_input_for_another_partition_is_forwarded_once() {
-    let stage = Stage::set().await;
+    let stage = ServiceFixture::set().await;
     let running = stage.start().await;
     let pings: Vec<(String, String)> = (0..40).map(|n| (format!("order-{n}"), format!("customer-{}", n % 5))).collect();
     stage.pings(pings.iter().map(|(key, target)| (key.as_str(), target.as_str(), "count", 1))).await;
@@ -390,8 +390,8 @@ async fn an_input_for_another_partition_is_forwarded_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_read_becomes_a_dead_letter_and_the_rest_goes_on() {
-    let stage = Stage::set().await;
+async fn an_unreadable_record_becomes_a_dead_letter_and_the_rest_continues() {
+    let stage = ServiceFixture::set().await;
     let running = stage.start().await;
     let (source, partition) = (stage.topic("source", runtime::Channel::Events), 0);
     let key = (0..).map(|n| format!("order-{n}")).find(|key| partition_of(key.as_bytes(), 2) == partition).unwrap();
@@ -434,8 +434,8 @@ fn filling(batch: usize, key: &str, header: (&str, &str)) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_as_large_as_its_topic_takes_becomes_a_whole_letter() {
-    let mut stage = Stage::set().await;
+async fn a_record_at_the_size_limit_becomes_a_complete_dead_letter() {
+    let mut stage = ServiceFixture::set().await;
     let bootstrap = stage.cluster.config.bootstrap.clone();
     stage.raw =
         ClientConfig::new().set("bootstrap.servers", bootstrap).set("message.max.bytes", "2000000").create().unwrap();
@@ -479,8 +479,8 @@ async fn a_record_as_large_as_its_topic_takes_becomes_a_whole_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_letter_that_an_operator_leaves_no_room_for_is_laid_aside_in_part() {
-    let stage = Stage::set().await;
+async fn a_dead_letter_over_the_configured_limit_is_written_without_its_body() {
+    let stage = ServiceFixture::set().await;
     let running = stage.start().await;
     let letters = format!("dlq.{}.probe", stage.cluster.config.system);
     let change = AlterConfig::new(ResourceSpecifier::Topic(&letters)).set("max.message.bytes", "100000");
@@ -514,8 +514,8 @@ async fn a_letter_that_an_operator_leaves_no_room_for_is_laid_aside_in_part() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_parked_outlives_its_owner_and_is_put_right() {
-    let stage = Stage::set().await;
+async fn parked_records_survive_their_owner_and_are_retried_or_dropped() {
+    let stage = ServiceFixture::set().await;
     let running = stage.start().await;
     let keys = key_per_partition();
     let (order, other) = (&keys[0], &keys[1]);
@@ -551,8 +551,9 @@ async fn what_is_parked_outlives_its_owner_and_is_put_right() {
     stage.until("the next one to wait", |stage| (stage.parked().len() == 4).then_some(())).await;
     let give_up = |place: String| DropParked { place, by: "ada".to_owned(), reason: "a test".to_owned() };
     stage.ask(order, give_up(first));
-    let second =
-        |stage: &Stage| (stage.parked().get(&format!("{inbox}/0/1"))?.as_deref() == Some("tombstone")).then_some(());
+    let second = |stage: &ServiceFixture| {
+        (stage.parked().get(&format!("{inbox}/0/1"))?.as_deref() == Some("tombstone")).then_some(())
+    };
     stage.until("the second to be judged", second).await;
     assert!(running.stop().await);
     let running = stage.start().await;
@@ -570,8 +571,8 @@ fn sorted(mut texts: Vec<String>) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_decider_that_panics_shows_as_unready_with_the_place_and_skips_nothing() {
-    let stage = Stage::set().await;
+async fn a_panicking_decider_is_unready_with_the_position_and_skips_nothing() {
+    let stage = ServiceFixture::set().await;
     stage.probe.fragile.store(true, Ordering::SeqCst);
     let running = stage.start().await;
     let keys = key_per_partition();
@@ -595,8 +596,8 @@ async fn a_decider_that_panics_shows_as_unready_with_the_place_and_skips_nothing
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_timer_fires_once_also_when_it_was_due_while_nobody_ran() {
-    let stage = Stage::set().await;
+async fn a_timer_that_fell_due_while_the_service_was_down_fires_once() {
+    let stage = ServiceFixture::set().await;
     let running = stage.start().await;
     stage.ping("order-1", "order-1", "wake", runtime::clock::now_ms() + 300).await;
     stage.until("the timer set", |stage| (!stage.events().is_empty()).then_some(())).await;
@@ -615,17 +616,17 @@ async fn a_timer_fires_once_also_when_it_was_due_while_nobody_ran() {
     assert_whole(&stage.events());
 }
 
-fn woken(stage: &Stage) -> usize {
+fn woken(stage: &ServiceFixture) -> usize {
     stage.bodies().iter().filter(|(_, event)| matches!(event, Event::Woken(_))).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_effect_runs_again_only_while_it_is_pending() {
-    let stage = Stage::set().await;
+    let stage = ServiceFixture::set().await;
     stage.world.silent.store(true, Ordering::SeqCst);
     let running = stage.start().await;
     stage.ping("order-1", "order-1", "ask", 1).await;
-    let asked = |stage: &Stage| stage.world.asked.lock().unwrap().len();
+    let asked = |stage: &ServiceFixture| stage.world.asked.lock().unwrap().len();
     stage.until("a second attempt", |stage| (asked(stage) >= 2).then_some(())).await;
     running.crash().await;
     let before = asked(&stage);
@@ -647,7 +648,7 @@ async fn an_effect_runs_again_only_while_it_is_pending() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_instances_share_the_partitions_and_hand_them_over() {
-    let stage = Stage::set().await;
+    let stage = ServiceFixture::set().await;
     let first = stage.start().await;
     let keys: Vec<String> = (0..300).map(|n| format!("order-{}", n % 23)).collect();
     stage.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
@@ -665,8 +666,8 @@ async fn two_instances_share_the_partitions_and_hand_them_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_used_twice_stops_the_one_that_lost_with_a_clear_word() {
-    let stage = Stage::set().await;
+async fn a_duplicate_instance_name_stops_the_fenced_instance_with_a_clear_error() {
+    let stage = ServiceFixture::set().await;
     let config = Config { instance: Some("blue".to_owned()), ..stage.config() };
     let first = stage.start_as(config.clone()).await;
     let second = start(config, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await.unwrap();
@@ -682,8 +683,8 @@ async fn a_name_used_twice_stops_the_one_that_lost_with_a_clear_word() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn schemas_that_nobody_registered_and_topics_that_differ_are_refused() {
-    let stage = Stage::set().await;
+async fn unregistered_schemas_and_differing_topics_are_refused() {
+    let stage = ServiceFixture::set().await;
     let other = Config { system: format!("{}x", stage.cluster.config.system), ..stage.config() };
     let refused = start(other, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await;
     let error = runtime::telemetry::chain(&refused.err().expect("no schemas"));
@@ -691,8 +692,8 @@ async fn schemas_that_nobody_registered_and_topics_that_differ_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn topics_that_are_not_partitioned_alike_are_refused() {
-    let stage = Stage::set().await;
+async fn topics_with_different_partition_counts_are_refused() {
+    let stage = ServiceFixture::set().await;
     let system = format!("{}y", stage.cluster.config.system);
     let mut specs = TopicSpec::of_service(&system, "probe", 2);
     specs.push(TopicSpec::new(topic(&system, "source", runtime::Channel::Events), 3, TopicKind::Events));
@@ -708,8 +709,8 @@ async fn topics_that_are_not_partitioned_alike_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn evolve_that_panics_loses_nothing_and_holds_up_its_partition_only() {
-    let stage = Stage::set().await;
+async fn a_panicking_evolve_loses_nothing_and_blocks_its_partition_only() {
+    let stage = ServiceFixture::set().await;
     stage.probe.fragile.store(true, Ordering::SeqCst);
     let running = stage.start().await;
     let keys = key_per_partition();
@@ -717,7 +718,7 @@ async fn evolve_that_panics_loses_nothing_and_holds_up_its_partition_only() {
     stage.ping(&keys[0], &keys[0], "count", probe::UNBEARABLE).await;
     stage.ping(&keys[0], &keys[0], "count", 10).await;
     stage.ping(&keys[1], &keys[1], "count", 100).await;
-    let said = |stage: &Stage| stage.events().len();
+    let said = |stage: &ServiceFixture| stage.events().len();
     stage.until("what is well to go on", |stage| (said(stage) == 2).then_some(())).await;
     stage.until("an unready service", |_| (!running.health().is_ready).then_some(())).await;
     stage.probe.fragile.store(false, Ordering::SeqCst);
@@ -733,8 +734,8 @@ fn key_per_partition() -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_is_away_at_the_start_or_later_is_waited_for() {
-    let mut stage = Stage::on(Cluster::start_embedded("probe").await).await;
+async fn a_broker_that_is_unavailable_at_the_start_or_later_is_retried() {
+    let mut stage = ServiceFixture::on(Cluster::start_embedded("probe").await).await;
     stage.ping("order-1", "order-1", "count", 1).await;
     stage.cluster.stop_broker().await;
     let config = Config {

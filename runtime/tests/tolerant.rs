@@ -40,7 +40,7 @@ fn read(ignored: &serde_json::Value, value: &serde_json::Value, mood: &str) -> H
 }
 
 #[test]
-fn a_field_that_the_struct_does_not_name_is_passed_over_whatever_its_type() {
+fn a_field_of_any_type_that_the_struct_does_not_name_is_ignored() {
     let inner = json!({ "type": "record", "name": "Inner", "fields": [
         { "name": "a", "type": "long" }, { "name": "b", "type": ["null", "string"] },
     ] });
@@ -65,6 +65,6 @@ fn a_field_that_the_struct_does_not_name_is_passed_over_whatever_its_type() {
 }
 
 #[test]
-fn a_symbol_that_the_enum_does_not_name_is_the_unknown_one() {
+fn a_symbol_that_the_enum_does_not_name_is_read_as_unknown() {
     assert_eq!(read(&json!("long"), &json!(7), "WILD").mood, Mood::Unknown);
 }

@@ -22,7 +22,7 @@ impl Cluster {
     }
 
     /// Deletes what lies before an offset, as retention does.
-    pub async fn cut(&self, topic: &str, partition: i32, before: i64) {
+    pub async fn truncate(&self, topic: &str, partition: i32, before: i64) {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(before)).expect("an offset");
         let (operator, options) = self.operator();
@@ -31,7 +31,7 @@ impl Cluster {
     }
 
     /// Deletes an events topic and makes it again, empty.
-    pub async fn make_anew(&self, topic: &str) {
+    pub async fn recreate(&self, topic: &str) {
         let (operator, options) = self.operator();
         operator.delete_topics(&[topic], &options).await.expect("an answer").remove(0).expect("deleted");
         self.until_there(topic, false).await;

@@ -80,7 +80,7 @@ fn resident() -> u64 {
 
 /// Puts so many pings onto the source, a quarter of them for one entity; each counts one. They are written as they come, and take
 /// more room than anybody may use for them.
-async fn pile_up(stage: &Stage, records: usize, padding: usize) {
+async fn pile_up(stage: &ServiceFixture, records: usize, padding: usize) {
     stage.ping("hot", "hot", "count", 1).await;
     let source = stage.topic("source", runtime::Channel::Events);
     let prefix = stage.read(&source)[0].value.clone().unwrap()[..5].to_vec();
@@ -113,14 +113,14 @@ fn pinged(target: &str) -> Vec<u8> {
 }
 
 /// How many offsets the own log has.
-fn said(stage: &Stage, asker: &BaseConsumer) -> i64 {
+fn said(stage: &ServiceFixture, asker: &BaseConsumer) -> i64 {
     let own = stage.topic("probe", runtime::Channel::Events);
     (0..stage.cluster.config.partitions).map(|p| asker.fetch_watermarks(&own, p, PATIENCE).unwrap().1).sum()
 }
 
 /// Lets the service work a backlog off, and asks for its health all the while. Answers by how much it grew.
 async fn work_off(records: usize, padding: usize) -> u64 {
-    let stage = Stage::set().await;
+    let stage = ServiceFixture::set().await;
     pile_up(&stage, records, padding).await;
     let asker: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", &stage.cluster.config.bootstrap).create().unwrap();
@@ -172,7 +172,7 @@ impl Projection for Slow {
 }
 
 async fn folded_slowly(records: usize) -> u64 {
-    let stage = Stage::set().await;
+    let stage = ServiceFixture::set().await;
     pile_up(&stage, records, PADDING).await;
     let peak = Peak::watch();
     let readers = Readers::new(Arc::new(stage.cluster.registry.clone()) as Arc<dyn SchemaSource>);
@@ -196,6 +196,6 @@ async fn folded_slowly(records: usize) -> u64 {
 }
 
 #[test]
-fn a_view_that_is_slow() {
-    measured("a_view_that_is_slow", folded_slowly(backlog()));
+fn a_slow_view() {
+    measured("a_slow_view", folded_slowly(backlog()));
 }

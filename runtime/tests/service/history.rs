@@ -5,20 +5,20 @@ use rdkafka::consumer::CommitMode;
 
 use super::*;
 
-fn source(stage: &Stage) -> String {
+fn source(stage: &ServiceFixture) -> String {
     stage.topic("source", runtime::Channel::Events)
 }
 
-fn own_log(stage: &Stage) -> String {
+fn own_log(stage: &ServiceFixture) -> String {
     stage.topic("probe", runtime::Channel::Events)
 }
 
-fn group(stage: &Stage) -> String {
+fn group(stage: &ServiceFixture) -> String {
     runtime::kafka::client::group(&stage.cluster.config.system, "probe")
 }
 
 /// What an operator does to accept a loss: sets where the group goes on, while nobody is in it.
-fn set_offset(stage: &Stage, topic: &str, partition: i32, offset: i64) {
+fn set_offset(stage: &ServiceFixture, topic: &str, partition: i32, offset: i64) {
     let member: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &stage.cluster.config.bootstrap)
         .set("group.id", group(stage))
@@ -29,7 +29,7 @@ fn set_offset(stage: &Stage, topic: &str, partition: i32, offset: i64) {
     member.commit(&list, CommitMode::Sync).unwrap();
 }
 
-async fn delete_group(stage: &Stage) {
+async fn delete_group(stage: &ServiceFixture) {
     let group = group(stage);
     let (operator, options) = stage.cluster.operator();
     let deadline = Instant::now() + PATIENCE;
@@ -40,14 +40,14 @@ async fn delete_group(stage: &Stage) {
 }
 
 /// Starts the service, which must refuse for good. Answers what it says.
-async fn refused(stage: &Stage, config: Config) -> String {
+async fn refused(stage: &ServiceFixture, config: Config) -> String {
     let running = start(config, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await.unwrap();
     let said = refuses(stage, &running).await;
     running.stop().await;
     said
 }
 
-async fn refuses(stage: &Stage, running: &Running) -> String {
+async fn refuses(stage: &ServiceFixture, running: &Running) -> String {
     let said = stage.until("a service that refuses", |_| Some(running.health()).filter(|health| !health.is_live)).await;
     assert!(!said.is_ready, "{}", said.text);
     assert!(said.text.contains("docs/operations.md"), "it says what to do: {}", said.text);
@@ -61,8 +61,8 @@ fn assert_produces(said: &str, words: &[&str]) {
 }
 
 /// A service that has counted ten times in partition 0 and stopped.
-async fn after_ten(config: impl FnOnce(Config) -> Config) -> (Stage, Config, String) {
-    let stage = Stage::set().await;
+async fn after_ten(config: impl FnOnce(Config) -> Config) -> (ServiceFixture, Config, String) {
+    let stage = ServiceFixture::set().await;
     let config = config(stage.config());
     let running = stage.start_as(config.clone()).await;
     let key = key_per_partition()[0].clone();
@@ -73,10 +73,10 @@ async fn after_ten(config: impl FnOnce(Config) -> Config) -> (Stage, Config, Str
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_input_cut_before_it_was_heard_is_refused_until_the_loss_is_accepted() {
+async fn an_input_truncated_before_it_was_consumed_is_refused_until_the_loss_is_accepted() {
     let (stage, config, key) = after_ten(|config| config).await;
     stage.pings((0..5).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
-    stage.cluster.cut(&source(&stage), 0, 13).await;
+    stage.cluster.truncate(&source(&stage), 0, 13).await;
     let said = refused(&stage, config.clone()).await;
     let place = format!("{}/0 holds offsets 13 to 14", source(&stage));
     assert_produces(&said, &[&place, &format!("{} goes on from offset 10", group(&stage)), "was cut"]);
@@ -89,8 +89,8 @@ async fn an_input_cut_before_it_was_heard_is_refused_until_the_loss_is_accepted(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_input_cut_under_a_running_service_stops_it_with_the_place() {
-    let stage = Stage::set().await;
+async fn an_input_truncated_under_a_running_service_stops_it_with_the_partition() {
+    let stage = ServiceFixture::set().await;
     stage.probe.fragile.store(true, Ordering::SeqCst);
     let running = stage.start().await;
     let keys = key_per_partition();
@@ -99,16 +99,16 @@ async fn an_input_cut_under_a_running_service_stops_it_with_the_place() {
     stage.until_counted(100).await;
     stage.until("a held partition", |_| (!running.health().is_ready).then_some(())).await;
     stage.ping(&keys[0], &keys[0], "count", 1).await;
-    stage.cluster.cut(&source(&stage), 0, 1).await;
+    stage.cluster.truncate(&source(&stage), 0, 1).await;
     let said = refuses(&stage, &running).await;
     assert_produces(&said, &[&format!("{}/0 holds offsets 1 to 1", source(&stage)), "goes on from offset 0"]);
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_input_made_anew_is_refused_until_it_is_to_be_heard_from_its_beginning() {
+async fn a_recreated_input_is_refused_until_it_is_to_be_consumed_from_its_beginning() {
     let (stage, config, key) = after_ten(|config| config).await;
-    stage.cluster.make_anew(&source(&stage)).await;
+    stage.cluster.recreate(&source(&stage)).await;
     stage.pings((0..2).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
     let said = refused(&stage, config.clone()).await;
     let place = format!("{}/0 holds offsets 0 to 1", source(&stage));
@@ -121,15 +121,15 @@ async fn an_input_made_anew_is_refused_until_it_is_to_be_heard_from_its_beginnin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_own_log_that_was_cut_is_refused() {
+async fn a_truncated_own_log_is_refused() {
     let (stage, config, _) = after_ten(|config| config).await;
-    stage.cluster.cut(&own_log(&stage), 0, 4).await;
+    stage.cluster.truncate(&own_log(&stage), 0, 4).await;
     let said = refused(&stage, config).await;
     assert_produces(&said, &[&format!("own log {}/0 begins at offset 4", own_log(&stage)), "was cut"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_own_log_made_anew_is_no_empty_log_whoever_remembers_it() {
+async fn a_recreated_own_log_is_detected_by_the_group_and_by_the_store() {
     let data = tempfile::tempdir().unwrap();
     let with_store = |config| Config { data_dir: Some(data.path().to_owned()), ..config };
     let (stage, config, key) = after_ten(with_store).await;
@@ -138,7 +138,7 @@ async fn an_own_log_made_anew_is_no_empty_log_whoever_remembers_it() {
     stage.ping(&key, &key, "count", 1).await;
     stage.until_counted(11).await;
     assert!(running.stop().await);
-    stage.cluster.make_anew(&own_log(&stage)).await;
+    stage.cluster.recreate(&own_log(&stage)).await;
     let without_store = Config { data_dir: None, ..config.clone() };
     let said = refused(&stage, without_store.clone()).await;
     let place = format!("own log {}/0 ends at offset 0", own_log(&stage));
@@ -155,15 +155,15 @@ async fn an_own_log_made_anew_is_no_empty_log_whoever_remembers_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_own_log_made_anew_under_a_running_service_stops_it() {
-    let stage = Stage::set().await;
+async fn an_own_log_recreated_under_a_running_service_stops_it() {
+    let stage = ServiceFixture::set().await;
     let running = stage.start().await;
     let key = key_per_partition()[0].clone();
     for total in [5, 10] {
         stage.pings((0..5).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
         stage.until_counted(total).await;
     }
-    stage.cluster.make_anew(&own_log(&stage)).await;
+    stage.cluster.recreate(&own_log(&stage)).await;
     stage.ping(&key, &key, "count", 1).await;
     let said = refuses(&stage, &running).await;
     assert_produces(&said, &[&format!("own log {}/0 ends at offset", own_log(&stage)), "made anew"]);
@@ -172,7 +172,7 @@ async fn an_own_log_made_anew_under_a_running_service_stops_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn offsets_of_the_group_that_expired_are_found_in_the_own_log() {
+async fn expired_offsets_of_the_group_are_recovered_from_the_own_log() {
     let (stage, config, key) = after_ten(|config| config).await;
     let before = stage.events().len();
     delete_group(&stage).await;

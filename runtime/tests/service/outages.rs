@@ -45,8 +45,8 @@ async fn pass_on(State(replica): State<Replica>, method: Method, uri: Uri, body:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_schema_that_a_lagging_registry_has_only_later_is_waited_for() {
-    let stage = Stage::set().await;
+async fn a_schema_that_a_lagging_registry_lacks_at_first_is_retried() {
+    let stage = ServiceFixture::set().await;
     let keys = key_per_partition();
     stage.ping(&keys[0], &keys[0], "count", 1).await;
     let written = stage.read(&source(&stage))[0].value.clone().unwrap();
@@ -76,7 +76,7 @@ async fn a_schema_that_a_lagging_registry_has_only_later_is_waited_for() {
     assert_whole(&stage.events());
 }
 
-fn source(stage: &Stage) -> String {
+fn source(stage: &ServiceFixture) -> String {
     stage.topic("source", runtime::Channel::Events)
 }
 
@@ -110,11 +110,11 @@ fn files_may_grow(may: bool) {
 }
 
 #[test]
-fn a_disk_without_room_is_waited_for() {
+fn a_full_disk_is_retried_until_it_has_room() {
     if std::env::var(FULL).is_ok() {
         return runtime().block_on(on_a_full_disk());
     }
-    let Some(mut process) = on_a_disk_of_its_own("a_disk_without_room_is_waited_for") else {
+    let Some(mut process) = on_a_disk_of_its_own("a_full_disk_is_retried_until_it_has_room") else {
         return eprintln!("{NO_PRLIMIT}");
     };
     let output = process.output().unwrap();
@@ -122,7 +122,7 @@ fn a_disk_without_room_is_waited_for() {
 }
 
 async fn on_a_full_disk() {
-    let stage = Stage::on(Cluster::start_embedded("probe").await).await;
+    let stage = ServiceFixture::on(Cluster::start_embedded("probe").await).await;
     let running = stage.start().await;
     let key = key_per_partition()[0].clone();
     stage.ping(&key, &key, "count", 1).await;
@@ -148,12 +148,12 @@ async fn on_a_full_disk() {
 }
 
 #[test]
-fn a_store_without_room_costs_nothing_but_its_checkpoint() {
+fn a_full_store_costs_only_its_checkpoint() {
     let runtime = runtime();
     if std::env::var(FULL).is_ok() {
         return runtime.block_on(with_a_full_store());
     }
-    let Some(mut process) = on_a_disk_of_its_own("a_store_without_room_costs_nothing_but_its_checkpoint") else {
+    let Some(mut process) = on_a_disk_of_its_own("a_full_store_costs_only_its_checkpoint") else {
         return eprintln!("{NO_PRLIMIT}");
     };
     // The broker has its own disk.
@@ -168,7 +168,7 @@ fn a_store_without_room_costs_nothing_but_its_checkpoint() {
 }
 
 async fn with_a_full_store() {
-    let (stage, data) = (Stage::set().await, tempfile::tempdir().unwrap());
+    let (stage, data) = (ServiceFixture::set().await, tempfile::tempdir().unwrap());
     let on = |folder: &str| Config {
         data_dir: Some(data.path().join(folder)),
         instance: Some("a".to_owned()),
