@@ -3,6 +3,8 @@
 //! Owns the sources of settings, their validation, and which of them are logged. Unknown keys are errors, and secrets have a type
 //! that does not print them. It knows no service: a service reads its own keys from the same sources with [`Sources::own`].
 
+mod kafka_properties;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -344,7 +346,7 @@ impl Sources {
             timeouts: Timeouts::default().over(self.file.timeouts)?,
             parking: self.file.parking.limits()?,
             allow_truncated: self.file.views.allow_truncated.clone(),
-            kafka: checked_kafka(&self.file.kafka)?,
+            kafka: kafka_properties::checked(&self.file.kafka)?,
         };
         Ok(config)
     }
@@ -417,7 +419,9 @@ impl Config {
     pub fn shown_kafka(&self) -> BTreeMap<&str, &str> {
         self.kafka
             .iter()
-            .map(|(name, value)| (name.as_str(), if is_secret(name) { "***" } else { value.expose() }))
+            .map(|(name, value)| {
+                (name.as_str(), if kafka_properties::is_secret(name) { "***" } else { value.expose() })
+            })
             .collect()
     }
 
@@ -445,80 +449,6 @@ impl Config {
             kafka: BTreeMap::new(),
         }
     }
-}
-
-/// Properties that make librdkafka load code or run commands.
-const CODE_LOADING: &[&str] = &["plugin.library.paths", "sasl.kerberos.kinit.cmd", "ssl.engine.location"];
-
-/// Properties that the runtime's guarantees depend on. `kafka::client` sets each, with its reason.
-const RESERVED: &[&str] = &[
-    "acks",
-    "allow.auto.create.topics",
-    "auto.commit.enable",
-    "auto.offset.reset",
-    "bootstrap.servers",
-    "client.id",
-    "delivery.timeout.ms",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "enable.gapless.guarantee",
-    "enable.idempotence",
-    "enable.partition.eof",
-    "group.id",
-    "group.instance.id",
-    "group.protocol",
-    "group.remote.assignor",
-    "isolation.level",
-    "max.in.flight",
-    "max.in.flight.requests.per.connection",
-    "max.poll.interval.ms",
-    "message.send.max.retries",
-    "message.timeout.ms",
-    "metadata.broker.list",
-    "partition.assignment.strategy",
-    "partitioner",
-    "request.required.acks",
-    "retries",
-    "session.timeout.ms",
-    "transaction.timeout.ms",
-    "transactional.id",
-];
-
-fn checked_kafka(given: &BTreeMap<String, toml::Value>) -> Result<BTreeMap<String, Secret>, ConfigError> {
-    let mut properties = BTreeMap::new();
-    for (name, value) in given {
-        let setting = format!("kafka.{name}");
-        if CODE_LOADING.contains(&name.as_str()) {
-            return Err(ConfigError::invalid(
-                setting,
-                "is not allowed: it makes the client load code or run a command",
-            ));
-        }
-        if RESERVED.contains(&name.as_str()) {
-            return Err(ConfigError::invalid(
-                setting,
-                "is not allowed: the guarantees depend on it, so the runtime sets it",
-            ));
-        }
-        let value = match value {
-            toml::Value::String(text) => text.clone(),
-            toml::Value::Integer(number) => number.to_string(),
-            toml::Value::Boolean(flag) => flag.to_string(),
-            toml::Value::Float(number) => number.to_string(),
-            _ => {
-                return Err(ConfigError::invalid(
-                    setting,
-                    "must be text, a number or a boolean; quote the name's dots",
-                ));
-            }
-        };
-        properties.insert(name.clone(), Secret(value));
-    }
-    Ok(properties)
-}
-
-fn is_secret(name: &str) -> bool {
-    ["password", "secret", "token", "key.pem", "username", "oauthbearer.config"].iter().any(|part| name.contains(part))
 }
 
 /// A system's name is part of topics and of Avro namespaces, so it has only characters that both allow.

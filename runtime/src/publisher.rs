@@ -5,23 +5,21 @@
 //! refused, or has an unknown outcome. Write permissions are checked here: only its owner writes to an events topic, and a service
 //! writes to no inbox but its own.
 
+mod delivery;
+
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientContext, Message as _, Statistics,
-    config::RDKafkaLogLevel,
     error::KafkaError,
-    producer::{
-        BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
-    },
+    producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer},
     types::RDKafkaErrorCode,
 };
-use tokio::sync::Notify;
 use uuid::Uuid;
 
+use self::delivery::{BatchDelivery, DeliveryReports, RecordSlot};
 use crate::{
     clock,
     codec::{CodecError, Writers},
@@ -476,128 +474,6 @@ fn enqueue(producer: &Producer, batch: &[EncodedRecord], from: usize, delivery: 
         }
     }
     batch.len()
-}
-
-/// A batch in flight: one counter, one notification.
-struct BatchDelivery {
-    state: Mutex<BatchState>,
-    progress: Condvar,
-    done: Notify,
-}
-
-struct BatchState {
-    outcomes: Vec<Option<DeliveryOutcome>>,
-    open: usize,
-}
-
-struct RecordSlot {
-    delivery: Arc<BatchDelivery>,
-    index: usize,
-}
-
-impl BatchDelivery {
-    fn of(records: usize) -> Arc<Self> {
-        let state = BatchState { outcomes: vec![None; records], open: records };
-        Arc::new(Self { state: Mutex::new(state), progress: Condvar::new(), done: Notify::new() })
-    }
-
-    fn state(&self) -> MutexGuard<'_, BatchState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn settle(&self, index: usize, outcome: DeliveryOutcome) {
-        let mut state = self.state();
-        if let Some(slot @ None) = state.outcomes.get_mut(index) {
-            *slot = Some(outcome);
-            state.open -= 1;
-        }
-        let is_done = state.open == 0;
-        drop(state);
-        if is_done {
-            self.progress.notify_all();
-            // The permit is kept for a waiter that has not started yet.
-            self.done.notify_one();
-        }
-    }
-
-    /// Marks the records from `index` on as refused: they were never enqueued.
-    fn refuse_from(&self, index: usize) {
-        let records = self.state().outcomes.len();
-        for index in index..records {
-            self.settle(index, DeliveryOutcome::Refused("the producer's queue stayed full".to_owned()));
-        }
-    }
-
-    async fn done(&self) {
-        while self.state().open > 0 {
-            self.done.notified().await;
-        }
-    }
-
-    fn wait_for_progress(&self, patience: Duration) {
-        let state = self.state();
-        drop(self.progress.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn wait_until_done(&self, deadline: Instant) -> bool {
-        let mut state = self.state();
-        while state.open > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            state = self.progress.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
-    }
-
-    fn outcomes(&self) -> Vec<DeliveryOutcome> {
-        self.state().outcomes.iter().map(|outcome| outcome.clone().unwrap_or(DeliveryOutcome::Unknown)).collect()
-    }
-}
-
-/// Assigns librdkafka's delivery reports to their batches.
-struct DeliveryReports(ClientLog);
-
-impl ClientContext for DeliveryReports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.0.log(level, facility, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(error, reason);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.0.stats(statistics);
-    }
-}
-
-impl ProducerContext<NoCustomPartitioner> for DeliveryReports {
-    type DeliveryOpaque = Box<RecordSlot>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, slot: Box<RecordSlot>) {
-        let outcome = match result {
-            Ok(message) => {
-                DeliveryOutcome::Acknowledged(Position::new(message.topic(), message.partition(), message.offset()))
-            }
-            // Purged with its producer after the deadline: whether it reached the log is unknown.
-            Err((KafkaError::MessageProduction(code), _)) if is_unknown(*code) => DeliveryOutcome::Unknown,
-            Err((error, _)) => DeliveryOutcome::Refused(error.to_string()),
-        };
-        slot.delivery.settle(slot.index, outcome);
-    }
-}
-
-fn is_unknown(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::PurgeQueue
-            | RDKafkaErrorCode::PurgeInflight
-            | RDKafkaErrorCode::MessageTimedOut
-            | RDKafkaErrorCode::RequestTimedOut
-            | RDKafkaErrorCode::BrokerTransportFailure
-    )
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The runtime's edges on a broker and a registry: topics, publishing, projections.
+//! Topics, publishing, projections and edges on a broker and a registry.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -25,7 +25,7 @@ use runtime::{
 };
 use uuid::Uuid;
 
-/// Adds up what was counted, per key, and remembers the order of places.
+/// Sums the counted amounts per key, and counts the records.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Sums {
     by_key: BTreeMap<String, i64>,
@@ -71,7 +71,7 @@ async fn topics_are_planned_created_and_verified() {
     let plan = TopicPlan::compute(&cluster.admin, &specs).await.unwrap();
     assert_eq!(plan.to_string().lines().filter(|line| line.starts_with("create")).count(), 4);
     assert_eq!(plan.apply(&cluster.admin).await.unwrap(), 4);
-    assert_eq!(plan.apply(&cluster.admin).await.unwrap(), 4, "made twice at once is no error");
+    assert_eq!(plan.apply(&cluster.admin).await.unwrap(), 4, "creating existing topics is no error");
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         let plan = TopicPlan::compute(&cluster.admin, &specs).await.unwrap();
@@ -123,7 +123,7 @@ async fn a_replay_of_published_records_equals_the_live_fold() {
     });
     assert_eq!(again.await.unwrap().unwrap(), state);
 
-    // At offsets in the middle the fold has exactly what lies before them.
+    // Up to offsets in the middle the fold has exactly the records before them.
     let mut half = runtime::projection::Positions::default();
     let first = places.iter().filter(|place| place.partition == 0).count() as i64 / 2;
     half.set(&Arc::from(events(&cluster)), 0, first);
@@ -134,14 +134,13 @@ async fn a_replay_of_published_records_equals_the_live_fold() {
     assert_eq!(part.await.unwrap().unwrap().records as i64, first);
 }
 
-/// Why a view has given up.
+/// Why a view has failed.
 async fn refusal(view: &LiveView<Sums>) -> String {
-    // What was there at the start is read, or never will be.
     let mut changes = view.changes();
-    let given_up = changes.wait_for(|_| view.health().failed.is_some());
-    tokio::time::timeout(PATIENCE, given_up).await.expect("a view that gives up").unwrap();
+    let failed = changes.wait_for(|_| view.health().failed.is_some());
+    tokio::time::timeout(PATIENCE, failed).await.expect("a view that fails").unwrap();
     let said = view.health().failed.unwrap();
-    assert!(said.contains("docs/operations.md"), "it says what to do: {said}");
+    assert!(said.contains("docs/operations.md"), "it names the document: {said}");
     said
 }
 
@@ -158,7 +157,7 @@ async fn a_view_of_a_truncated_topic_is_refused_unless_allowed() {
     let place = format!("{}/{partition} begins at offset 4", events(&cluster));
     let said = refusal(&view(&cluster, topics_of(&cluster.config))).await;
     assert!(said.contains(&place), "{said}");
-    // Neither is a fold of what is left compared with one of the whole.
+    // A replay of the remaining records is refused as well.
     let (config, readers, positions) = (cluster.config.clone(), readers(&cluster), before.positions());
     let again = tokio::task::spawn_blocking(move || {
         fold_to(&config, "again", readers, topics_of(&config), Sums::default(), &positions, PATIENCE)
@@ -188,7 +187,7 @@ async fn a_topic_recreated_under_a_view_stops_it_with_the_partition() {
     let said = refusal(&live).await;
     let topic = format!("{}/{} holds ", events(&cluster), places[0].partition);
     assert!(said.contains(&topic) && said.contains("continues from offset 9"), "{said}");
-    assert_eq!(live.read(|sums| sums.records), 9, "nothing of the new topic is taken for more of the old one");
+    assert_eq!(live.read(|sums| sums.records), 9, "no record of the new topic is folded");
 }
 
 fn topics_of(config: &runtime::Config) -> Topics {
@@ -229,7 +228,7 @@ async fn a_view_passes_markers_and_skips_aborted_records() {
     let live = view(&cluster, Topics::decoded([events(&cluster)]));
     live.wait_until_caught_up(PATIENCE).await.unwrap();
     assert_eq!(live.read(|sums| sums.by_key.clone()), BTreeMap::from([("a".to_owned(), 1)]));
-    assert_eq!(live.health().behind, 0, "markers at the end are passed");
+    assert_eq!(live.health().behind, 0, "the position passes markers at the end");
 
     producer.begin_transaction().unwrap();
     send(2);
@@ -238,7 +237,7 @@ async fn a_view_passes_markers_and_skips_aborted_records() {
     producer.commit_transaction(PATIENCE).unwrap();
     tokio::time::timeout(PATIENCE, changes.wait_for(|_| live.read(|sums| sums.by_key.contains_key("c"))))
         .await
-        .expect("the committed record shows")
+        .expect("the committed record is folded")
         .unwrap();
     assert_eq!(live.read(|sums| sums.records), 2);
 }
@@ -264,7 +263,7 @@ async fn a_view_counts_undecodable_records_and_continues() {
     assert!(reasons[2].contains("schema 2147483647 is not in the registry"), "{reasons:?}");
     assert_eq!(health.missing_topics.len(), 1);
 
-    // A topic that comes later is read from its beginning; a raw one may hold anything.
+    // A topic that is created later is read from its beginning; a raw topic may hold anything.
     let later = format!("{}.later", cluster.config.system);
     cluster.create(&[TopicSpec::new(&later, 1, TopicKind::DeadLetters)]).await;
     let mut odd = publisher.encode([counted("z", 9).on(&later)]).unwrap();
@@ -298,7 +297,7 @@ async fn an_edge_waits_for_the_answer_and_keeps_it() {
     let mut cluster = Cluster::start("probe").await;
     cluster.config.timeouts.answer = PATIENCE;
     cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
-    let says = publisher(&cluster);
+    let events = publisher(&cluster);
     cluster.register(probe::Command::RECORDS);
     let writers = cluster.registry.writers(&cluster.config.system, probe::Command::RECORDS).unwrap();
     let commands = Publisher::new(&cluster.config, Authority::Service, writers).unwrap();
@@ -321,7 +320,7 @@ async fn an_edge_waits_for_the_answer_and_keeps_it() {
     let arrived = changes.wait_for(|_| inbox.read(|sums| sums.records == 1));
     tokio::time::timeout(PATIENCE, arrived).await.expect("the command is in the inbox").unwrap();
     let id = edge.id_of(&command()).unwrap();
-    says.publish([counted("k", 7).caused_by(id)], PATIENCE).await.unwrap();
+    events.publish([counted("k", 7).caused_by(id)], PATIENCE).await.unwrap();
     let Submitted::Answered(answered) = submitting.await.unwrap().unwrap() else { panic!("not answered") };
     assert_eq!((answered.command_id, answered.summary), (id, 7));
 
@@ -329,7 +328,7 @@ async fn an_edge_waits_for_the_answer_and_keeps_it() {
     elsewhere.wait_until_ready(PATIENCE).await.unwrap();
     assert_eq!(elsewhere.submit(command()).await.unwrap(), Submitted::Answered(answered.clone()));
     assert_eq!(elsewhere.first_answer("k"), Some(answered));
-    assert_eq!(inbox.read(|sums| sums.records), 1, "an answered command is not sent again");
+    assert_eq!(inbox.read(|sums| sums.records), 1, "an answered command is not written again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

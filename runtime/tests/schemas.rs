@@ -107,7 +107,7 @@ fn misplaced_files_are_found() {
 
 #[test]
 fn names_that_do_not_match_the_path_are_found() {
-    finds(&[("other/events/OrderTaken/v1.avsc", SCHEMA)], "asks for com.musiccorp.other.OrderTaken");
+    finds(&[("other/events/OrderTaken/v1.avsc", SCHEMA)], "requires com.musiccorp.other.OrderTaken");
     finds_in_schema(
         r#""name": "OrderTaken""#,
         r#""name": "OrderTake""#,
@@ -187,7 +187,7 @@ fn an_event_without_its_timestamp_field_is_found() {
 fn examples_that_are_missing_or_do_not_fit_are_found() {
     let with = |example: &str, expected: &str| finds(&[(PATH, SCHEMA), (EXAMPLE_PATH, example)], expected);
     finds(&[(PATH, SCHEMA)], "has no v1.example.json");
-    with("{", "its example is no JSON");
+    with("{", "its example is not JSON");
     with(&EXAMPLE.replace("\"o-1\"", "7"), "$.order_id: expected a string, found 7");
     with(&EXAMPLE.replace("OPEN", "AJAR"), "$.state: expected one of UNKNOWN, OPEN");
     with(&EXAMPLE.replace("amount_minor", "amount"), "$.total: Money has no field \"amount\"");
@@ -236,7 +236,7 @@ fn incompatible_versions_are_found() {
     finds_in_second(
         r#""name": "amount_minor", "type": "long""#,
         r#""name": "amount_minor", "type": "int""#,
-        "does not go with v1",
+        "is incompatible with v1",
     );
 }
 
@@ -246,7 +246,7 @@ fn incompatible_copies_of_a_shared_type_are_found() {
         .replace("OrderTaken", "OrderLeft")
         .replace(r#""name": "amount_minor", "type": "long""#, r#""name": "amount_minor", "type": "string""#);
     let files = [(PATH, SCHEMA), (EXAMPLE_PATH, EXAMPLE), ("order-desk/events/OrderLeft/v1.avsc", &*other)];
-    finds(&files, "its com.musiccorp.common.Money does not go with the one in");
+    finds(&files, "its com.musiccorp.common.Money is incompatible with the one in");
 }
 
 #[test]

@@ -46,7 +46,7 @@ use runtime::{
 };
 use uuid::Uuid;
 
-/// Answers what it is asked, and keeps a list; or keeps silent while told to.
+/// Answers every effect and records it; while `silent` is set, it answers none.
 #[derive(Clone, Default)]
 struct RecordingPerformer {
     asked: Arc<Mutex<Vec<String>>>,
@@ -142,7 +142,7 @@ impl ServiceFixture {
         self.read(&format!("dlq.{}.probe", self.cluster.config.system))
     }
 
-    /// Where what is parked lay, each with the class of its verdict.
+    /// The original positions of parked records, each with the class of its failure.
     fn parked(&self) -> BTreeMap<String, Option<String>> {
         let topic = runtime::message::parked_topic(&self.cluster.config.system, "probe");
         let mut parked = BTreeMap::new();
@@ -167,7 +167,7 @@ impl ServiceFixture {
         parked
     }
 
-    /// Puts an operator's wish into the probe's inbox.
+    /// Writes an operator's command to the probe's inbox.
     fn ask(&self, key: &str, command: impl Into<ParkingCommand>) {
         let config = &self.cluster.config;
         let writers = self.cluster.registry.writers(&config.system, ParkingCommand::RECORDS).unwrap();
@@ -198,14 +198,14 @@ impl ServiceFixture {
         self.bodies().iter().map(|(_, event)| amount(event)).sum()
     }
 
-    /// Every committed record of a topic, up to its end as it is now.
+    /// Every committed record of a topic, up to its current end.
     fn read(&self, topic: &str) -> Vec<StoredRecord> {
         let reader: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.cluster.config.bootstrap)
             .set("group.id", "look")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
-            // An end is told by an empty answer, and those are held back for this long.
+            // The end shows in an empty response, which the broker delays for this long.
             .set("fetch.wait.max.ms", "10")
             .create()
             .unwrap();
@@ -251,14 +251,14 @@ impl ServiceFixture {
         seen
     }
 
-    /// Waits until a look at the topics shows what is wanted.
+    /// Waits until `look` returns a value.
     async fn until<T>(&self, what: &str, look: impl Fn(&Self) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(found) = tokio::task::block_in_place(|| look(self)) {
                 return found;
             }
-            assert!(Instant::now() < deadline, "never came: {what}");
+            assert!(Instant::now() < deadline, "did not happen: {what}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -284,7 +284,7 @@ fn publisher(cluster: &Cluster, service: &str, records: &[runtime::RecordType]) 
     Publisher::new(&config, Authority::Service, writers).unwrap()
 }
 
-/// The sequence numbers of each entity are 1, 2, 3 … and no id comes twice.
+/// Asserts that the sequence of each entity is 1, 2, 3 … and that no id occurs twice.
 fn assert_whole(events: &[StoredRecord]) {
     let mut last: BTreeMap<&[u8], u64> = BTreeMap::new();
     let mut ids = BTreeSet::new();
@@ -357,8 +357,8 @@ async fn deleting_the_store_has_no_visible_effect() {
         assert!(running.stop().await);
         assert_eq!(stage.counted(), total);
     }
-    assert_eq!(stage.events().len(), events + 2, "nothing but what was asked for was said");
-    assert_eq!(stage.world.asked.lock().unwrap().len(), asked, "nobody was asked again");
+    assert_eq!(stage.events().len(), events + 2, "only the requested events were written");
+    assert_eq!(stage.world.asked.lock().unwrap().len(), asked, "no effect was performed again");
     assert_whole(&stage.events());
 }
 
@@ -422,7 +422,7 @@ async fn an_unreadable_record_becomes_a_dead_letter_and_the_rest_continues() {
     }
 }
 
-/// A record that makes a batch of exactly this size: a topic takes it to the byte.
+/// A record that makes a batch of exactly this size: a topic accepts it to the byte.
 fn filling(batch: usize, key: &str, header: (&str, &str)) -> Vec<u8> {
     let varint = |number: usize| (1..).find(|bytes| number << 1 < 1 << (7 * bytes)).unwrap();
     let text = |text: &str| varint(text.len()) + text.len();
@@ -445,7 +445,7 @@ async fn a_record_at_the_size_limit_becomes_a_complete_dead_letter() {
     let (source, inbox) =
         (stage.topic("source", runtime::Channel::Events), stage.topic("probe", runtime::Channel::Inbox));
     let largest = filling(1_048_588, &key, ("foreign", "header"));
-    // In the inbox its key tells whose it is, so it is parked; it must not hold up the other's.
+    // In the inbox its key names its entity, so it is parked; it must not block the other entity.
     let fits = |other: &String| partition_of(other.as_bytes(), 2) == 0 && other.len() == key.len();
     let waiting = (0..).map(|n| format!("waits-{n}")).find(fits).unwrap();
     for (topic, key) in [(&source, &key), (&inbox, &waiting)] {
@@ -454,7 +454,7 @@ async fn a_record_at_the_size_limit_becomes_a_complete_dead_letter() {
         stage.put(topic, 0, Some(key.as_bytes()), Some(&[&largest[..], b"x"].concat()), &[("foreign", "header")]);
         assert_eq!(stage.read(topic).len(), 1, "{topic} takes no byte more");
     }
-    // One that can be read and belongs elsewhere: with what is added to it on the way, the inbox does not take it.
+    // A readable record of another entity: with the headers that forwarding adds, it exceeds the limit of the inbox.
     let long = "y".repeat(200_000);
     stage.ping(&key, &elsewhere, &long, 1).await;
     let readable = stage.read(&source).pop().unwrap().value.unwrap();
@@ -467,13 +467,13 @@ async fn a_record_at_the_size_limit_becomes_a_complete_dead_letter() {
     let class = format!("{}.errors.class", stage.cluster.config.system);
     let classes: Vec<String> = letters.iter().map(|letter| letter.header(&class).unwrap()).collect();
     assert_eq!(sorted(classes), ["framing", "size"]);
-    // Of the two letters it has tombstones.
+    // The parked topic also has tombstones.
     let parked = stage.read(&runtime::message::parked_topic(&stage.cluster.config.system, "probe"));
     let [parked] = &parked.iter().filter(|record| record.value.is_some()).collect::<Vec<_>>()[..] else { panic!() };
-    assert!(parked.value.as_ref() == Some(&largest), "it is whole");
+    assert!(parked.value.as_ref() == Some(&largest), "it is complete");
     for letter in letters {
         let is_largest = letter.header(&class).unwrap() == "framing";
-        assert!(letter.value.as_ref() == Some(if is_largest { &largest } else { &readable }), "it is whole");
+        assert!(letter.value.as_ref() == Some(if is_largest { &largest } else { &readable }), "it is complete");
         assert_eq!(letter.headers[0].0, if is_largest { "foreign" } else { "padding" });
     }
 }
@@ -489,13 +489,13 @@ async fn a_dead_letter_over_the_configured_limit_is_written_without_its_body() {
     admin.alter_configs([&change], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
     let key = (0..).map(|n| format!("order-{n}")).find(|key| partition_of(key.as_bytes(), 2) == 0).unwrap();
     let source = stage.topic("source", runtime::Channel::Events);
-    // Nothing that compresses: brokers count what they store.
+    // Incompressible, because brokers limit the stored size.
     let noise: Vec<u8> =
         (0..31_250).flat_map(|n| *Uuid::new_v5(&Uuid::NAMESPACE_OID, &[n as u8, (n >> 8) as u8]).as_bytes()).collect();
     let noise = [&[9], &noise[..]].concat();
     stage.put(&source, 0, Some(key.as_bytes()), Some(&noise), &[("foreign", "header")]);
     stage.ping(&key, &key, "count", 10).await;
-    // It was started with room for the letter, so it must find out, and starts again.
+    // The service read the larger limit at its start, so it learns the new one from the error and restarts its worker.
     stage.until_counted(10).await;
     assert!(running.stop().await);
     let letter = stage.dead_letters().pop().unwrap();
@@ -508,7 +508,7 @@ async fn a_dead_letter_over_the_configured_limit_is_written_without_its_body() {
             .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
     };
     assert_eq!(header("foreign").as_deref(), Some("header"));
-    assert_eq!(header("__dlq.errors.offset").as_deref(), Some("0"), "where the body lies");
+    assert_eq!(header("__dlq.errors.offset").as_deref(), Some("0"), "the position of the body");
     let message = header("__dlq.errors.message").unwrap();
     assert!(message.contains("without its value") && message.contains("this topic takes 100000"), "{message}");
 }
@@ -521,11 +521,11 @@ async fn parked_records_survive_their_owner_and_are_retried_or_dropped() {
     let (order, other) = (&keys[0], &keys[1]);
     let neighbour = (0..).map(|n| format!("n-{n}")).find(|key| partition_of(key.as_bytes(), 2) == 0).unwrap();
     let inbox = stage.topic("probe", runtime::Channel::Inbox);
-    // A null body, as deletions have it: what is parked of it is no deletion.
+    // A null body, as a deletion has: parking it must not delete anything.
     for value in [Some(&b"garbage"[..]), None] {
         stage.put(&inbox, 0, Some(order.as_bytes()), value, &[("foreign", "header")]);
     }
-    // Of two topics either may be heard first.
+    // The two topics may be consumed in either order.
     stage.until("the garbage parked", |stage| (stage.parked().len() == 2).then_some(())).await;
     stage
         .pings([
@@ -543,7 +543,7 @@ async fn parked_records_survive_their_owner_and_are_retried_or_dropped() {
         (format!("{source}/0/0"), None),
     ]);
     assert_eq!(stage.until("all of it parked", |stage| Some(stage.parked()).filter(|p| p.len() == 3)).await, expected);
-    assert_eq!(stage.counted(), 110, "only the one entity waits");
+    assert_eq!(stage.counted(), 110, "only one entity waits");
     running.crash().await;
     let running = stage.start().await;
     stage.ask(order, RetryParked { place: first.clone(), by: "ada".to_owned() });
@@ -587,10 +587,10 @@ async fn a_panicking_decider_is_unready_with_the_position_and_skips_nothing() {
             (!health.is_ready && health.is_live && health.text.contains(&place)).then_some(())
         })
         .await;
-    assert_eq!(stage.counted(), 100, "what stands behind it waits");
+    assert_eq!(stage.counted(), 100, "later records of the partition wait");
     stage.probe.fragile.store(false, Ordering::SeqCst);
     stage.until_counted(111).await;
-    tokio::time::timeout(PATIENCE, running.ready()).await.expect("well again").unwrap();
+    tokio::time::timeout(PATIENCE, running.ready()).await.expect("ready again").unwrap();
     assert!(running.stop().await);
     assert_whole(&stage.events());
 }

@@ -16,7 +16,7 @@ use runtime::{
     registry::RegistryClient,
 };
 
-/// Long enough for a cluster's first answers on a busy machine.
+/// Long enough for a cluster's first responses on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Cluster {
@@ -29,14 +29,14 @@ pub struct Cluster {
 impl Cluster {
     /// A system of its own on the cluster, so that tests do not see each other.
     pub async fn start(service: &str) -> Self {
-        let outside = (std::env::var("DACAPO_TEST_KAFKA"), std::env::var("DACAPO_TEST_REGISTRY"));
-        match outside {
+        let external = (std::env::var("DACAPO_TEST_KAFKA"), std::env::var("DACAPO_TEST_REGISTRY"));
+        match external {
             (Ok(kafka), Ok(registry)) => Self::at(service, kafka, registry, None),
             _ => Self::start_embedded(service).await,
         }
     }
 
-    /// The embedded pair, whatever is named: for tests that take the broker away.
+    /// Always the embedded pair: for tests that stop the broker.
     pub async fn start_embedded(service: &str) -> Self {
         let embedded = Embedded::start().await;
         let (kafka, registry) = (embedded.bootstrap.clone(), embedded.registry.url());
@@ -56,21 +56,21 @@ impl Cluster {
         Self { config, registry, admin, embedded }
     }
 
-    /// Takes the embedded broker away.
+    /// Stops the embedded broker.
     pub async fn stop_broker(&mut self) {
         if let Some(broker) = self.embedded.as_mut().and_then(|embedded| embedded.broker.take()) {
             broker.stop().await;
         }
     }
 
-    /// Brings it back on the same data, under the same address.
+    /// Restarts the embedded broker with the same data and address.
     pub fn restart_broker(&mut self) {
         if let Some(embedded) = &mut self.embedded {
             embedded.broker = Some(broker(embedded.data.path(), embedded.addr));
         }
     }
 
-    /// Creates topics. A cluster on a busy machine may take longer than one request lasts, so it is asked again.
+    /// Creates topics. On a busy machine this may take longer than one request, so it is retried.
     pub async fn create(&self, specs: &[TopicSpec]) {
         let deadline = Instant::now() + 3 * PATIENCE;
         loop {

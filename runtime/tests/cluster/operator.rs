@@ -1,4 +1,4 @@
-//! What operators do to topics with other tools than ours.
+//! Changes that operators make to topics with Kafka's own tools.
 
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part")]
 
@@ -14,36 +14,36 @@ use runtime::kafka::{TopicKind, TopicSpec};
 use crate::cluster::{Cluster, PATIENCE};
 
 impl Cluster {
-    /// Kafka's own administration: what operators do with other tools than ours.
+    /// An administration client without dacapo's checks.
     pub fn operator(&self) -> (AdminClient<DefaultClientContext>, AdminOptions) {
         let client = ClientConfig::new().set("bootstrap.servers", &self.config.bootstrap).create();
         let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
         (client.expect("a client"), options)
     }
 
-    /// Deletes what lies before an offset, as retention does.
+    /// Deletes the records before an offset, as retention does.
     pub async fn truncate(&self, topic: &str, partition: i32, before: i64) {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(before)).expect("an offset");
         let (operator, options) = self.operator();
-        let cut = operator.delete_records(&list, &options).await.expect("an answer");
-        assert!(cut.elements().iter().all(|element| element.error().is_ok()), "{cut:?}");
+        let truncated = operator.delete_records(&list, &options).await.expect("an answer");
+        assert!(truncated.elements().iter().all(|element| element.error().is_ok()), "{truncated:?}");
     }
 
-    /// Deletes an events topic and makes it again, empty.
+    /// Deletes an events topic and recreates it empty.
     pub async fn recreate(&self, topic: &str) {
         let (operator, options) = self.operator();
         operator.delete_topics(&[topic], &options).await.expect("an answer").remove(0).expect("deleted");
-        self.until_there(topic, false).await;
+        self.until_exists(topic, false).await;
         self.create(&[TopicSpec::new(topic, self.config.partitions, TopicKind::Events)]).await;
-        self.until_there(topic, true).await;
+        self.until_exists(topic, true).await;
     }
 
-    async fn until_there(&self, topic: &str, wanted: bool) {
+    async fn until_exists(&self, topic: &str, wanted: bool) {
         let deadline = Instant::now() + PATIENCE;
-        let is_there = || self.admin.partition_counts().expect("the topics").contains_key(topic);
-        while tokio::task::block_in_place(is_there) != wanted {
-            assert!(Instant::now() < deadline, "{topic} is there: {}", !wanted);
+        let exists = || self.admin.partition_counts().expect("the topics").contains_key(topic);
+        while tokio::task::block_in_place(exists) != wanted {
+            assert!(Instant::now() < deadline, "{topic} exists: {}", !wanted);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -1,5 +1,5 @@
-//! A service for the runtime's own tests: it counts, asks the outside world, wants to be woken, talks to its own entities, and
-//! panics when told to.
+//! A service for the runtime's own tests: it counts, performs effects, sets timers, sends commands to its own entities, and panics
+//! on request.
 
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part")]
 
@@ -8,18 +8,18 @@ use std::{borrow::Cow, sync::atomic::Ordering::SeqCst};
 use runtime::{Decider, Decision, Effect, Received, TimerFired, TimestampMs};
 use serde::{Deserialize, Serialize};
 
-/// Says what it is told to; owner of the topic that the probe hears.
+/// An event of the other service, which the probe consumes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pinged {
     /// The entity it is about.
     pub target: String,
     /// What to do: `count`, `ask`, `wake`, `pass-on` or `panic`.
     pub mode: String,
-    /// How much, when, or nothing.
+    /// An amount, an instant, or unused.
     pub amount: i64,
 }
 
-/// Received by nobody.
+/// Consumed by no service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Unrelated {
     pub text: String,
@@ -68,28 +68,28 @@ pub struct Woken {
 }
 
 runtime::produces! {
-    /// What the other service of these tests says.
+    /// The events of the other service in these tests.
     pub enum Source in "tests/schemas" {
         events of "source" { Pinged = 1, Unrelated = 1 }
     }
 }
 
 runtime::produces! {
-    /// What the probe says.
+    /// The events of the probe.
     pub enum Event in "tests/schemas" {
         events of "probe" { Counted = 1, Asked = 1, Heeded = 1, Scheduled = 1, Woken = 1 }
     }
 }
 
 runtime::produces! {
-    /// What the probe sends to itself.
+    /// The commands of the probe.
     pub enum Command in "tests/schemas" {
         inbox of "probe" { Count = 1, Replied = 1 }
     }
 }
 
 runtime::consumes! {
-    /// What the probe hears.
+    /// The input of the probe.
     pub enum Input {
         events of "source" { Pinged }
         inbox of "probe" { Count, Replied }
@@ -97,7 +97,7 @@ runtime::consumes! {
     }
 }
 
-/// What it remembers of one entity.
+/// The state of one entity.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub total: i64,
@@ -106,7 +106,7 @@ pub struct State {
     pub woken: u32,
 }
 
-/// A request to the outside world.
+/// A request to an external service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request(pub String);
 
@@ -116,15 +116,15 @@ impl Effect for Request {
     }
 }
 
-/// The amount over which a fragile probe panics in `evolve`.
+/// The amount on which a fragile probe panics in `evolve`.
 pub const UNBEARABLE: i64 = i64::MIN;
 
 /// The service.
 #[derive(Debug, Clone, Default)]
 pub struct Probe {
-    /// While true, `panic` panics in `decide`, and an unbearable amount in `evolve`.
+    /// While true, `panic` panics in `decide`, and `UNBEARABLE` in `evolve`.
     pub fragile: std::sync::Arc<std::sync::atomic::AtomicBool>,
-    /// Whether the source's records lie under the keys of their targets.
+    /// Whether the source's records have the keys of their targets.
     pub keyed_alike: bool,
 }
 
@@ -181,7 +181,7 @@ impl Decider for Probe {
     fn evolve(&self, mut state: State, event: &Event) -> State {
         match event {
             Event::Counted(counted) if counted.amount == UNBEARABLE && self.fragile.load(SeqCst) => {
-                panic!("unbearable")
+                panic!("the panic amount")
             }
             Event::Counted(counted) if counted.amount == UNBEARABLE => {}
             Event::Counted(counted) => state.total = state.total.saturating_add(counted.amount),

@@ -1,7 +1,7 @@
-//! Memory stays bounded whatever waits: a long backlog with one hot entity in it, large records, a view that is slow. Each case is
-//! measured in a process of its own, by what stays resident beyond what was there before.
+//! Memory stays bounded under load: a long backlog with one hot entity, large records, a slow view. Each case runs in a process of
+//! its own, which measures how much its resident memory grows.
 //!
-//! 40,000 records unless `DACAPO_BACKLOG` asks for more; the bounds are the same for any number.
+//! A case has 40,000 records, or as many as `DACAPO_BACKLOG` says; the bounds do not depend on the number.
 
 #![expect(clippy::print_stderr, reason = "what was measured is shown to whoever asks for it")]
 
@@ -14,19 +14,19 @@ use runtime::projection::{LiveView, LogRecord, Projection, Topics};
 
 use super::*;
 
-/// Names the case that a process is to measure.
+/// Names the case that a process measures.
 const CASE: &str = "DACAPO_BOUNDED_CASE";
-/// What every record carries besides, so that the backlog is larger than any bound.
+/// The padding of every record, which makes the backlog larger than any bound.
 const PADDING: usize = 3_000;
-/// The queues that a client holds are 16 and 32 MiB at most, the broker of the same process reads what it sends, and the allocator keeps
-/// some of what was used: together this, in MiB.
+/// The bound in MiB: the queues of a client hold 16 and 32 MiB at most, the broker runs in the same process, and the allocator keeps
+/// some freed memory.
 const BOUND: u64 = 96;
 
 fn backlog() -> usize {
     std::env::var("DACAPO_BACKLOG").ok().and_then(|records| records.parse().ok()).unwrap_or(40_000)
 }
 
-/// Runs a case in a process of its own: this very test, which finds its name in the environment and measures.
+/// Runs a case in a process of its own: the same test, which finds its name in the environment and measures.
 fn measured(case: &str, measure: impl Future<Output = u64>) {
     if !std::path::Path::new("/proc/self/status").exists() {
         return eprintln!("skipped: this system does not say how much memory is resident");
@@ -45,7 +45,7 @@ fn measured(case: &str, measure: impl Future<Output = u64>) {
     eprint!("{}", said.lines().filter(|line| line.starts_with(case)).collect::<Vec<_>>().join("\n"));
 }
 
-/// The most that was resident while somebody looked, in MiB.
+/// The largest resident memory seen so far, in MiB.
 #[derive(Clone)]
 struct Peak {
     before: u64,
@@ -78,8 +78,8 @@ fn resident() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
-/// Puts so many pings onto the source, a quarter of them for one entity; each counts one. They are written as they come, and take
-/// more room than anybody may use for them.
+/// Writes this many pings to the source, a quarter of them for one entity; each counts one. They take more memory than the bound
+/// allows.
 async fn pile_up(stage: &ServiceFixture, records: usize, padding: usize) {
     stage.ping("hot", "hot", "count", 1).await;
     let source = stage.topic("source", runtime::Channel::Events);
@@ -112,13 +112,13 @@ fn pinged(target: &str) -> Vec<u8> {
     [text(target), text("count"), vec![2]].concat()
 }
 
-/// How many offsets the own log has.
+/// The end of the service's own log.
 fn said(stage: &ServiceFixture, asker: &BaseConsumer) -> i64 {
     let own = stage.topic("probe", runtime::Channel::Events);
     (0..stage.cluster.config.partitions).map(|p| asker.fetch_watermarks(&own, p, PATIENCE).unwrap().1).sum()
 }
 
-/// Lets the service work a backlog off, and asks for its health all the while. Answers by how much it grew.
+/// Lets the service process a backlog while its health is checked. Returns by how much its memory grew.
 async fn work_off(records: usize, padding: usize) -> u64 {
     let stage = ServiceFixture::set().await;
     pile_up(&stage, records, padding).await;
@@ -133,11 +133,11 @@ async fn work_off(records: usize, padding: usize) -> u64 {
             (last, moved) = (now, Instant::now());
         }
         let health = running.health();
-        assert!(health.is_live && health.is_ready, "who has much to do is well: {}", health.text);
+        assert!(health.is_live && health.is_ready, "a backlog does not make it unready: {}", health.text);
         if now >= i64::try_from(records).unwrap() {
             break;
         }
-        assert!(moved.elapsed() < 2 * PATIENCE, "it stands still at {now} of {records}");
+        assert!(moved.elapsed() < 2 * PATIENCE, "it stopped at {now} of {records}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let grown = peak.grown();
@@ -155,7 +155,7 @@ fn records_of_a_megabyte() {
     measured("records_of_a_megabyte", work_off(150, 1_000_000));
 }
 
-/// A projection that takes no more until it is let on.
+/// A projection that blocks until it is released.
 #[derive(Clone, Default)]
 struct Slow {
     goes_on: Arc<AtomicBool>,
@@ -179,7 +179,7 @@ async fn folded_slowly(records: usize) -> u64 {
     let topics = Topics::decoded([stage.topic("source", runtime::Channel::Events)]);
     let slow = Slow::default();
     let view = LiveView::start(&stage.cluster.config, "slow", readers, topics, slow.clone()).unwrap();
-    // Until the client has fetched as much as it ever will: it does not grow for a while.
+    // Wait until the client's queues are full: its memory stops growing.
     let (mut most, mut since) = (0, Instant::now());
     while since.elapsed() < Duration::from_secs(3) {
         let now = resident();
@@ -188,7 +188,7 @@ async fn folded_slowly(records: usize) -> u64 {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(!view.caught_up(), "it says that it is behind");
+    assert!(!view.caught_up(), "it reports that it is behind");
     slow.goes_on.store(true, Ordering::Release);
     view.wait_until_caught_up(10 * PATIENCE).await.unwrap();
     assert_eq!(slow.taken.load(Ordering::Acquire), records);

@@ -1,5 +1,5 @@
-//! Topics that no longer hold what a service has to go on from: cut, made anew, or with the group's offsets gone. What cannot be
-//! put right by itself is refused by name, for good, and what an operator then does is done here too.
+//! Topics that no longer hold the records a service continues from: truncated, recreated, or with expired group offsets. The service
+//! refuses what it cannot recover from by itself, and the tests then do what an operator does.
 
 use rdkafka::consumer::CommitMode;
 
@@ -17,7 +17,7 @@ fn group(stage: &ServiceFixture) -> String {
     runtime::kafka::client::group(&stage.cluster.config.system, "probe")
 }
 
-/// What an operator does to accept a loss: sets where the group goes on, while nobody is in it.
+/// Resets the offset of the group while it has no members, as an operator does to accept a loss.
 fn set_offset(stage: &ServiceFixture, topic: &str, partition: i32, offset: i64) {
     let member: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &stage.cluster.config.bootstrap)
@@ -33,13 +33,13 @@ async fn delete_group(stage: &ServiceFixture) {
     let group = group(stage);
     let (operator, options) = stage.cluster.operator();
     let deadline = Instant::now() + PATIENCE;
-    // Whoever stopped has left, but a broker may need a moment to have noticed.
+    // The member has left, but the broker may need a moment to notice.
     while let Err((_, code)) = operator.delete_groups(&[&group], &options).await.unwrap().remove(0) {
         assert!(Instant::now() < deadline, "{group} cannot be deleted: {code}");
     }
 }
 
-/// Starts the service, which must refuse for good. Answers what it says.
+/// Starts the service, which must refuse for good. Returns the reason.
 async fn refused(stage: &ServiceFixture, config: Config) -> String {
     let running = start(config, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await.unwrap();
     let said = refuses(stage, &running).await;
@@ -50,7 +50,7 @@ async fn refused(stage: &ServiceFixture, config: Config) -> String {
 async fn refuses(stage: &ServiceFixture, running: &Running) -> String {
     let said = stage.until("a service that refuses", |_| Some(running.health()).filter(|health| !health.is_live)).await;
     assert!(!said.is_ready, "{}", said.text);
-    assert!(said.text.contains("docs/operations.md"), "it says what to do: {}", said.text);
+    assert!(said.text.contains("docs/operations.md"), "it names the document: {}", said.text);
     said.text
 }
 
@@ -80,7 +80,7 @@ async fn an_input_truncated_before_it_was_consumed_is_refused_until_the_loss_is_
     let said = refused(&stage, config.clone()).await;
     let place = format!("{}/0 holds offsets 13 to 14", source(&stage));
     assert_produces(&said, &[&place, &format!("{} goes on from offset 10", group(&stage)), "was cut"]);
-    assert_eq!(stage.counted(), 10, "nothing is skipped in silence");
+    assert_eq!(stage.counted(), 10, "nothing is skipped silently");
     set_offset(&stage, &source(&stage), 0, 13);
     let running = stage.start_as(config).await;
     stage.until_counted(12).await;
@@ -133,7 +133,7 @@ async fn a_recreated_own_log_is_detected_by_the_group_and_by_the_store() {
     let data = tempfile::tempdir().unwrap();
     let with_store = |config| Config { data_dir: Some(data.path().to_owned()), ..config };
     let (stage, config, key) = after_ten(with_store).await;
-    // Once more, so that the group is told how far the first life came.
+    // A second run, so that the group's offsets show how far the first one came.
     let running = stage.start_as(config.clone()).await;
     stage.ping(&key, &key, "count", 1).await;
     stage.until_counted(11).await;
@@ -146,8 +146,8 @@ async fn a_recreated_own_log_is_detected_by_the_group_and_by_the_store() {
     delete_group(&stage).await;
     let said = refused(&stage, config).await;
     assert_produces(&said, &[&place, "the local store has seen it reach", "made anew"]);
-    assert_eq!(stage.events().len(), 0, "nothing is said meanwhile");
-    // Given up: neither group nor store. Every input is there still, so everything is decided again.
+    assert_eq!(stage.events().len(), 0, "no event is written meanwhile");
+    // Without group and store, and with every input still there, everything is decided again.
     let running = stage.start_as(without_store).await;
     stage.until_counted(11).await;
     assert!(running.stop().await);
@@ -168,7 +168,7 @@ async fn an_own_log_recreated_under_a_running_service_stops_it() {
     let said = refuses(&stage, &running).await;
     assert_produces(&said, &[&format!("own log {}/0 ends at offset", own_log(&stage)), "made anew"]);
     running.stop().await;
-    assert_eq!(stage.counted(), 0, "nothing was said on a log without its beginning");
+    assert_eq!(stage.counted(), 0, "no event was written to a log without its beginning");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

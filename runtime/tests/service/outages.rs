@@ -1,5 +1,5 @@
-//! What is away for a while and comes back: a registry that does not have a schema yet, a disk without room. Whatever it is, it is
-//! waited for, `/readyz` says what for, and nothing is lost or done twice.
+//! Dependencies that fail for a while: a registry that does not have a schema yet, a full disk. The service retries, `/readyz` names
+//! the cause, and nothing is lost or done twice.
 
 use axum::{
     Router,
@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicUsize;
 
 use super::*;
 
-/// A replica of the registry that does not have one of its schemas, until it is let on.
+/// A replica of the registry that lacks one schema until `has_caught_up` is set.
 #[derive(Clone)]
 struct Replica {
     behind: String,
@@ -22,7 +22,7 @@ struct Replica {
 }
 
 impl Replica {
-    /// Starts to serve. Answers its address.
+    /// Starts to serve. Returns its address.
     async fn serve(&self) -> String {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -62,15 +62,15 @@ async fn a_schema_that_a_lagging_registry_lacks_at_first_is_retried() {
     let running = start(config, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await.unwrap();
     stage.edge.publish::<Command>([Outgoing::new(keys[1].clone(), Count { amount: 100 })], PATIENCE).await.unwrap();
     stage.until_counted(100).await;
-    // At 0, 0.5, 1.5 and 3.5 s: longer than any replica of a healthy registry lags.
+    // At 0, 0.5, 1.5 and 3.5 s: longer than a replica of a healthy registry lags.
     stage.until("four answers", |_| (replica.refused.load(Ordering::SeqCst) >= 4).then_some(())).await;
     let health = running.health();
     let place = format!("{}/0/0: schema {} is not in the registry", source(&stage), replica.missing);
     assert!(health.is_live && !health.is_ready && health.text.contains(&place), "{}", health.text);
-    assert_eq!(stage.dead_letters().len(), 0, "nothing is given up");
+    assert_eq!(stage.dead_letters().len(), 0, "nothing is dead-lettered");
     replica.has_caught_up.store(true, Ordering::SeqCst);
     stage.until_counted(101).await;
-    tokio::time::timeout(PATIENCE, running.ready()).await.expect("well again").unwrap();
+    tokio::time::timeout(PATIENCE, running.ready()).await.expect("ready again").unwrap();
     assert!(running.stop().await);
     assert_eq!(stage.dead_letters().len(), 0);
     assert_whole(&stage.events());
@@ -80,13 +80,12 @@ fn source(stage: &ServiceFixture) -> String {
     stage.topic("source", runtime::Channel::Events)
 }
 
-/// Why a disk cannot be made full here.
-const NO_PRLIMIT: &str = "skipped: there is no prlimit here, which takes the room away";
-/// Tells the process that it is the one whose disk is to be full.
+/// Why the test is skipped.
+const NO_PRLIMIT: &str = "skipped: prlimit, which simulates the full disk, is not installed";
+/// Set in the process whose disk is full.
 const FULL: &str = "DACAPO_DISK_FULL";
 
-/// This test once more, as a process of its own, and one that takes the error of a full disk instead of the signal. `None` if room
-/// cannot be taken away here.
+/// Runs this test in a process of its own, which gets the error of a full disk instead of the signal. `None` without prlimit.
 fn on_a_disk_of_its_own(test: &str) -> Option<std::process::Command> {
     if std::process::Command::new("prlimit").arg("--version").output().is_err() {
         return None;
@@ -101,7 +100,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// No file of this process may grow any more, or may again. To whoever writes that is a disk without room.
+/// Forbids or allows the files of this process to grow. A forbidden write fails as on a full disk.
 fn files_may_grow(may: bool) {
     let soft = if may { "--fsize=unlimited:" } else { "--fsize=1:" };
     let pid = std::process::id().to_string();
@@ -132,15 +131,15 @@ async fn on_a_full_disk() {
     files_may_grow(false);
     let running = start(stage.config(), stage.probe.clone(), stage.world.clone(), axum::Router::new()).await.unwrap();
     stage
-        .until("a service that says why it cannot go on", |_| {
+        .until("a service that reports the full disk", |_| {
             let health = running.health();
-            assert!(health.is_live, "it can go on as soon as there is room: {}", health.text);
+            assert!(health.is_live, "it can continue as soon as there is room: {}", health.text);
             (!health.is_ready && health.text.contains("Disk error")).then_some(())
         })
         .await;
-    assert_eq!(stage.counted(), 1, "nothing half done is visible");
+    assert_eq!(stage.counted(), 1, "no partial batch is visible");
     files_may_grow(true);
-    tokio::time::timeout(2 * PATIENCE, running.ready()).await.expect("well again").unwrap();
+    tokio::time::timeout(2 * PATIENCE, running.ready()).await.expect("ready again").unwrap();
     stage.until_counted(11).await;
     assert!(running.stop().await);
     assert_eq!(stage.counted(), 11, "each once");
@@ -164,7 +163,7 @@ fn a_full_store_costs_only_its_checkpoint() {
     let output = process.env("RUST_LOG", "info").output().unwrap();
     let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("the last checkpoint is not saved"), "the store was never without room: {said}");
+    assert!(said.contains("the last checkpoint is not saved"), "the store was never full: {said}");
 }
 
 async fn with_a_full_store() {
@@ -182,11 +181,15 @@ async fn with_a_full_store() {
     files_may_grow(false);
     stage.pings((0..10).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
     stage.until_counted(11).await;
-    assert!(running.health().is_ready, "a cache that cannot be written is no reason: {}", running.health().text);
-    assert!(running.stop().await, "nor does it hold a stop up");
+    assert!(
+        running.health().is_ready,
+        "a cache that cannot be written does not make it unready: {}",
+        running.health().text
+    );
+    assert!(running.stop().await, "nor does it delay a stop");
     let refused = start(on("elsewhere"), stage.probe.clone(), stage.world.clone(), axum::Router::new()).await;
     let refused = refused.err().map(|error| runtime::telemetry::chain(&error)).unwrap_or_default();
-    assert!(refused.contains("store"), "a new store needs room, and that is said at the start: {refused:?}");
+    assert!(refused.contains("store"), "a new store needs room, and the start reports it: {refused:?}");
     files_may_grow(true);
     let running = stage.start_as(on("data")).await;
     ping().await;
