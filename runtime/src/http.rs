@@ -394,21 +394,21 @@ mod tests {
     #[tokio::test]
     async fn open_requests_finish_when_the_server_stops() {
         let (begun, mut has_begun) = tokio::sync::mpsc::channel::<()>(1);
-        let (go_on, going_on) = tokio::sync::watch::channel(false);
+        let (release, released) = tokio::sync::watch::channel(false);
         let slow = Router::new().route(
             "/slow",
             get(move || async move {
                 begun.send(()).await.expect("the test listens");
-                going_on.clone().wait_for(|go| *go).await.expect("the test goes on");
+                released.clone().wait_for(|is_released| *is_released).await.expect("the test releases it");
                 "done"
             }),
         );
         let (base, stop, serving) = served(slow).await;
-        let asked = tokio::spawn(reqwest::get(format!("{base}/slow")));
+        let request = tokio::spawn(reqwest::get(format!("{base}/slow")));
         has_begun.recv().await.expect("the request has begun");
         stop.send(()).expect("the server runs");
-        go_on.send(true).expect("the request waits");
-        let answer = asked.await.expect("no panic").expect("an answer");
+        release.send(true).expect("the request waits");
+        let answer = request.await.expect("no panic").expect("an answer");
         assert_eq!(answer.text().await.expect("text"), "done");
         serving.await.expect("a clean end");
     }

@@ -1,4 +1,4 @@
-//! Framed bodies: what reads, what never will, and what may later.
+//! Framed bodies: readable ones, permanently unreadable ones, and those whose schema may still appear.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,7 +21,7 @@ use runtime::{
 };
 use uuid::Uuid;
 
-/// A table of schemas in place of a registry.
+/// A schema source in memory.
 #[derive(Default)]
 struct Table {
     schemas: Mutex<HashMap<SchemaRef, String>>,
@@ -181,14 +181,14 @@ fn a_missing_schema_is_transient_at_first_and_permanent_later() {
     let ask = || readers.decode(Some(&[0, 0, 0, 0, 9, 0]), None).unwrap_err();
     assert!(ask().is_transient(), "a replica may lag behind the record");
     table.pass(40);
-    assert!(ask().is_transient(), "two answers say nothing of the time between them");
+    assert!(ask().is_transient(), "two answers prove nothing about the time between them");
     let error = ask();
     assert!(matches!(error, DecodeError::UnknownSchema { schema: SchemaRef::Id(9) }), "{error}");
     let asked = table.asked();
     assert!(!ask().is_transient());
-    assert_eq!(table.asked(), asked, "the answer stands for a while");
+    assert_eq!(table.asked(), asked, "the result is cached");
     table.pass(61);
-    assert!(!ask().is_transient(), "and is confirmed");
+    assert!(!ask().is_transient(), "and confirmed");
     assert_eq!(table.asked(), asked + 1);
 }
 
@@ -209,7 +209,7 @@ fn a_schema_counts_as_missing_only_after_uninterrupted_answers() {
     assert!(ask().unwrap_err().is_transient());
     *table.is_down.lock().unwrap() = false;
     for _ in 0..30 {
-        assert!(ask().unwrap_err().is_transient(), "the time begins again");
+        assert!(ask().unwrap_err().is_transient(), "the time restarts");
         table.pass(1);
     }
     *table.schemas.lock().unwrap() = late;

@@ -1,4 +1,4 @@
-//! The contract kit finds what it is for.
+//! The contract kit reports every mismatch between structs and schemas.
 
 mod good {
     use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ mod good {
     }
 
     runtime::produces! {
-        /// What is written.
+        /// Produced records.
         pub(crate) enum Command in "../schemas" { inbox of "runtime" { TimerFired = 1 } }
     }
 }
@@ -21,7 +21,7 @@ mod greedy {
     }
 
     runtime::consumes! {
-        /// What is heard.
+        /// Consumed records.
         pub(crate) enum Input { inbox of "runtime" { TimerFired } }
     }
 }
@@ -29,7 +29,7 @@ mod greedy {
 mod forgetful {
     use serde::{Deserialize, Serialize};
 
-    /// Reads a number and writes another.
+    /// Reads one number and writes another.
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     pub(crate) struct TimerFired {
         #[serde(skip_deserializing)]
@@ -37,7 +37,7 @@ mod forgetful {
     }
 
     runtime::produces! {
-        /// What is written.
+        /// Produced records.
         pub(crate) enum Command in "../schemas" { inbox of "runtime" { TimerFired = 1 } }
     }
 }
@@ -49,7 +49,7 @@ mod unknown {
     pub(crate) struct NobodySaysThis {}
 
     runtime::consumes! {
-        /// What is heard.
+        /// Consumed records.
         pub(crate) enum Input { events of "nobody" { NobodySaysThis } }
     }
 }
@@ -58,7 +58,7 @@ use runtime::testing::contract;
 
 const SCHEMAS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas");
 
-fn objection(check: fn()) -> String {
+fn failure_of(check: fn()) -> String {
     let panic = std::panic::catch_unwind(check).expect_err("it was passed");
     panic.downcast_ref::<String>().expect("an objection in words").clone()
 }
@@ -71,18 +71,18 @@ fn matching_structs_pass() {
 
 #[test]
 fn a_field_that_no_version_has_is_reported() {
-    let text = objection(|| contract::reads::<greedy::Input>(SCHEMAS));
+    let text = failure_of(|| contract::reads::<greedy::Input>(SCHEMAS));
     assert!(text.contains("runtime/inbox/TimerFired/v1.avsc") && text.contains("a_field_nobody_writes"), "{text}");
 }
 
 #[test]
 fn a_struct_that_writes_other_bytes_is_reported() {
-    let text = objection(|| contract::writes::<forgetful::Command>(SCHEMAS));
+    let text = failure_of(|| contract::writes::<forgetful::Command>(SCHEMAS));
     assert!(text.contains("runtime/inbox/TimerFired/v1.avsc: the struct writes its example differently"), "{text}");
 }
 
 #[test]
 fn a_record_that_is_not_in_the_catalog_is_reported() {
-    let text = objection(|| contract::reads::<unknown::Input>(SCHEMAS));
+    let text = failure_of(|| contract::reads::<unknown::Input>(SCHEMAS));
     assert!(text.contains("NobodySaysThis of nobody is not in"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! The enums of a service: names, schemas, and bodies there and back.
+//! The enums of a service: names, schemas, and bodies that round-trip.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,13 +13,13 @@ use serde::Deserialize;
 mod written {
     use super::TimerFired;
     runtime::produces! {
-        /// What a service writes.
+        /// Produced records.
         pub enum Command in "../schemas" { inbox of "runtime" { TimerFired = 1 } }
     }
 }
 
 mod tolerant {
-    /// A tolerant reader: it uses none of the fields. Avro finds a record by its name, so the struct is called the same.
+    /// A tolerant reader that uses no field. Avro matches a record by name, so the struct has the record's name.
     #[derive(super::Deserialize)]
     pub(super) struct TimerFired {}
 }
@@ -27,7 +27,7 @@ mod tolerant {
 mod read {
     use super::TimerFired;
     runtime::consumes! {
-        /// What a service reads.
+        /// Consumed records.
         pub enum Input { inbox of "runtime" { TimerFired } }
     }
 }

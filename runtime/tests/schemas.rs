@@ -1,4 +1,4 @@
-//! The project's own contract against every rule, and every rule against a contract that breaks it.
+//! The project's own schema catalog against every rule, and every rule against a catalog that breaks it.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ const SCHEMA: &str = r#"{
 const EXAMPLE: &str =
     r#"{ "order_id": "o-1", "state": "OPEN", "total": { "amount_minor": 5 }, "occurred_at": 1795248000000 }"#;
 
-/// What v2 looks like when it is right: one field appended, with a default, and one more symbol.
+/// A valid v2: one appended field with a default, and one more symbol.
 fn second() -> (String, String) {
     let schema = SCHEMA
         .replace(
@@ -66,7 +66,7 @@ fn finds(files: &[(&str, &str)], expected: &str) {
     assert!(findings.iter().any(|finding| finding.contains(expected)), "no {expected:?} in {findings:#?}");
 }
 
-/// Plants one fault by replacing a piece of the right schema.
+/// Breaks one rule by replacing a part of the valid schema.
 #[track_caller]
 fn finds_in_schema(right: &str, wrong: &str, expected: &str) {
     let schema = SCHEMA.replacen(right, wrong, 1);
@@ -74,7 +74,7 @@ fn finds_in_schema(right: &str, wrong: &str, expected: &str) {
     finds(&[(PATH, &schema), (EXAMPLE_PATH, EXAMPLE)], expected);
 }
 
-/// Plants one fault in the second version.
+/// Breaks one rule in the second version.
 #[track_caller]
 fn finds_in_second(right: &str, wrong: &str, expected: &str) {
     let (schema, example) = second();
@@ -195,7 +195,7 @@ fn examples_that_are_missing_or_do_not_fit_are_found() {
     let (schema, _) = second();
     finds(
         &[(PATH, SCHEMA), (EXAMPLE_PATH, EXAMPLE), (V2_PATH, &schema), (V2_EXAMPLE_PATH, EXAMPLE)],
-        "$.note is left out",
+        "$.note is missing",
     );
 }
 

@@ -1,4 +1,4 @@
-//! Plain JSON to Avro and back: what people may write, what they are told, and that the bytes are Avro's own.
+//! Plain JSON to Avro and back: accepted JSON, error messages, and equality with the bytes of Avro's own library.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -147,7 +147,7 @@ fn a_default_that_contains_itself_is_refused() {
     assert!(json_to_avro(&schema, &deep).unwrap_err().to_string().contains("nested deeper"));
 }
 
-/// Values of the order's schema, as Avro's own library holds them.
+/// Values of the order's schema in the form of Avro's own library.
 fn orders() -> impl Strategy<Value = Avro> {
     let album = proptest::option::of(any::<String>()).prop_map(|title| match title {
         None => Avro::Union(0, Box::new(Avro::Null)),
@@ -166,7 +166,7 @@ fn orders() -> impl Strategy<Value = Avro> {
     ];
     (
         (any::<String>(), proptest::collection::vec(line, 0..4), any::<bool>()),
-        // One key at most: the order of a map's entries is nobody's promise.
+        // One key at most: the order of a map's entries is unspecified.
         proptest::collection::hash_map("[a-z]{1,5}", tag, 0..2),
         (any::<[u8; 2]>(), any::<Vec<u8>>(), any::<f64>(), any::<f32>(), any::<bool>(), any::<i64>()),
     )

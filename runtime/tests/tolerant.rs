@@ -1,4 +1,4 @@
-//! A reader that names one field of a record reads it past fields of every other Avro type.
+//! A reader with one field of a record skips the other fields, whatever their Avro types.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -64,7 +64,7 @@ pub async fn connect<D: Decider>(config: &Config) -> Result<(Publisher, Readers)
                 return Err(ConnectError::Schemas { service, source: Box::new(source) });
             }
             Ok(Err(error)) => {
-                tracing::warn!(service, error = telemetry::chain(&error), "HTTP API waits for the schema registry")
+                tracing::warn!(service, error = telemetry::chain(&error), "HTTP API waits for the schema registry");
             }
             Err(error) => tracing::warn!(service, %error, "looking up the schemas was interrupted"),
         }

@@ -207,25 +207,27 @@ impl Reader {
     }
 
     /// Starts reading partitions at these offsets.
-    pub(super) fn assign<'p>(&self, places: impl IntoIterator<Item = (&'p str, i32, i64)>) -> KafkaResult<()> {
-        self.assign_at(places.into_iter().map(|(topic, partition, offset)| (topic, partition, Offset::Offset(offset))))
+    pub(super) fn assign<'p>(&self, partitions: impl IntoIterator<Item = (&'p str, i32, i64)>) -> KafkaResult<()> {
+        self.assign_at(
+            partitions.into_iter().map(|(topic, partition, offset)| (topic, partition, Offset::Offset(offset))),
+        )
     }
 
     /// Starts reading partitions at their beginnings. For a topic that must be complete that is offset 0, and its absence is a failure.
     pub(super) fn assign_from_beginning<'p>(
         &self,
-        places: impl IntoIterator<Item = (&'p str, i32)>,
+        partitions: impl IntoIterator<Item = (&'p str, i32)>,
     ) -> KafkaResult<()> {
-        self.assign_at(places.into_iter().map(|(topic, partition)| (topic, partition, self.beginning(topic))))
+        self.assign_at(partitions.into_iter().map(|(topic, partition)| (topic, partition, self.beginning(topic))))
     }
 
     fn beginning(&self, topic: &str) -> Offset {
         if self.must_be_complete(topic) { Offset::Offset(0) } else { Offset::Beginning }
     }
 
-    fn assign_at<'p>(&self, places: impl IntoIterator<Item = (&'p str, i32, Offset)>) -> KafkaResult<()> {
+    fn assign_at<'p>(&self, partitions: impl IntoIterator<Item = (&'p str, i32, Offset)>) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
-        for (topic, partition, offset) in places {
+        for (topic, partition, offset) in partitions {
             list.add_partition_offset(topic, partition, offset)?;
         }
         if list.count() == 0 { Ok(()) } else { self.consumer.incremental_assign(&list) }
@@ -292,8 +294,8 @@ impl Reader {
     /// The positions of the consumer, past commit markers and aborted records. They are exact only at the end of a partition.
     pub(super) fn positions_at_ends(&self) -> KafkaResult<Vec<(Arc<str>, i32, i64)>> {
         let list = self.consumer.position()?;
-        let places = list.elements();
-        Ok(places
+        let elements = list.elements();
+        Ok(elements
             .iter()
             .filter_map(|element| match element.offset() {
                 Offset::Offset(next) => {

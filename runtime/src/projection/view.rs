@@ -126,7 +126,7 @@ struct FoldThread {
 struct StopFlag {
     is_set: AtomicBool,
     lock: Mutex<()>,
-    told: Condvar,
+    changed: Condvar,
 }
 
 impl StopFlag {
@@ -137,14 +137,14 @@ impl StopFlag {
     fn set(&self) {
         self.is_set.store(true, Ordering::Release);
         drop(self.lock.lock());
-        self.told.notify_all();
+        self.changed.notify_all();
     }
 
     /// Waits; returns false if the thread is to stop.
     fn pause(&self, wait: Duration) -> bool {
         let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_set() {
-            drop(self.told.wait_timeout(guard, wait).unwrap_or_else(PoisonError::into_inner));
+            drop(self.changed.wait_timeout(guard, wait).unwrap_or_else(PoisonError::into_inner));
         }
         !self.is_set()
     }

@@ -516,7 +516,7 @@ impl<'a, 'b> Decoder<'a, '_, 'b> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], JsonError> {
         let path = self.path.to_text();
         let bytes = self.take(N)?;
-        bytes.try_into().map_err(|_| JsonError { path: path, reason: "the body ends early".to_owned() })
+        bytes.try_into().map_err(|_| JsonError { path, reason: "the body ends early".to_owned() })
     }
 
     fn take(&mut self, length: usize) -> Result<&'b [u8], JsonError> {
