@@ -58,7 +58,7 @@ impl BenchEnvironment {
         let system = format!("bench{}", &Uuid::now_v7().simple().to_string()[20..]);
         let config = config(&endpoints, system)?;
         let name = if embedded.is_some() { "embedded broker" } else { "the given broker" };
-        let (registry, system) = (Registry::new(&config)?, config.system.clone());
+        let (registry, system) = (RegistryClient::new(&config)?, config.system.clone());
         let writers = tokio::task::spawn_blocking(move || -> anyhow::Result<Writers> {
             let records = [SourceEvent::RECORDS, Event::RECORDS, ParkingCommand::RECORDS].concat();
             for record in &records {
