@@ -52,7 +52,7 @@ pub struct Batch {
 
 /// A place in the batch to go back to.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Mark {
+pub(crate) struct Savepoint {
     outputs: usize,
     bytes: usize,
 }
@@ -114,13 +114,13 @@ impl Batch {
         self.inputs += 1;
     }
 
-    pub(crate) fn mark(&self) -> Mark {
-        Mark { outputs: self.outputs.len(), bytes: self.bytes.len() }
+    pub(crate) fn savepoint(&self) -> Savepoint {
+        Savepoint { outputs: self.outputs.len(), bytes: self.bytes.len() }
     }
 
-    pub(crate) fn back_to(&mut self, mark: Mark) {
-        self.outputs.truncate(mark.outputs);
-        self.bytes.truncate(mark.bytes);
+    pub(crate) fn rollback_to(&mut self, savepoint: Savepoint) {
+        self.outputs.truncate(savepoint.outputs);
+        self.bytes.truncate(savepoint.bytes);
     }
 
     /// Puts bytes into the buffer and says where they lie.

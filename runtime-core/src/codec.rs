@@ -4,19 +4,14 @@
 //! whether an unreadable record may read later (transient) or never will (permanent). It knows no topics and no headers but the
 //! one that may carry a schema id. Reading is by the writer's schema; the struct picks the fields it uses.
 
-use std::{
-    collections::HashMap,
-    marker::PhantomData,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, marker::PhantomData, sync::Arc, time::Duration};
 
 use apache_avro::{Schema, reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
+    guard::guarded,
     message::{Message, RecordType, Written},
     tolerant::Tolerant,
 };
@@ -85,8 +80,8 @@ impl<'a> RecordReader<'a> {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
         let mut rest = self.body;
         // The bytes come from outside: a panic over them, in Avro's code or in a `Deserialize`, is this record's fault alone.
-        let Tolerant(value) = catch_unwind(AssertUnwindSafe(|| self.datum.read_deser(&mut rest)))
-            .map_err(|_| CodecError::new("reading the record panicked"))?
+        let Tolerant(value) = guarded("reading the record", || self.datum.read_deser(&mut rest))
+            .map_err(CodecError::new)?
             .map_err(CodecError::new)?;
         if rest.is_empty() {
             Ok(value)
@@ -114,7 +109,11 @@ impl<'a> RecordWriter<'a> {
     /// # Errors
     /// The struct does not fit the schema.
     pub fn write<T: Serialize>(&mut self, body: &T) -> Result<(), CodecError> {
-        self.datum.write_ser(self.out, body).map(|_| ()).map_err(CodecError::new)
+        let Self { datum, out } = self;
+        guarded("Serialize", || datum.write_ser(*out, body))
+            .map_err(CodecError::new)?
+            .map(|_| ())
+            .map_err(CodecError::new)
     }
 
     /// What a read-only enum answers when asked to write.
@@ -268,7 +267,7 @@ impl ReadSchema {
     /// The text is no Avro schema, or not that of a record.
     pub fn parse(schema: SchemaRef, registered: &RegisteredSchema) -> Result<Self, CodecError> {
         // The schema comes from outside: a parser that panics over it must not take the worker along.
-        catch_unwind(|| Self::build(schema, registered)).map_err(|_| CodecError::new("parsing the schema panicked"))?
+        guarded("parsing the schema", || Self::build(schema, registered)).map_err(CodecError::new)?
     }
 
     fn build(schema: SchemaRef, registered: &RegisteredSchema) -> Result<Self, CodecError> {

@@ -13,6 +13,7 @@ use crate::{
     codec::{CodecError, DecodeError, Decoded, ReadSchema, SCHEMA_ID_HEADER, SchemaRef, Writers, unframe},
     decider::{Decider, TimerFired},
     envelope,
+    guard::guarded,
     message::{Channel, Message, RecordType, Written, parked_topic, topic},
     text::chain,
 };
@@ -40,6 +41,16 @@ pub enum ContractError {
         /// Whose inbox.
         owner: &'static str,
     },
+    /// `shares_keys_with` panicked.
+    #[error("service {service} cannot tell whether it shares keys with {owner}: {reason}")]
+    Panicked {
+        /// The service.
+        service: &'static str,
+        /// The owner it was asked about.
+        owner: &'static str,
+        /// What panicked, and with which message.
+        reason: String,
+    },
     /// It says or sends what is not its own.
     #[error("service {service} writes {record} of {owner}; a service writes its own records only")]
     NotItsOwn {
@@ -53,12 +64,12 @@ pub enum ContractError {
 }
 
 /// Short names of records by their full ones. A contract is copied for every recovery; its names are not.
-type Names = Arc<BTreeMap<String, &'static str>>;
+type RecordNames = Arc<BTreeMap<String, &'static str>>;
 
 #[derive(Clone, Copy)]
-struct Known {
+struct KnownSchema {
     schema: &'static ReadSchema,
-    heard: Option<&'static str>,
+    received: Option<&'static str>,
     said: Option<&'static str>,
     parking: Option<&'static str>,
 }
@@ -84,9 +95,9 @@ pub(crate) struct Defect {
 pub(crate) enum Read<M> {
     Body(M),
     Parking(ParkingCommand),
-    Unheard,
-    Dead(Defect),
-    Unready(String),
+    NotConsumed,
+    Unreadable(Defect),
+    Unavailable(String),
     NeedsSchema(SchemaRef),
 }
 
@@ -117,13 +128,14 @@ pub struct Contract {
     pub system: Arc<str>,
     /// What its topics take: the usual, until a driver tells.
     pub limits: Limits,
-    heard: Names,
-    said: Names,
-    asked: Names,
-    owners: Arc<[&'static str]>,
+    received: RecordNames,
+    said: RecordNames,
+    asked: RecordNames,
+    /// Of each input, whether its records lie under the keys of the entities that they are about.
+    shares_keys: Arc<[bool]>,
     timer: bool,
     writers: Writers,
-    known: HashMap<SchemaRef, Known>,
+    known: HashMap<SchemaRef, KnownSchema>,
     /// Schemas that were asked for in vain, for the one record that needed them.
     failed: HashMap<SchemaRef, SchemaFailure>,
 }
@@ -145,7 +157,7 @@ impl Contract {
     ///
     /// # Errors
     /// Its enums contradict the rules of who reads and writes what.
-    pub fn of<D: Decider>(names: ContractNames<'_>, writers: Writers) -> Result<Self, ContractError> {
+    pub fn of<D: Decider>(decider: &D, names: ContractNames<'_>, writers: Writers) -> Result<Self, ContractError> {
         let ContractNames { system, group, build, partitions } = names;
         let inbox = topic(system, D::NAME, Channel::Inbox);
         let mut others = BTreeMap::new();
@@ -164,7 +176,7 @@ impl Contract {
         if let Some(foreign) = D::Event::RECORDS.iter().chain(D::Command::RECORDS).find(|r| r.owner != D::NAME) {
             return Err(ContractError::NotItsOwn { service: D::NAME, record: foreign.name, owner: foreign.owner });
         }
-        let names = |records: &'static [RecordType]| -> Names {
+        let names = |records: &'static [RecordType]| -> RecordNames {
             Arc::new(records.iter().map(|r| (r.full_name(system), r.name)).collect())
         };
         Ok(Self {
@@ -173,7 +185,7 @@ impl Contract {
             source: envelope::source(system, D::NAME),
             build: build.into(),
             partitions,
-            owners: std::iter::once(D::NAME).chain(others.values().copied()).collect(),
+            shares_keys: shares_keys(decider, others.values().copied())?,
             inputs: std::iter::once(inbox).chain(others.into_keys()).map(Into::into).collect(),
             events_topic: topic(system, D::NAME, Channel::Events).into(),
             dead_letter_topic: format!("dlq.{group}").into(),
@@ -181,7 +193,7 @@ impl Contract {
             parking: ParkingLimits::default(),
             system: system.into(),
             limits: Limits::default(),
-            heard: names(D::Input::RECORDS),
+            received: names(D::Input::RECORDS),
             said: names(D::Event::RECORDS),
             asked: names(ParkingCommand::RECORDS),
             timer: consumes_timers::<D>(),
@@ -202,9 +214,13 @@ impl Contract {
     pub fn learn(&mut self, schema: SchemaRef, found: Result<&'static ReadSchema, DecodeError>) {
         match found {
             Ok(found) => {
-                let of = |names: &Names| names.get(&found.full_name).copied();
-                let known =
-                    Known { schema: found, heard: of(&self.heard), said: of(&self.said), parking: of(&self.asked) };
+                let of = |names: &RecordNames| names.get(&found.full_name).copied();
+                let known = KnownSchema {
+                    schema: found,
+                    received: of(&self.received),
+                    said: of(&self.said),
+                    parking: of(&self.asked),
+                };
                 self.known.insert(schema, known);
             }
             Err(error) => {
@@ -234,10 +250,10 @@ impl Contract {
     /// True if the service does not list the record type of this value: nothing more needs to be looked at. Only the first
     /// bytes are.
     #[must_use]
-    pub fn is_unheard(&self, value: &[u8]) -> bool {
+    pub fn is_not_consumed(&self, value: &[u8]) -> bool {
         match unframe(value, None) {
             Ok((schema, _)) => {
-                self.known.get(&schema).is_some_and(|known| known.heard.is_none() && known.parking.is_none())
+                self.known.get(&schema).is_some_and(|known| known.received.is_none() && known.parking.is_none())
             }
             Err(_) => false,
         }
@@ -254,24 +270,25 @@ impl Contract {
 
     /// Reads an own event.
     pub(crate) fn read_event<E: Message>(&self, record: &Record<'_>) -> Read<E> {
-        let open = |(known, body): (Known, &[u8])| known.said.map_or(Read::Unheard, |name| open(name, &known, body));
+        let open =
+            |(known, body): (KnownSchema, &[u8])| known.said.map_or(Read::NotConsumed, |name| open(name, &known, body));
         self.look_up(record).map_or_else(Read::from, open)
     }
 
-    fn open_input<I: Message>(&self, record: &Record<'_>, known: &Known, body: &[u8]) -> Read<I> {
-        match (known.heard, known.parking) {
+    fn open_input<I: Message>(&self, record: &Record<'_>, known: &KnownSchema, body: &[u8]) -> Read<I> {
+        match (known.received, known.parking) {
             (Some(name), _) => open(name, known, body),
             // What operators ask enters through the inbox, and nowhere else.
             (None, Some(name)) if *record.topic == *self.inputs[0] => match open::<ParkingCommand>(name, known, body) {
                 Read::Body(command) => Read::Parking(command),
-                Read::Dead(defect) => Read::Dead(defect),
-                Read::Parking(_) | Read::Unheard | Read::Unready(_) | Read::NeedsSchema(_) => Read::Unheard,
+                Read::Unreadable(defect) => Read::Unreadable(defect),
+                Read::Parking(_) | Read::NotConsumed | Read::Unavailable(_) | Read::NeedsSchema(_) => Read::NotConsumed,
             },
-            (None, _) => Read::Unheard,
+            (None, _) => Read::NotConsumed,
         }
     }
 
-    fn look_up<'r>(&self, record: &Record<'r>) -> Result<(Known, &'r [u8]), NotOpened> {
+    fn look_up<'r>(&self, record: &Record<'r>) -> Result<(KnownSchema, &'r [u8]), NotOpened> {
         let (schema, body) = framed(record)
             .map_err(|error| NotOpened::Unreadable(Defect { class: class_of(&error), message: chain(&error) }))?;
         if let Some(known) = self.known.get(&schema) {
@@ -285,8 +302,8 @@ impl Contract {
     }
 
     /// True if the records of this input lie under the keys of the entities that they are about, whatever is in them.
-    pub(crate) fn is_keyed_alike<D: Decider>(&self, decider: &D, input: usize) -> bool {
-        input == 0 || self.owners.get(input).is_some_and(|owner| decider.shares_keys_with(owner))
+    pub(crate) fn shares_keys(&self, input: usize) -> bool {
+        self.shares_keys.get(input).copied().unwrap_or(false)
     }
 
     /// Appends a framed body to `out`; answers the record's full name.
@@ -299,6 +316,19 @@ impl Contract {
     pub fn writers(&self) -> &Writers {
         &self.writers
     }
+}
+
+/// Whether the inbox and each other input share keys with the service's entities. Asked once, at the start, where a panic is a
+/// refusal by name.
+fn shares_keys<D: Decider>(
+    decider: &D,
+    owners: impl Iterator<Item = &'static str>,
+) -> Result<Arc<[bool]>, ContractError> {
+    let shares = |owner| {
+        let panicked = |reason| ContractError::Panicked { service: D::NAME, owner, reason };
+        guarded("shares_keys_with", || decider.shares_keys_with(owner)).map_err(panicked)
+    };
+    std::iter::once(Ok(true)).chain(owners.map(shares)).collect()
 }
 
 /// The names a contract is made of.
@@ -319,13 +349,13 @@ fn framed<'r>(record: &Record<'r>) -> Result<(SchemaRef, &'r [u8]), DecodeError>
     unframe(record.value.ok_or(DecodeError::NoBody)?, header.and_then(|(_, value)| *value))
 }
 
-fn open<M: Message>(name: &str, known: &Known, body: &[u8]) -> Read<M> {
+fn open<M: Message>(name: &str, known: &KnownSchema, body: &[u8]) -> Read<M> {
     match M::read(name, &Decoded { schema: known.schema, body }.record()) {
         Ok(Some(body)) => Read::Body(body),
-        Ok(None) => Read::Unheard,
+        Ok(None) => Read::NotConsumed,
         Err(e) => {
             let message = format!("the body of {name} cannot be read with schema {}: {e}", known.schema.schema);
-            Read::Dead(Defect { class: "body", message })
+            Read::Unreadable(Defect { class: "body", message })
         }
     }
 }
@@ -340,8 +370,8 @@ enum NotOpened {
 impl<M> From<NotOpened> for Read<M> {
     fn from(reason: NotOpened) -> Self {
         match reason {
-            NotOpened::Unreadable(defect) => Self::Dead(defect),
-            NotOpened::Unready(reason) => Self::Unready(reason),
+            NotOpened::Unreadable(defect) => Self::Unreadable(defect),
+            NotOpened::Unready(reason) => Self::Unavailable(reason),
             NotOpened::NeedsSchema(schema) => Self::NeedsSchema(schema),
         }
     }

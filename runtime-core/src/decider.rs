@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::message::{Message, Written};
 pub use crate::time::TimestampMs;
 
-/// One input of a decision: a record that was heard, with what its envelope says about it.
+/// One input of a decision: a record that was received, with what its envelope says about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Received<I> {
     /// The record's key: the entity of the service that said it.
@@ -29,7 +29,7 @@ pub struct Received<I> {
 /// What came of one input: events about the entity, and commands to the service's own inbox. Committed together or not at all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision<E, C> {
-    /// Said on the own events topic under the entity's key, in this order.
+    /// RecentEvent on the own events topic under the entity's key, in this order.
     pub events: Vec<E>,
     /// Sent to the own inbox, each under the key of the entity it is for.
     pub commands: Vec<OutgoingCommand<C>>,

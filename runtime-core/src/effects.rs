@@ -47,26 +47,26 @@ impl<E: Effect> Effects<E> {
         entity: &Arc<str>,
         correlation_id: &str,
         was: &[Arc<str>],
-        pending: Vec<E>,
+        pending: Vec<(Arc<str>, E)>,
         now_ms: TimestampMs,
     ) -> Vec<Arc<str>> {
-        let keys: Vec<Arc<str>> = pending.iter().map(|effect| effect.key().into()).collect();
+        let keys: Vec<Arc<str>> = pending.iter().map(|(key, _)| Arc::clone(key)).collect();
         for gone in was.iter().filter(|key| !keys.contains(key)) {
             if let Some(Pending { not_before_ms: Some(at), .. }) = self.pending.remove(gone) {
                 self.waiting.remove(&(at, Arc::clone(gone)));
             }
         }
-        for (key, effect) in keys.iter().zip(pending) {
-            match self.pending.get_mut(key) {
+        for (key, effect) in pending {
+            match self.pending.get_mut(&key) {
                 Some(known) => known.effect = effect,
-                None => self.add(key, entity, correlation_id, effect, now_ms),
+                None => self.add(&key, entity, correlation_id, effect, now_ms),
             }
         }
         keys
     }
 
     fn add(&mut self, key: &Arc<str>, entity: &Arc<str>, correlation_id: &str, effect: E, now_ms: TimestampMs) {
-        self.heed_step(now_ms);
+        self.adjust_to_clock(now_ms);
         let pending = Pending {
             entity: Arc::clone(entity),
             correlation_id: correlation_id.into(),
@@ -79,8 +79,8 @@ impl<E: Effect> Effects<E> {
     }
 
     /// Takes at most `room` effects that may be tried now.
-    pub(crate) fn take(&mut self, now_ms: TimestampMs, room: usize, into: &mut Vec<Due<E>>) {
-        self.heed_step(now_ms);
+    pub(crate) fn take(&mut self, now_ms: TimestampMs, room: usize, mut take: impl FnMut(Arc<str>, Due<E>)) {
+        self.adjust_to_clock(now_ms);
         let mut left = room;
         while left > 0 && self.waiting.first().is_some_and(|(at, _)| *at <= now_ms) {
             let Some((_, key)) = self.waiting.pop_first() else { return };
@@ -91,12 +91,13 @@ impl<E: Effect> Effects<E> {
                 continue;
             }
             left -= 1;
-            into.push(Due {
+            let due = Due {
                 key: pending.entity.to_string(),
                 correlation_id: pending.correlation_id.to_string(),
                 effect: pending.effect.clone(),
                 attempt: pending.attempt,
-            });
+            };
+            take(key, due);
         }
     }
 
@@ -113,7 +114,7 @@ impl<E: Effect> Effects<E> {
     }
 
     /// Pauses are lengths of time and not instants: when the clock was set back, what waits is to wait no longer for that.
-    fn heed_step(&mut self, now_ms: TimestampMs) {
+    fn adjust_to_clock(&mut self, now_ms: TimestampMs) {
         let back = self.seen_ms.saturating_sub(now_ms);
         self.seen_ms = now_ms;
         if back <= 0 || self.waiting.is_empty() {
@@ -130,13 +131,13 @@ impl<E: Effect> Effects<E> {
 
     /// The answer lies in the inbox. The effect stays pending until it is decided.
     pub(crate) fn answered(&mut self, key: &str, now_ms: TimestampMs) {
-        self.heed_step(now_ms);
+        self.adjust_to_clock(now_ms);
         self.wait(key, now_ms.saturating_add(ANSWER_PATIENCE_MS), 0);
     }
 
     /// No definite answer. `jitter` is any number; it decides where in the second half of the pause the next attempt falls.
     pub(crate) fn unanswered(&mut self, key: &str, retry_after: Option<Duration>, now_ms: TimestampMs, jitter: u64) {
-        self.heed_step(now_ms);
+        self.adjust_to_clock(now_ms);
         let attempt = self.pending.get(key).map_or(0, |pending| pending.attempt);
         let asked_for = retry_after.map_or(0, |pause| i64::try_from(pause.as_millis()).unwrap_or(LONGEST_PAUSE_MS));
         let pause = pause_ms(attempt, jitter).max(asked_for.min(LONGEST_PAUSE_MS));
@@ -182,9 +183,13 @@ mod tests {
         }
     }
 
+    fn due(keys: &[&'static str]) -> Vec<(Arc<str>, Call)> {
+        keys.iter().map(|key| ((*key).into(), Call(key))).collect()
+    }
+
     fn taken(effects: &mut Effects<Call>, now_ms: i64, room: usize) -> Vec<Due<Call>> {
         let mut due = Vec::new();
-        effects.take(now_ms, room, &mut due);
+        effects.take(now_ms, room, |_, taken| due.push(taken));
         due
     }
 
@@ -192,7 +197,7 @@ mod tests {
     fn an_effect_is_performed_once_and_again_only_without_an_answer() {
         let mut effects = Effects::new();
         let entity: Arc<str> = "order-1".into();
-        let keys = effects.change(&entity, "saga", &[], vec![Call("pay")], 0);
+        let keys = effects.change(&entity, "saga", &[], due(&["pay"]), 0);
         assert_eq!(taken(&mut effects, 0, 9).len(), 1);
         assert_eq!(taken(&mut effects, 1_000_000, 9), vec![], "in flight");
         effects.unanswered("pay", None, 0, 0);
@@ -209,7 +214,7 @@ mod tests {
     fn a_clock_that_is_set_back_or_forth_makes_no_pause_longer() {
         const HOUR: i64 = 3_600_000;
         let mut effects = Effects::new();
-        effects.change(&"e".into(), "saga", &[], vec![Call("a"), Call("b")], HOUR);
+        effects.change(&"e".into(), "saga", &[], due(&["a", "b"]), HOUR);
         assert_eq!(taken(&mut effects, HOUR, 1).len(), 1);
         effects.unanswered("a", Some(Duration::from_secs(20)), HOUR, 0);
         assert_eq!(taken(&mut effects, 0, 9)[0].effect, Call("b"), "due before the clock was set back an hour");
@@ -222,7 +227,7 @@ mod tests {
     #[test]
     fn no_more_are_taken_than_there_is_room_for() {
         let mut effects = Effects::new();
-        effects.change(&"e".into(), "e", &[], vec![Call("a"), Call("b"), Call("c")], 0);
+        effects.change(&"e".into(), "e", &[], due(&["a", "b", "c"]), 0);
         assert_eq!(taken(&mut effects, 0, 2).len(), 2);
         assert_eq!(taken(&mut effects, 0, 2).len(), 1);
     }
@@ -230,8 +235,8 @@ mod tests {
     #[test]
     fn nothing_of_a_paused_entity_is_tried() {
         let mut effects = Effects::new();
-        effects.change(&"parked".into(), "saga", &[], vec![Call("a"), Call("b")], 0);
-        effects.change(&"other".into(), "saga", &[], vec![Call("c")], 0);
+        effects.change(&"parked".into(), "saga", &[], due(&["a", "b"]), 0);
+        effects.change(&"other".into(), "saga", &[], due(&["c"]), 0);
         assert_eq!(taken(&mut effects, 0, 1).len(), 1, "a is under way");
         effects.pause(&"parked".into());
         effects.answered("a", 0);

@@ -13,7 +13,7 @@ pub const HANDLED_CAUSES: usize = 32;
 
 /// One event that was said: why, under which id, and a checksum of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Said {
+pub(crate) struct RecentEvent {
     pub(crate) cause: Uuid,
     pub(crate) id: Uuid,
     pub(crate) digest: u32,
@@ -30,11 +30,11 @@ pub(crate) struct Entity<S> {
     pub(crate) wake: Option<Wake>,
     /// The keys of its pending effects.
     pub(crate) effects: Vec<Arc<str>>,
-    /// True while it stands in the list of entities that the open batch touched.
-    pub(crate) touched: bool,
+    /// Its index in the list of entities that the open batch has changed.
+    pub(crate) touched: Option<usize>,
     /// True while it stands in the list of entities that the next checkpoint takes.
     pub(crate) unsaved: bool,
-    recent: VecDeque<Said>,
+    recent: VecDeque<RecentEvent>,
 }
 
 /// A checkpoint that cannot be used. It is a cache: the log is read instead.
@@ -50,7 +50,7 @@ impl<S: Default> Default for Entity<S> {
             correlation_id: Box::default(),
             wake: None,
             effects: Vec::new(),
-            touched: false,
+            touched: None,
             unsaved: false,
             recent: VecDeque::new(),
         }
@@ -69,7 +69,7 @@ impl<S> Entity<S> {
     }
 
     /// Remembers an event.
-    pub(crate) fn remember(&mut self, said: Said) {
+    pub(crate) fn remember(&mut self, said: RecentEvent) {
         if self.recent.len() >= HANDLED_CAUSES {
             self.recent.pop_front();
         }
@@ -111,7 +111,7 @@ impl<S: Serialize + DeserializeOwned> Entity<S> {
         for _ in 0..count {
             let cause = Uuid::from_bytes(take(&mut rest)?);
             let id = Uuid::from_bytes(take(&mut rest)?);
-            recent.push_back(Said { cause, id, digest: u32::from_le_bytes(take(&mut rest)?) });
+            recent.push_back(RecentEvent { cause, id, digest: u32::from_le_bytes(take(&mut rest)?) });
         }
         let state = state::from_bytes(rest).map_err(|e| MalformedCheckpoint(e.to_string()))?;
         Ok(Self { state, sequence, correlation_id, recent, ..Self::default() })
@@ -134,8 +134,8 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], MalformedCheckpoint
 mod tests {
     use super::*;
 
-    fn said(n: u128) -> Said {
-        Said { cause: Uuid::from_u128(n), id: Uuid::from_u128(n + 1_000), digest: 7 }
+    fn said(n: u128) -> RecentEvent {
+        RecentEvent { cause: Uuid::from_u128(n), id: Uuid::from_u128(n + 1_000), digest: 7 }
     }
 
     #[test]

@@ -171,14 +171,14 @@ impl Envelope {
         }
     }
 
-    /// Names the entity it is about.
+    /// RecordNames the entity it is about.
     #[must_use]
     pub fn about(mut self, subject: impl Into<String>) -> Self {
         self.subject = subject.into();
         self
     }
 
-    /// Names the saga it belongs to.
+    /// RecordNames the saga it belongs to.
     #[must_use]
     pub fn correlated(mut self, correlation_id: impl Into<String>) -> Self {
         self.correlation_id = correlation_id.into();

@@ -7,19 +7,27 @@
 //! This crate has no sockets, no files, no threads, no clock and no randomness, and `clippy.toml` forbids them. Nothing in it
 //! depends on the iteration order of a hash map.
 
+pub mod backoff;
+pub mod barrier;
 mod batch;
 pub mod codec;
 mod contract;
 pub mod decider;
+mod due;
 mod effects;
 mod entity;
+
 pub mod envelope;
+pub mod fencing;
+mod guard;
 mod limits;
+pub mod log_bounds;
 mod machine;
 pub mod message;
 mod parking;
 mod partition;
 mod record;
+pub mod recoveries;
 mod recovery;
 pub mod state;
 mod task;
@@ -27,17 +35,18 @@ pub mod text;
 pub mod time;
 mod timers;
 mod tolerant;
+pub mod turn;
 
 pub use batch::{Batch, OutHeaders, Output, Target};
 pub use contract::{Contract, ContractError, ContractNames, RuntimeRecord, written_by};
 pub use entity::{HANDLED_CAUSES, MalformedCheckpoint};
 pub use limits::{DEAD_LETTER_BYTES, Limits, TOPIC_BYTES};
-pub use machine::Machine;
+pub use machine::{DueEffect, Machine, Need};
 pub use parking::{
-    CRASHES_AT_MOST, DropParked, Left, NotParked, Parked, ParkedNews, ParkingCommand, ParkingLimits, RetryParked,
-    Verdict,
+    DropParked, MAX_CRASHES, NotParked, Parked, ParkingCommand, ParkingLimits, ParkingUpdate, RecordFailure,
+    ReleasedRecord, RetryParked,
 };
 pub use partition::partition_of;
 pub use record::Record;
-pub use recovery::{Alarm, Folded, Recovery};
-pub use task::{Failure, Outcome, SavedEntity, SavedTask, Stage, Task};
+pub use recovery::{Folded, LogCorruption, Recovery};
+pub use task::{CrashCount, Failure, HoldReason, Outcome, SavedEntity, SavedTask, Task};

@@ -2,38 +2,52 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use crate::{
-    Batch, Contract, Outcome, Record, SavedTask, Stage,
+    Batch, Contract, CrashCount, HoldReason, Outcome, Record, SavedTask,
     codec::{DecodeError, ReadSchema, SchemaRef},
-    decider::{Decider, Due, TimestampMs},
+    decider::{Decider, Due},
+    entity::MalformedCheckpoint,
     envelope::Position,
-    task::{Scene, Task},
+    task::{DecisionContext, Task},
+    time::TimestampMs,
 };
 
-/// The state machine of one worker.
+/// Takes inputs of every partition that a worker owns, decides, and gathers what they lead to in one [`Batch`].
 pub struct Machine<D: Decider> {
     decider: D,
     contract: Contract,
     tasks: BTreeMap<i32, Task<D>>,
     batch: Batch,
     in_flight: usize,
-    failures: BTreeMap<Position, u32>,
+    crashes: BTreeMap<Position, CrashCount>,
+}
+
+/// An effect to perform: its partition, its idempotency key, and the request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DueEffect<E> {
+    /// The partition that its entity belongs to.
+    pub partition: i32,
+    /// Its idempotency key.
+    pub effect_key: Arc<str>,
+    /// What its performer needs.
+    pub due: Due<E>,
 }
 
 impl<D: Decider> Machine<D> {
     /// A machine that owns nothing yet.
     pub fn new(decider: D, contract: Contract) -> Self {
-        let (tasks, batch, failures) = (BTreeMap::new(), Batch::default(), BTreeMap::new());
-        Self { decider, contract, tasks, batch, in_flight: 0, failures }
+        let (tasks, batch, crashes) = (BTreeMap::new(), Batch::default(), BTreeMap::new());
+        Self { decider, contract, tasks, batch, in_flight: 0, crashes }
     }
 
-    /// The same, told which records cost earlier machines a state, and how often. One that did so too often is not tried again.
+    /// The same with what earlier machines crashed on. A record that did so too often is not tried again.
     #[must_use]
-    pub fn suspecting(self, failures: BTreeMap<Position, u32>) -> Self {
-        Self { failures, ..self }
+    pub fn with_crashes(self, crashes: BTreeMap<Position, CrashCount>) -> Self {
+        Self { crashes, ..self }
     }
 
     /// What the service reads and writes.
@@ -47,7 +61,7 @@ impl<D: Decider> Machine<D> {
         self.tasks.insert(task.partition, task);
     }
 
-    /// Lets a partition go. Only between batches: what the open batch holds of it would be committed all the same.
+    /// Gives a partition up. Only between batches: what the open batch holds of it would be committed all the same.
     pub fn release(&mut self, partition: i32) -> bool {
         self.tasks.remove(&partition).is_some()
     }
@@ -69,17 +83,17 @@ impl<D: Decider> Machine<D> {
         &self.batch
     }
 
-    /// Takes one input: record `record` of the `input`th input topic.
-    pub fn hear(&mut self, input: usize, record: &Record<'_>, now_ms: TimestampMs) -> Outcome {
+    /// Takes one input: a record of the `input`th input topic.
+    pub fn receive(&mut self, input: usize, record: &Record<'_>, now_ms: TimestampMs) -> Outcome {
         let Some(task) = self.tasks.get_mut(&record.partition) else { return Outcome::Ignored };
         if !task.awaits(input, record.offset) {
             return Outcome::Ignored;
         }
         let read = self.contract.read_input::<D::Input>(record);
-        let Self { decider, contract, batch, failures, .. } = self;
-        let mut scene = Scene { decider, contract, batch, now_ms, failures };
-        let outcome = task.hear(&mut scene, input, record, read);
-        if !matches!(outcome, Outcome::NeedsSchema(_)) {
+        let Self { decider, contract, batch, crashes, .. } = self;
+        let mut context = DecisionContext { decider, contract, batch, now_ms, crashes };
+        let outcome = task.receive(&mut context, input, record, read);
+        if !matches!(outcome, Outcome::NeedsSchema(_) | Outcome::NeedsEntity(_)) {
             self.contract.forget_failures();
         }
         outcome
@@ -90,39 +104,51 @@ impl<D: Decider> Machine<D> {
         self.contract.learn(schema, found);
     }
 
-    /// The schema that must be asked for before [`Machine::go_on`].
-    #[must_use]
-    pub fn schema_to_go_on(&self) -> Option<SchemaRef> {
-        let waiting = self.tasks.values().filter(|task| task.may_go_on());
-        waiting.filter_map(|task| task.schema_for_ready(&self.contract)).next()
+    /// Takes the state of an entity that was loaded from the store.
+    ///
+    /// # Errors
+    /// The bytes are malformed; the store must be discarded.
+    pub fn load(&mut self, partition: i32, entity: &str, bytes: &[u8]) -> Result<(), MalformedCheckpoint> {
+        self.tasks.get_mut(&partition).map_or(Ok(()), |task| task.load(entity, bytes))
     }
 
-    /// True if records wait that nothing stands before any more: there is work without input.
-    #[must_use]
-    pub fn may_go_on(&self) -> bool {
-        self.tasks.values().any(Task::may_go_on)
+    /// Lets an entity's state lie in the store only, where the last checkpoint has put it. Answers false, and keeps it, if it has
+    /// changed since, or if something of it is due, waits or is parked. Only between batches.
+    pub fn evict(&mut self, partition: i32, entity: &str) -> bool {
+        self.tasks.get_mut(&partition).is_some_and(|task| task.evict(entity))
     }
 
-    /// Handles some of the records that waited for what is out of the way now. Only between batches.
-    pub fn go_on(&mut self, now_ms: TimestampMs) {
-        let Self { decider, contract, batch, failures, tasks, .. } = self;
-        for task in tasks.values_mut().filter(|task| task.may_go_on()) {
-            let mark = batch.mark();
-            let mut scene = Scene { decider, contract, batch, now_ms, failures };
-            if let Err(failure) = task.go_on_waiting(&mut scene) {
-                batch.back_to(mark);
-                task.held = Some(Stage { place: failure.place, reason: failure.reason });
+    /// True if parked records wait that nothing stands before any more: there is work without input.
+    #[must_use]
+    pub fn may_drain(&self) -> bool {
+        self.tasks.values().any(Task::may_drain)
+    }
+
+    /// What must be there before [`Machine::drain_parked`].
+    #[must_use]
+    pub fn need_to_drain(&self) -> Option<Need> {
+        let mut waiting = self.tasks.values().filter(|task| task.may_drain());
+        waiting.find_map(|task| task.need_of_ready(&self.decider, &self.contract))
+    }
+
+    /// Handles some of the parked records that nothing stands before any more. Only between batches.
+    pub fn drain_parked(&mut self, now_ms: TimestampMs) {
+        let Self { decider, contract, batch, crashes, tasks, .. } = self;
+        for task in tasks.values_mut().filter(|task| task.may_drain()) {
+            let savepoint = batch.savepoint();
+            let mut context = DecisionContext { decider, contract, batch, now_ms, crashes };
+            if let Err(failure) = task.drain_next(&mut context) {
+                batch.rollback_to(savepoint);
+                task.held = Some(HoldReason { place: failure.place, reason: failure.reason });
             }
         }
         self.contract.forget_failures();
     }
 
-    /// Takes one input that the service does not list: only its position moves.
-    pub fn pass_over(&mut self, input: usize, partition: i32, offset: i64) {
+    /// Takes one input that the service does not consume: only its position moves.
+    pub fn skip(&mut self, input: usize, partition: i32, offset: i64) {
         match self.tasks.get_mut(&partition) {
-            Some(task) if task.awaits(input, offset) => {
-                task.pass_over(&mut self.batch, input, offset);
-            }
+            Some(task) if task.awaits(input, offset) => task.skip(&mut self.batch, input, offset),
             _ => {}
         }
     }
@@ -132,10 +158,16 @@ impl<D: Decider> Machine<D> {
         let moved: BTreeSet<i32> = self.batch.positions().map(|((_, partition), _)| partition).collect();
         for partition in moved {
             if let Some(task) = self.tasks.get_mut(&partition) {
-                task.committed(&self.decider, own_ends.get(&partition).copied(), now_ms);
+                task.committed(own_ends.get(&partition).copied(), now_ms);
             }
         }
         self.batch.clear();
+    }
+
+    /// How far the own log is known to reach, of every partition.
+    #[must_use]
+    pub fn own_ends(&self) -> BTreeMap<i32, i64> {
+        self.tasks.values().map(|task| (task.partition, task.own_next())).collect()
     }
 
     /// Every position of every partition, to be committed again before it expires.
@@ -147,23 +179,23 @@ impl<D: Decider> Machine<D> {
         }
     }
 
-    /// Stops a partition from taking input until it is let on again; for the driver's own reasons.
+    /// Stops a partition from taking input until it is resumed.
     pub fn hold(&mut self, partition: i32, place: Position, reason: String) {
         if let Some(task) = self.tasks.get_mut(&partition) {
-            task.held = Some(Stage { place, reason });
+            task.held = Some(HoldReason { place, reason });
         }
     }
 
     /// Lets a held partition take input again.
-    pub fn let_on(&mut self, partition: i32) {
+    pub fn resume(&mut self, partition: i32) {
         if let Some(task) = self.tasks.get_mut(&partition) {
             task.held = None;
         }
     }
 
     /// The partitions that are held, and why.
-    pub fn held(&self) -> impl Iterator<Item = (i32, &Stage)> {
-        self.tasks.values().filter_map(|task| task.held.as_ref().map(|stage| (task.partition, stage)))
+    pub fn held(&self) -> impl Iterator<Item = (i32, &HoldReason)> {
+        self.tasks.values().filter_map(|task| task.held.as_ref().map(|reason| (task.partition, reason)))
     }
 
     /// The partitions with a timer due, for which the ends of all inputs must be asked now.
@@ -191,20 +223,20 @@ impl<D: Decider> Machine<D> {
     /// fire now go into the open batch.
     pub fn reached(&mut self, partition: i32, positions: &[i64], now_ms: TimestampMs) {
         let Some(task) = self.tasks.get_mut(&partition) else { return };
-        let Self { decider, contract, batch, failures, .. } = self;
-        let mut scene = Scene { decider, contract, batch, now_ms, failures };
-        task.fire(&mut scene, positions);
+        let Self { decider, contract, batch, crashes, .. } = self;
+        let mut context = DecisionContext { decider, contract, batch, now_ms, crashes };
+        task.fire(&mut context, positions);
     }
 
     /// The effects to perform now; no more than `at_most` are in flight. Only between batches.
-    pub fn due_effects(&mut self, at_most: usize, now_ms: TimestampMs) -> Vec<(i32, Due<D::Effect>)> {
+    pub fn due_effects(&mut self, at_most: usize, now_ms: TimestampMs) -> Vec<DueEffect<D::Effect>> {
         let mut all = Vec::new();
-        let mut due = Vec::new();
         for task in self.tasks.values_mut() {
-            let room = at_most.saturating_sub(self.in_flight);
-            task.effects.take(now_ms, room, &mut due);
-            self.in_flight += due.len();
-            all.extend(due.drain(..).map(|due| (task.partition, due)));
+            let (before, room) = (all.len(), at_most.saturating_sub(self.in_flight));
+            task.effects.take(now_ms, room, |effect_key, due| {
+                all.push(DueEffect { partition: task.partition, effect_key, due });
+            });
+            self.in_flight += all.len() - before;
         }
         all
     }
@@ -217,7 +249,7 @@ impl<D: Decider> Machine<D> {
         }
     }
 
-    /// An attempt had no definite answer, or its answer could not be handed in. `jitter` is any number.
+    /// An attempt had no definite answer, or its answer could not be appended. `jitter` is any number.
     pub fn effect_unanswered(
         &mut self,
         partition: i32,
@@ -256,4 +288,18 @@ impl<D: Decider> Machine<D> {
         let contract = &self.contract;
         self.tasks.values_mut().filter_map(|task| task.save(contract)).collect()
     }
+}
+
+/// What a driver must bring before the core can go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Need {
+    /// A schema.
+    Schema(SchemaRef),
+    /// The state of an entity.
+    Entity {
+        /// The partition it belongs to.
+        partition: i32,
+        /// Its key.
+        key: Arc<str>,
+    },
 }

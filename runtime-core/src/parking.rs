@@ -1,9 +1,9 @@
 //! Records that wait because one of their entity cannot work: what is parked, in which order, and how it looks on its topic.
 //!
-//! A parked record lies on the service's parked topic under its place as the key, with its bytes, its headers and the verdict; a
+//! A parked record lies on the service's parked topic under its place as the key, with its bytes, its headers and the failure; a
 //! tombstone takes it away. So the topic is the truth: whoever takes the partition over folds it and knows the same. The first
 //! of an entity's records is the one that failed, the others wait behind it in the order in which they came. Of a dead letter there
-//! is a tombstone alone: nothing waits, and it tells how far the input was heard, should the group forget that. Owns the form of
+//! is a tombstone alone: nothing waits, and it tells how far the input was received, should the group forget that. Owns the form of
 //! these records and the bounds; when a record is parked or tried again is the business of the task.
 
 use std::{
@@ -30,7 +30,7 @@ crate::produces! {
 /// An operator wants a parked record tried again, and after it what waits behind it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RetryParked {
-    /// Where the record lay when it was heard.
+    /// Where the record lay when it was received.
     pub place: String,
     /// Who wants it.
     pub by: String,
@@ -39,7 +39,7 @@ pub struct RetryParked {
 /// An operator gives a parked record up: it is never handled, and what waits behind it goes on.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DropParked {
-    /// Where the record lay when it was heard.
+    /// Where the record lay when it was received.
     pub place: String,
     /// Who gives it up.
     pub by: String,
@@ -63,16 +63,16 @@ impl Default for ParkingLimits {
 }
 
 /// How many records that waited are handled in one batch: a transaction must not take longer than its readers have patience.
-pub(crate) const GO_ON_AT_MOST: usize = 500;
+pub(crate) const MAX_DRAINED: usize = 500;
 
 /// How often a record may fail before it is parked. Some failures pass with a restart or a new state; most do not.
-pub const CRASHES_AT_MOST: u32 = 5;
+pub const MAX_CRASHES: u32 = 5;
 
 type Header = (String, Option<Vec<u8>>);
 
 /// Why a record does not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct RecordFailure {
     /// The kind, in one word for tables.
     pub class: String,
     /// What is wrong.
@@ -86,14 +86,14 @@ pub struct Verdict {
 /// A record that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parked {
-    /// Where it lay when it was heard.
+    /// Where it lay when it was received.
     pub place: Position,
     /// The entity it is about.
     pub entity: Arc<str>,
     /// Its rank: of an entity's records the one with the least is the first.
     pub number: u64,
     /// Why it does not work; `None` if it waits behind one that does not.
-    pub verdict: Option<Verdict>,
+    pub failure: Option<RecordFailure>,
     /// Its timestamp.
     pub timestamp_ms: TimestampMs,
     /// Its key.
@@ -106,8 +106,8 @@ pub struct Parked {
 
 /// How a record left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Left {
-    /// Where it lay when it was heard.
+pub struct ReleasedRecord {
+    /// Where it lay when it was received.
     pub place: Position,
     /// True if it was given up, false if it was handled.
     pub dropped: bool,
@@ -117,11 +117,11 @@ pub struct Left {
 
 /// What a record of a parked topic says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ParkedNews {
+pub enum ParkingUpdate {
     /// This waits; if it was there before, this is how it stands now.
-    Waits(Parked),
+    Parked(Parked),
     /// This waits no more, or never did: it was laid aside as a dead letter.
-    Left(Left),
+    Released(ReleasedRecord),
 }
 
 /// A record of a parked topic that makes no sense.
@@ -131,12 +131,12 @@ pub struct NotParked(String);
 
 impl Parked {
     /// A record as it is parked. Its rank is given when it is.
-    pub(crate) fn of(record: &Record<'_>, entity: Arc<str>, verdict: Option<Verdict>) -> Self {
+    pub(crate) fn of(record: &Record<'_>, entity: Arc<str>, failure: Option<RecordFailure>) -> Self {
         Self {
             place: record.position(),
             entity,
             number: 0,
-            verdict,
+            failure,
             timestamp_ms: record.timestamp_ms,
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
@@ -148,7 +148,7 @@ impl Parked {
         }
     }
 
-    /// Shows it as it was heard.
+    /// Shows it as it was received.
     pub fn with_record<T>(&self, take: impl FnOnce(&Record<'_>) -> T) -> T {
         let headers: Vec<(&str, Option<&[u8]>)> =
             self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
@@ -183,12 +183,12 @@ impl Parked {
         if self.value.is_none() {
             headers.push(ours(name::NO_VALUE, "true".to_owned()));
         }
-        if let Some(verdict) = &self.verdict {
+        if let Some(failure) = &self.failure {
             headers.extend([
-                kafka("delivery.count", verdict.attempts.to_string()),
-                kafka("message", verdict.reason.clone()),
-                ours(name::CLASS, verdict.class.clone()),
-                ours(name::TIME, time::rfc3339(verdict.at_ms)),
+                kafka("delivery.count", failure.attempts.to_string()),
+                kafka("message", failure.reason.clone()),
+                ours(name::CLASS, failure.class.clone()),
+                ours(name::TIME, time::rfc3339(failure.at_ms)),
             ]);
         }
         headers
@@ -199,7 +199,7 @@ impl Parked {
         let missing = |what: &str| NotParked(format!("it has no {what}"));
         let count: usize = ours.number(name::HEADERS).ok_or_else(|| missing("count of headers"))?;
         let own = record.headers.get(..count).ok_or_else(|| missing("headers of its own"))?;
-        let verdict = ours.text(name::CLASS).map(|class| Verdict {
+        let failure = ours.text(name::CLASS).map(|class| RecordFailure {
             class: class.to_owned(),
             reason: ours.kafka("message").unwrap_or_default().to_owned(),
             attempts: ours.kafka("delivery.count").and_then(|count| count.parse().ok()).unwrap_or(1),
@@ -209,7 +209,7 @@ impl Parked {
             place,
             entity: ours.text(name::ENTITY).ok_or_else(|| missing("entity"))?.into(),
             number: ours.number(name::NUMBER).ok_or_else(|| missing("rank"))?,
-            verdict,
+            failure,
             timestamp_ms: record.timestamp_ms,
             key: ours.bytes(name::KEY).map(<[u8]>::to_vec),
             value: record.value.filter(|_| ours.text(name::NO_VALUE).is_none()).map(<[u8]>::to_vec),
@@ -244,7 +244,7 @@ impl Parked {
     }
 }
 
-impl ParkedNews {
+impl ParkingUpdate {
     /// Reads a record of a parked topic of `system`.
     ///
     /// # Errors
@@ -255,21 +255,21 @@ impl ParkedNews {
             .and_then(|key| key.parse().ok())
             .ok_or_else(|| NotParked("its key is no place".into()))?;
         if record.value.is_some() {
-            return Parked::read(system, place, record).map(Self::Waits);
+            return Parked::read(system, place, record).map(Self::Parked);
         }
         let ours = Ours { system, headers: record.headers };
         let words = ours.text(name::WORDS).unwrap_or_default().to_owned();
-        Ok(Self::Left(Left { place, dropped: ours.text(name::OUTCOME) == Some(name::DROPPED), words }))
+        Ok(Self::Released(ReleasedRecord { place, dropped: ours.text(name::OUTCOME) == Some(name::DROPPED), words }))
     }
 }
 
 /// The headers of the tombstone that tells of a dead letter.
-pub(crate) fn headers_of_laid_aside(system: &str, now_ms: TimestampMs) -> Vec<Header> {
+pub(crate) fn headers_of_dead_letter(system: &str, now_ms: TimestampMs) -> Vec<Header> {
     let ours = |name: &str, value: String| (format!("{system}.{name}"), Some(value.into_bytes()));
-    vec![ours(name::OUTCOME, name::LAID_ASIDE.to_owned()), ours(name::TIME, time::rfc3339(now_ms))]
+    vec![ours(name::OUTCOME, name::DEAD_LETTERED.to_owned()), ours(name::TIME, time::rfc3339(now_ms))]
 }
 
-impl Left {
+impl ReleasedRecord {
     pub(crate) fn headers_on_topic(
         &self,
         system: &str,
@@ -299,7 +299,7 @@ mod name {
     pub(super) const OUTCOME: &str = "parked.outcome";
     pub(super) const HANDLED: &str = "handled";
     pub(super) const DROPPED: &str = "dropped";
-    pub(super) const LAID_ASIDE: &str = "laid aside";
+    pub(super) const DEAD_LETTERED: &str = "laid aside";
     pub(super) const WORDS: &str = "parked.words";
     pub(super) const COMMAND: &str = "parked.command";
     pub(super) const CLASS: &str = "errors.class";
@@ -428,7 +428,7 @@ impl Parking {
     }
 
     fn look_at_first(&mut self, entity: Arc<str>) {
-        if self.first(&entity).is_some_and(|first| first.verdict.is_none()) {
+        if self.first(&entity).is_some_and(|first| first.failure.is_none()) {
             self.ready.insert(entity);
         } else {
             self.ready.remove(&entity);
@@ -451,10 +451,10 @@ impl Parking {
     }
 
     /// Takes in one record of the parked topic.
-    pub(crate) fn fold(&mut self, news: ParkedNews) {
+    pub(crate) fn fold(&mut self, news: ParkingUpdate) {
         match news {
-            ParkedNews::Waits(parked) => self.put(parked),
-            ParkedNews::Left(left) => drop(self.remove(&left.place)),
+            ParkingUpdate::Parked(parked) => self.put(parked),
+            ParkingUpdate::Released(left) => drop(self.remove(&left.place)),
         }
     }
 }
@@ -476,26 +476,26 @@ mod tests {
         parking.put(Parked { number, ..parked });
     }
 
-    fn on_topic(parked: &Parked) -> ParkedNews {
+    fn on_topic(parked: &Parked) -> ParkingUpdate {
         let key = parked.place.to_string();
         let headers = parked.headers_on_topic("acme", "acme.payment");
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
         let value = Some(parked.value.as_deref().unwrap_or_default());
         let (key, timestamp_ms) = (Some(key.as_bytes()), parked.timestamp_ms);
         let record = Record { topic: "p", partition: 2, offset: 9, timestamp_ms, key, value, headers: &headers };
-        ParkedNews::read("acme", &record).expect("just written")
+        ParkingUpdate::read("acme", &record).expect("just written")
     }
 
     #[test]
     fn a_parked_record_goes_to_its_topic_and_back() {
-        let verdict =
-            Verdict { class: "body".into(), reason: "too short".into(), attempts: 3, at_ms: 1_760_000_000_000 };
+        let failure =
+            RecordFailure { class: "body".into(), reason: "too short".into(), attempts: 3, at_ms: 1_760_000_000_000 };
         // A record from a dead-letter topic brings headers along that are called like ours.
         let brought: [(&str, Option<&[u8]>); 2] = [("__dlq.errors.offset", Some(b"77")), ("acme.parked.entity", None)];
-        for (value, verdict) in [(Some(&b"abc"[..]), Some(verdict)), (Some(&b""[..]), None), (None, None)] {
-            let mut parked = Parked::of(&record(7, &brought, value), "order-1".into(), verdict);
+        for (value, failure) in [(Some(&b"abc"[..]), Some(failure)), (Some(&b""[..]), None), (None, None)] {
+            let mut parked = Parked::of(&record(7, &brought, value), "order-1".into(), failure);
             parked.number = 12;
-            assert_eq!(on_topic(&parked), ParkedNews::Waits(parked));
+            assert_eq!(on_topic(&parked), ParkingUpdate::Parked(parked));
         }
     }
 
@@ -515,8 +515,8 @@ mod tests {
         assert_eq!((later.first("order-1").map(|first| first.timestamp_ms), later.bytes()), (Some(9), parking.bytes()));
         assert_eq!(later.ready().map(|entity| &**entity), Some("order-1"), "nothing says that it cannot work");
         assert_eq!(later.rank_of(&parked(8).place), 3);
-        let gone = Left { place: all[0].place.clone(), dropped: false, words: String::new() };
-        later.fold(ParkedNews::Left(gone));
+        let gone = ReleasedRecord { place: all[0].place.clone(), dropped: false, words: String::new() };
+        later.fold(ParkingUpdate::Released(gone));
         assert_eq!(later.first("order-1").map(|first| first.place.offset), Some(5));
     }
 

@@ -3,28 +3,24 @@
 //! Owns the checks that stop a task for good: a gap or a repeat in an entity's sequence, one id with two contents, an own
 //! record that cannot be read. It decides nothing.
 
-use std::{
-    collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     Contract, Record,
     codec::SchemaRef,
     contract::Read,
     decider::{Decider, TimestampMs},
-    entity::{Entity, MalformedCheckpoint, Said},
+    entity::{Entity, MalformedCheckpoint, RecentEvent},
     envelope::{Envelope, Position},
-    parking::{Left, Parked, ParkedNews, Parking},
+    guard::guarded,
+    parking::{Parked, Parking, ParkingUpdate, ReleasedRecord},
     partition_of,
     task::{Recovered, Task},
-    text::panic_message,
 };
 
 /// Why a task stops for good: its own log is not what it must be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Alarm {
+pub enum LogCorruption {
     /// The fence was broken, or somebody else writes here.
     #[error(
         "own log broken at {place}: event {found} of entity {entity} where {expected} was due; \
@@ -61,6 +57,21 @@ pub enum Alarm {
         /// Where.
         place: Position,
         /// Why.
+        reason: String,
+    },
+    /// `pending`, `wake_at` or `Effect::key` panicked over a state.
+    #[error(
+        "state of entity {entity} in {topic}/{partition} cannot be used: {reason}; fix the decider, which must accept every state \
+         that its events lead to"
+    )]
+    StatePanicked {
+        /// The own events topic.
+        topic: Arc<str>,
+        /// The partition.
+        partition: i32,
+        /// The entity.
+        entity: Arc<str>,
+        /// What panicked, and with which message.
         reason: String,
     },
     /// `evolve` panicked.
@@ -139,20 +150,20 @@ impl<D: Decider> Recovery<D> {
     /// Folds one record of the own log.
     ///
     /// # Errors
-    /// [`Alarm`]: the partition must not decide.
-    pub fn fold(&mut self, contract: &Contract, record: &Record<'_>) -> Result<Folded, Alarm> {
+    /// [`LogCorruption`]: the partition must not decide.
+    pub fn fold(&mut self, contract: &Contract, record: &Record<'_>) -> Result<Folded, LogCorruption> {
         if record.offset < self.next {
             return Ok(Folded::Taken);
         }
-        let unreadable = |reason: String| Alarm::Unreadable { place: record.position(), reason };
+        let unreadable = |reason: String| LogCorruption::Unreadable { place: record.position(), reason };
         let event = match contract.read_event::<D::Event>(record) {
             Read::Body(event) => event,
             Read::NeedsSchema(schema) => return Ok(Folded::NeedsSchema(schema)),
-            Read::Unready(reason) => return Ok(Folded::Unready(reason)),
-            Read::Unheard | Read::Parking(_) => {
+            Read::Unavailable(reason) => return Ok(Folded::Unready(reason)),
+            Read::NotConsumed | Read::Parking(_) => {
                 return Err(unreadable("a record that this service does not say".to_owned()));
             }
-            Read::Dead(defect) => return Err(unreadable(defect.message)),
+            Read::Unreadable(defect) => return Err(unreadable(defect.message)),
         };
         let key = record.key_text().ok_or_else(|| unreadable("an event without a key of text".to_owned()))?;
         if partition_of(key.as_bytes(), contract.partitions) != self.partition {
@@ -173,11 +184,11 @@ impl<D: Decider> Recovery<D> {
         envelope: &Envelope,
         event: &D::Event,
         digest: u32,
-    ) -> Result<(), Alarm> {
+    ) -> Result<(), LogCorruption> {
         let place = || record.position();
         let Some(found) = envelope.sequence else {
             let reason = "an event without a sequence number".to_owned();
-            return Err(Alarm::Unreadable { place: place(), reason });
+            return Err(LogCorruption::Unreadable { place: place(), reason });
         };
         let key: Arc<str> = key.into();
         let entity = self.entities.entry(Arc::clone(&key)).or_default();
@@ -186,21 +197,26 @@ impl<D: Decider> Recovery<D> {
             Some(said) if said == digest && found < expected => return Ok(()),
             Some(said) => {
                 let how = if said == digest { "now again as a new event" } else { "with another content" };
-                return Err(Alarm::TwoContents { place: place(), entity: key.to_string(), id: envelope.id, how });
+                return Err(LogCorruption::TwoContents {
+                    place: place(),
+                    entity: key.to_string(),
+                    id: envelope.id,
+                    how,
+                });
             }
             None if found != expected => {
-                return Err(Alarm::Sequence { place: place(), entity: key.to_string(), expected, found });
+                return Err(LogCorruption::Sequence { place: place(), entity: key.to_string(), expected, found });
             }
             None => {}
         }
         let before = std::mem::take(&mut entity.state);
-        entity.state = catch_unwind(AssertUnwindSafe(|| self.decider.evolve(before, event)))
-            .map_err(|panic| Alarm::EvolvePanicked { place: place(), reason: panic_message(panic.as_ref()) })?;
+        entity.state = guarded("evolve", || self.decider.evolve(before, event))
+            .map_err(|reason| LogCorruption::EvolvePanicked { place: place(), reason })?;
         entity.sequence = found;
         if *entity.correlation_id != *envelope.correlation_id {
             entity.correlation_id = envelope.correlation_id.as_str().into();
         }
-        entity.remember(Said { cause: envelope.causation_id.unwrap_or_default(), id: envelope.id, digest });
+        entity.remember(RecentEvent { cause: envelope.causation_id.unwrap_or_default(), id: envelope.id, digest });
         // What was folded behind the checkpoint is in no checkpoint yet; the next one must take it, because it moves past it.
         entity.unsaved = true;
         Ok(())
@@ -209,11 +225,12 @@ impl<D: Decider> Recovery<D> {
     /// Takes in one record of the topic of what is parked, from its beginning. Its schema is not needed.
     ///
     /// # Errors
-    /// [`Alarm::Unreadable`]: somebody else writes there, so the order of what waits is not certain.
-    pub fn fold_parked(&mut self, contract: &Contract, record: &Record<'_>) -> Result<(), Alarm> {
-        let news = ParkedNews::read(&contract.system, record)
-            .map_err(|e| Alarm::Unreadable { place: record.position(), reason: e.to_string() })?;
-        let (ParkedNews::Waits(Parked { place, .. }) | ParkedNews::Left(Left { place, .. })) = &news;
+    /// [`LogCorruption::Unreadable`]: somebody else writes there, so the order of what waits is not certain.
+    pub fn fold_parked(&mut self, contract: &Contract, record: &Record<'_>) -> Result<(), LogCorruption> {
+        let news = ParkingUpdate::read(&contract.system, record)
+            .map_err(|e| LogCorruption::Unreadable { place: record.position(), reason: e.to_string() })?;
+        let (ParkingUpdate::Parked(Parked { place, .. }) | ParkingUpdate::Released(ReleasedRecord { place, .. })) =
+            &news;
         self.note_position(contract, place);
         self.parking.fold(news);
         Ok(())
@@ -237,11 +254,24 @@ impl<D: Decider> Recovery<D> {
 
     /// The barrier is reached: the partition may decide. `committed` are the group's offsets; where it has none, what the own
     /// log tells is taken, else the beginning.
-    pub fn finish(self, contract: &Contract, committed: &[Option<i64>], now_ms: TimestampMs) -> Task<D> {
+    ///
+    /// # Errors
+    /// [`LogCorruption::StatePanicked`].
+    pub fn finish(
+        self,
+        contract: &Contract,
+        committed: &[Option<i64>],
+        now_ms: TimestampMs,
+    ) -> Result<Task<D>, LogCorruption> {
         let positions: Vec<i64> = (0..contract.inputs.len())
             .map(|input| committed.get(input).copied().flatten().or(self.positions[input]).unwrap_or(0))
             .collect();
         let Self { decider, partition, entities, parking, next: own_next, .. } = self;
-        Task::new(&decider, partition, Recovered { entities, parking, positions, own_next }, now_ms)
+        Task::new(&decider, partition, Recovered { entities, parking, positions, own_next }, now_ms).map_err(
+            |(entity, reason)| {
+                let topic = Arc::clone(&contract.events_topic);
+                LogCorruption::StatePanicked { topic, partition, entity, reason }
+            },
+        )
     }
 }

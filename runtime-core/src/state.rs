@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::text::printable;
+use crate::{guard::guarded, text::printable};
 
 /// A state does not become bytes, or bytes no state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,8 +20,10 @@ pub struct StateError {
 /// # Errors
 /// The state has a form that MessagePack cannot take.
 pub fn to_bytes<T: Serialize>(state: &T) -> Result<Vec<u8>, StateError> {
-    rmp_serde::to_vec_named(state)
-        .map_err(|e| StateError { direction: "serialized", reason: printable(&e.to_string(), 200).into() })
+    let failed = |reason: &str| StateError { direction: "serialized", reason: printable(reason, 200).into() };
+    guarded("Serialize", || rmp_serde::to_vec_named(state))
+        .map_err(|why| failed(&why))?
+        .map_err(|e| failed(&e.to_string()))
 }
 
 /// A state back from [`to_bytes`].
@@ -29,8 +31,10 @@ pub fn to_bytes<T: Serialize>(state: &T) -> Result<Vec<u8>, StateError> {
 /// # Errors
 /// The bytes are not of this type.
 pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError> {
-    rmp_serde::from_slice(bytes)
-        .map_err(|e| StateError { direction: "deserialized", reason: printable(&e.to_string(), 200).into() })
+    let failed = |reason: &str| StateError { direction: "deserialized", reason: printable(reason, 200).into() };
+    guarded("Deserialize", || rmp_serde::from_slice(bytes))
+        .map_err(|why| failed(&why))?
+        .map_err(|e| failed(&e.to_string()))
 }
 
 #[cfg(test)]

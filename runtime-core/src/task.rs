@@ -8,26 +8,26 @@
 //! A record that cannot work is parked if its entity is known, and what comes later for that entity waits behind it; all others go
 //! on. An operator has it tried again or gives it up; then what waits is handled in its order.
 
-mod waiting;
+mod parked;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    panic::{AssertUnwindSafe, catch_unwind},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use crate::{
-    Batch, Contract, OutHeaders, Record, RuntimeRecord, Target,
+    Batch, Contract, Need, OutHeaders, Record, RuntimeRecord, Target,
     codec::SchemaRef,
     contract::{Defect, Read},
-    decider::{Decider, Received, TimerFired, TimestampMs},
+    decider::{Decider, Effect, Received, TimerFired, TimestampMs},
+    due::{DueSet, due_of},
     effects::Effects,
-    entity::{Entity, MalformedCheckpoint, Said},
+    entity::{Entity, MalformedCheckpoint, RecentEvent},
     envelope::{Envelope, MAX_VALUE_BYTES, Position, caused_id, derived_id, header},
+    guard::guarded,
     limits,
-    parking::{CRASHES_AT_MOST, Parked, Parking, Verdict, headers_of_laid_aside},
+    parking::{MAX_CRASHES, Parked, Parking, RecordFailure, headers_of_dead_letter},
     partition_of,
-    text::panic_message,
     timers::Timers,
 };
 
@@ -41,13 +41,15 @@ pub enum Outcome {
     Ignored,
     /// Its schema must be asked for; then the same record is offered again. Nothing has happened.
     NeedsSchema(SchemaRef),
-    /// Its schema cannot be got now: the partition is held, and let on for another try.
+    /// The state of this entity must be loaded; then the same record is offered again. Nothing has happened.
+    NeedsEntity(Arc<str>),
+    /// Its schema cannot be got now: the partition is held, and resumed for another try.
     Unready(String),
     /// Our own code failed on it. Its partition is held, or the machine must be thrown away.
     Failed(Failure),
 }
 
-/// Our own code failed on a record.
+/// The service's own code failed on a record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
     /// The record.
@@ -55,12 +57,29 @@ pub struct Failure {
     /// What failed and how.
     pub reason: String,
     /// True if a state was lost on the way: nothing may be committed, the machine must be thrown away.
-    pub broken: bool,
+    pub loses_state: bool,
+}
+
+/// How often the service's own code has failed on a record that stands before its partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CrashCount {
+    /// How often.
+    pub times: u32,
+    /// What failed the last time, and how.
+    pub reason: String,
+}
+
+impl CrashCount {
+    /// Counts one more.
+    pub fn add(&mut self, reason: &str) {
+        self.times = self.times.saturating_add(1);
+        reason.clone_into(&mut self.reason);
+    }
 }
 
 /// Why a partition takes no input.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stage {
+pub struct HoldReason {
     /// The record it stands before, or the place in a topic.
     pub place: Position,
     /// Why.
@@ -87,24 +106,27 @@ pub type SavedEntity = (Arc<str>, Vec<u8>);
 pub struct Task<D: Decider> {
     pub(crate) partition: i32,
     pub(crate) positions: Vec<i64>,
-    pub(crate) held: Option<Stage>,
+    pub(crate) held: Option<HoldReason>,
     pub(crate) timers: Timers,
     pub(crate) effects: Effects<D::Effect>,
     entities: HashMap<Arc<str>, Entity<D::State>>,
+    /// Entities whose states lie in the store only: each is loaded before it is decided about.
+    stored: BTreeSet<Arc<str>>,
     parking: Parking,
     own_next: i64,
-    touched: Vec<Arc<str>>,
+    /// The entities that the open batch has changed, with what is due once it is committed.
+    touched: Vec<(Arc<str>, DueSet<D::Effect>)>,
     unsaved: Vec<Arc<str>>,
 }
 
 /// What a decision is made with.
-pub(crate) struct Scene<'a, D> {
+pub(crate) struct DecisionContext<'a, D> {
     pub(crate) decider: &'a D,
     pub(crate) contract: &'a Contract,
     pub(crate) batch: &'a mut Batch,
     pub(crate) now_ms: TimestampMs,
     /// How often a record has failed that stands before its partition.
-    pub(crate) failures: &'a mut BTreeMap<Position, u32>,
+    pub(crate) crashes: &'a mut BTreeMap<Position, CrashCount>,
 }
 
 /// What a partition has recovered.
@@ -116,16 +138,24 @@ pub(crate) struct Recovered<S> {
 }
 
 impl<D: Decider> Task<D> {
-    pub(crate) fn new(decider: &D, partition: i32, recovered: Recovered<D::State>, now_ms: TimestampMs) -> Self {
+    /// A partition that has passed its barrier. An author's code that panics over a state is an error that names the entity.
+    pub(crate) fn new(
+        decider: &D,
+        partition: i32,
+        recovered: Recovered<D::State>,
+        now_ms: TimestampMs,
+    ) -> Result<Self, (Arc<str>, String)> {
         let Recovered { mut entities, parking, positions, own_next } = recovered;
         let (mut timers, mut effects) = (Timers::default(), Effects::new());
         parking.entities().for_each(|entity| effects.pause(entity));
         for (key, entity) in &mut entities {
-            derive(decider, key, entity, &mut timers, &mut effects, now_ms);
+            let due = due_of(decider, &entity.state).map_err(|reason| (Arc::clone(key), reason))?;
+            schedule(key, entity, due, &mut timers, &mut effects, now_ms);
         }
         let unsaved = entities.iter().filter(|(_, entity)| entity.unsaved).map(|(key, _)| Arc::clone(key)).collect();
-        let touched = Vec::new();
-        Self { partition, positions, held: None, timers, effects, entities, parking, own_next, touched, unsaved }
+        let (touched, stored) = (Vec::new(), BTreeSet::new());
+        let held = None;
+        Ok(Self { partition, positions, held, timers, effects, entities, stored, parking, own_next, touched, unsaved })
     }
 
     /// The partition.
@@ -149,7 +179,7 @@ impl<D: Decider> Task<D> {
     /// How many entities something was said about.
     #[must_use]
     pub fn entities(&self) -> usize {
-        self.entities.len()
+        self.entities.len() + self.stored.len()
     }
 
     /// The state of an entity, if anything was ever said about it.
@@ -180,57 +210,61 @@ impl<D: Decider> Task<D> {
         self.held.is_none() && offset >= self.positions[input]
     }
 
-    pub(crate) fn hear(
+    pub(crate) fn receive(
         &mut self,
-        scene: &mut Scene<'_, D>,
+        context: &mut DecisionContext<'_, D>,
         input: usize,
         record: &Record<'_>,
         read: Read<D::Input>,
     ) -> Outcome {
-        let mark = scene.batch.mark();
+        let savepoint = context.batch.savepoint();
         let place = record.position();
         if !self.parking.is_empty() && self.parking.holds(&place) {
             // It was parked and its position lost: there is nothing more to do about it.
-            self.pass_over(scene.batch, input, record.offset);
+            self.skip(context.batch, input, record.offset);
             return Outcome::Done;
         }
         let done = match read {
-            Read::Unheard => Ok(()),
-            Read::Unready(reason) => {
-                self.held = Some(Stage { place, reason: reason.clone() });
+            Read::NotConsumed => Ok(()),
+            Read::Unavailable(reason) => {
+                self.held = Some(HoldReason { place, reason: reason.clone() });
                 return Outcome::Unready(reason);
             }
             Read::NeedsSchema(schema) => return Outcome::NeedsSchema(schema),
-            Read::Dead(defect) => self.set_aside(scene, input, record, &defect),
-            Read::Parking(command) => match self.schema_for_command(scene.contract, &command) {
-                Some(schema) => return Outcome::NeedsSchema(schema),
-                None => self.heed(scene, record, &command),
+            Read::Unreadable(defect) => self.park_or_dead_letter(context, input, record, &defect),
+            Read::Parking(command) => match self.need_of_command(context.decider, context.contract, &command) {
+                Some(Need::Schema(schema)) => return Outcome::NeedsSchema(schema),
+                Some(Need::Entity { key, .. }) => return Outcome::NeedsEntity(key),
+                None => self.apply_command(context, record, &command),
             },
             Read::Body(body) => match identify(record) {
                 Ok((key, envelope)) => {
                     let id = envelope.id;
                     let correlation_id = envelope.correlation_id.clone();
-                    let heard = Received { key, id, correlation_id, at_ms: record.timestamp_ms, body };
-                    self.try_to_route(scene, input, record, &envelope, &heard)
+                    let received = Received { key, id, correlation_id, at_ms: record.timestamp_ms, body };
+                    if let Some(key) = self.entity_to_load(context.decider, &received) {
+                        return Outcome::NeedsEntity(key);
+                    }
+                    self.try_to_route(context, input, record, &envelope, &received)
                 }
-                Err(defect) => self.set_aside(scene, input, record, &defect),
+                Err(defect) => self.park_or_dead_letter(context, input, record, &defect),
             },
         };
         match done {
             Ok(()) => {
-                scene.failures.remove(&place);
-                self.pass_over(scene.batch, input, record.offset);
+                context.crashes.remove(&place);
+                self.skip(context.batch, input, record.offset);
                 Outcome::Done
             }
             Err(failure) => {
-                scene.batch.back_to(mark);
-                self.held = Some(Stage { place: failure.place.clone(), reason: failure.reason.clone() });
+                context.batch.rollback_to(savepoint);
+                self.held = Some(HoldReason { place: failure.place.clone(), reason: failure.reason.clone() });
                 Outcome::Failed(failure)
             }
         }
     }
 
-    pub(crate) fn pass_over(&mut self, batch: &mut Batch, input: usize, offset: i64) {
+    pub(crate) fn skip(&mut self, batch: &mut Batch, input: usize, offset: i64) {
         self.positions[input] = offset + 1;
         batch.moved(input, self.partition, offset + 1);
         batch.count_input();
@@ -239,97 +273,107 @@ impl<D: Decider> Task<D> {
     /// Routes a record. One that has failed often enough is parked instead of holding its partition up for ever.
     fn try_to_route(
         &mut self,
-        scene: &mut Scene<'_, D>,
+        context: &mut DecisionContext<'_, D>,
         input: usize,
         record: &Record<'_>,
         envelope: &Envelope,
-        heard: &Received<D::Input>,
+        received: &Received<D::Input>,
     ) -> Result<(), Failure> {
         let place = record.position();
-        let before = scene.failures.get(&place).copied().unwrap_or(0);
-        let failed = if before < CRASHES_AT_MOST {
-            let mark = scene.batch.mark();
-            match self.route(scene, record, envelope, heard, None) {
+        let before = context.crashes.get(&place).cloned().unwrap_or_default();
+        let failed = if before.times < MAX_CRASHES {
+            let savepoint = context.batch.savepoint();
+            match self.route(context, record, envelope, received, None) {
                 Ok(()) => return Ok(()),
-                Err(failure) if failure.broken => return Err(failure),
+                Err(failure) if failure.loses_state => return Err(failure),
                 Err(failure) => {
-                    scene.batch.back_to(mark);
+                    context.batch.rollback_to(savepoint);
                     failure
                 }
             }
         } else {
-            failed(record, "evolve panicked", "each time that what this record led to was folded", false)
+            failed(record, before.reason.clone(), false)
         };
-        scene.failures.insert(place, before.saturating_add(1));
-        if before.saturating_add(1) < CRASHES_AT_MOST {
+        let crashes = context.crashes.entry(place).or_default();
+        crashes.add(&failed.reason);
+        if crashes.times < MAX_CRASHES {
             return Err(failed);
         }
-        let decider = scene.decider;
-        let Ok(entity) = catch_unwind(AssertUnwindSafe(|| decider.entity(heard))) else {
-            return self.set_aside(scene, input, record, &Defect { class: "crash", message: failed.reason });
+        let decider = context.decider;
+        let Ok(entity) = guarded("entity", || decider.entity(received)) else {
+            return self.park_or_dead_letter(
+                context,
+                input,
+                record,
+                &Defect { class: "crash", message: failed.reason },
+            );
         };
-        if partition_of(entity.as_bytes(), scene.contract.partitions) != self.partition {
-            return self.set_aside(scene, input, record, &Defect { class: "crash", message: failed.reason });
+        if partition_of(entity.as_bytes(), context.contract.partitions) != self.partition {
+            return self.park_or_dead_letter(
+                context,
+                input,
+                record,
+                &Defect { class: "crash", message: failed.reason },
+            );
         }
-        let verdict = verdict_of("crash", &failed.reason, CRASHES_AT_MOST, scene.now_ms);
-        self.park(scene, Parked::of(record, (*entity).into(), Some(verdict)))
+        let failure = failure_of("crash", &failed.reason, MAX_CRASHES, context.now_ms);
+        self.park(context, Parked::of(record, (*entity).into(), Some(failure)))
     }
 
     /// Routes a record: to its entity, to those of its entity that wait, or to another partition. `unparked` is the entity whose
     /// waiting records this is one of: nothing stands before it.
     fn route(
         &mut self,
-        scene: &mut Scene<'_, D>,
+        context: &mut DecisionContext<'_, D>,
         record: &Record<'_>,
         envelope: &Envelope,
-        heard: &Received<D::Input>,
+        received: &Received<D::Input>,
         unparked: Option<&str>,
     ) -> Result<(), Failure> {
-        let decider = scene.decider;
-        let entity = catch_unwind(AssertUnwindSafe(|| decider.entity(heard)))
-            .map_err(|panic| failed(record, "entity panicked", &panic_message(panic.as_ref()), false))?;
-        let owner = partition_of(entity.as_bytes(), scene.contract.partitions);
+        let decider = context.decider;
+        let entity = guarded("entity", || decider.entity(received)).map_err(|why| failed(record, why, false))?;
+        let owner = partition_of(entity.as_bytes(), context.contract.partitions);
         if entity.is_empty() {
-            lay_aside(scene, record, &Defect { class: "routing", message: "the entity's key is empty".to_owned() });
+            dead_letter(context, record, &Defect { class: "routing", message: "the entity's key is empty".to_owned() });
         } else if owner == self.partition {
             if !self.parking.is_empty() && unparked != Some(&*entity) && self.parking.has(&entity) {
-                return self.wait(scene, record, &entity, heard.id);
+                return self.wait(context, record, &entity, received.id);
             }
-            self.decide(scene, record, envelope, heard, (&entity, unparked.is_some()))?;
-        } else if envelope.origin_position.is_some() && *record.topic == *scene.contract.inputs[0] {
+            self.decide(context, record, envelope, received, (&entity, unparked.is_some()))?;
+        } else if envelope.origin_position.is_some() && *record.topic == *context.contract.inputs[0] {
             let message = format!("forwarded for entity {entity} of partition {owner}, but lies on another");
-            lay_aside(scene, record, &Defect { class: "routing", message });
-        } else if let Err(defect) = forward(scene, record, envelope, heard, (&entity, owner)) {
-            lay_aside(scene, record, &defect);
+            dead_letter(context, record, &Defect { class: "routing", message });
+        } else if let Err(defect) = forward(context, record, envelope, received, (&entity, owner)) {
+            dead_letter(context, record, &defect);
         }
         Ok(())
     }
 
-    /// Decides. One that is `careful` keeps the state, should `evolve` panic.
+    /// Decides. A `careful` decision keeps the state, should the author's code panic over what it decided.
     fn decide(
         &mut self,
-        scene: &mut Scene<'_, D>,
+        context: &mut DecisionContext<'_, D>,
         record: &Record<'_>,
         envelope: &Envelope,
-        heard: &Received<D::Input>,
+        received: &Received<D::Input>,
         (key, careful): (&str, bool),
     ) -> Result<(), Failure> {
-        let unknown = Entity::default();
+        let unknown = guarded("State::default", Entity::default).map_err(|why| failed(record, why, false))?;
         let known = self.entities.get(key);
         let entity = known.unwrap_or(&unknown);
-        if entity.has_handled(heard.id) {
+        if entity.has_handled(received.id) {
             return Ok(());
         }
-        let decider = scene.decider;
-        let decision = catch_unwind(AssertUnwindSafe(|| decider.decide(&entity.state, heard)))
-            .map_err(|panic| failed(record, "decide panicked", &panic_message(panic.as_ref()), false))?;
+        let decider = context.decider;
+        let decision =
+            guarded("decide", || decider.decide(&entity.state, received)).map_err(|why| failed(record, why, false))?;
         if careful {
-            fold(decider, &entity.state, &decision.events)
-                .map_err(|why| failed(record, "evolve panicked", &why, false))?;
+            let rehearsed = fold(decider, &entity.state, &decision.events);
+            rehearsed.and_then(|state| due_of(decider, &state)).map_err(|why| failed(record, why, false))?;
         }
-        let cause = Cause { record, envelope, heard, sequence: entity.sequence };
-        let said = say(scene, self.partition, key, &cause, &decision.events)?;
-        send(scene, &cause, &decision.commands)?;
+        let cause = Cause { record, envelope, received, sequence: entity.sequence };
+        let said = append_events(context, self.partition, key, &cause, &decision.events)?;
+        append_commands(context, &cause, &decision.commands)?;
         if decision.events.is_empty() {
             return Ok(());
         }
@@ -340,29 +384,34 @@ impl<D: Decider> Task<D> {
         let entity = self.entities.entry(Arc::clone(&key)).or_default();
         for (event, said) in decision.events.iter().zip(said) {
             let before = std::mem::take(&mut entity.state);
-            entity.state = catch_unwind(AssertUnwindSafe(|| decider.evolve(before, event)))
-                .map_err(|panic| failed(record, "evolve panicked", &panic_message(panic.as_ref()), true))?;
+            entity.state =
+                guarded("evolve", || decider.evolve(before, event)).map_err(|why| failed(record, why, true))?;
             entity.sequence += 1;
             entity.remember(said);
         }
-        if *entity.correlation_id != *heard.correlation_id {
-            entity.correlation_id = heard.correlation_id.as_str().into();
+        if *entity.correlation_id != *received.correlation_id {
+            entity.correlation_id = received.correlation_id.as_str().into();
         }
-        if !std::mem::replace(&mut entity.touched, true) {
-            self.touched.push(key);
+        let due = due_of(decider, &entity.state).map_err(|why| failed(record, why, true))?;
+        match entity.touched {
+            Some(at) => self.touched[at].1 = due,
+            None => {
+                entity.touched = Some(self.touched.len());
+                self.touched.push((key, due));
+            }
         }
         Ok(())
     }
 
     /// The batch is committed; `own_next` is the end of what it appended to the own log, if it appended anything here.
-    pub(crate) fn committed(&mut self, decider: &D, own_next: Option<i64>, now_ms: TimestampMs) {
+    pub(crate) fn committed(&mut self, own_next: Option<i64>, now_ms: TimestampMs) {
         if let Some(own_next) = own_next {
             self.own_next = self.own_next.max(own_next);
         }
-        for key in std::mem::take(&mut self.touched) {
+        for (key, due) in std::mem::take(&mut self.touched) {
             let Some(entity) = self.entities.get_mut(&key) else { continue };
-            derive(decider, &key, entity, &mut self.timers, &mut self.effects, now_ms);
-            entity.touched = false;
+            schedule(&key, entity, due, &mut self.timers, &mut self.effects, now_ms);
+            entity.touched = None;
             if !std::mem::replace(&mut entity.unsaved, true) {
                 self.unsaved.push(key);
             }
@@ -370,7 +419,7 @@ impl<D: Decider> Task<D> {
     }
 
     /// Writes the timers that may fire, if every input has been read up to the ends asked for after they were due.
-    pub(crate) fn fire(&mut self, scene: &mut Scene<'_, D>, positions: &[i64]) {
+    pub(crate) fn fire(&mut self, context: &mut DecisionContext<'_, D>, positions: &[i64]) {
         let told = positions.iter().copied().chain(std::iter::repeat(0));
         let reached: Vec<i64> = self.positions.iter().zip(told).map(|(known, told)| told.max(*known)).collect();
         for (due_at, key) in self.timers.pass(&reached) {
@@ -378,14 +427,48 @@ impl<D: Decider> Task<D> {
             if let Some(wake) = &mut entity.wake {
                 wake.fired = true;
             }
-            write_timer(scene, self.partition, &key, &entity.correlation_id, due_at);
+            write_timer(context, self.partition, &key, &entity.correlation_id, due_at);
             for (input, position) in self.positions.iter().enumerate() {
-                scene.batch.moved(input, self.partition, *position);
+                context.batch.moved(input, self.partition, *position);
             }
         }
     }
 
-    /// The entities that changed since the last checkpoint, at most `limit`; `None` if nothing did.
+    /// The entity of an input if its state lies in the store only.
+    fn entity_to_load(&self, decider: &D, received: &Received<D::Input>) -> Option<Arc<str>> {
+        if self.stored.is_empty() {
+            return None;
+        }
+        // A panic is met again where the record is routed, and has its fate there.
+        let entity = guarded("entity", || decider.entity(received)).ok()?;
+        self.stored.get(&*entity).cloned()
+    }
+
+    /// Lets an entity's state lie in the store only, where the last checkpoint has put it. Answers false, and keeps it, if it has
+    /// changed since, or if something of it is due, waits or is parked.
+    pub(crate) fn evict(&mut self, key: &str) -> bool {
+        let Some(entity) = self.entities.get(key) else { return false };
+        let is_busy = entity.touched.is_some() || entity.unsaved || entity.wake.is_some() || !entity.effects.is_empty();
+        if is_busy || self.parking.has(key) {
+            return false;
+        }
+        if let Some((key, _)) = self.entities.remove_entry(key) {
+            self.stored.insert(key);
+        }
+        true
+    }
+
+    /// Takes an entity back that was loaded from the store.
+    pub(crate) fn load(&mut self, key: &str, bytes: &[u8]) -> Result<(), MalformedCheckpoint> {
+        if let Some(key) = self.stored.get(key).cloned() {
+            let entity = Entity::from_bytes(bytes)?;
+            self.stored.remove(&key);
+            self.entities.insert(key, entity);
+        }
+        Ok(())
+    }
+
+    /// The entities that changed since the last checkpoint; `None` if nothing did.
     pub(crate) fn save(&mut self, contract: &Contract) -> Option<SavedTask> {
         if self.unsaved.is_empty() || !self.touched.is_empty() {
             return None;
@@ -412,27 +495,26 @@ impl<D: Decider> Task<D> {
     }
 }
 
-fn verdict_of(class: &str, reason: &str, attempts: u32, at_ms: TimestampMs) -> Verdict {
+fn failure_of(class: &str, reason: &str, attempts: u32, at_ms: TimestampMs) -> RecordFailure {
     let reason = crate::text::printable(reason, 400).into_owned();
-    Verdict { class: class.to_owned(), reason, attempts, at_ms }
+    RecordFailure { class: class.to_owned(), reason, attempts, at_ms }
 }
 
-/// Folds events over a copy of a state. What `evolve` says when it panics.
+/// Folds events over a copy of a state.
 fn fold<D: Decider>(decider: &D, state: &D::State, events: &[D::Event]) -> Result<D::State, String> {
     let over = |state: D::State, event| decider.evolve(state, event);
-    catch_unwind(AssertUnwindSafe(|| events.iter().fold(state.clone(), over)))
-        .map_err(|panic| panic_message(panic.as_ref()))
+    guarded("evolve", || events.iter().fold(state.clone(), over))
 }
 
 struct Cause<'a, I> {
     record: &'a Record<'a>,
     envelope: &'a Envelope,
-    heard: &'a Received<I>,
+    received: &'a Received<I>,
     sequence: u64,
 }
 
-fn failed(record: &Record<'_>, what: &str, why: &str, broken: bool) -> Failure {
-    Failure { place: record.position(), reason: format!("{what}: {why}"), broken }
+fn failed(record: &Record<'_>, reason: String, loses_state: bool) -> Failure {
+    Failure { place: record.position(), reason, loses_state }
 }
 
 /// The envelope of an input, and the key its decider is told: of a forwarded record that is the subject, which stays.
@@ -449,10 +531,10 @@ fn identify(record: &Record<'_>) -> Result<(String, Envelope), Defect> {
 
 /// The envelope of what a cause leads to.
 fn follow<I>(contract: &Contract, cause: &Cause<'_, I>, full_name: &Arc<str>, index: usize, time_ms: i64) -> Envelope {
-    let id = caused_id(cause.heard.id, full_name, index);
+    let id = caused_id(cause.received.id, full_name, index);
     Envelope {
         correlation_id: cause.envelope.correlation_id.clone(),
-        causation_id: Some(cause.heard.id),
+        causation_id: Some(cause.received.id),
         cause_position: Some(cause.record.position()),
         origin_position: cause.envelope.origin_position.clone(),
         build: Some(Arc::clone(&contract.build)),
@@ -461,57 +543,57 @@ fn follow<I>(contract: &Contract, cause: &Cause<'_, I>, full_name: &Arc<str>, in
     }
 }
 
-fn say<D: Decider>(
-    scene: &mut Scene<'_, D>,
+fn append_events<D: Decider>(
+    context: &mut DecisionContext<'_, D>,
     partition: i32,
     key: &str,
     cause: &Cause<'_, D::Input>,
     events: &[D::Event],
-) -> Result<Vec<Said>, Failure> {
-    let contract = scene.contract;
-    let time_ms = scene.now_ms.max(cause.heard.at_ms);
+) -> Result<Vec<RecentEvent>, Failure> {
+    let contract = context.contract;
+    let time_ms = context.now_ms.max(cause.received.at_ms);
     let mut said = Vec::with_capacity(events.len());
     for (index, event) in events.iter().enumerate() {
-        let (value, full_name) = scene
+        let (value, full_name) = context
             .batch
             .put_with(|out| contract.write(event, out))
-            .map_err(|e| failed(cause.record, "an event cannot be written", &e.to_string(), false))?;
-        let digest = crc32c::crc32c(scene.batch.bytes(value.clone()));
+            .map_err(|e| failed(cause.record, format!("an event cannot be written: {e}"), false))?;
+        let digest = crc32c::crc32c(context.batch.bytes(value.clone()));
         let sequence = Some(cause.sequence + 1 + index as u64);
         let envelope = follow(contract, cause, full_name, index, time_ms).about(key);
         let envelope = Envelope { sequence, ..envelope };
-        said.push(Said { cause: cause.heard.id, id: envelope.id, digest });
+        said.push(RecentEvent { cause: cause.received.id, id: envelope.id, digest });
         let headers = OutHeaders::Envelope(Box::new(envelope));
         fits(key.len() + value.len(), &headers, contract.limits.events)
-            .map_err(|why| failed(cause.record, "an event cannot be said", &why, false))?;
-        let bytes = (Some(scene.batch.put(key.as_bytes())), Some(value));
-        scene.batch.append(Target::Events, Some(partition), time_ms, headers, bytes);
+            .map_err(|why| failed(cause.record, format!("an event cannot be said: {why}"), false))?;
+        let bytes = (Some(context.batch.put(key.as_bytes())), Some(value));
+        context.batch.append(Target::Events, Some(partition), time_ms, headers, bytes);
     }
     Ok(said)
 }
 
-fn send<D: Decider>(
-    scene: &mut Scene<'_, D>,
+fn append_commands<D: Decider>(
+    context: &mut DecisionContext<'_, D>,
     cause: &Cause<'_, D::Input>,
     sends: &[crate::decider::OutgoingCommand<D::Command>],
 ) -> Result<(), Failure> {
-    let contract = scene.contract;
-    let time_ms = scene.now_ms.max(cause.heard.at_ms);
+    let contract = context.contract;
+    let time_ms = context.now_ms.max(cause.received.at_ms);
     for (index, send) in sends.iter().enumerate() {
         if send.key.is_empty() {
-            return Err(failed(cause.record, "a command cannot be sent", "its key is empty", false));
+            return Err(failed(cause.record, "a command cannot be sent: its key is empty".to_owned(), false));
         }
-        let (value, full_name) = scene
+        let (value, full_name) = context
             .batch
             .put_with(|out| contract.write(&send.command, out))
-            .map_err(|e| failed(cause.record, "a command cannot be written", &e.to_string(), false))?;
+            .map_err(|e| failed(cause.record, format!("a command cannot be written: {e}"), false))?;
         let envelope = follow(contract, cause, full_name, index, time_ms).about(&*send.key);
         let headers = OutHeaders::Envelope(Box::new(Envelope { origin_position: None, ..envelope }));
         fits(send.key.len() + value.len(), &headers, contract.limits.inbox)
-            .map_err(|why| failed(cause.record, "a command cannot be sent", &why, false))?;
-        let bytes = (Some(scene.batch.put(send.key.as_bytes())), Some(value));
+            .map_err(|why| failed(cause.record, format!("a command cannot be sent: {why}"), false))?;
+        let bytes = (Some(context.batch.put(send.key.as_bytes())), Some(value));
         let partition = Some(partition_of(send.key.as_bytes(), contract.partitions));
-        scene.batch.append(Target::Inbox, partition, time_ms, headers, bytes);
+        context.batch.append(Target::Inbox, partition, time_ms, headers, bytes);
     }
     Ok(())
 }
@@ -532,10 +614,10 @@ fn fits(bytes: usize, headers: &OutHeaders, most: usize) -> Result<(), String> {
 /// Passes a record on to the partition of the own inbox that owns its entity: body and headers as they are, id, cause and
 /// correlation kept. What the record itself did not say, but its place implied, is written down, because the place changes.
 fn forward<D: Decider>(
-    scene: &mut Scene<'_, D>,
+    context: &mut DecisionContext<'_, D>,
     record: &Record<'_>,
     envelope: &Envelope,
-    heard: &Received<D::Input>,
+    received: &Received<D::Input>,
     (entity, owner): (&str, i32),
 ) -> Result<(), Defect> {
     let mut headers = verbatim(record);
@@ -546,32 +628,33 @@ fn forward<D: Decider>(
         }
     };
     ensure(header::ID, &envelope.id.to_string());
-    ensure(header::SUBJECT, &heard.key);
+    ensure(header::SUBJECT, &received.key);
     ensure(header::CORRELATION_ID, &envelope.correlation_id);
     if envelope.origin_position.is_none() {
         ensure(header::ORIGIN_POSITION, &record.position().to_string());
     }
     let headers = OutHeaders::Verbatim(headers);
     let size = limits::size(entity.len() + record.value.map_or(0, <[u8]>::len), &headers);
-    let most = scene.contract.limits.inbox;
+    let most = context.contract.limits.inbox;
     if size > most {
         let message = format!("passed on to partition {owner} it has up to {size} bytes, and the inbox takes {most}");
         return Err(Defect { class: "size", message });
     }
-    let key = scene.batch.put(entity.as_bytes());
-    let value = record.value.map(|value| scene.batch.put(value));
-    scene.batch.append(Target::Inbox, Some(owner), record.timestamp_ms, headers, (Some(key), value));
+    let key = context.batch.put(entity.as_bytes());
+    let value = record.value.map(|value| context.batch.put(value));
+    context.batch.append(Target::Inbox, Some(owner), record.timestamp_ms, headers, (Some(key), value));
     Ok(())
 }
 
 /// Lays a record aside that can never work: its bytes and headers as they are, with the place and the reason beside them. One
 /// that the topic does not take whole is laid aside without its body, and says so: its place tells where the body lies.
-fn lay_aside<D>(scene: &mut Scene<'_, D>, record: &Record<'_>, defect: &Defect) {
-    let Scene { contract, now_ms, .. } = *scene;
+fn dead_letter<D>(context: &mut DecisionContext<'_, D>, record: &Record<'_>, defect: &Defect) {
+    let DecisionContext { contract, now_ms, .. } = *context;
     let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
     let mut reason = crate::text::printable(&defect.message, 400).into_owned();
     let (mut key, mut value) = (record.key, record.value);
-    let whole = OutHeaders::Verbatim([verbatim(record), verdict(contract, record, defect, now_ms, &reason)].concat());
+    let whole =
+        OutHeaders::Verbatim([verbatim(record), error_headers(contract, record, defect, now_ms, &reason)].concat());
     let (size, most) = (limits::size(bytes(key) + bytes(value), &whole), contract.limits.dead_letters);
     let headers = if size <= most {
         whole
@@ -588,21 +671,21 @@ fn lay_aside<D>(scene: &mut Scene<'_, D>, record: &Record<'_>, defect: &Defect) 
         }
         let omitted = omitted.join(",");
         reason = format!("{reason} (without its {omitted}: it has up to {size} bytes, and this topic takes {most})");
-        kept.extend(verdict(contract, record, defect, now_ms, &reason));
+        kept.extend(error_headers(contract, record, defect, now_ms, &reason));
         kept.push((format!("{}.errors.omitted", contract.system), Some(omitted.into_bytes())));
         OutHeaders::Verbatim(kept)
     };
     tracing::warn!(place = %record.position(), class = defect.class, %reason, "record laid aside as a dead letter");
-    let (key, value) = (key.map(|key| scene.batch.put(key)), value.map(|value| scene.batch.put(value)));
-    scene.batch.append(Target::DeadLetters, None, record.timestamp_ms, headers, (key, value));
+    let (key, value) = (key.map(|key| context.batch.put(key)), value.map(|value| context.batch.put(value)));
+    context.batch.append(Target::DeadLetters, None, record.timestamp_ms, headers, (key, value));
     // Nothing on the own log tells of it; so that it is not laid aside once more, should the group's offsets be lost.
-    let place = scene.batch.put(record.position().to_string().as_bytes());
-    let headers = OutHeaders::Verbatim(headers_of_laid_aside(&contract.system, now_ms));
-    scene.batch.append(Target::Parked, Some(record.partition), now_ms, headers, (Some(place), None));
+    let place = context.batch.put(record.position().to_string().as_bytes());
+    let headers = OutHeaders::Verbatim(headers_of_dead_letter(&contract.system, now_ms));
+    context.batch.append(Target::Parked, Some(record.partition), now_ms, headers, (Some(place), None));
 }
 
 /// What a dead letter says beside what the record said: where it lay and why it is one.
-fn verdict(
+fn error_headers(
     contract: &Contract,
     record: &Record<'_>,
     defect: &Defect,
@@ -624,19 +707,18 @@ fn verdict(
     ]
 }
 
-/// Derives what is due from an entity's state.
-fn derive<D: Decider>(
-    decider: &D,
+/// Schedules what an entity's state makes due.
+fn schedule<S, E: Effect>(
     key: &Arc<str>,
-    entity: &mut Entity<D::State>,
+    entity: &mut Entity<S>,
+    due: DueSet<E>,
     timers: &mut Timers,
-    effects: &mut Effects<D::Effect>,
+    effects: &mut Effects<E>,
     now_ms: TimestampMs,
 ) {
-    entity.wake = timers.change(key, entity.wake, decider.wake_at(&entity.state));
-    let pending = decider.pending(&entity.state);
-    if !pending.is_empty() || !entity.effects.is_empty() {
-        entity.effects = effects.change(key, &entity.correlation_id, &entity.effects, pending, now_ms);
+    entity.wake = timers.change(key, entity.wake, due.wake_at);
+    if !due.effects.is_empty() || !entity.effects.is_empty() {
+        entity.effects = effects.change(key, &entity.correlation_id, &entity.effects, due.effects, now_ms);
     }
 }
 
@@ -645,24 +727,24 @@ fn verbatim(record: &Record<'_>) -> Vec<(String, Option<Vec<u8>>)> {
 }
 
 fn write_timer<D: Decider>(
-    scene: &mut Scene<'_, D>,
+    context: &mut DecisionContext<'_, D>,
     partition: i32,
     key: &Arc<str>,
     correlation_id: &str,
     due_at: TimestampMs,
 ) {
-    let contract = scene.contract;
+    let contract = context.contract;
     let fired = RuntimeRecord::from(TimerFired { due_at });
-    let Ok((value, full_name)) = scene.batch.put_with(|out| contract.write(&fired, out)) else {
+    let Ok((value, full_name)) = context.batch.put_with(|out| contract.write(&fired, out)) else {
         tracing::error!(entity = %key, "the timer's record cannot be written; the entity is not woken");
         return;
     };
     let id = derived_id(&["timer", contract.service, key, &due_at.to_string()]);
-    let time_ms = scene.now_ms.max(due_at);
+    let time_ms = context.now_ms.max(due_at);
     let envelope = Envelope::new(id, Arc::clone(&contract.source), Arc::clone(full_name), time_ms)
         .about(&**key)
         .correlated(correlation_id);
     let envelope = Envelope { build: Some(Arc::clone(&contract.build)), ..envelope };
-    let bytes = (Some(scene.batch.put(key.as_bytes())), Some(value));
-    scene.batch.append(Target::Inbox, Some(partition), time_ms, OutHeaders::Envelope(Box::new(envelope)), bytes);
+    let bytes = (Some(context.batch.put(key.as_bytes())), Some(value));
+    context.batch.append(Target::Inbox, Some(partition), time_ms, OutHeaders::Envelope(Box::new(envelope)), bytes);
 }

@@ -1,0 +1,241 @@
+//! What waits in a partition: when a record is parked, and how it leaves.
+
+use std::sync::Arc;
+
+use super::{DecisionContext, Failure, Task, dead_letter, failure_of, fits, identify};
+use crate::{
+    Contract, Need, OutHeaders, Record, Target,
+    contract::{Defect, Read},
+    decider::{Decider, Received},
+    envelope::{MAX_VALUE_BYTES, Position},
+    parking::{DropParked, MAX_DRAINED, Parked, ParkingCommand, RecordFailure, ReleasedRecord, RetryParked},
+    partition_of,
+};
+
+/// What an operator asked.
+struct ReleaseRequest {
+    id: uuid::Uuid,
+    words: String,
+}
+
+impl<D: Decider> Task<D> {
+    /// Parks a record that can never work if its key tells its entity, else lays it aside.
+    pub(super) fn park_or_dead_letter(
+        &mut self,
+        context: &mut DecisionContext<'_, D>,
+        input: usize,
+        record: &Record<'_>,
+        defect: &Defect,
+    ) -> Result<(), Failure> {
+        let entity = record.key_text().filter(|key| !key.is_empty() && key.len() <= MAX_VALUE_BYTES);
+        let entity = entity.filter(|key| partition_of(key.as_bytes(), context.contract.partitions) == self.partition);
+        match entity {
+            Some(entity) if context.contract.shares_keys(input) => {
+                let failure = failure_of(defect.class, &defect.message, 1, context.now_ms);
+                // Behind another one it waits like any other, and is judged when its turn comes.
+                let failure = (!self.parking.has(entity)).then_some(failure);
+                self.park(context, Parked::of(record, entity.into(), failure))
+            }
+            _ => {
+                dead_letter(context, record, defect);
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets a record wait behind the first of its entity.
+    pub(super) fn wait(
+        &mut self,
+        context: &mut DecisionContext<'_, D>,
+        record: &Record<'_>,
+        entity: &str,
+        id: uuid::Uuid,
+    ) -> Result<(), Failure> {
+        if self.parking.has_id(entity, id) {
+            return Ok(());
+        }
+        self.park(context, Parked::of(record, entity.into(), None))
+    }
+
+    pub(super) fn park(&mut self, context: &mut DecisionContext<'_, D>, mut parked: Parked) -> Result<(), Failure> {
+        let (limits, topic) = (context.contract.parking, &context.contract.parked_topic);
+        let refused = |reason: String| Failure { place: parked.place.clone(), reason, loses_state: false };
+        if !self.parking.holds(&parked.place) && !self.parking.has_room(&parked, limits) {
+            let (records, bytes) = (self.parking.len(), self.parking.bytes());
+            return Err(refused(format!(
+                "parking is full: {records} records with {bytes} bytes wait on {topic}/{}, and no record is ever skipped; \
+                 hint: raise [parking] records or bytes, start again, then `dacapo parked list`",
+                self.partition
+            )));
+        }
+        parked.number = self.parking.rank_of(&parked.place);
+        let headers = OutHeaders::Verbatim(parked.headers_on_topic(&context.contract.system, &context.contract.group));
+        let key = parked.place.to_string();
+        let value = parked.value.as_deref().unwrap_or_default();
+        fits(key.len() + value.len(), &headers, context.contract.limits.parked)
+            .map_err(|why| refused(format!("the record cannot be parked on {topic}: {why}")))?;
+        let bytes = (Some(context.batch.put(key.as_bytes())), Some(context.batch.put(value)));
+        context.batch.append(Target::Parked, Some(self.partition), parked.timestamp_ms, headers, bytes);
+        match &parked.failure {
+            Some(RecordFailure { class, reason, attempts, .. }) => {
+                let (place, entity) = (&parked.place, &parked.entity);
+                tracing::warn!(%place, %entity, class, attempts, %reason, "record parked; what comes for its entity waits");
+            }
+            None => tracing::debug!(place = %parked.place, entity = %parked.entity, "record waits behind a parked one"),
+        }
+        self.effects.pause(&parked.entity);
+        self.parking.put(parked);
+        Ok(())
+    }
+
+    /// Does what an operator asks of a parked record. What is not there, or waits behind another one, is left as it is: whoever
+    /// asked saw something older.
+    pub(super) fn apply_command(
+        &mut self,
+        context: &mut DecisionContext<'_, D>,
+        record: &Record<'_>,
+        command: &ParkingCommand,
+    ) -> Result<(), Failure> {
+        let (place, words, dropped) = match command {
+            ParkingCommand::RetryParked(retry) => (&retry.place, retry.by.clone(), false),
+            ParkingCommand::DropParked(drop) => (&drop.place, format!("{}: {}", drop.by, drop.reason), true),
+        };
+        let words = crate::text::printable(&words, 400).into_owned();
+        let asked = ReleaseRequest { id: record.envelope().map(|envelope| envelope.id).unwrap_or_default(), words };
+        let Ok(place) = place.parse::<Position>() else {
+            tracing::warn!(at = %record.position(), place, "an operator asks for what is no place; nothing is done");
+            return Ok(());
+        };
+        let Some(parked) = self.parking.get(&place) else {
+            tracing::info!(at = %record.position(), %place, "an operator asks for what is not parked; nothing is done");
+            return Ok(());
+        };
+        let entity = Arc::clone(&parked.entity);
+        let is_first = self.parking.first(&entity).is_some_and(|first| first.place == place);
+        tracing::info!(%place, %entity, dropped, by = %asked.words, "an operator acts on a parked record");
+        if dropped {
+            self.leave(context, &place, true, &asked);
+        }
+        if is_first {
+            self.drain(context, &entity, &asked)?;
+        }
+        Ok(())
+    }
+
+    /// True if records wait that nothing stands before any more.
+    pub(crate) fn may_drain(&self) -> bool {
+        self.held.is_none() && self.parking.ready().is_some()
+    }
+
+    /// Handles some of the records that waited for what is out of the way now.
+    pub(crate) fn drain_next(&mut self, context: &mut DecisionContext<'_, D>) -> Result<(), Failure> {
+        let Some(entity) = self.parking.ready().cloned() else { return Ok(()) };
+        self.drain(context, &entity, &ReleaseRequest { id: uuid::Uuid::nil(), words: "its turn".to_owned() })?;
+        for (input, position) in self.positions.iter().enumerate() {
+            context.batch.moved(input, self.partition, *position);
+        }
+        Ok(())
+    }
+
+    /// What must be there before what waits for this entity can be handled.
+    fn need_of_waiting(&self, decider: &D, contract: &Contract, entity: &str) -> Option<Need> {
+        let mut waiting = self.parking.queue(entity).take(MAX_DRAINED);
+        waiting.find_map(|parked| parked.with_record(|record| self.need_of(decider, contract, record)))
+    }
+
+    fn need_of(&self, decider: &D, contract: &Contract, record: &Record<'_>) -> Option<Need> {
+        if let Some(schema) = contract.missing_schema(record) {
+            return Some(Need::Schema(schema));
+        }
+        if self.stored.is_empty() {
+            return None;
+        }
+        let Read::Body(body) = contract.read_input::<D::Input>(record) else { return None };
+        let (key, envelope) = identify(record).ok()?;
+        let received = Received {
+            key,
+            id: envelope.id,
+            correlation_id: envelope.correlation_id,
+            at_ms: record.timestamp_ms,
+            body,
+        };
+        let key = self.entity_to_load(decider, &received)?;
+        Some(Need::Entity { partition: self.partition, key })
+    }
+
+    /// What must be there before what waits for the entity whose turn it is can be handled.
+    pub(crate) fn need_of_ready(&self, decider: &D, contract: &Contract) -> Option<Need> {
+        self.need_of_waiting(decider, contract, self.parking.ready()?)
+    }
+
+    /// What must be there before a command of an operator can be applied.
+    pub(super) fn need_of_command(&self, decider: &D, contract: &Contract, command: &ParkingCommand) -> Option<Need> {
+        let (ParkingCommand::RetryParked(RetryParked { place, .. })
+        | ParkingCommand::DropParked(DropParked { place, .. })) = command;
+        let parked = self.parking.get(&place.parse().ok()?)?;
+        self.need_of_waiting(decider, contract, &parked.entity)
+    }
+
+    /// Handles what waits for an entity, in its order: some of it, or up to the first that does not work.
+    fn drain(
+        &mut self,
+        context: &mut DecisionContext<'_, D>,
+        entity: &Arc<str>,
+        asked: &ReleaseRequest,
+    ) -> Result<(), Failure> {
+        for _ in 0..MAX_DRAINED {
+            let Some(parked) = self.parking.first(entity).cloned() else { break };
+            let savepoint = context.batch.savepoint();
+            if let Err((class, reason)) = self.try_parked(context, &parked) {
+                context.batch.rollback_to(savepoint);
+                let attempts = parked.failure.as_ref().map_or(0, |failure| failure.attempts).saturating_add(1);
+                let failure = Some(failure_of(class, &reason, attempts, context.now_ms));
+                return self.park(context, Parked { failure, ..parked });
+            }
+            // One that turns out to be about another entity may wait behind that one's.
+            if self.parking.get(&parked.place).is_some_and(|now| now.entity == *entity) {
+                self.leave(context, &parked.place, false, asked);
+            }
+        }
+        if !self.parking.has(entity) {
+            self.effects.resume(entity, context.now_ms);
+        }
+        Ok(())
+    }
+
+    /// Handles one record that was parked as if it were received now. What goes wrong is told, and nothing has changed.
+    fn try_parked(
+        &mut self,
+        context: &mut DecisionContext<'_, D>,
+        parked: &Parked,
+    ) -> Result<(), (&'static str, String)> {
+        parked.with_record(|record| match context.contract.read_input::<D::Input>(record) {
+            Read::NotConsumed | Read::Parking(_) => Ok(()),
+            Read::Unavailable(reason) => Err(("schema", reason)),
+            Read::NeedsSchema(schema) => Err(("schema", format!("schema {schema} was not asked for"))),
+            Read::Unreadable(defect) => Err((defect.class, defect.message)),
+            Read::Body(body) => {
+                let (key, envelope) = identify(record).map_err(|defect| (defect.class, defect.message))?;
+                let (id, correlation_id) = (envelope.id, envelope.correlation_id.clone());
+                let received = Received { key, id, correlation_id, at_ms: record.timestamp_ms, body };
+                let routed = self.route(context, record, &envelope, &received, Some(&parked.entity));
+                routed.map_err(|failure| ("crash", failure.reason))
+            }
+        })
+    }
+
+    fn leave(&mut self, context: &mut DecisionContext<'_, D>, place: &Position, dropped: bool, asked: &ReleaseRequest) {
+        let Some(parked) = self.parking.remove(place) else { return };
+        let left = ReleasedRecord { place: place.clone(), dropped, words: asked.words.clone() };
+        let headers = left.headers_on_topic(&context.contract.system, &parked, asked.id, context.now_ms);
+        let key = context.batch.put(place.to_string().as_bytes());
+        let to = Target::Parked;
+        context.batch.append(
+            to,
+            Some(self.partition),
+            context.now_ms,
+            OutHeaders::Verbatim(headers),
+            (Some(key), None),
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! What a batch takes: records offered one by one, until it is full or must end.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Now, Pace, Turn, TurnError};
+use crate::{
+    Failure, MAX_CRASHES, Outcome, Record, codec::SchemaRef, decider::Decider, envelope::Position, text::panic_message,
+};
+
+/// What became of a record that was offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offer {
+    /// It is taken, or of no interest: the next one.
+    Taken,
+    /// Fetch this schema ([`Turn::learn`]) and offer the same record again.
+    NeedsSchema(SchemaRef),
+    /// Load this entity of the record's partition ([`Turn::load`]) and offer the same record again.
+    NeedsEntity(Arc<str>),
+    /// Keep the record, end the gathering, and offer the same record first in the next one.
+    CommitFirst,
+}
+
+/// The gathering of one batch.
+#[derive(Debug, Default)]
+pub(super) struct Gathering {
+    /// When the open batch began.
+    since: Duration,
+    taken: usize,
+    commit_first: bool,
+}
+
+impl Gathering {
+    pub(super) fn begin(&mut self) {
+        self.taken = 0;
+    }
+
+    pub(super) fn batch_began(&mut self, now: Now) {
+        self.since = now.elapsed;
+    }
+
+    pub(super) fn since(&self) -> Duration {
+        self.since
+    }
+
+    pub(super) fn age(&self, now: Now) -> Duration {
+        now.elapsed.saturating_sub(self.since)
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    pub(super) fn must_commit(&self) -> bool {
+        self.commit_first
+    }
+
+    pub(super) fn committed(&mut self) {
+        self.commit_first = false;
+    }
+
+    /// How long the next batch is gathered after one of so many inputs. At a low rate a batch has a few inputs and nothing waits; at
+    /// a rate at which transactions would take all time, batches grow. After a full one there is more already.
+    pub(super) fn rest(&self, pace: &Pace) -> Duration {
+        if !(pace.rest_from..pace.batch_inputs).contains(&self.taken) {
+            return Duration::ZERO;
+        }
+        let inputs = u32::try_from(self.taken).unwrap_or(u32::MAX);
+        pace.rest_per_input.saturating_mul(inputs).min(pace.rest_most)
+    }
+}
+
+impl<D: Decider, F: Clone> Turn<D, F> {
+    /// True if the batch takes more.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let batch = self.machine.batch();
+        batch.inputs() < self.pace.batch_inputs
+            && batch.size() < self.pace.batch_bytes
+            && !self.gathering.commit_first
+            && self.error.is_none()
+    }
+
+    /// True if this record should be kept back until the open batch is committed, or until its partition has rested, without being
+    /// read: it cost an earlier incarnation a state.
+    fn suspicion(&mut self, place: &Position) -> Option<Offer> {
+        let crashes = self.crashes.get(place).filter(|crashes| crashes.times < MAX_CRASHES)?;
+        if !self.holds.has_rested(place.partition) {
+            let reason = format!("{}, {} times; it is tried again after a pause", crashes.reason, crashes.times);
+            self.machine.hold(place.partition, place.clone(), reason);
+            self.holds.add(place.partition);
+            return Some(Offer::Taken);
+        }
+        // It is tried alone, so that nothing else is lost with it.
+        self.gathering.commit_first = !self.machine.batch().is_empty();
+        self.gathering.commit_first.then_some(Offer::CommitFirst)
+    }
+
+    /// Offers a record of the `input`th input topic.
+    pub fn offer(&mut self, input: usize, record: &Record<'_>, now: Now) -> Offer {
+        if self.machine.batch().is_empty() {
+            self.gathering.batch_began(now);
+        }
+        if record.value.is_some_and(|value| self.contract().is_not_consumed(value)) {
+            self.machine.skip(input, record.partition, record.offset);
+            self.gathering.taken += 1;
+            return Offer::Taken;
+        }
+        if !self.crashes.is_empty()
+            && let Some(offer) = self.suspicion(&record.position())
+        {
+            return offer;
+        }
+        // Calls of the author's code are guarded one by one; what panics all the same costs the incarnation, and no more.
+        let received = catch_unwind(AssertUnwindSafe(|| self.machine.receive(input, record, now.wall_ms)));
+        match received {
+            Ok(Outcome::NeedsSchema(schema)) => return Offer::NeedsSchema(schema),
+            Ok(Outcome::NeedsEntity(key)) => return Offer::NeedsEntity(key),
+            Ok(Outcome::Done | Outcome::Ignored) => {}
+            Ok(Outcome::Unready(reason)) => {
+                tracing::warn!(place = %record.position(), %reason, "a schema cannot be fetched; the partition waits before this record");
+                self.holds.add(record.partition);
+            }
+            Ok(Outcome::Failed(failure)) => self.decider_failed(failure, record.partition),
+            Err(panic) => {
+                let (place, reason) = (record.position(), format!("the worker panicked: {}", panic_message(&*panic)));
+                self.decider_failed(Failure { place, reason, loses_state: true }, record.partition);
+            }
+        }
+        self.gathering.taken += 1;
+        Offer::Taken
+    }
+
+    fn decider_failed(&mut self, failure: Failure, partition: i32) {
+        let Failure { place, reason, loses_state } = failure;
+        if loses_state {
+            tracing::error!(service = D::NAME, %place, %reason, "the decider failed and a state was lost");
+            self.error = Some(TurnError::StateLost { place, reason });
+        } else {
+            tracing::error!(service = D::NAME, %place, %reason, "the decider failed; the partition waits before this record");
+            self.holds.add(partition);
+        }
+    }
+
+    /// The gathering is over; `has_change` if the group has changed something that waits to be taken.
+    pub fn gathering_ended(&mut self, has_change: bool) {
+        self.has_change = has_change;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_grow_with_the_load_up_to_a_limit() {
+        let pace = Pace::default();
+        let rest = |taken| Gathering { taken, ..Gathering::default() }.rest(&pace);
+        assert_eq!(rest(15), Duration::ZERO);
+        assert_eq!(rest(16), Duration::from_micros(800));
+        assert_eq!(rest(999), Duration::from_micros(49_950));
+        assert_eq!(rest(1_000), Duration::ZERO, "after a full batch there is more already");
+    }
+}
