@@ -20,7 +20,7 @@ use runtime::{
     Channel, clock,
     codec::{Readers, Writers},
     config::Config,
-    core::{DropParked, Parked, ParkedNews, ParkingCommand, RetryParked},
+    core::{DropParked, Parked, ParkingCommand, ParkingUpdate, RetryParked},
     envelope::{Envelope, Position, source},
     message::{Message, parked_topic, topic},
     projection::{LiveView, LogRecord, Projection, Topics},
@@ -155,9 +155,9 @@ struct Waits {
 impl Projection for Waits {
     fn apply(&mut self, record: &LogRecord<'_>) {
         let Some(service) = self.services.get(record.topic).copied() else { return };
-        match record.with_record(|record| ParkedNews::read(&self.system, record)) {
-            Ok(ParkedNews::Waits(parked)) => drop(self.records.insert((service, parked.place.clone()), parked)),
-            Ok(ParkedNews::Left(left)) => drop(self.records.remove(&(service, left.place))),
+        match record.with_record(|record| ParkingUpdate::read(&self.system, record)) {
+            Ok(ParkingUpdate::Parked(parked)) => drop(self.records.insert((service, parked.place.clone()), parked)),
+            Ok(ParkingUpdate::Released(left)) => drop(self.records.remove(&(service, left.place))),
             Err(_) => self.foreign += 1,
         }
     }

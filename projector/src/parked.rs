@@ -9,7 +9,7 @@ use std::{
 };
 
 use runtime::{
-    core::{Parked, ParkedNews},
+    core::{Parked, ParkingUpdate},
     envelope::Position,
     message::PARKED,
 };
@@ -40,11 +40,11 @@ struct Row {
 
 impl ParkedRecords {
     /// Takes in one record of a service's parked topic. Answers the sagas for which something has changed.
-    pub(crate) fn fold(&mut self, topic: &str, news: ParkedNews) -> Vec<Arc<str>> {
+    pub(crate) fn fold(&mut self, topic: &str, news: ParkingUpdate) -> Vec<Arc<str>> {
         let service: Arc<str> = service_of(topic).into();
         match news {
-            ParkedNews::Left(left) => self.remove(&(service, left.place)).into_iter().collect(),
-            ParkedNews::Waits(parked) => {
+            ParkingUpdate::Released(left) => self.remove(&(service, left.place)).into_iter().collect(),
+            ParkingUpdate::Parked(parked) => {
                 let key = (Arc::clone(&service), parked.place.clone());
                 let before = self.remove(&key);
                 let saga: Arc<str> = parked.correlation_id().into();

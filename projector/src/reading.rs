@@ -13,7 +13,7 @@ use std::{
 use runtime::{
     Config, clock,
     codec::{Decoded, Readers, SchemaRef},
-    core::ParkedNews,
+    core::ParkingUpdate,
     kafka::admin::Admin,
     message::PARKED,
     projection::{self, LogRecord, Projection, Topics, ViewError},
@@ -56,7 +56,7 @@ impl Folder {
 
     /// Takes in what a service keeps because it cannot work. What is no such record changes nothing.
     fn fold_parked(&self, seen: &Record<'_>, record: &LogRecord<'_>) {
-        match record.with_record(|record| ParkedNews::read(&self.system, record)) {
+        match record.with_record(|record| ParkingUpdate::read(&self.system, record)) {
             Ok(news) => self.board.write_last(|view| view.fold_parked(seen, news)),
             Err(error) => tracing::warn!(place = %record.position(), %error, "passed over"),
         }

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use runtime::core::ParkedNews;
+use runtime::core::ParkingUpdate;
 
 use crate::{
     declaration::{Declaration, DeclarationError, check_together},
@@ -166,7 +166,7 @@ impl View {
     }
 
     /// Adds one record of a service's parked topic: it says what waits there, and is no fact.
-    pub fn fold_parked(&mut self, record: &Record<'_>, news: ParkedNews) {
+    pub fn fold_parked(&mut self, record: &Record<'_>, news: ParkingUpdate) {
         self.records += 1;
         self.advance(record.topic, record.partition, record.offset.saturating_add(1));
         for saga in self.parked.fold(record.topic, news) {

@@ -4,9 +4,11 @@
 
 pub mod admin;
 pub mod client;
+mod closing;
 pub mod headers;
 mod liveness;
 
 pub use admin::{Admin, AdminError, TopicKind, TopicPlan, TopicSpec};
 pub use client::ClientLog;
+pub(crate) use closing::close_within;
 pub(crate) use liveness::{BrokerLiveness, Connectivity};

@@ -29,7 +29,7 @@ use crate::{
     registry::{RegistryClient, RegistryError},
     store::{self, StoreError},
     telemetry::{build, chain},
-    worker::{Jitter, Setup, Status, Stop, Worker},
+    worker::{Jitter, Setup, ShutdownFlag, Status, Worker},
 };
 
 /// The pause between two attempts to start.
@@ -171,7 +171,7 @@ struct Http {
 
 #[derive(Default)]
 struct Shared {
-    stop: Arc<Stop>,
+    stop: Arc<ShutdownFlag>,
     state: Mutex<State>,
 }
 
@@ -354,7 +354,7 @@ impl Running {
     }
 
     async fn end(self, ask: impl Fn(&Worker)) -> bool {
-        self.shared.stop.ask();
+        self.shared.stop.request();
         self.shared.state(|state| state.workers.iter().for_each(&ask));
         self.starting.abort();
         if let Some(http) = &self.http {
@@ -426,7 +426,7 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         let group = client::group(&self.config.system, service);
         let names = ContractNames { system: &self.config.system, group: &group, build: &build(), partitions };
         let mut contract =
-            Contract::of::<D>(names, writers).map_err(|source| StartError::Contract { service, source })?;
+            Contract::of(&self.decider, names, writers).map_err(|source| StartError::Contract { service, source })?;
         contract.limits = self.read_limits(&admin, &contract).await?;
         contract.parking = self.config.parking;
         self.start_workers(admin, &contract, &readers).await
@@ -502,6 +502,7 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
                 runtime: tokio::runtime::Handle::current(),
                 status: Status::default(),
                 stop: Arc::clone(&self.shared.stop),
+                started: Instant::now(),
                 jitter: Jitter::new(incarnation.as_u64_pair().0 ^ worker as u64),
             };
             let started = Worker::start(setup);

@@ -1,17 +1,17 @@
 //! A table: the latest row of each key in a compacted topic, each partition written by one instance at a time.
 //!
-//! For what only folds and has no log of its own: every instance can make every row, and one of them writes it. Ownership is the
-//! group's, as for a service: the owner of partition p of the topic writes the rows whose keys lie there, in transactions that
-//! carry a position of p and so are fenced by the group's generation. Before it writes, an owner has read its partition to the
-//! end that a client of uncommitted records was told after the assignment: nothing of its predecessor comes later. A row that lies
-//! there already is not written again: its id is derived from its key and its content. So a restart writes only what differs.
+//! It is for what only folds and has no log of its own: every instance can make every row, and one of them writes it. Ownership is
+//! the group's, as for a service: the owner of partition p of the topic writes the rows whose keys lie there, in transactions that
+//! carry a position of p and so are fenced by the group's generation. Before it writes, an owner has passed the
+//! [barrier](crate::core::barrier): nothing of its predecessor comes later. A row that lies there already is not written again: its id
+//! is derived from its key and its content. So a restart writes only what differs.
 //!
-//! What the rows are is the business of [`Rows`]. A table that cannot be written is no trouble to whoever makes its rows: it is
-//! tried again for as long as it takes.
+//! [`Rows`] makes the rows. A table that cannot be written does not hold [`Rows`] up: it is tried again for as long as it takes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -33,7 +33,13 @@ use crate::{
     clock,
     codec::{WriterError, Writers},
     config::Config,
-    core::partition_of,
+    core::{
+        backoff::Backoff,
+        barrier::{Barrier, BarrierStep},
+        fencing::Fencing,
+        partition_of,
+        text::panic_message,
+    },
     envelope::{self, Envelope, command_id, header},
     kafka::{
         Admin, BrokerLiveness, ClientLog, Connectivity,
@@ -43,7 +49,7 @@ use crate::{
     message::{Channel, Message as _, Written, topic},
     registry::RegistryClient,
     telemetry::{build, chain},
-    worker::{Change, CommitError, Fences, Member, Teller, Transactor, let_go},
+    worker::{Clients, ClientsError, ClientsSetup, CommitError, Rebalance, fetch_bounds},
 };
 
 /// Rows are written at most this often. What changed several times meanwhile is written once, as it is then.
@@ -92,7 +98,7 @@ pub trait Rows: Send + 'static {
     fn changed(&self, since: u64, limit: usize) -> Changed<Self::Message>;
 }
 
-/// A table that is kept. Dropping it asks it to end; [`Table::stop`] waits.
+/// A table that is written. Dropping it asks the writer to end; [`Table::stop`] waits.
 pub struct Table {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -113,13 +119,13 @@ impl fmt::Debug for Table {
 }
 
 impl Table {
-    /// Starts to keep a table in the state topic of the configured service. Neither the cluster nor the registry need be there yet.
+    /// Starts to write a table in the state topic of the configured service. Neither the cluster nor the registry need be there yet.
     ///
     /// # Errors
     /// There is no thread to be had.
     pub fn start<R: Rows>(config: &Config, registry: RegistryClient, rows: R) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let keeper = Keeper {
+        let writer = TableWriter {
             topic: topic(&config.system, &config.service, Channel::State),
             // An instance without a name has one for this life; the pause of a rebalance is all that it costs.
             names: WorkerNames::of(config, &config.service, 0, Uuid::now_v7()),
@@ -130,7 +136,7 @@ impl Table {
             rows,
         };
         let thread =
-            std::thread::Builder::new().name(format!("table-{}", config.service)).spawn(move || keeper.run())?;
+            std::thread::Builder::new().name(format!("table-{}", config.service)).spawn(move || writer.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -174,10 +180,10 @@ impl Drop for Table {
 
 /// Why a table is not written for a while.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum TableError {
     #[error("there is no topic {0} to write to; hint: `dacapo topics create`")]
     NoTopic(String),
-    #[error("the cluster does not say which topics it has")]
+    #[error("cannot list the topics of the cluster")]
     Cluster(#[source] crate::kafka::AdminError),
     #[error("its records cannot be written")]
     Schemas(#[source] WriterError),
@@ -185,19 +191,23 @@ enum Trouble {
     Row(#[source] crate::codec::CodecError),
     #[error("cannot {step}")]
     Kafka { step: &'static str, source: KafkaError },
+    #[error("cannot set up its clients")]
+    Clients(#[from] ClientsError),
     #[error("no broker answers")]
     Unreachable,
     #[error("rows are not committed")]
     Commit(#[source] CommitError),
     #[error("another process runs under the name {0}; hint: give every instance its own name, or none")]
     NameTaken(String),
+    #[error("the code that makes the rows panicked: {0}")]
+    Panicked(String),
 }
 
-fn kafka(step: &'static str) -> impl Fn(KafkaError) -> Trouble {
-    move |source| Trouble::Kafka { step, source }
+fn kafka(step: &'static str) -> impl Fn(KafkaError) -> TableError {
+    move |source| TableError::Kafka { step, source }
 }
 
-struct Keeper<R> {
+struct TableWriter<R> {
     config: Config,
     names: WorkerNames,
     topic: String,
@@ -207,29 +217,33 @@ struct Keeper<R> {
     rows: R,
 }
 
-impl<R: Rows> Keeper<R> {
+impl<R: Rows> TableWriter<R> {
+    /// One incarnation after another, until asked to end or fenced by another process of this name.
     fn run(self) {
-        let (mut pause, mut fences) = (FIRST_PAUSE, Fences::default());
+        let (started, mut fencing) = (Instant::now(), Fencing::default());
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         while !self.is_ending() {
-            let born = Instant::now();
-            let Err(trouble) = self.live() else { return };
-            let reason = chain(&trouble);
-            if matches!(trouble, Trouble::NameTaken(_)) && fences.tell_another_process(Instant::now()) {
+            let began = Instant::now();
+            let ended = catch_unwind(AssertUnwindSafe(|| self.incarnation()))
+                .unwrap_or_else(|panic| Err(TableError::Panicked(panic_message(panic.as_ref()))));
+            self.shared.partitions.store(0, Ordering::Release);
+            let Err(error) = ended else { return };
+            let reason = chain(&error);
+            if matches!(error, TableError::NameTaken(_)) && fencing.member_fenced(started.elapsed()) {
                 tracing::error!(topic = self.topic, reason, "the table is not written by this instance any more");
-                self.tell(Some(&reason));
+                self.report(Some(&reason));
                 return;
             }
-            if self.tell(Some(&reason)) {
+            if self.report(Some(&reason)) {
                 tracing::info!(topic = self.topic, reason, "the table is not written for now");
             }
-            if born.elapsed() > LONGEST_PAUSE * 4 {
-                pause = FIRST_PAUSE;
+            if began.elapsed() > LONGEST_PAUSE * 4 {
+                backoff.reset();
             }
-            let until = Instant::now() + pause;
+            let until = Instant::now() + backoff.pause();
             while !self.is_ending() && Instant::now() < until {
                 std::thread::park_timeout(POLL);
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -237,38 +251,34 @@ impl<R: Rows> Keeper<R> {
         self.shared.stop.load(Ordering::Acquire)
     }
 
-    /// Says what the trouble is. Answers whether that is news.
-    fn tell(&self, trouble: Option<&str>) -> bool {
-        let mut told = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = told.as_deref() != trouble;
-        *told = trouble.map(str::to_owned);
+    /// Reports what is wrong. Returns whether that is news.
+    fn report(&self, problem: Option<&str>) -> bool {
+        let mut reported = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = reported.as_deref() != problem;
+        *reported = problem.map(str::to_owned);
         is_news
     }
 
-    /// From fresh clients to the first error, or to the wish that it ends.
-    fn live(&self) -> Result<(), Trouble> {
-        let counts = Admin::new(&self.config).and_then(|admin| admin.partition_counts()).map_err(Trouble::Cluster)?;
-        let partitions = counts.get(&self.topic).copied().ok_or_else(|| Trouble::NoTopic(self.topic.clone()))?;
-        let writers = self.registry.writers(&self.config.system, R::Message::RECORDS);
-        let writers = writers.map_err(Trouble::Schemas)?;
-        let mut life = Life::begin(self, writers, partitions)?;
-        self.tell(None);
-        let mut lived = Ok(());
-        while lived.is_ok() && !self.is_ending() {
-            lived = life.turn();
-            self.shared.partitions.store(life.written_partitions(), Ordering::Release);
+    /// From fresh clients to the first error, or until asked to end.
+    fn incarnation(&self) -> Result<(), TableError> {
+        let counts =
+            Admin::new(&self.config).and_then(|admin| admin.partition_counts()).map_err(TableError::Cluster)?;
+        let partitions = counts.get(&self.topic).copied().ok_or_else(|| TableError::NoTopic(self.topic.clone()))?;
+        let writers = self.registry.writers(&self.config.system, R::Message::RECORDS).map_err(TableError::Schemas)?;
+        let mut incarnation = Incarnation::begin(self, writers, partitions)?;
+        self.report(None);
+        while !self.is_ending() {
+            incarnation.turn()?;
+            self.shared.partitions.store(incarnation.written_partitions(), Ordering::Release);
         }
-        self.shared.partitions.store(0, Ordering::Release);
-        life.end();
-        lived
+        Ok(())
     }
 }
 
 /// What is known of a partition that is owned.
-struct Kept {
-    /// Nothing of a predecessor comes at or after this offset.
-    mark: i64,
-    /// It was read up to the mark: its rows may be written.
+#[derive(Default)]
+struct OwnedPartition {
+    /// It has passed the barrier: its rows may be written.
     is_ready: bool,
     /// A position that its transactions carry.
     next: i64,
@@ -276,76 +286,60 @@ struct Kept {
     latest: HashMap<Box<str>, Uuid>,
 }
 
-struct Life<'k, R> {
-    keeper: &'k Keeper<R>,
+struct Incarnation<'k, R> {
+    writer: &'k TableWriter<R>,
     writers: Writers,
     partitions: i32,
-    consumer: BaseConsumer<Member>,
-    transactor: Transactor,
-    kept: BTreeMap<i32, Kept>,
+    clients: Clients,
+    barrier: Barrier<i32>,
+    owned: BTreeMap<i32, OwnedPartition>,
     since: u64,
     write_at: Instant,
     liveness: BrokerLiveness,
 }
 
-/// A row as it goes on the wire.
-struct Ready {
+/// A row as it is written.
+struct EncodedRow {
     partition: i32,
     key: String,
     value: Vec<u8>,
     envelope: Envelope,
 }
 
-impl<'k, R: Rows> Life<'k, R> {
-    fn begin(keeper: &'k Keeper<R>, writers: Writers, partitions: i32) -> Result<Self, Trouble> {
-        let (config, names) = (&keeper.config, &keeper.names);
-        let log = |purpose: &str| ClientLog::new(format!("{}.{purpose}", names.client_id));
-        let teller = Teller::new(log("table"), &keeper.topic);
-        let transactor = Transactor::new(&client::transactional_producer(config, names), teller);
-        let transactor = transactor.map_err(Trouble::Commit)?;
-        if let Err(error) = transactor.init(config.timeouts.transaction + config.timeouts.request) {
-            transactor.let_go(config.timeouts.shutdown / 2);
-            return Err(Trouble::Commit(error));
-        }
-        let consumer: BaseConsumer<Member> = client::group_member(config, names)
-            .set("enable.partition.eof", "true")
-            .create_with_context(Member::new(log("rows")))
-            .map_err(kafka("set up a reader of the table"))?;
-        consumer.subscribe(&[&keeper.topic]).map_err(kafka("join the group"))?;
-        let (kept, write_at, liveness) = (BTreeMap::new(), Instant::now(), BrokerLiveness::new(Instant::now()));
-        Ok(Self { keeper, writers, partitions, consumer, transactor, kept, since: 0, write_at, liveness })
+impl<'k, R: Rows> Incarnation<'k, R> {
+    fn begin(writer: &'k TableWriter<R>, writers: Writers, partitions: i32) -> Result<Self, TableError> {
+        let (config, names) = (&writer.config, &writer.names);
+        let mut consumer = client::group_member(config, names);
+        consumer.set("enable.partition.eof", "true");
+        let clients = Clients::begin(&ClientsSetup {
+            client_id: &names.client_id,
+            lag_of: None,
+            producer: &client::transactional_producer(config, names),
+            consumer: &consumer,
+            subscribe_to: &writer.topic,
+            own_log: &writer.topic,
+            timeouts: config.timeouts,
+        })?;
+        let (barrier, owned, now) = (Barrier::default(), BTreeMap::new(), Instant::now());
+        let liveness = BrokerLiveness::new(now);
+        Ok(Self { writer, writers, partitions, clients, barrier, owned, since: 0, write_at: now, liveness })
     }
 
-    fn turn(&mut self) -> Result<(), Trouble> {
-        let mut polled = self.consumer.poll(POLL.min(self.write_at.saturating_duration_since(Instant::now())));
-        while let Some(event) = polled {
-            match event {
-                Ok(message) => {
-                    self.liveness.received();
-                    note(&mut self.kept, &message);
-                }
-                Err(KafkaError::PartitionEOF(partition)) => {
-                    self.liveness.received();
-                    self.met_end(partition)?;
-                }
-                Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Err(kafka("read the table")(error)),
-                // The client goes on by itself, and its context has logged it.
-                Err(_) => {}
-            }
-            polled = self.consumer.poll(Duration::ZERO);
+    fn turn(&mut self) -> Result<(), TableError> {
+        self.read()?;
+        let consumer = Arc::clone(self.clients.consumer());
+        if consumer.context().is_fenced() {
+            return Err(TableError::NameTaken(self.writer.names.client_id.clone()));
         }
-        if self.consumer.context().is_fenced() {
-            return Err(Trouble::NameTaken(self.keeper.names.client_id.clone()));
+        if self.liveness.probe(&*consumer, &self.writer.topic) == Some(Connectivity::Lost) {
+            return Err(TableError::Unreachable);
         }
-        if self.liveness.probe(&self.consumer, &self.keeper.topic) == Some(Connectivity::Lost) {
-            return Err(Trouble::Unreachable);
-        }
-        while let Some(change) = self.consumer.context().next_change() {
+        while let Some(change) = consumer.context().next_change() {
             match change {
-                Change::Assigned(partitions) => self.take_on(&partitions)?,
-                Change::Revoked => {
-                    self.kept.clear();
-                    self.consumer.unassign().map_err(kafka("give partitions back"))?;
+                Rebalance::Assigned(partitions) => self.take_on(&partitions.into_iter().collect())?,
+                Rebalance::Revoked => {
+                    self.owned.clear();
+                    consumer.unassign().map_err(kafka("give partitions back"))?;
                 }
             }
         }
@@ -356,104 +350,147 @@ impl<'k, R: Rows> Life<'k, R> {
         Ok(())
     }
 
-    fn written_partitions(&self) -> usize {
-        self.kept.values().filter(|kept| kept.is_ready).count()
-    }
-
-    /// Starts to read partitions from their beginning, up to the end that is told now.
-    fn take_on(&mut self, partitions: &[i32]) -> Result<(), Trouble> {
-        let Keeper { config, topic, .. } = self.keeper;
-        let mut asked = TopicPartitionList::new();
-        let mut start = TopicPartitionList::new();
-        for partition in partitions {
-            asked.add_partition(topic, *partition);
-            let placed = start.add_partition_offset(topic, *partition, Offset::Beginning);
-            placed.map_err(kafka("place the reader"))?;
-        }
-        if !partitions.is_empty() {
-            // As stable: a transaction that is decided and not marked yet ends before this answers.
-            let patience = config.timeouts.transaction + config.timeouts.request;
-            self.consumer.committed_offsets(asked, patience).map_err(kafka("fetch the group's offsets"))?;
-            let asker: BaseConsumer<ClientLog> = client::watermark_client(config)
-                .create_with_context(ClientLog::new("watermarks"))
-                .map_err(kafka("set up a client for watermarks"))?;
-            for partition in partitions {
-                let (_, mark) = asker
-                    .fetch_watermarks(topic, *partition, config.timeouts.request)
-                    .map_err(kafka("fetch the end of the table"))?;
-                let kept = Kept { mark, is_ready: false, next: 0, latest: HashMap::new() };
-                self.kept.insert(*partition, kept);
+    fn read(&mut self) -> Result<(), TableError> {
+        let consumer = Arc::clone(self.clients.consumer());
+        let mut polled = consumer.poll(POLL.min(self.write_at.saturating_duration_since(Instant::now())));
+        while let Some(event) = polled {
+            match event {
+                Ok(message) => {
+                    self.liveness.received();
+                    note(&mut self.owned, &message);
+                }
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    self.liveness.received();
+                    self.reached_end(partition)?;
+                }
+                Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Err(kafka("read the table")(error)),
+                // The client tries again by itself, and its context has logged it.
+                Err(_) => {}
             }
-            self.since = 0;
-        }
-        self.consumer.assign(&start).map_err(kafka("take an assignment"))?;
-        // A partition that was ours before is still paused from then.
-        if start.count() == 0 { Ok(()) } else { self.consumer.resume(&start).map_err(kafka("read the table again")) }
-    }
-
-    fn met_end(&mut self, partition: i32) -> Result<(), Trouble> {
-        let positions = self.consumer.position().map_err(kafka("tell the position in the table"))?;
-        let at = positions.find_partition(&self.keeper.topic, partition).map(|element| element.offset());
-        let Some(kept) = self.kept.get_mut(&partition) else { return Ok(()) };
-        if let Some(Offset::Offset(at)) = at {
-            kept.next = kept.next.max(at);
-        }
-        if !kept.is_ready && kept.next >= kept.mark {
-            kept.is_ready = true;
-            // Whatever has changed while nobody wrote here.
-            self.since = 0;
-            // From here on nobody but us writes here.
-            let mut known = TopicPartitionList::new();
-            known.add_partition(&self.keeper.topic, partition);
-            self.consumer.pause(&known).map_err(kafka("stop reading what is known"))?;
+            polled = consumer.poll(Duration::ZERO);
         }
         Ok(())
     }
 
-    /// Writes what has changed, as one transaction. Answers whether there is more.
-    fn write(&mut self) -> Result<bool, Trouble> {
-        // Of a moment at which nothing has changed hands: the fence of a later one would let through what is not ours any more.
-        let group = self.consumer.group_metadata();
-        let (Some(group), false) = (group, self.consumer.context().has_change()) else { return Ok(false) };
-        if self.written_partitions() == 0 || !self.keeper.rows.is_current() {
+    fn written_partitions(&self) -> usize {
+        self.owned.values().filter(|owned| owned.is_ready).count()
+    }
+
+    /// Starts to read partitions from their beginning, up to the barrier.
+    fn take_on(&mut self, partitions: &BTreeSet<i32>) -> Result<(), TableError> {
+        self.barrier = Barrier::default();
+        while !partitions.is_empty() && self.barrier.step() != BarrierStep::Read {
+            match self.barrier.step() {
+                BarrierStep::FetchOffsets => self.fetch_stable_offsets(partitions)?,
+                BarrierStep::FetchEnds => self.fetch_ends(partitions)?,
+                BarrierStep::Read => {}
+            }
+        }
+        self.owned = partitions.iter().map(|partition| (*partition, OwnedPartition::default())).collect();
+        self.since = 0;
+        let mut start = TopicPartitionList::new();
+        for partition in partitions {
+            let placed = start.add_partition_offset(&self.writer.topic, *partition, Offset::Beginning);
+            placed.map_err(kafka("place the reader"))?;
+        }
+        self.clients.consumer().assign(&start).map_err(kafka("accept an assignment"))?;
+        // A partition that this instance owned before is still paused from then.
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        self.clients.consumer().resume(&start).map_err(kafka("read the table again"))
+    }
+
+    fn fetch_stable_offsets(&mut self, partitions: &BTreeSet<i32>) -> Result<(), TableError> {
+        let mut asked = TopicPartitionList::new();
+        for partition in partitions {
+            asked.add_partition(&self.writer.topic, *partition);
+        }
+        let timeouts = self.writer.config.timeouts;
+        let fetched = self.clients.consumer().committed_offsets(asked, timeouts.transaction + timeouts.request);
+        fetched.map_err(kafka("fetch the group's offsets"))?;
+        self.barrier.offsets_fetched();
+        Ok(())
+    }
+
+    fn fetch_ends(&mut self, partitions: &BTreeSet<i32>) -> Result<(), TableError> {
+        let (config, topic) = (&self.writer.config, Arc::from(self.writer.topic.as_str()));
+        let asker: BaseConsumer<ClientLog> = client::watermark_client(config)
+            .create_with_context(ClientLog::new("watermarks"))
+            .map_err(kafka("set up a client for watermarks"))?;
+        let bounds = fetch_bounds(&asker, [&topic], partitions, config.timeouts.request)
+            .map_err(kafka("fetch the end of the table"))?;
+        self.barrier.ends_fetched(partitions.iter().map(|partition| (*partition, bounds.of(&topic, *partition).end)));
+        Ok(())
+    }
+
+    fn reached_end(&mut self, partition: i32) -> Result<(), TableError> {
+        let consumer = self.clients.consumer();
+        let positions = consumer.position().map_err(kafka("read the position in the table"))?;
+        let at = positions.find_partition(&self.writer.topic, partition).map(|element| element.offset());
+        let Some(owned) = self.owned.get_mut(&partition) else { return Ok(()) };
+        if let Some(Offset::Offset(at)) = at {
+            owned.next = owned.next.max(at);
+        }
+        self.barrier.reached(&partition, owned.next);
+        if !owned.is_ready && self.barrier.is_passed(&partition) {
+            owned.is_ready = true;
+            // Rows that changed while nobody wrote here are still to be written.
+            self.since = 0;
+            // From here on nobody but this instance writes here.
+            let mut read = TopicPartitionList::new();
+            read.add_partition(&self.writer.topic, partition);
+            consumer.pause(&read).map_err(kafka("stop reading the table"))?;
+        }
+        Ok(())
+    }
+
+    /// Writes what has changed, as one transaction. Returns whether there is more.
+    fn write(&mut self) -> Result<bool, TableError> {
+        // Of a moment at which nothing changes hands: the fence of a later one would let through what is not ours any more.
+        let consumer = self.clients.consumer();
+        let (Some(group), false) = (consumer.group_metadata(), consumer.context().has_change()) else {
+            return Ok(false);
+        };
+        if self.written_partitions() == 0 || !self.writer.rows.is_current() {
             return Ok(false);
         }
-        let changed = self.keeper.rows.changed(self.since, BATCH_ROWS);
-        let mut ready = Vec::new();
+        let changed = self.writer.rows.changed(self.since, BATCH_ROWS);
+        let mut encoded = Vec::new();
         for row in changed.rows {
-            ready.extend(self.ready(row)?);
+            encoded.extend(self.encode(row)?);
         }
-        if !ready.is_empty() {
-            self.commit(&ready, group).map_err(Trouble::Commit)?;
+        if !encoded.is_empty() {
+            self.commit(&encoded, group).map_err(TableError::Commit)?;
         }
         self.since = changed.next;
         Ok(changed.more)
     }
 
-    /// The row as it is to be written, if it is ours and not there already.
-    fn ready(&self, row: Row<R::Message>) -> Result<Option<Ready>, Trouble> {
+    /// The row as it is to be written, if this instance owns it and it differs from what lies there.
+    fn encode(&self, row: Row<R::Message>) -> Result<Option<EncodedRow>, TableError> {
         let partition = partition_of(row.key.as_bytes(), self.partitions);
-        let Some(kept) = self.kept.get(&partition).filter(|kept| kept.is_ready) else { return Ok(None) };
+        let Some(owned) = self.owned.get(&partition).filter(|owned| owned.is_ready) else { return Ok(None) };
         let mut value = Vec::new();
-        let full_name = self.writers.encode(&row.message, &mut value).map_err(Trouble::Row)?;
+        let full_name = self.writers.encode(&row.message, &mut value).map_err(TableError::Row)?;
         let id = command_id(full_name, &row.key, &value);
-        if kept.latest.get(row.key.as_str()) == Some(&id) {
+        if owned.latest.get(row.key.as_str()) == Some(&id) {
             return Ok(None);
         }
-        let envelope = Envelope::new(id, Arc::clone(&self.keeper.source), Arc::clone(full_name), clock::now_ms())
+        let envelope = Envelope::new(id, Arc::clone(&self.writer.source), Arc::clone(full_name), clock::now_ms())
             .about(row.key.as_str())
             .correlated(row.correlation_id);
         let envelope = Envelope { causation_id: row.cause, build: Some(build()), ..envelope };
-        Ok(Some(Ready { partition, key: row.key, value, envelope }))
+        Ok(Some(EncodedRow { partition, key: row.key, value, envelope }))
     }
 
-    fn commit(&mut self, ready: &[Ready], group: ConsumerGroupMetadata) -> Result<(), CommitError> {
-        let patience = self.keeper.config.timeouts.transaction;
-        let (producer, deadline) = (self.transactor.producer(), Instant::now() + patience);
+    fn commit(&mut self, rows: &[EncodedRow], group: ConsumerGroupMetadata) -> Result<(), CommitError> {
+        let patience = self.writer.config.timeouts.transaction;
+        let (transactor, deadline) = (self.clients.transactor(), Instant::now() + patience);
+        let producer = transactor.producer();
         producer.begin_transaction().map_err(CommitError::kafka("begin a transaction"))?;
-        let mut offsets = TopicPartitionList::new();
-        for row in ready {
-            let record = BaseRecord::to(&self.keeper.topic)
+        for row in rows {
+            let record = BaseRecord::to(&self.writer.topic)
                 .partition(row.partition)
                 .key(&row.key)
                 .payload(&row.value)
@@ -461,41 +498,34 @@ impl<'k, R: Rows> Life<'k, R> {
                 .headers(to_headers(&row.envelope));
             producer.send(record).map_err(|(error, _)| CommitError::kafka("hand a row to the producer")(error))?;
         }
-        for (partition, kept) in self.kept.iter().filter(|(_, kept)| kept.is_ready) {
-            let added = offsets.add_partition_offset(&self.keeper.topic, *partition, Offset::Offset(kept.next));
+        let mut offsets = TopicPartitionList::new();
+        for (partition, owned) in self.owned.iter().filter(|(_, owned)| owned.is_ready) {
+            let added = offsets.add_partition_offset(&self.writer.topic, *partition, Offset::Offset(owned.next));
             added.map_err(CommitError::kafka("list positions"))?;
         }
-        let told = self.transactor.commit(offsets, Arc::new(group), deadline, patience, |_| Ok(()))?;
-        for row in ready {
-            if let Some(kept) = self.kept.get_mut(&row.partition) {
-                kept.latest.insert(row.key.as_str().into(), row.envelope.id);
-                kept.next = told.own_ends.get(&row.partition).copied().unwrap_or(0).max(kept.next);
+        let deliveries = transactor.commit(offsets, Arc::new(group), deadline, patience, |_| Ok(()))?;
+        for row in rows {
+            if let Some(owned) = self.owned.get_mut(&row.partition) {
+                owned.latest.insert(row.key.as_str().into(), row.envelope.id);
+                owned.next = deliveries.own_ends.get(&row.partition).copied().unwrap_or(0).max(owned.next);
             }
         }
-        self.keeper.shared.written.fetch_add(ready.len() as u64, Ordering::AcqRel);
+        self.writer.shared.written.fetch_add(rows.len() as u64, Ordering::AcqRel);
         Ok(())
-    }
-
-    fn end(self) {
-        let patience = self.keeper.config.timeouts.shutdown / 2;
-        self.consumer.context().leave();
-        if !let_go(self.consumer, patience) || !self.transactor.let_go(patience) {
-            tracing::warn!(topic = self.keeper.topic, "a client did not close in time; it is left behind");
-        }
     }
 }
 
 /// Notes the latest row of a key.
-fn note(kept: &mut BTreeMap<i32, Kept>, message: &BorrowedMessage<'_>) {
-    // What was on its way when a partition was ready is our own.
-    let Some(kept) = kept.get_mut(&message.partition()).filter(|kept| !kept.is_ready) else { return };
-    kept.next = kept.next.max(message.offset() + 1);
+fn note(owned: &mut BTreeMap<i32, OwnedPartition>, message: &BorrowedMessage<'_>) {
+    // What was on its way when a partition became ready is this instance's own.
+    let Some(owned) = owned.get_mut(&message.partition()).filter(|owned| !owned.is_ready) else { return };
+    owned.next = owned.next.max(message.offset() + 1);
     let Some(key) = message.key().and_then(|key| std::str::from_utf8(key).ok()) else { return };
     let id = message.headers().into_iter().flat_map(Headers::iter).find(|found| found.key == header::ID);
     let id = id.and_then(|id| Uuid::try_parse_ascii(id.value?).ok());
     match (message.payload(), id) {
-        (Some(_), Some(id)) => drop(kept.latest.insert(key.into(), id)),
-        // A deletion, or a row of somebody who knows no ids: what we know is written anew.
-        _ => drop(kept.latest.remove(key)),
+        (Some(_), Some(id)) => drop(owned.latest.insert(key.into(), id)),
+        // A deletion, or a row of a writer that sets no ids: the row is written again.
+        _ => drop(owned.latest.remove(key)),
     }
 }

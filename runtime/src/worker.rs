@@ -1,15 +1,16 @@
-//! The driver of the core on Kafka: one thread, one member of the group, one transactional producer.
+//! A worker: one thread, one member of the group, one transactional producer.
 //!
-//! Owns the clients and when they live: any indefinite error throws all of them away, and the worker starts again from the log
-//! after a pause. It brings records, time and outcomes to the core and does what the core says; it decides nothing itself.
+//! It executes what the core decides. Any indefinite error throws its clients and its states away, and it starts again from the
+//! log after a pause: one incarnation after another.
 
-mod assignment;
+mod bounds;
+mod clients;
 mod commit;
+mod deliveries;
 mod effects;
-mod history;
-mod life;
-mod member;
-mod recovering;
+mod incarnation;
+mod rebalance;
+mod recovery;
 mod status;
 mod transactor;
 
@@ -19,29 +20,34 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-pub(crate) use commit::CommitError;
-pub(crate) use history::Held;
-pub(crate) use member::{Change, Fences, Member, Teller, let_go};
+pub(crate) use bounds::fetch as fetch_bounds;
+pub(crate) use clients::{Clients, ClientsError, ClientsSetup};
+pub(crate) use rebalance::Rebalance;
 pub use status::{Status, Trouble, WorkerState};
-pub(crate) use transactor::Transactor;
+pub(crate) use transactor::CommitError;
 
 use crate::{
-    clock,
     codec::Readers,
     config::Config,
-    core::Contract,
+    core::{
+        Contract,
+        backoff::{Backoff, spread},
+        turn::Carried,
+    },
     decider::{Decider, Perform},
     kafka::client::WorkerNames,
     store::Checkpoints,
 };
 
-/// The first pause after a life that ended in an error.
+/// The first pause after an incarnation that ended in an error.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause between two lives.
+/// The longest pause between two incarnations.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// After an incarnation of this length the pauses start over.
+const LONG_ENOUGH: Duration = Duration::from_secs(60);
 
 /// What a worker is made of.
 pub(crate) struct Setup<D: Decider, P> {
@@ -54,20 +60,22 @@ pub(crate) struct Setup<D: Decider, P> {
     pub(crate) store: Arc<dyn Checkpoints>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) status: Status,
-    pub(crate) stop: Arc<Stop>,
+    pub(crate) stop: Arc<ShutdownFlag>,
     pub(crate) jitter: Jitter,
+    /// The moment from which lengths of time are measured.
+    pub(crate) started: Instant,
 }
 
-/// The wish that a worker ends.
+/// Set when a worker is to end.
 #[derive(Debug, Default)]
-pub(crate) struct Stop(AtomicBool);
+pub(crate) struct ShutdownFlag(AtomicBool);
 
-impl Stop {
-    pub(crate) fn ask(&self) {
+impl ShutdownFlag {
+    pub(crate) fn request(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    pub(crate) fn is_asked(&self) -> bool {
+    pub(crate) fn is_requested(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
@@ -93,7 +101,7 @@ impl Jitter {
 /// A worker on its thread.
 pub(crate) struct Worker {
     pub(crate) status: Status,
-    stop: Arc<Stop>,
+    stop: Arc<ShutdownFlag>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -112,7 +120,7 @@ impl Worker {
 
     /// Asks the worker to end after its open batch.
     pub(crate) fn ask_to_stop(&self) {
-        self.stop.ask();
+        self.stop.request();
         if let Some(thread) = &self.thread {
             thread.thread().unpark();
         }
@@ -123,7 +131,7 @@ impl Worker {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Ends without committing what is open, as a crash would, from the log's point of view.
+    /// Ends without committing the open batch, which looks like a crash from the log.
     #[doc(hidden)]
     pub(crate) fn crash(&self) {
         self.status.crash();
@@ -131,29 +139,23 @@ impl Worker {
     }
 }
 
-/// One life after another, until asked to stop or told that another one has this worker's name.
+/// One incarnation after another, until asked to stop or fenced by another worker of this name.
 fn run<D: Decider, P: Perform<D>>(setup: &Arc<Setup<D, P>>) {
-    let mut suspects = life::Suspects::default();
-    let mut pause = FIRST_PAUSE;
-    while !setup.stop.is_asked() {
-        let born = clock::now_ms();
-        let ended = life::live(setup, &mut suspects);
-        let Err(end) = ended else { break };
-        if end.is_final() {
-            tracing::error!(worker = %setup.names.client_id, reason = %end, "worker stopped for good");
-            setup.status.set(WorkerState::Stopped { reason: end.to_string() });
+    let (mut carried, mut backoff) = (Carried::default(), Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
+    while !setup.stop.is_requested() {
+        let began = Instant::now();
+        let Err(error) = incarnation::run(setup, &mut carried) else { break };
+        if error.is_final() {
+            tracing::error!(worker = %setup.names.client_id, reason = %error, "worker stopped for good");
+            setup.status.set(WorkerState::Stopped { reason: error.to_string() });
             return;
         }
-        tracing::warn!(worker = %setup.names.client_id, reason = %end, "worker starts again from the log");
-        setup.status.set(WorkerState::Restarting { reason: end.to_string() });
-        if clock::now_ms().saturating_sub(born) > 60_000 || end.is_unreachable() {
-            pause = FIRST_PAUSE;
+        tracing::warn!(worker = %setup.names.client_id, reason = %error, "worker starts again from the log");
+        setup.status.set(WorkerState::Restarting { reason: error.to_string() });
+        if began.elapsed() > LONG_ENOUGH || error.is_unreachable() {
+            backoff.reset();
         }
-        rest(
-            setup,
-            pause + pause.mul_f64(f64::from(u16::try_from(setup.jitter.next() % 1_000).unwrap_or(0)) / 2_000.0),
-        );
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        rest(setup, spread(backoff.pause(), setup.jitter.next()));
     }
     setup.status.set(WorkerState::Ended);
 }
@@ -161,7 +163,7 @@ fn run<D: Decider, P: Perform<D>>(setup: &Arc<Setup<D, P>>) {
 /// Waits, unless asked to stop.
 pub(crate) fn rest<D: Decider, P>(setup: &Setup<D, P>, pause: Duration) {
     let until = std::time::Instant::now() + pause;
-    while !setup.stop.is_asked() {
+    while !setup.stop.is_requested() {
         let left = until.saturating_duration_since(std::time::Instant::now());
         if left.is_zero() {
             return;

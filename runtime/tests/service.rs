@@ -37,7 +37,7 @@ use rdkafka::{
 use runtime::{
     Answer, Config, Due, Message, Perform, Unanswered,
     codec::{Readers, SchemaSource, Vocabulary},
-    core::{DropParked, ParkedNews, ParkingCommand, Record, RetryParked, RuntimeRecord, partition_of},
+    core::{DropParked, ParkingCommand, ParkingUpdate, Record, RetryParked, RuntimeRecord, partition_of},
     envelope::{Bare, Envelope},
     kafka::{TopicKind, TopicSpec},
     message::topic,
@@ -157,11 +157,11 @@ impl ServiceFixture {
                 value: seen.value.as_deref(),
                 headers: &headers,
             };
-            match ParkedNews::read(&self.cluster.config.system, &record).unwrap() {
-                ParkedNews::Waits(waits) => {
-                    parked.insert(waits.place.to_string(), waits.verdict.map(|verdict| verdict.class));
+            match ParkingUpdate::read(&self.cluster.config.system, &record).unwrap() {
+                ParkingUpdate::Parked(waits) => {
+                    parked.insert(waits.place.to_string(), waits.failure.map(|failure| failure.class));
                 }
-                ParkedNews::Left(left) => drop(parked.remove(&left.place.to_string())),
+                ParkingUpdate::Released(left) => drop(parked.remove(&left.place.to_string())),
             }
         }
         parked

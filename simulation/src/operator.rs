@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use runtime::{
-    core::{DropParked, Parked, ParkedNews, ParkingCommand, RetryParked, partition_of},
+    core::{DropParked, Parked, ParkingCommand, ParkingUpdate, RetryParked, partition_of},
     envelope::{Envelope, Position, derived_id},
 };
 
@@ -19,10 +19,10 @@ pub(crate) fn waiting(cluster: &Cluster, system: &str, topic: usize) -> Result<V
     let name = cluster.log.name(topic);
     for place in cluster.log.places().filter(|place| place.topic == topic) {
         for (offset, stored) in cluster.log.committed(place) {
-            let news = stored.with_record(name, place.partition, offset, |record| ParkedNews::read(system, record));
+            let news = stored.with_record(name, place.partition, offset, |record| ParkingUpdate::read(system, record));
             match news.map_err(|e| Violation::new("what is parked can be read", e.to_string()))? {
-                ParkedNews::Waits(parked) => drop(waiting.insert(parked.place.clone(), parked)),
-                ParkedNews::Left(left) => {
+                ParkingUpdate::Parked(parked) => drop(waiting.insert(parked.place.clone(), parked)),
+                ParkingUpdate::Released(left) => {
                     let gone = waiting.remove(&left.place);
                     if left.dropped && gone.is_none() {
                         return Err(Violation::new("only what waits is dropped", left.place.to_string()));

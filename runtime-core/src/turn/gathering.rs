@@ -99,15 +99,24 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.gathering.commit_first.then_some(Offer::CommitFirst)
     }
 
+    /// Passes a record that the service does not consume, judged by the first bytes of its value alone. Returns false if it must be
+    /// offered.
+    pub fn skips(&mut self, input: usize, partition: i32, offset: i64, value: Option<&[u8]>, now: Now) -> bool {
+        let skips = value.is_some_and(|value| self.contract().is_not_consumed(value));
+        if skips {
+            if self.machine.batch().is_empty() {
+                self.gathering.batch_began(now);
+            }
+            self.machine.skip(input, partition, offset);
+            self.gathering.taken += 1;
+        }
+        skips
+    }
+
     /// Offers a record of the `input`th input topic.
     pub fn offer(&mut self, input: usize, record: &Record<'_>, now: Now) -> Offer {
         if self.machine.batch().is_empty() {
             self.gathering.batch_began(now);
-        }
-        if record.value.is_some_and(|value| self.contract().is_not_consumed(value)) {
-            self.machine.skip(input, record.partition, record.offset);
-            self.gathering.taken += 1;
-            return Offer::Taken;
         }
         if !self.crashes.is_empty()
             && let Some(offer) = self.suspicion(&record.position())

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::worker::Held;
+use crate::core::log_bounds::LogBounds;
 
 /// A partition that no longer holds the records that a view needs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,5 +19,5 @@ pub(super) enum LogBoundsError {
         "{topic}/{partition} holds {held}, but the view continues from offset {position}: it was truncated or recreated under the view; \
          hint: restore the topic, and restart (docs/operations.md, \"A topic of a view was truncated\")"
     )]
-    OutOfRange { topic: Arc<str>, partition: i32, held: Held, position: i64 },
+    OutOfRange { topic: Arc<str>, partition: i32, held: LogBounds, position: i64 },
 }

@@ -18,11 +18,12 @@ use super::{LogRecord, Positions, Topics, log_bounds::LogBoundsError};
 use crate::{
     codec::{DecodeError, Decoded, Readers, SCHEMA_ID_HEADER},
     config::Config,
+    core::log_bounds::LogBounds,
     kafka::{
         BrokerLiveness, Connectivity,
         client::{self, ClientLog},
+        close_within,
     },
-    worker::{Held, let_go},
 };
 
 /// The most records of one batch: enough to make the cost per batch negligible.
@@ -130,7 +131,7 @@ impl Reader {
         let read = self.consumer.assignment()?;
         let old = std::mem::replace(&mut self.consumer, create_consumer(&self.config, &self.purpose)?);
         // Closing waits for brokers; this thread must not.
-        let_go(old, Duration::ZERO);
+        close_within(old, Duration::ZERO);
         self.liveness = BrokerLiveness::new(Instant::now());
         let elements = read.elements();
         self.assign_at(elements.iter().map(|element| {
@@ -285,7 +286,12 @@ impl Reader {
             if position == 0 && first > 0 {
                 return Ok(Some(LogBoundsError::BeginningTruncated { topic, partition, first }));
             } else if !(first..=end).contains(&position) {
-                return Ok(Some(LogBoundsError::OutOfRange { topic, partition, held: Held { first, end }, position }));
+                return Ok(Some(LogBoundsError::OutOfRange {
+                    topic,
+                    partition,
+                    held: LogBounds { first, end },
+                    position,
+                }));
             }
         }
         Ok(None)

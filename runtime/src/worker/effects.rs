@@ -2,77 +2,137 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,
-    error::KafkaError,
+    error::{KafkaError, KafkaResult},
     message::Message,
-    producer::{BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, ProducerContext},
+    producer::{BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext},
     types::RDKafkaErrorCode,
 };
 
-use super::Setup;
+use super::{Setup, incarnation::WorkerError};
 use crate::{
     clock,
     codec::Writers,
-    core::partition_of,
-    decider::{Answer, Decider, Due, Effect, Perform, Unanswered},
+    config::Config,
+    core::{DueEffect, partition_of},
+    decider::{Answer, Decider, Perform, Unanswered},
     envelope::{Envelope, answer_id},
-    kafka::{ClientLog, headers::to_headers},
+    kafka::{
+        ClientLog,
+        client::{self, WorkerNames},
+        close_within,
+        headers::to_headers,
+    },
 };
 
-/// How many effects of one worker are under way at the same time.
-pub(super) const IN_FLIGHT_AT_MOST: usize = 256;
 /// How long one attempt may take.
-const ATTEMPT_AT_MOST: Duration = Duration::from_secs(60);
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(60);
+/// Answers that wait for so long to be appended, none of them moving, are in a producer that has lost its brokers.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
 
 /// How an attempt ended.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct EffectReport {
     pub(super) partition: i32,
-    pub(super) key: String,
-    pub(super) end: End,
+    pub(super) effect_key: Arc<str>,
+    /// The answer lies in the inbox; else when to try again, if the far end said so.
+    pub(super) outcome: Result<(), Option<Duration>>,
 }
 
-#[derive(Debug)]
-pub(super) enum End {
-    /// The answer lies in the inbox.
-    Answered,
-    Unanswered(Option<Duration>),
+/// The producer of answers, and when they moved last. Dropping it closes it within a bounded time.
+pub(super) struct Answers {
+    producer: Option<Arc<AnswerProducer>>,
+    moved: Instant,
+    patience: Duration,
+}
+
+impl Answers {
+    pub(super) fn begin(config: &Config, names: &WorkerNames) -> KafkaResult<Self> {
+        let log = ClientLog::new(format!("{}.answers", names.client_id));
+        let producer = client::idempotent_producer(config, "answers").create_with_context(AnswerListener::new(log))?;
+        Ok(Self { producer: Some(Arc::new(producer)), moved: Instant::now(), patience: config.timeouts.shutdown / 2 })
+    }
+
+    fn producer(&self) -> &Arc<AnswerProducer> {
+        self.producer.as_ref().expect("there until the drop")
+    }
+
+    /// The attempts that ended since the last call.
+    pub(super) fn take_reports(&mut self) -> Vec<EffectReport> {
+        let mut all = Vec::new();
+        loop {
+            // One poll takes one report of deliveries, so it goes on until there is none.
+            self.producer().poll(Duration::ZERO);
+            let reports = self.producer().context().take();
+            if reports.is_empty() {
+                return all;
+            }
+            self.moved = Instant::now();
+            all.extend(reports);
+        }
+    }
+
+    /// Fails if the producer can do no more.
+    pub(super) fn check(&mut self, in_flight: usize) -> Result<(), WorkerError> {
+        if let Some(reason) = self.producer().context().fatal() {
+            return Err(WorkerError::Other(format!("the producer of answers can do no more: {reason}")));
+        }
+        if in_flight == 0 || self.producer().in_flight_count() == 0 {
+            self.moved = Instant::now();
+        } else if self.moved.elapsed() >= STUCK_AFTER {
+            return Err(WorkerError::Unreachable("answers of effects are not appended".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Performs an effect. Whatever happens, exactly one report follows.
+    pub(super) fn perform<D: Decider, P: Perform<D>>(&self, setup: &Setup<D, P>, effect: DueEffect<D::Effect>) {
+        perform(setup, self.producer(), effect);
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        if self.producer.take().is_some_and(|producer| !close_within(producer, self.patience)) {
+            tracing::warn!("the producer of answers did not close in time and is abandoned");
+        }
+    }
 }
 
 /// The context of the producer of answers: notes which answers have arrived. Bounded by what is in flight.
-pub(super) struct Answers {
+struct AnswerListener {
     log: ClientLog,
-    reports: Mutex<Vec<Report>>,
+    reports: Mutex<Vec<EffectReport>>,
     fatal: Mutex<Option<String>>,
 }
 
-pub(super) type AnswerProducer = BaseProducer<Answers, NoCustomPartitioner>;
+type AnswerProducer = BaseProducer<AnswerListener, NoCustomPartitioner>;
 
-impl Answers {
-    pub(super) fn new(log: ClientLog) -> Self {
+impl AnswerListener {
+    fn new(log: ClientLog) -> Self {
         Self { log, reports: Mutex::default(), fatal: Mutex::default() }
     }
 
-    pub(super) fn take(&self) -> Vec<Report> {
+    fn take(&self) -> Vec<EffectReport> {
         std::mem::take(&mut self.reports.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Why this producer can do no more, if it cannot.
-    pub(super) fn fatal(&self) -> Option<String> {
+    fn fatal(&self) -> Option<String> {
         self.fatal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn report(&self, report: Report) {
+    fn report(&self, report: EffectReport) {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
     }
 }
 
-impl ClientContext for Answers {
+impl ClientContext for AnswerListener {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         self.log.log(level, facility, text);
     }
@@ -85,28 +145,23 @@ impl ClientContext for Answers {
     }
 }
 
-impl ProducerContext<NoCustomPartitioner> for Answers {
-    type DeliveryOpaque = Box<(i32, String)>;
+impl ProducerContext<NoCustomPartitioner> for AnswerListener {
+    type DeliveryOpaque = Box<(i32, Arc<str>)>;
 
-    fn delivery(&self, delivery: &DeliveryResult<'_>, place: Box<(i32, String)>) {
-        let (partition, key) = *place;
-        let end = match delivery {
-            Ok(_) => End::Answered,
-            Err((error, message)) => {
-                tracing::warn!(effect = %key, topic = message.topic(), %error, "an effect's answer was not appended");
-                End::Unanswered(None)
-            }
-        };
-        self.report(Report { partition, key, end });
+    fn delivery(&self, delivery: &DeliveryResult<'_>, place: Box<(i32, Arc<str>)>) {
+        let (partition, effect_key) = *place;
+        let outcome = delivery.as_ref().map(|_| ()).map_err(|(error, message)| {
+            tracing::warn!(effect = %effect_key, topic = message.topic(), %error, "an effect's answer was not appended");
+            None
+        });
+        self.report(EffectReport { partition, effect_key, outcome });
     }
 }
 
-/// Performs an effect. Whatever happens, exactly one report follows.
-pub(super) fn perform<D: Decider, P: Perform<D>>(
+fn perform<D: Decider, P: Perform<D>>(
     setup: &Setup<D, P>,
     producer: &Arc<AnswerProducer>,
-    partition: i32,
-    due: Due<D::Effect>,
+    DueEffect { partition, effect_key: key, due }: DueEffect<D::Effect>,
 ) {
     let performer = Arc::clone(&setup.performer);
     let sender = Sender {
@@ -118,13 +173,12 @@ pub(super) fn perform<D: Decider, P: Perform<D>>(
         inbox: Arc::clone(&setup.contract.inputs[0]),
         partitions: setup.contract.partitions,
     };
-    let key = due.effect.key();
     // A panic drops the guard, which reports the attempt as unanswered.
-    let guard = Unreported { producer: Arc::clone(producer), place: Some((partition, key.clone())) };
+    let guard = Unreported { producer: Arc::clone(producer), place: Some((partition, Arc::clone(&key))) };
     setup.runtime.spawn(async move {
         let mut guard = guard;
         let (entity, correlation_id) = (due.key.clone(), due.correlation_id.clone());
-        let attempt = tokio::time::timeout(ATTEMPT_AT_MOST, performer.perform(due)).await;
+        let attempt = tokio::time::timeout(LONGEST_ATTEMPT, performer.perform(due)).await;
         let answered = attempt.unwrap_or_else(|_| Err(Unanswered::new("no answer in time")));
         let sent = match answered {
             Ok(answer) => sender.hand_in(partition, &key, &entity, &correlation_id, &answer).await,
@@ -143,14 +197,13 @@ pub(super) fn perform<D: Decider, P: Perform<D>>(
 
 struct Unreported {
     producer: Arc<AnswerProducer>,
-    place: Option<(i32, String)>,
+    place: Option<(i32, Arc<str>)>,
 }
 
 impl Unreported {
     fn retry_after(&mut self, pause: Option<Duration>) {
-        use rdkafka::producer::Producer;
-        if let Some((partition, key)) = self.place.take() {
-            self.producer.context().report(Report { partition, key, end: End::Unanswered(pause) });
+        if let Some((partition, effect_key)) = self.place.take() {
+            self.producer.context().report(EffectReport { partition, effect_key, outcome: Err(pause) });
         }
     }
 }
@@ -176,7 +229,7 @@ impl Sender {
     async fn hand_in<C: crate::message::Written>(
         &self,
         partition: i32,
-        effect: &str,
+        effect: &Arc<str>,
         entity: &str,
         correlation_id: &str,
         answer: &Answer<C>,
@@ -193,7 +246,7 @@ impl Sender {
             .correlated(correlation_id);
         let envelope = Envelope { build: Some(Arc::clone(&self.build)), ..envelope };
         const PATIENCE: u32 = 100;
-        let mut record = BaseRecord::with_opaque_to(&self.inbox, Box::new((partition, effect.to_owned())))
+        let mut record = BaseRecord::with_opaque_to(&self.inbox, Box::new((partition, Arc::clone(effect))))
             .partition(partition_of(entity.as_bytes(), self.partitions))
             .key(entity)
             .payload(value.as_slice())

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::atomic::Ordering};
 use probe::{Command, Count, Input, Replied, Source, State, Unrelated};
 use runtime::{
     Message, TimerFired,
-    core::{Alarm, Outcome, Recovery, RuntimeRecord, SavedTask, partition_of},
+    core::{LogCorruption, Outcome, Recovery, RuntimeRecord, SavedTask, partition_of},
     envelope::{Position, derived_id},
 };
 use world::{DEAD, EVENTS, INBOX, NOW, PARTITIONS, SOURCE, Stored, World, contract};
@@ -250,7 +250,7 @@ fn a_decision_that_no_topic_takes_holds_its_partition_and_says_so() {
     let at = world.ping("order-1", &key, "ask", 2);
     let Outcome::Failed(failure) = world.hear(SOURCE, at) else { panic!("an event of 10,000 bytes is said") };
     assert!(
-        failure.reason.contains("an event cannot be said: it has up to 15") && !failure.broken,
+        failure.reason.contains("an event cannot be said: it has up to 15") && !failure.loses_state,
         "{}",
         failure.reason
     );
@@ -279,9 +279,9 @@ fn a_type_nobody_listed_is_passed_over() {
     world.write(SOURCE, "order-1", &Source::from(Unrelated { text: "x".to_owned() }));
     let (partition, offset) = (partition_of(b"order-1", PARTITIONS), 0);
     let value = world.log[&(SOURCE.to_owned(), partition)][0].value.clone().unwrap();
-    assert!(!world.machine.contract().is_unheard(&value), "not known yet");
+    assert!(!world.machine.contract().is_not_consumed(&value), "not known yet");
     assert_eq!(world.hear(SOURCE, (partition, offset)), Outcome::Done);
-    assert!(world.machine.contract().is_unheard(&value));
+    assert!(world.machine.contract().is_not_consumed(&value));
     assert_eq!((world.machine.batch().outputs().len(), world.machine.batch().positions().count()), (0, 1));
 }
 
@@ -294,14 +294,14 @@ fn a_decider_that_panics_holds_its_partition_only_and_skips_nothing() {
     let behind = world.ping(order, order, "count", 1);
     let elsewhere = world.ping(&stranger, &stranger, "count", 1);
     let Outcome::Failed(failure) = world.hear(SOURCE, bad) else { panic!("it was told to fail") };
-    assert_eq!((failure.place, failure.broken), (Position::new(SOURCE, bad.0, bad.1), false));
+    assert_eq!((failure.place, failure.loses_state), (Position::new(SOURCE, bad.0, bad.1), false));
     assert!(failure.reason.contains("told to"), "{}", failure.reason);
     assert_eq!(world.hear(SOURCE, behind), Outcome::Ignored, "it waits behind");
     assert_eq!(world.hear(SOURCE, elsewhere), Outcome::Done);
     world.commit();
     assert_eq!((world.state(&stranger).total, world.state(order).total), (1, 0));
     world.probe.fragile.store(false, Ordering::SeqCst);
-    world.machine.let_on(bad.0);
+    world.machine.resume(bad.0);
     world.settle();
     assert_eq!(world.state(order).total, 2);
 }
@@ -335,7 +335,7 @@ fn resumed(world: &World, saved: Vec<SavedTask>) -> BTreeMap<String, (u64, State
         let positions = task.positions.iter().map(|(topic, position)| (&**topic, *position));
         recovery.resume(&contract, task.next, positions, entities).unwrap();
         world.fold_into(&mut recovery, &mut contract).unwrap();
-        let task = recovery.finish(&contract, &[], NOW);
+        let task = recovery.finish(&contract, &[], NOW).unwrap();
         states.extend(
             task.states().into_iter().map(|(key, (sequence, state))| (key.to_owned(), (sequence, state.clone()))),
         );
@@ -407,7 +407,7 @@ fn a_broken_own_log_stops_the_task() {
     let alarm = |world: &World| world.recovered(partition).map(|_| ()).unwrap_err();
 
     world.log.insert(log.clone(), [&whole[..1], &whole[2..]].concat());
-    assert!(matches!(alarm(&world), Alarm::Sequence { expected: 2, found: 3, .. }), "a gap");
+    assert!(matches!(alarm(&world), LogCorruption::Sequence { expected: 2, found: 3, .. }), "a gap");
 
     world.log.insert(log.clone(), [&whole[..], &whole[2..]].concat());
     assert!(world.recovered(partition).is_ok(), "the same record twice is a repeat");
@@ -416,12 +416,12 @@ fn a_broken_own_log_stops_the_task() {
     forged[2].headers.retain(|(name, _)| name != "ce_id");
     forged[2].headers.push(("ce_id".to_owned(), Some(whole[1].text("ce_id").unwrap().into_bytes())));
     world.log.insert(log.clone(), forged);
-    assert!(matches!(alarm(&world), Alarm::TwoContents { .. }), "one id, two contents");
+    assert!(matches!(alarm(&world), LogCorruption::TwoContents { .. }), "one id, two contents");
 
     let mut foreign = whole;
     foreign[2].value = Some(vec![1, 2, 3]);
     world.log.insert(log, foreign);
-    assert!(matches!(alarm(&world), Alarm::Unreadable { .. }), "not a record of ours");
+    assert!(matches!(alarm(&world), LogCorruption::Unreadable { .. }), "not a record of ours");
 }
 
 #[test]
@@ -433,7 +433,7 @@ fn an_effect_is_due_after_its_event_is_committed_and_until_it_is_answered() {
     world.commit();
     let due = world.machine.due_effects(9, NOW + 5);
     assert_eq!(
-        (due.len(), due[0].1.effect.0.as_str(), due[0].1.correlation_id.as_str()),
+        (due.len(), due[0].due.effect.0.as_str(), due[0].due.correlation_id.as_str()),
         (1, "order-1/7", "saga of order-1")
     );
     world.recover_all(&[]);

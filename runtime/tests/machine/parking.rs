@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use runtime::{
-    core::{CRASHES_AT_MOST, DropParked, Outcome, Parked, ParkingCommand, ParkingLimits, RetryParked, partition_of},
+    core::{
+        CrashCount, DropParked, MAX_CRASHES, Outcome, Parked, ParkingCommand, ParkingLimits, RetryParked, partition_of,
+    },
     envelope::Position,
 };
 
@@ -58,7 +60,7 @@ fn give_up(world: &mut World, place: &Position) {
 fn hear_again_and_again(world: &mut World, topic: &str, place: (i32, i64)) -> u32 {
     for tries in 1..=20 {
         match world.hear(topic, place) {
-            Outcome::Failed(_) => world.machine.let_on(place.0),
+            Outcome::Failed(_) => world.machine.resume(place.0),
             Outcome::Done => return tries,
             other => panic!("{other:?}"),
         }
@@ -78,11 +80,11 @@ fn what_cannot_be_read_is_parked_and_only_its_entity_waits() {
     assert_eq!((world.state(ORDER).total, world.state(&neighbour()).total), (1, 7));
     let waiting = parked(&world);
     assert_eq!(waiting.len(), 3);
-    let verdict = waiting[0].verdict.as_ref().unwrap();
-    assert_eq!((&waiting[0].place, verdict.class.as_str(), verdict.attempts), (&bad, "framing", 1));
+    let failure = waiting[0].failure.as_ref().unwrap();
+    assert_eq!((&waiting[0].place, failure.class.as_str(), failure.attempts), (&bad, "framing", 1));
     assert_eq!(waiting[0].value.as_deref(), Some(&b"garbage"[..]));
     assert_eq!(waiting[1].place, Position::new(INBOX, behind.0, behind.1));
-    assert!(waiting[1..].iter().all(|parked| parked.verdict.is_none() && *parked.entity == *ORDER));
+    assert!(waiting[1..].iter().all(|parked| parked.failure.is_none() && *parked.entity == *ORDER));
     assert!(world.all_on(DEAD).is_empty());
 }
 
@@ -118,7 +120,7 @@ fn a_retry_that_fails_leaves_the_order_and_says_how_often() {
     retry(&mut world, &bad);
     retry(&mut world, &bad);
     assert_eq!(places(&world), before);
-    assert_eq!(parked(&world)[0].verdict.as_ref().unwrap().attempts, 3);
+    assert_eq!(parked(&world)[0].failure.as_ref().unwrap().attempts, 3);
     assert_eq!(world.state(ORDER).total, 0);
 }
 
@@ -128,13 +130,13 @@ fn what_crashes_its_decider_so_often_is_parked_and_works_once_that_is_mended() {
     world.probe.fragile.store(true, Ordering::SeqCst);
     let bad = world.ping(ORDER, ORDER, "panic", 5);
     let tries = hear_again_and_again(&mut world, SOURCE, bad);
-    assert_eq!(tries, CRASHES_AT_MOST);
+    assert_eq!(tries, MAX_CRASHES);
     world.commit();
     world.ping(ORDER, ORDER, "count", 1);
     world.settle();
-    let verdict = parked(&world)[0].verdict.clone().unwrap();
-    assert_eq!((verdict.class.as_str(), verdict.attempts), ("crash", CRASHES_AT_MOST));
-    assert!(verdict.reason.contains("told to"), "{}", verdict.reason);
+    let failure = parked(&world)[0].failure.clone().unwrap();
+    assert_eq!((failure.class.as_str(), failure.attempts), ("crash", MAX_CRASHES));
+    assert!(failure.reason.contains("told to"), "{}", failure.reason);
     let place = Position::new(SOURCE, bad.0, bad.1);
     retry(&mut world, &place);
     assert_eq!((parked(&world).len(), world.state(ORDER).total), (2, 0));
@@ -152,7 +154,10 @@ fn what_evolve_does_not_bear_costs_no_state_when_it_is_tried_again() {
     let bad = count(&mut world, ORDER, UNBEARABLE);
     let place = Position::new(INBOX, bad.0, bad.1);
     // Each time a state is lost the machine is thrown away; the next one is told.
-    world.suspects = BTreeMap::from([(place.clone(), CRASHES_AT_MOST)]);
+    world.suspects = BTreeMap::from([(
+        place.clone(),
+        CrashCount { times: MAX_CRASHES, reason: "evolve panicked: over it".to_owned() },
+    )]);
     world.recover_all(&[]);
     count(&mut world, ORDER, 4);
     world.settle();

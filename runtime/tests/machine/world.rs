@@ -9,8 +9,8 @@ use runtime::{
     Message, Written,
     codec::{Readers, RegisteredSchema, SchemaRef, SchemaSource, Writers},
     core::{
-        Alarm, Contract, ContractNames, Folded, Limits, Machine, OutHeaders, Outcome, ParkingCommand, ParkingLimits,
-        Record, Recovery, RuntimeRecord, Target, partition_of, written_by,
+        Contract, ContractNames, CrashCount, Folded, Limits, LogCorruption, Machine, Need, OutHeaders, Outcome,
+        ParkingCommand, ParkingLimits, Record, Recovery, RuntimeRecord, Target, partition_of, written_by,
     },
     envelope::{Envelope, Position, derived_id},
     registry::RegistryError,
@@ -99,7 +99,7 @@ pub(crate) struct World {
     pub(crate) said: u64,
     pub(crate) limits: Limits,
     pub(crate) parking: ParkingLimits,
-    pub(crate) suspects: BTreeMap<Position, u32>,
+    pub(crate) suspects: BTreeMap<Position, CrashCount>,
 }
 
 pub(crate) fn contract(table: &Arc<Table>) -> Contract {
@@ -107,7 +107,7 @@ pub(crate) fn contract(table: &Arc<Table>) -> Contract {
     let writers = Writers::with_ids("musiccorp", &written_by::<Probe>(), ids).unwrap();
     let names =
         ContractNames { system: "musiccorp", group: "musiccorp.probe", build: "test-build", partitions: PARTITIONS };
-    Contract::of::<Probe>(names, writers).unwrap()
+    Contract::of(&Probe::default(), names, writers).unwrap()
 }
 
 fn readers(table: &Arc<Table>) -> Readers {
@@ -133,23 +133,27 @@ impl World {
         let mut limited = contract(&self.table);
         limited.limits = self.limits;
         limited.parking = self.parking;
-        let mut machine = Machine::new(self.probe.clone(), limited).suspecting(self.suspects.clone());
+        let mut machine = Machine::new(self.probe.clone(), limited).with_crashes(self.suspects.clone());
         for partition in 0..PARTITIONS {
             let task = self.recovered(partition).unwrap();
             let contract = contract(&self.table);
-            machine.adopt(task.finish(&contract, committed, NOW));
+            machine.adopt(task.finish(&contract, committed, NOW).unwrap());
         }
         self.machine = machine;
     }
 
-    pub(crate) fn recovered(&self, partition: i32) -> Result<Recovery<Probe>, Alarm> {
+    pub(crate) fn recovered(&self, partition: i32) -> Result<Recovery<Probe>, LogCorruption> {
         let mut contract = contract(&self.table);
         let mut recovery = Recovery::new(self.probe.clone(), &contract, partition);
         self.fold_into(&mut recovery, &mut contract)?;
         Ok(recovery)
     }
 
-    pub(crate) fn fold_into(&self, recovery: &mut Recovery<Probe>, contract: &mut Contract) -> Result<(), Alarm> {
+    pub(crate) fn fold_into(
+        &self,
+        recovery: &mut Recovery<Probe>,
+        contract: &mut Contract,
+    ) -> Result<(), LogCorruption> {
         let partition = recovery.partition();
         let parked = self.log.get(&(PARKED.to_owned(), partition)).into_iter().flatten();
         for (offset, stored) in (0..).zip(parked) {
@@ -199,7 +203,7 @@ impl World {
         let headers: Vec<_> = stored.headers.iter().map(|(n, v)| (n.as_str(), v.as_deref())).collect();
         let record = stored.record(topic, partition, offset, &headers);
         loop {
-            match self.machine.hear(input, &record, NOW + 5) {
+            match self.machine.receive(input, &record, NOW + 5) {
                 Outcome::NeedsSchema(schema) => self.machine.learn(schema, readers(&self.table).schema(schema)),
                 outcome => return outcome,
             }
@@ -208,10 +212,10 @@ impl World {
 
     /// Handles what waits and has its turn.
     pub(crate) fn go_on(&mut self) {
-        while let Some(schema) = self.machine.schema_to_go_on() {
+        while let Some(Need::Schema(schema)) = self.machine.need_to_drain() {
             self.machine.learn(schema, readers(&self.table).schema(schema));
         }
-        self.machine.go_on(NOW + 5);
+        self.machine.drain_parked(NOW + 5);
     }
 
     /// The transaction of the open batch succeeds.
@@ -261,7 +265,7 @@ impl World {
                 }
             }
             self.commit();
-            while self.machine.may_go_on() {
+            while self.machine.may_drain() {
                 self.go_on();
                 self.commit();
             }

@@ -7,7 +7,7 @@ use std::{
 
 use dacapo::audit::{Auditor, Balance, Rule, Seen};
 use projector::{AvroBodies, Declaration, View, query::Filter, record::Record as ProjectedRecord};
-use runtime::{codec::Vocabulary, core::ParkedNews, envelope::Position};
+use runtime::{codec::Vocabulary, core::ParkingUpdate, envelope::Position};
 use serde::Deserialize;
 
 use super::{
@@ -220,11 +220,11 @@ fn parked(view: &Finale<'_>) -> Result<ParkedRecords, Violation> {
     view.records(
         |topic| topic.ends_with(".parked"),
         |topic, partition, offset, stored| {
-            let read = stored.with_record(topic, partition, offset, |record| ParkedNews::read(SYSTEM, record));
+            let read = stored.with_record(topic, partition, offset, |record| ParkingUpdate::read(SYSTEM, record));
             let place = |of: &Position| (topic.to_string(), of.clone());
             match read {
-                Ok(ParkedNews::Waits(news)) => drop(waits.insert(place(&news.place))),
-                Ok(ParkedNews::Left(left)) => {
+                Ok(ParkingUpdate::Parked(news)) => drop(waits.insert(place(&news.place))),
+                Ok(ParkingUpdate::Released(left)) => {
                     waits.remove(&place(&left.place));
                     parked.dropped.extend(left.dropped.then_some(left.place));
                 }

@@ -1,0 +1,531 @@
+//! One incarnation of a worker: from fresh clients to the first indefinite error, or until it is asked to stop.
+//!
+//! It executes the steps of a [`Turn`] on Kafka, and reports what came of them. What is done when is decided there.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{Consumer, ConsumerGroupMetadata},
+    error::{KafkaError, KafkaResult},
+    message::OwnedMessage,
+    types::RDKafkaErrorCode,
+};
+
+use super::{
+    Clients, ClientsError, ClientsSetup, CommitError, Rebalance, Setup, Trouble, WorkerState, commit,
+    effects::Answers,
+    recovery::{RecoveryReport, RecoveryThread},
+};
+use crate::{
+    clock,
+    core::{
+        Target, Task,
+        decider::TimestampMs,
+        recoveries::StartAt,
+        text::panic_message,
+        turn::{Carried, Now, Offer, Pace, Step, Turn, TurnError},
+    },
+    decider::{Decider, Perform},
+    kafka::{Admin, BrokerLiveness, Connectivity, client, headers::with_record},
+    store::CheckpointDelta,
+    telemetry::metric,
+};
+
+/// How long a question for a topic may hold a worker up. Without an answer the client finds out by itself.
+const TOPIC_QUESTION: Duration = Duration::from_secs(1);
+
+/// Why an incarnation ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WorkerError {
+    #[error("cannot {step}: {source}")]
+    Kafka { step: &'static str, source: Box<KafkaError> },
+    #[error(transparent)]
+    Clients(#[from] ClientsError),
+    #[error("no broker answers, so the clients are replaced: {0}")]
+    Unreachable(String),
+    #[error("{}", crate::telemetry::chain(.0))]
+    Commit(CommitError),
+    #[error(transparent)]
+    Turn(TurnError),
+    #[error(
+        "another process runs under the name {name}; hint: give every instance its own name, or none; this one stops"
+    )]
+    NameTaken { name: String },
+    #[error("{0}")]
+    LogLoss(String),
+    #[error("the worker panicked: {reason}")]
+    Panicked { reason: String },
+    #[error("{0}")]
+    Other(String),
+}
+
+impl WorkerError {
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::NameTaken { .. } | Self::LogLoss(_))
+    }
+
+    /// True if nothing is wrong but that brokers are away. The next incarnation waits for them by itself.
+    pub(super) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Clients(ClientsError::Unreachable { .. }))
+    }
+}
+
+pub(super) fn kafka(step: &'static str) -> impl Fn(KafkaError) -> WorkerError {
+    move |source| WorkerError::Kafka { step, source: Box::new(source) }
+}
+
+struct Incarnation<'s, D: Decider, P> {
+    setup: &'s Arc<Setup<D, P>>,
+    carried: &'s mut Carried,
+    clients: Clients,
+    answers: Answers,
+    turn: Turn<D, Arc<ConsumerGroupMetadata>>,
+    recovery: Option<RecoveryThread<D>>,
+    /// A record that must not be taken before the open batch is committed.
+    kept: Option<OwnedMessage>,
+    knows_topics: bool,
+    liveness: BrokerLiveness,
+}
+
+/// Runs until an error, or until asked to stop. A panic is an end like any other: the clients are closed all the same.
+pub(super) fn run<D: Decider, P: Perform<D>>(
+    setup: &Arc<Setup<D, P>>,
+    carried: &mut Carried,
+) -> Result<(), WorkerError> {
+    setup.status.set(WorkerState::Joining);
+    let ended = catch_unwind(AssertUnwindSafe(|| Incarnation::begin(setup, carried)?.run()))
+        .unwrap_or_else(|panic| Err(WorkerError::Panicked { reason: panic_message(panic.as_ref()) }));
+    if let Err(WorkerError::Turn(error)) = &ended {
+        carried.ended(error);
+    }
+    ended
+}
+
+impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
+    fn begin(setup: &'s Arc<Setup<D, P>>, carried: &'s mut Carried) -> Result<Self, WorkerError> {
+        let (config, names) = (&setup.config, &setup.names);
+        let mut producer = client::transactional_producer(config, names);
+        // The records of a batch are handed over at once; there is nothing to wait for.
+        producer.set("linger.ms", "0");
+        let mut contract = setup.contract.clone();
+        contract.limits = carried.limits.unwrap_or(contract.limits).within(client::largest_record(&producer));
+        client::bound_batches(&mut producer, contract.limits.least());
+        let mut consumer = client::group_member(config, names);
+        if contract.consumes_timers() {
+            // A timer waits until every input has been read up to an end, and control records lie before ends.
+            consumer.set("enable.partition.eof", "true");
+        }
+        let clients = Clients::begin(&ClientsSetup {
+            client_id: &names.client_id,
+            lag_of: Some(&names.group),
+            producer: &producer,
+            consumer: &consumer,
+            subscribe_to: &contract.inputs[0],
+            own_log: &contract.events_topic,
+            timeouts: config.timeouts,
+        })?;
+        let answers = Answers::begin(config, names).map_err(kafka("set up the producer of answers"))?;
+        let turn = Turn::new(setup.decider.clone(), contract, carried, Pace::default(), now(setup));
+        let liveness = BrokerLiveness::new(Instant::now());
+        let (recovery, kept) = (None, None);
+        Ok(Self { setup, carried, clients, answers, turn, recovery, kept, knows_topics: false, liveness })
+    }
+
+    fn run(mut self) -> Result<(), WorkerError> {
+        loop {
+            if self.setup.stop.is_requested() {
+                if self.setup.status.is_crashing() {
+                    return Ok(());
+                }
+                self.turn.stop();
+            }
+            match self.turn.next(now(self.setup)) {
+                Step::Stop => return Ok(self.flush()),
+                step => self.execute(step)?,
+            }
+        }
+    }
+
+    fn execute(&mut self, step: Step<D, Arc<ConsumerGroupMetadata>>) -> Result<(), WorkerError> {
+        match step {
+            Step::SnapshotFence => self.turn.fence(self.clients.consumer().group_metadata().map(Arc::new)),
+            Step::FetchSchema(schema) => self.turn.learn(schema, self.setup.readers.schema(schema)),
+            Step::LoadEntity { partition, key } => self.load_entity(partition, &key)?,
+            Step::Gather { rest, wait } => self.gather(rest, wait)?,
+            Step::AskEnds { partitions } => self.ask_ends(&partitions),
+            Step::AskPositions { partitions } => self.ask_positions(&partitions)?,
+            Step::Commit { fence } => self.commit(fence)?,
+            Step::Pause { partition } => self.pause(partition)?,
+            Step::Resume { .. } => self.assign().map_err(kafka("assign inputs"))?,
+            Step::Well { partition } => self.setup.status.no_trouble(partition),
+            Step::TakeChange => self.take_change(),
+            Step::AcceptAssignment => self.accept_assignment().map_err(kafka("accept an assignment"))?,
+            Step::Recover { partitions } => self.recover(&partitions)?,
+            Step::GiveBack => self.clients.consumer().unassign().map_err(kafka("give partitions back"))?,
+            Step::Release => self.release(),
+            Step::TakeRecovered => self.take_recovered()?,
+            Step::TakeReports => self.take_reports(),
+            Step::Perform(due) => self.answers.perform(self.setup, due),
+            Step::Checkpoint => self.checkpoint(),
+            Step::EndTurn => self.end_turn()?,
+            Step::Fail(error) => return Err(WorkerError::Turn(error)),
+            Step::Stop => {}
+        }
+        Ok(())
+    }
+
+    /// Offers what the client has: at once when idle, after a rest under load.
+    fn gather(&mut self, rest: Duration, wait: Duration) -> Result<(), WorkerError> {
+        let consumer = Arc::clone(self.clients.consumer());
+        // Not polled meanwhile: a poll would wake this thread for every answer to a fetch.
+        std::thread::park_timeout(rest);
+        let mut has_received = false;
+        if let Some(kept) = self.kept.take()
+            && !self.offer(&kept)?
+        {
+            self.kept = Some(kept);
+        }
+        let mut polled = if self.kept.is_none() { consumer.poll(wait) } else { None };
+        while let Some(event) = polled {
+            match event {
+                Ok(message) => {
+                    has_received = true;
+                    if !self.offer(&message)? {
+                        self.kept = Some(message.detach());
+                    }
+                }
+                Err(KafkaError::PartitionEOF(_)) => self.liveness.received(),
+                Err(error) => self.client_error(error)?,
+            }
+            if self.kept.is_some() || !self.turn.has_room() || consumer.context().has_change() {
+                break;
+            }
+            polled = consumer.poll(Duration::ZERO);
+        }
+        if has_received {
+            self.liveness.received();
+        }
+        self.turn.gathering_ended(consumer.context().has_change());
+        Ok(())
+    }
+
+    /// Offers a record to the turn. Returns false if it must be offered again after the open batch is committed.
+    fn offer<M: Message>(&mut self, message: &M) -> Result<bool, WorkerError> {
+        let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+        let inputs = &self.turn.contract().inputs;
+        let Some(input) = inputs.iter().position(|input| **input == *topic) else { return Ok(true) };
+        let now = now(self.setup);
+        if self.turn.skips(input, partition, offset, message.payload(), now) {
+            return Ok(true);
+        }
+        with_record(message, |record| {
+            loop {
+                match self.turn.offer(input, record, now) {
+                    Offer::Taken => return Ok(true),
+                    Offer::CommitFirst => return Ok(false),
+                    Offer::NeedsSchema(schema) => self.turn.learn(schema, self.setup.readers.schema(schema)),
+                    Offer::NeedsEntity(key) => self.load_entity(partition, &key)?,
+                }
+            }
+        })
+    }
+
+    /// An entity that was evicted from memory lies in the checkpoint that evicted it.
+    fn load_entity(&mut self, partition: i32, key: &str) -> Result<(), WorkerError> {
+        let checkpoint = self.setup.store.load(partition);
+        let entity = checkpoint.and_then(|found| found.entities.into_iter().find(|(found, _)| found == key));
+        let loaded = entity.is_some_and(|(_, bytes)| self.turn.load(partition, key, &bytes).is_ok());
+        if !loaded {
+            self.setup.store.discard(partition);
+            return Err(WorkerError::Other(format!("entity {key} is not in its checkpoint; the log is read instead")));
+        }
+        Ok(())
+    }
+
+    fn client_error(&mut self, error: KafkaError) -> Result<(), WorkerError> {
+        let fenced = error.rdkafka_error_code() == Some(RDKafkaErrorCode::FencedInstanceId);
+        if fenced || self.clients.consumer().context().is_fenced() {
+            return Err(self.fenced_as_member());
+        }
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                // The next incarnation asks what is there, and refuses by name.
+                Err(WorkerError::Other("an input no longer has the records to continue from".to_owned()))
+            }
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                self.liveness.suspect_loss();
+                Ok(())
+            }
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => Err(kafka("read inputs")(error)),
+            _ => {
+                // The client tries again, and its context has logged it.
+                tracing::debug!(service = D::NAME, %error, "reading inputs is disturbed");
+                Ok(())
+            }
+        }
+    }
+
+    fn fenced_as_member(&mut self) -> WorkerError {
+        if self.carried.fencing.member_fenced(now(self.setup).elapsed) {
+            return WorkerError::NameTaken { name: self.setup.names.client_id.clone() };
+        }
+        WorkerError::Other("the group gave this member's place to a newer member of its name".to_owned())
+    }
+
+    fn ask_ends(&mut self, partitions: &[i32]) {
+        let now_ms = clock::now_ms();
+        if let Err(error) = self.try_to_ask_ends(partitions, now_ms) {
+            tracing::warn!(service = D::NAME, %error, "the ends of the inputs are unknown; timers wait");
+        }
+    }
+
+    fn try_to_ask_ends(&mut self, partitions: &[i32], now_ms: TimestampMs) -> KafkaResult<()> {
+        let inputs = self.turn.contract().inputs.clone();
+        let mut asked = TopicPartitionList::new();
+        for partition in partitions {
+            for topic in &inputs {
+                asked.add_partition_offset(topic, *partition, Offset::End)?;
+            }
+        }
+        let found = self.clients.consumer().offsets_for_times(asked, self.setup.config.timeouts.request)?;
+        for partition in partitions {
+            let ends: Option<Vec<i64>> = inputs.iter().map(|topic| offset_in(&found, topic, *partition)).collect();
+            if let Some(ends) = ends {
+                self.turn.ends(*partition, now_ms, ends);
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_positions(&mut self, partitions: &[i32]) -> Result<(), WorkerError> {
+        let positions = self.clients.consumer().position().map_err(kafka("read the consumer's positions"))?;
+        for partition in partitions {
+            let inputs = &self.turn.contract().inputs;
+            let reached: Vec<i64> =
+                inputs.iter().map(|topic| offset_in(&positions, topic, *partition).unwrap_or(0)).collect();
+            self.turn.reached(*partition, &reached, now(self.setup));
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, fence: Arc<ConsumerGroupMetadata>) -> Result<(), WorkerError> {
+        let batch = self.turn.batch();
+        let (began, inputs, outputs) = (Instant::now(), batch.inputs(), batch.outputs().len());
+        let parks = batch.outputs().iter().any(|output| output.to == Target::Parked);
+        let patience = self.setup.config.timeouts.transaction;
+        match commit::commit(self.clients.transactor(), &self.turn, fence, patience) {
+            Ok(deliveries) => {
+                let took = began.elapsed();
+                tracing::debug!(service = D::NAME, inputs, outputs, ?took, "batch committed");
+                count_batch(&self.setup.names.group, inputs, outputs, took);
+                self.turn.committed(&deliveries.own_ends, now(self.setup));
+                if parks {
+                    self.count();
+                }
+                self.carried.fencing.committed();
+                Ok(())
+            }
+            Err(error) => Err(self.not_committed(error)),
+        }
+    }
+
+    fn not_committed(&mut self, error: CommitError) -> WorkerError {
+        if error.is_too_large() {
+            self.ask_limits();
+        }
+        if error.is_fenced() && self.carried.fencing.producer_fenced() && self.setup.names.group_instance_id.is_some() {
+            return WorkerError::NameTaken { name: self.setup.names.client_id.clone() };
+        }
+        WorkerError::Commit(error)
+    }
+
+    /// A topic takes smaller records than it did: the next incarnation keeps to what it takes now.
+    fn ask_limits(&mut self) {
+        let asked = Admin::new(&self.setup.config)
+            .and_then(|admin| self.setup.runtime.block_on(admin.limits(&self.setup.contract)));
+        match asked {
+            Ok((limits, _)) => self.carried.limits = Some(limits),
+            Err(error) => tracing::warn!(service = D::NAME, %error, "the record limits of the topics are unknown"),
+        }
+    }
+
+    fn pause(&mut self, partition: i32) -> Result<(), WorkerError> {
+        if let Some(held) = self.turn.hold_reason(partition) {
+            let (place, reason) = (held.place.to_string(), held.reason.clone());
+            self.setup.status.trouble(partition, Trouble { place, reason, is_final: false });
+        }
+        self.assign().map_err(kafka("pause a partition"))
+    }
+
+    /// Reads the inputs of every partition that flows from where the turn says. Each generation of the group assigns every partition
+    /// and takes every one back, so what flows is always assigned as a whole.
+    fn assign(&self) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition, start) in self.turn.assignment() {
+            list.add_partition_offset(&topic, partition, offset_of(start))?;
+        }
+        self.clients.consumer().assign(&list)
+    }
+
+    fn take_change(&mut self) {
+        match self.clients.consumer().context().next_change() {
+            Some(Rebalance::Assigned(partitions)) => {
+                tracing::info!(service = D::NAME, ?partitions, "partitions assigned");
+                self.turn.assigned(partitions);
+            }
+            Some(Rebalance::Revoked) => {
+                tracing::info!(service = D::NAME, "partitions revoked");
+                self.turn.revoked();
+            }
+            None => {}
+        }
+    }
+
+    /// Only the inbox is subscribed. The client is told of the other inputs' topics meanwhile: it would look for the leaders of topics
+    /// that are not subscribed at its own leisure, a second later.
+    fn accept_assignment(&mut self) -> KafkaResult<()> {
+        let consumer = self.clients.consumer();
+        if !self.knows_topics {
+            let others = self.turn.contract().inputs.iter().skip(1);
+            let asked = others.map(|topic| consumer.fetch_metadata(Some(topic), TOPIC_QUESTION));
+            self.knows_topics = asked.collect::<KafkaResult<Vec<_>>>().is_ok();
+        }
+        consumer.assign(&TopicPartitionList::new())?;
+        self.setup.status.set(WorkerState::Member);
+        self.count();
+        Ok(())
+    }
+
+    fn recover(&mut self, partitions: &[i32]) -> Result<(), WorkerError> {
+        let started = RecoveryThread::start(self.setup, partitions)
+            .map_err(|e| WorkerError::Other(format!("cannot start a recovery: {e}")))?;
+        self.recovery = Some(started);
+        self.turn.recovery_began();
+        self.count();
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        self.turn.released();
+        self.recovery = None;
+        self.setup.status.no_troubles();
+        self.count();
+    }
+
+    fn take_recovered(&mut self) -> Result<(), WorkerError> {
+        let Some(recovery) = &mut self.recovery else { return Ok(()) };
+        let reports = recovery.take();
+        if reports.is_empty() {
+            return Ok(());
+        }
+        let is_done = recovery.left() == 0;
+        if is_done {
+            self.recovery = None;
+        }
+        let mut tasks = Vec::new();
+        for report in reports {
+            match report {
+                RecoveryReport::Recovered(task) => {
+                    self.setup.status.no_trouble(task.partition());
+                    tasks.push(*task);
+                }
+                RecoveryReport::LogLoss { reason } => return Err(WorkerError::LogLoss(reason)),
+                RecoveryReport::Refused { partition, place, reason } => {
+                    self.setup.status.trouble(partition, Trouble { place, reason, is_final: true });
+                }
+                RecoveryReport::Delayed { partitions, reason } => {
+                    for partition in partitions {
+                        let place = format!("{}/{partition}", self.turn.contract().events_topic);
+                        let trouble = Trouble { place, reason: reason.clone(), is_final: false };
+                        self.setup.status.trouble(partition, trouble);
+                    }
+                }
+            }
+        }
+        self.turn.recovered(tasks, is_done);
+        self.count();
+        Ok(())
+    }
+
+    fn count(&self) {
+        let recovering = self.recovery.as_ref().map_or(0, RecoveryThread::left);
+        let tasks = || self.turn.machine().tasks();
+        self.setup.status.count(recovering, tasks().count());
+        let parked: usize = tasks().map(|task: &Task<D>| task.parked_size().0).sum();
+        let labels =
+            [("consumergroup", self.setup.names.group.clone()), ("worker", self.setup.names.client_id.clone())];
+        metrics::gauge!(metric::PARKED, &labels).set(u32::try_from(parked).unwrap_or(u32::MAX));
+    }
+
+    fn take_reports(&mut self) {
+        let now = now(self.setup);
+        for report in self.answers.take_reports() {
+            match report.outcome {
+                Ok(()) => self.turn.effect_answered(report.partition, &report.effect_key, now),
+                Err(retry_after) => {
+                    let jitter = self.setup.jitter.next();
+                    self.turn.effect_unanswered(report.partition, &report.effect_key, retry_after, now, jitter);
+                }
+            }
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        for saved in self.turn.checkpoint(now(self.setup)) {
+            let positions: Vec<(&str, i64)> = saved.positions.iter().map(|(topic, next)| (&**topic, *next)).collect();
+            let Ok(note) = serde_json::to_vec(&positions) else { continue };
+            let entities = saved.entities.into_iter().map(|(key, bytes)| (key.to_string(), Some(bytes))).collect();
+            self.setup.store.save(saved.partition, CheckpointDelta { position: saved.next, note, entities });
+        }
+    }
+
+    fn flush(&self) {
+        if !self.setup.store.flush(self.setup.config.timeouts.shutdown / 4) {
+            tracing::info!(service = D::NAME, "the last checkpoint is not saved; the log is read from an earlier one");
+        }
+    }
+
+    /// Looks after the connections. A reader that has lost its brokers for good looks like one to which nothing is sent.
+    fn end_turn(&mut self) -> Result<(), WorkerError> {
+        self.setup.status.turned();
+        self.answers.check(self.turn.machine().in_flight())?;
+        let inbox = &self.turn.contract().inputs[0];
+        let Some(connectivity) = self.liveness.probe(&**self.clients.consumer(), inbox) else { return Ok(()) };
+        self.setup.status.reachable(connectivity == Connectivity::Connected);
+        match connectivity {
+            Connectivity::Lost => Err(WorkerError::Unreachable(format!("asked for {inbox}"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn now<D: Decider, P>(setup: &Setup<D, P>) -> Now {
+    Now { wall_ms: clock::now_ms(), elapsed: setup.started.elapsed() }
+}
+
+fn offset_of(start: StartAt) -> Offset {
+    match start {
+        StartAt::Beginning => Offset::Beginning,
+        StartAt::Offset(offset) => Offset::Offset(offset),
+    }
+}
+
+/// Once per batch: what came in, what went out, and how long the transaction took.
+fn count_batch(group: &str, inputs: usize, outputs: usize, took: Duration) {
+    let group = group.to_owned();
+    metrics::counter!(metric::CONSUMED, "consumergroup" => group.clone()).increment(inputs as u64);
+    metrics::counter!(metric::SENT, "consumergroup" => group.clone()).increment(outputs as u64);
+    metrics::histogram!(metric::OPERATION_DURATION, "consumergroup" => group, "operation" => "commit").record(took);
+}
+
+fn offset_in(list: &TopicPartitionList, topic: &str, partition: i32) -> Option<i64> {
+    match list.find_partition(topic, partition)?.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}

@@ -1,0 +1,102 @@
+//! What the group changes, as the consumer's callback notes it.
+//!
+//! The callback only notes. The loop executes a rebalance on its own thread, between batches.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use rdkafka::{
+    ClientContext, Statistics, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::KafkaError,
+    types::RDKafkaRespErr,
+};
+
+use crate::kafka::ClientLog;
+
+/// What the group changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rebalance {
+    /// These are its partitions in a new generation.
+    Assigned(Vec<i32>),
+    /// Every partition is to be given back.
+    Revoked,
+}
+
+/// The context of a worker's consumer.
+pub(crate) struct RebalanceListener {
+    log: ClientLog,
+    changes: Mutex<VecDeque<Rebalance>>,
+    leaving: AtomicBool,
+    fenced: AtomicBool,
+}
+
+impl RebalanceListener {
+    pub(crate) fn new(log: ClientLog) -> Self {
+        let (leaving, fenced) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { log, changes: Mutex::default(), leaving, fenced }
+    }
+
+    pub(crate) fn next_change(&self) -> Option<Rebalance> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    pub(crate) fn has_change(&self) -> bool {
+        !self.changes.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// From now on partitions are given back at once: the loop has ended.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
+    /// True if another process has taken this member's name.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::Acquire)
+    }
+}
+
+impl ClientContext for RebalanceListener {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.log.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::FencedInstanceId) {
+            self.fenced.store(true, Ordering::Release);
+        }
+        self.log.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.log.stats(statistics);
+    }
+}
+
+impl ConsumerContext for RebalanceListener {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let change = match error {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                Rebalance::Assigned(partitions.elements().iter().map(|element| element.partition()).collect())
+            }
+            _ => Rebalance::Revoked,
+        };
+        if self.leaving.load(Ordering::Acquire) {
+            let done = match change {
+                Rebalance::Assigned(_) => consumer.assign(&TopicPartitionList::new()),
+                Rebalance::Revoked => consumer.unassign(),
+            };
+            if let Err(error) = done {
+                tracing::debug!(%error, "partitions could not be given back while leaving");
+            }
+            return;
+        }
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push_back(change);
+    }
+}

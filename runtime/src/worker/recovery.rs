@@ -1,0 +1,432 @@
+//! The recovery of partitions, on a thread of its own: what is owned already goes on deciding meanwhile.
+//!
+//! It executes the steps of [`Recoveries`] on Kafka: which questions are asked in which order, and when a partition may decide, is
+//! decided there. Checkpoints are loaded side by side, and each partition is read from the moment its own is there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    num::NonZero,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
+    },
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, KafkaResult},
+    message::BorrowedMessage,
+};
+
+use super::{Setup, bounds};
+use crate::{
+    clock,
+    core::{
+        Folded, LogCorruption, Task,
+        backoff::Backoff,
+        envelope::Position,
+        log_bounds::{LogLoss, noted},
+        recoveries::{
+            CommittedOffsets, LoadedCheckpoint, Opened, ReadFrom, Recoveries, RecoveryEnd, RecoveryStart, RecoveryStep,
+            StartAt,
+        },
+        text::panic_message,
+    },
+    decider::{Decider, Perform},
+    kafka::{BrokerLiveness, ClientLog, Connectivity, client, headers::with_record},
+};
+
+/// How long it waits for records or checkpoints before it looks around; while there are both to wait for, less.
+const LOOK: Duration = Duration::from_millis(100);
+const LOOK_WHILE_LOADING: Duration = Duration::from_millis(5);
+/// How long an own event's schema is asked for before the attempt is given up and the delay reported.
+const SCHEMA_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a recovery reports to the worker.
+pub(super) enum RecoveryReport<D: Decider> {
+    /// The partition may decide.
+    Recovered(Box<Task<D>>),
+    /// The partition must not decide until an operator has acted.
+    Refused { partition: i32, place: String, reason: String },
+    /// The topics no longer hold what the partitions have to continue from. The worker must stop for good.
+    LogLoss { reason: String },
+    /// It takes longer: something cannot be reached. It is tried again.
+    Delayed { partitions: Vec<i32>, reason: String },
+}
+
+/// A recovery under way, of all that a generation of the group has assigned. Dropping it cancels what is left.
+pub(super) struct RecoveryThread<D: Decider> {
+    left: usize,
+    cancelled: Arc<AtomicBool>,
+    reports: Receiver<RecoveryReport<D>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("cannot {step}")]
+    Kafka { step: &'static str, source: Box<KafkaError> },
+    #[error("there is no thread to load checkpoints on")]
+    Thread(#[source] std::io::Error),
+    #[error("no broker answers")]
+    Unreachable,
+    #[error("the schema of the own event at {place} cannot be fetched: {reason}")]
+    Schema { place: Position, reason: String },
+    #[error("the recovery panicked: {reason}")]
+    Panicked { reason: String },
+    #[error(transparent)]
+    LogLoss(#[from] LogLoss),
+}
+
+fn kafka(step: &'static str) -> impl Fn(KafkaError) -> Failure {
+    move |source| Failure::Kafka { step, source: Box::new(source) }
+}
+
+impl<D: Decider> RecoveryThread<D> {
+    /// Starts to recover these partitions.
+    pub(super) fn start<P: Perform<D>>(setup: &Arc<Setup<D, P>>, partitions: &[i32]) -> std::io::Result<Self> {
+        let left: BTreeSet<i32> = partitions.iter().copied().collect();
+        let (count, cancelled) = (left.len(), Arc::new(AtomicBool::new(false)));
+        let (report, reports) = mpsc::sync_channel(count * 2 + 8);
+        let work = Work { setup: Arc::clone(setup), left, cancelled: Arc::clone(&cancelled), report };
+        let name = format!("recovery-{}", setup.names.client_id);
+        std::thread::Builder::new().name(name).spawn(move || work.run())?;
+        Ok(Self { left: count, cancelled, reports })
+    }
+
+    /// The reports since the last call.
+    pub(super) fn take(&mut self) -> Vec<RecoveryReport<D>> {
+        let reports: Vec<RecoveryReport<D>> = self.reports.try_iter().collect();
+        let is_last = |report: &&RecoveryReport<D>| {
+            matches!(report, RecoveryReport::Recovered(_) | RecoveryReport::Refused { .. })
+        };
+        self.left = self.left.saturating_sub(reports.iter().filter(is_last).count());
+        reports
+    }
+
+    /// How many partitions have neither recovered nor been refused.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+}
+
+impl<D: Decider> Drop for RecoveryThread<D> {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+}
+
+struct Work<D: Decider, P> {
+    setup: Arc<Setup<D, P>>,
+    left: BTreeSet<i32>,
+    cancelled: Arc<AtomicBool>,
+    report: SyncSender<RecoveryReport<D>>,
+}
+
+type OwnLogReader = BaseConsumer<ClientLog>;
+
+/// A partition whose checkpoint is open, or which cannot continue from it.
+type Loaded<D> = Result<Opened<D>, LogLoss>;
+
+impl<D: Decider, P: Perform<D>> Work<D, P> {
+    fn run(mut self) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        while !self.left.is_empty() && !self.is_cancelled() {
+            // A decider that panics over a state must not leave its partition waiting in silence.
+            let attempted = catch_unwind(AssertUnwindSafe(|| self.attempt()))
+                .unwrap_or_else(|panic| Err(Failure::Panicked { reason: panic_message(panic.as_ref()) }));
+            let Err(failure) = attempted else { continue };
+            let reason = crate::telemetry::chain(&failure);
+            if let Failure::LogLoss(_) = failure {
+                return self.send(RecoveryReport::LogLoss { reason });
+            }
+            tracing::warn!(service = D::NAME, %reason, "recovery is delayed; it is tried again");
+            let partitions = self.left.iter().copied().collect();
+            // A full channel means that the worker has not looked yet; the next delay is reported again.
+            let _unreported = self.report.try_send(RecoveryReport::Delayed { partitions, reason });
+            super::rest(&self.setup, backoff.pause());
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire) || self.setup.stop.is_requested()
+    }
+
+    /// One attempt, from fresh clients to the end of every partition that is left.
+    fn attempt(&mut self) -> Result<(), Failure> {
+        let setup = Arc::clone(&self.setup);
+        let contract = setup.contract.clone();
+        let mut recoveries = Recoveries::new(setup.decider.clone(), contract.clone(), self.left.iter().copied());
+        let reader = self.own_log_reader()?;
+        while !self.is_cancelled() {
+            match recoveries.step() {
+                RecoveryStep::FetchOffsets => recoveries.offsets_fetched(self.committed_offsets(&reader)?),
+                RecoveryStep::FetchBounds => {
+                    let bounds = self.bounds()?;
+                    // Asked beforehand: the client looks for the leaders of topics that it does not know a second later.
+                    for topic in [&contract.events_topic, &contract.parked_topic] {
+                        reader
+                            .fetch_metadata(Some(topic), setup.config.timeouts.request)
+                            .map_err(kafka("find the leaders of the own log"))?;
+                    }
+                    let start = recoveries.bounds_fetched(bounds);
+                    self.load_and_read(&reader, &mut recoveries, &start)?;
+                }
+                RecoveryStep::Read | RecoveryStep::Done => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn own_log_reader(&self) -> Result<OwnLogReader, Failure> {
+        let mut config = client::log_reader(&self.setup.config, "own-log");
+        // The group's offsets are asked for under its name; nothing is joined. A read-committed client asks for stable ones.
+        config.set("group.id", &self.setup.names.group);
+        // The end of the log is told by an empty answer, and the partition waits for it: brokers hold those back this long.
+        config.set("fetch.wait.max.ms", "20");
+        config.create_with_context(ClientLog::new("own-log")).map_err(kafka("set up a reader of the own log"))
+    }
+
+    fn committed_offsets(&self, reader: &OwnLogReader) -> Result<BTreeMap<i32, CommittedOffsets>, Failure> {
+        const STEP: &str = "fetch the group's committed offsets";
+        let (inputs, timeouts) = (&self.setup.contract.inputs, self.setup.config.timeouts);
+        let mut asked = TopicPartitionList::new();
+        for input in inputs {
+            for partition in &self.left {
+                asked.add_partition(input, *partition);
+            }
+        }
+        let found = reader.committed_offsets(asked, timeouts.transaction + timeouts.request).map_err(kafka(STEP))?;
+        let none = || CommittedOffsets { inputs: vec![None; inputs.len()], own_end: 0 };
+        let mut committed: BTreeMap<i32, CommittedOffsets> =
+            self.left.iter().map(|partition| (*partition, none())).collect();
+        for element in found.elements() {
+            element.error().map_err(kafka(STEP))?;
+            let input = inputs.iter().position(|input| **input == *element.topic());
+            if let (Some(input), Offset::Offset(offset)) = (input, element.offset())
+                && let Some(committed) = committed.get_mut(&element.partition())
+            {
+                committed.inputs[input] = Some(offset);
+                committed.own_end = committed.own_end.max(noted(element.metadata()));
+            }
+        }
+        Ok(committed)
+    }
+
+    fn bounds(&self) -> Result<crate::core::log_bounds::AllBounds, Failure> {
+        let (config, contract) = (&self.setup.config, &self.setup.contract);
+        let asker: BaseConsumer<ClientLog> = client::watermark_client(config)
+            .create_with_context(ClientLog::new("watermarks"))
+            .map_err(kafka("set up a client for watermarks"))?;
+        let topics: BTreeSet<&Arc<str>> =
+            contract.inputs.iter().chain([&contract.events_topic, &contract.parked_topic]).collect();
+        bounds::fetch(&asker, topics, &self.left, config.timeouts.request)
+            .map_err(kafka("fetch the ends of the own log and of the inputs"))
+    }
+
+    fn load_and_read(
+        &mut self,
+        reader: &OwnLogReader,
+        recoveries: &mut Recoveries<D>,
+        start: &RecoveryStart,
+    ) -> Result<(), Failure> {
+        let setup = Arc::clone(&self.setup);
+        let waiting: Mutex<VecDeque<i32>> = Mutex::new(self.left.iter().copied().collect());
+        let (sender, loaded) = mpsc::sync_channel(self.left.len());
+        std::thread::scope(|scope| {
+            for _ in 0..loaders(self.left.len()) {
+                let (sender, setup, waiting) = (sender.clone(), &setup, &waiting);
+                let loader = std::thread::Builder::new().name("load".to_owned());
+                loader.spawn_scoped(scope, move || load(setup, start, waiting, &sender)).map_err(Failure::Thread)?;
+            }
+            drop(sender);
+            // The receiving end goes with this closure, and then the loaders stop.
+            let loaded = loaded;
+            self.read(reader, recoveries, &loaded)
+        })
+    }
+
+    /// Reads the partitions whose checkpoints are open up to the barrier.
+    fn read(
+        &mut self,
+        reader: &OwnLogReader,
+        recoveries: &mut Recoveries<D>,
+        loaded: &Receiver<Loaded<D>>,
+    ) -> Result<(), Failure> {
+        let (mut liveness, mut is_loading) = (BrokerLiveness::new(Instant::now()), true);
+        while (is_loading || recoveries.reading().len() > 0) && !self.is_cancelled() {
+            is_loading = is_loading && self.take_loaded(reader, recoveries, loaded)?;
+            match reader.poll(if is_loading { LOOK_WHILE_LOADING } else { LOOK }) {
+                None => {
+                    if liveness.probe(reader, &self.setup.contract.events_topic) == Some(Connectivity::Lost) {
+                        return Err(Failure::Unreachable);
+                    }
+                }
+                Some(Ok(message)) => {
+                    liveness.received();
+                    self.fold(recoveries, &message)?;
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    liveness.received();
+                    // Of one of the two topics; the client does not say which.
+                    let contract = &self.setup.contract;
+                    recoveries.reached_own(partition, position(reader, &contract.events_topic, partition)?);
+                    recoveries.reached_parked(partition, position(reader, &contract.parked_topic, partition)?);
+                    self.finish(recoveries)?;
+                }
+                Some(Err(source)) => return Err(kafka("read the own log")(source)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to read what has been loaded. Returns whether more will come.
+    fn take_loaded(
+        &mut self,
+        reader: &OwnLogReader,
+        recoveries: &mut Recoveries<D>,
+        loaded: &Receiver<Loaded<D>>,
+    ) -> Result<bool, Failure> {
+        loop {
+            // With nothing to read there is nothing else to wait for.
+            let patience = if recoveries.reading().len() == 0 { LOOK } else { Duration::ZERO };
+            match loaded.recv_timeout(patience) {
+                Ok(loaded) => {
+                    let read = recoveries.opened(loaded?);
+                    if read.is_empty() {
+                        self.finish(recoveries)?;
+                    } else {
+                        place(reader, &read).map_err(kafka("place the reader"))?;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return Ok(true),
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+            }
+        }
+    }
+
+    /// Folds one record, of the own log or of the parked topic.
+    fn fold(&mut self, recoveries: &mut Recoveries<D>, message: &BorrowedMessage<'_>) -> Result<(), Failure> {
+        let until = Instant::now() + SCHEMA_PATIENCE;
+        let place = || Position::new(message.topic(), message.partition(), message.offset());
+        let readers = &self.setup.readers;
+        let folded = with_record(message, |record| {
+            loop {
+                match recoveries.receive(record)? {
+                    Folded::Taken => return Ok(None),
+                    Folded::NeedsSchema(schema) => recoveries.learn(schema, readers.schema(schema)),
+                    Folded::Unready(reason) => {
+                        recoveries.forget_failures();
+                        if Instant::now() >= until {
+                            return Ok(Some(reason));
+                        }
+                        std::thread::park_timeout(Duration::from_millis(50));
+                    }
+                }
+            }
+        });
+        match folded {
+            Ok(None) => Ok(()),
+            Ok(Some(reason)) => Err(Failure::Schema { place: place(), reason }),
+            Err(corruption) => {
+                self.refuse(message.partition(), &place().to_string(), &corruption);
+                Ok(())
+            }
+        }
+    }
+
+    fn refuse(&mut self, partition: i32, place: &str, corruption: &LogCorruption) {
+        tracing::error!(service = D::NAME, partition, %corruption, "partition stopped");
+        self.setup.store.discard(partition);
+        self.left.remove(&partition);
+        let (place, reason) = (place.to_owned(), corruption.to_string());
+        self.send(RecoveryReport::Refused { partition, place, reason });
+    }
+
+    fn finish(&mut self, recoveries: &mut Recoveries<D>) -> Result<(), Failure> {
+        for ended in recoveries.finish(clock::now_ms())? {
+            match ended {
+                RecoveryEnd::Recovered(task) => {
+                    let partition = task.partition();
+                    self.left.remove(&partition);
+                    tracing::debug!(service = D::NAME, partition, entities = task.entities(), "partition recovered");
+                    self.send(RecoveryReport::Recovered(task));
+                }
+                RecoveryEnd::Refused(partition, corruption) => {
+                    let place = format!("{}/{partition}", self.setup.contract.events_topic);
+                    self.refuse(partition, &place, &corruption);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, report: RecoveryReport<D>) {
+        // There is room for every partition; the worker is gone if nobody receives.
+        let _unreceived = self.report.send(report);
+    }
+}
+
+/// How many threads load checkpoints: what a core can do is the limit.
+fn loaders(partitions: usize) -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get).min(partitions)
+}
+
+/// Loads the checkpoints of partitions that wait, until none does or the recovery is over.
+fn load<D: Decider, P>(
+    setup: &Setup<D, P>,
+    start: &RecoveryStart,
+    waiting: &Mutex<VecDeque<i32>>,
+    sender: &SyncSender<Loaded<D>>,
+) {
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    while let Some(partition) = next() {
+        if sender.send(load_one(setup, start, partition)).is_err() {
+            return;
+        }
+    }
+}
+
+fn load_one<D: Decider, P>(setup: &Setup<D, P>, start: &RecoveryStart, partition: i32) -> Loaded<D> {
+    let checkpoint = setup.store.load(partition);
+    let positions: Vec<(String, i64)> =
+        checkpoint.as_ref().and_then(|checkpoint| serde_json::from_slice(&checkpoint.note).ok()).unwrap_or_default();
+    let opened = start.open(
+        &setup.decider,
+        partition,
+        checkpoint.as_ref().map(|checkpoint| LoadedCheckpoint {
+            position: checkpoint.position,
+            inputs: positions.iter().map(|(topic, position)| (topic.as_str(), *position)),
+            entities: checkpoint.entities.iter().map(|(key, bytes)| (key.as_str(), bytes.as_slice())),
+        }),
+    )?;
+    if let Some(error) = &opened.discarded {
+        tracing::warn!(partition, %error, "checkpoint discarded; the log is read from the beginning");
+        setup.store.discard(partition);
+    }
+    Ok(opened)
+}
+
+fn place(reader: &OwnLogReader, read: &[ReadFrom]) -> KafkaResult<()> {
+    let mut start = TopicPartitionList::new();
+    for (topic, partition, at) in read {
+        let offset = match at {
+            StartAt::Beginning => Offset::Beginning,
+            StartAt::Offset(offset) => Offset::Offset(*offset),
+        };
+        start.add_partition_offset(topic, *partition, offset)?;
+    }
+    reader.incremental_assign(&start)
+}
+
+fn position(reader: &OwnLogReader, topic: &str, partition: i32) -> Result<i64, Failure> {
+    let positions = reader.position().map_err(kafka("tell the position in the own log"))?;
+    match positions.find_partition(topic, partition).map(|element| element.offset()) {
+        Some(Offset::Offset(offset)) => Ok(offset),
+        // Nothing was delivered, and the end is reported: the log is empty from where it was read.
+        _ => Ok(0),
+    }
+}
