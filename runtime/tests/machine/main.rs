@@ -329,7 +329,7 @@ fn a_rebuild_from_the_log_gives_the_same_states_and_says_nothing() {
 fn resumed(world: &World, saved: Vec<SavedTask>) -> BTreeMap<String, (u64, State)> {
     let mut states = BTreeMap::new();
     for task in saved {
-        let mut contract = contract(&world.table);
+        let mut contract = contract(&world.table, &world.probe);
         let mut recovery = Recovery::new(world.probe.clone(), &contract, task.partition);
         let entities = task.entities.iter().map(|(key, bytes)| (&**key, bytes.as_slice()));
         let positions = task.positions.iter().map(|(topic, position)| (&**topic, *position));

@@ -102,12 +102,12 @@ pub(crate) struct World {
     pub(crate) suspects: BTreeMap<Position, CrashCount>,
 }
 
-pub(crate) fn contract(table: &Arc<Table>) -> Contract {
+pub(crate) fn contract(table: &Arc<Table>, probe: &Probe) -> Contract {
     let ids = |_: &str, text: &str| Ok(table.id_of(text));
     let writers = Writers::with_ids("musiccorp", &written_by::<Probe>(), ids).unwrap();
     let names =
         ContractNames { system: "musiccorp", group: "musiccorp.probe", build: "test-build", partitions: PARTITIONS };
-    Contract::of(&Probe::default(), names, writers).unwrap()
+    Contract::of(probe, names, writers).unwrap()
 }
 
 fn readers(table: &Arc<Table>) -> Readers {
@@ -121,7 +121,7 @@ impl World {
 
     pub(crate) fn of(probe: Probe) -> Self {
         let table = Arc::new(Table::default());
-        let machine = Machine::new(probe.clone(), contract(&table));
+        let machine = Machine::new(probe.clone(), contract(&table, &probe));
         let (limits, parking, suspects) = (Limits::default(), ParkingLimits::default(), BTreeMap::new());
         let mut world = Self { table, log: BTreeMap::new(), probe, machine, said: 0, limits, parking, suspects };
         world.recover_all(&[]);
@@ -130,20 +130,20 @@ impl World {
 
     /// What a process does at its start: folds the own log of every partition, then decides.
     pub(crate) fn recover_all(&mut self, committed: &[Option<i64>]) {
-        let mut limited = contract(&self.table);
+        let mut limited = contract(&self.table, &self.probe);
         limited.limits = self.limits;
         limited.parking = self.parking;
         let mut machine = Machine::new(self.probe.clone(), limited).with_crashes(self.suspects.clone());
         for partition in 0..PARTITIONS {
             let task = self.recovered(partition).unwrap();
-            let contract = contract(&self.table);
+            let contract = contract(&self.table, &self.probe);
             machine.adopt(task.finish(&contract, committed, NOW).unwrap());
         }
         self.machine = machine;
     }
 
     pub(crate) fn recovered(&self, partition: i32) -> Result<Recovery<Probe>, LogCorruption> {
-        let mut contract = contract(&self.table);
+        let mut contract = contract(&self.table, &self.probe);
         let mut recovery = Recovery::new(self.probe.clone(), &contract, partition);
         self.fold_into(&mut recovery, &mut contract)?;
         Ok(recovery)

@@ -79,7 +79,7 @@ async fn an_input_truncated_before_it_was_consumed_is_refused_until_the_loss_is_
     stage.cluster.truncate(&source(&stage), 0, 13).await;
     let said = refused(&stage, config.clone()).await;
     let place = format!("{}/0 holds offsets 13 to 14", source(&stage));
-    assert_produces(&said, &[&place, &format!("{} goes on from offset 10", group(&stage)), "was cut"]);
+    assert_produces(&said, &[&place, &format!("{} continues from offset 10", group(&stage)), "truncated"]);
     assert_eq!(stage.counted(), 10, "nothing is skipped silently");
     set_offset(&stage, &source(&stage), 0, 13);
     let running = stage.start_as(config).await;
@@ -101,7 +101,7 @@ async fn an_input_truncated_under_a_running_service_stops_it_with_the_partition(
     stage.ping(&keys[0], &keys[0], "count", 1).await;
     stage.cluster.truncate(&source(&stage), 0, 1).await;
     let said = refuses(&stage, &running).await;
-    assert_produces(&said, &[&format!("{}/0 holds offsets 1 to 1", source(&stage)), "goes on from offset 0"]);
+    assert_produces(&said, &[&format!("{}/0 holds offsets 1 to 1", source(&stage)), "continues from offset 0"]);
     running.stop().await;
 }
 
@@ -112,7 +112,7 @@ async fn a_recreated_input_is_refused_until_it_is_to_be_consumed_from_its_beginn
     stage.pings((0..2).map(|_| (key.as_str(), key.as_str(), "count", 1))).await;
     let said = refused(&stage, config.clone()).await;
     let place = format!("{}/0 holds offsets 0 to 1", source(&stage));
-    assert_produces(&said, &[&place, &format!("{} has heard it up to offset 10", group(&stage)), "made anew"]);
+    assert_produces(&said, &[&place, &format!("{} has consumed it up to offset 10", group(&stage)), "recreated"]);
     set_offset(&stage, &source(&stage), 0, 0);
     let running = stage.start_as(config).await;
     stage.until_counted(12).await;
@@ -125,7 +125,7 @@ async fn a_truncated_own_log_is_refused() {
     let (stage, config, _) = after_ten(|config| config).await;
     stage.cluster.truncate(&own_log(&stage), 0, 4).await;
     let said = refused(&stage, config).await;
-    assert_produces(&said, &[&format!("own log {}/0 begins at offset 4", own_log(&stage)), "was cut"]);
+    assert_produces(&said, &[&format!("own log {}/0 begins at offset 4", own_log(&stage)), "truncated"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,10 +142,10 @@ async fn a_recreated_own_log_is_detected_by_the_group_and_by_the_store() {
     let without_store = Config { data_dir: None, ..config.clone() };
     let said = refused(&stage, without_store.clone()).await;
     let place = format!("own log {}/0 ends at offset 0", own_log(&stage));
-    assert_produces(&said, &[&place, "the consumer group has seen it reach", "made anew"]);
+    assert_produces(&said, &[&place, "the consumer group has seen it reach", "recreated"]);
     delete_group(&stage).await;
     let said = refused(&stage, config).await;
-    assert_produces(&said, &[&place, "the local store has seen it reach", "made anew"]);
+    assert_produces(&said, &[&place, "the local store has seen it reach", "recreated"]);
     assert_eq!(stage.events().len(), 0, "no event is written meanwhile");
     // Without group and store, and with every input still there, everything is decided again.
     let running = stage.start_as(without_store).await;
@@ -166,7 +166,7 @@ async fn an_own_log_recreated_under_a_running_service_stops_it() {
     stage.cluster.recreate(&own_log(&stage)).await;
     stage.ping(&key, &key, "count", 1).await;
     let said = refuses(&stage, &running).await;
-    assert_produces(&said, &[&format!("own log {}/0 ends at offset", own_log(&stage)), "made anew"]);
+    assert_produces(&said, &[&format!("own log {}/0 ends at offset", own_log(&stage)), "recreated"]);
     running.stop().await;
     assert_eq!(stage.counted(), 0, "no event was written to a log without its beginning");
 }
