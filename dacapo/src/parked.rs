@@ -218,7 +218,7 @@ impl Board {
     /// The records that cannot work.
     fn firsts(&self) -> Vec<Found> {
         let waits = self.now();
-        let firsts = waits.records.iter().filter(|(_, parked)| parked.verdict.is_some());
+        let firsts = waits.records.iter().filter(|(_, parked)| parked.failure.is_some());
         firsts.map(|((service, _), parked)| (*service, parked.clone())).collect()
     }
 
@@ -310,7 +310,7 @@ impl Board {
     /// Waits for what comes of a command, and tells it. Answers whether the record is out of the way.
     async fn tell(&self, service: &'static str, before: &Parked, until: Instant) -> anyhow::Result<bool> {
         let key = (service, before.place.clone());
-        let attempts = |parked: &Parked| parked.verdict.as_ref().map_or(0, |verdict| verdict.attempts);
+        let attempts = |parked: &Parked| parked.failure.as_ref().map_or(0, |failure| failure.attempts);
         let mut changes = self.view.changes();
         loop {
             changes.borrow_and_update();
@@ -319,13 +319,13 @@ impl Board {
                 None => {
                     let left = waits.queue(service, &before.entity);
                     let rest =
-                        match left.first().and_then(|first| first.verdict.as_ref().map(|verdict| (first, verdict))) {
+                        match left.first().and_then(|first| first.failure.as_ref().map(|failure| (first, failure))) {
                             None if left.is_empty() => "nothing of its entity waits any more".to_owned(),
                             None => format!("{} records that waited for it are being handled", left.len()),
-                            Some((first, verdict)) => format!(
+                            Some((first, failure)) => format!(
                                 "now {} cannot work: {} ({} wait behind it)",
                                 first.place,
-                                sentence(&verdict.reason),
+                                sentence(&failure.reason),
                                 left.len() - 1
                             ),
                         };
@@ -333,7 +333,7 @@ impl Board {
                     return Ok(true);
                 }
                 Some(now) if attempts(now) > attempts(before) => {
-                    let reason = now.verdict.as_ref().map_or("", |verdict| verdict.reason.as_str());
+                    let reason = now.failure.as_ref().map_or("", |failure| failure.reason.as_str());
                     let (place, tried) = (&before.place, attempts(now));
                     output::line(&format!(
                         "{service}: {place} still cannot work, tried {tried} times: {}",
@@ -363,7 +363,7 @@ fn list(board: &Board, all: bool, as_json: bool) -> anyhow::Result<()> {
     let mut records: Vec<(&str, &Parked)> = waits
         .records
         .iter()
-        .filter(|(_, parked)| all || parked.verdict.is_some())
+        .filter(|(_, parked)| all || parked.failure.is_some())
         .map(|((service, _), parked)| (*service, parked))
         .collect();
     records.sort_by_key(|(service, parked)| (*service, Arc::clone(&parked.entity), parked.number));

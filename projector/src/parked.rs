@@ -115,11 +115,11 @@ impl api::ParkedRecord {
             event: parked.type_name().map(|name| cut(name, record::TEXT_MAX)),
             number: parked.number,
             at: time(parked.timestamp_ms),
-            failure: parked.verdict.as_ref().map(|verdict| api::Failure {
-                class: cut(&verdict.class, record::TEXT_MAX),
-                reason: cut(&verdict.reason, REASON_MAX),
-                attempts: verdict.attempts,
-                at: time(verdict.at_ms),
+            failure: parked.failure.as_ref().map(|failure| api::Failure {
+                class: cut(&failure.class, record::TEXT_MAX),
+                reason: cut(&failure.reason, REASON_MAX),
+                attempts: failure.attempts,
+                at: time(failure.at_ms),
             }),
             behind: None,
         }

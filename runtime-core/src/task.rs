@@ -194,6 +194,12 @@ impl<D: Decider> Task<D> {
         self.entities.iter().map(|(key, entity)| (&**key, (entity.sequence, &entity.state))).collect()
     }
 
+    /// True if the state of this entity lies in the store only.
+    #[must_use]
+    pub fn is_evicted(&self, entity: &str) -> bool {
+        self.stored.contains(entity)
+    }
+
     /// What waits because one of its entity's records cannot work, each entity's in its order.
     pub fn parked(&self) -> impl Iterator<Item = &Parked> {
         self.parking.records()

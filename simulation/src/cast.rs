@@ -59,7 +59,7 @@ impl Workshop {
         self.operators.as_ref().map_err(Clone::clone)
     }
 
-    fn contract<D: Decider>(&self, partitions: i32) -> Result<Contract, Violation> {
+    fn contract<D: Decider>(&self, decider: &D, partitions: i32) -> Result<Contract, Violation> {
         if let Some(contract) = self.contracts.borrow().get(&(D::NAME, partitions)) {
             return Ok(contract.clone());
         }
@@ -67,7 +67,7 @@ impl Workshop {
         let writers = self.table.writers(self.system, &written_by::<D>()).map_err(|e| wrong(e.to_string()))?;
         let group = format!("{}.{}", self.system, D::NAME);
         let names = ContractNames { system: self.system, group: &group, build: BUILD, partitions };
-        let contract = Contract::of::<D>(names, writers).map_err(|e| wrong(e.to_string()))?;
+        let contract = Contract::of(decider, names, writers).map_err(|e| wrong(e.to_string()))?;
         self.contracts.borrow_mut().insert((D::NAME, partitions), contract.clone());
         Ok(contract)
     }
@@ -175,9 +175,26 @@ impl Cast<'_> {
         self.play_with(decider, Rc::new(RefCell::new(outside)));
     }
 
+    /// The group subscribes to the inbox only, and each topic that the service writes to takes what the contract says.
+    fn subscribe(&mut self, group: usize, contract: &Contract) {
+        let (cluster, limits) = (&mut self.world.cluster, contract.limits);
+        let inbox = cluster.topic(&contract.inputs[0]);
+        cluster.group(group).subscribe(inbox);
+        let limited = [
+            (&contract.inputs[0], limits.inbox),
+            (&contract.events_topic, limits.events),
+            (&contract.dead_letter_topic, limits.dead_letters),
+            (&contract.parked_topic, limits.parked),
+        ];
+        for (topic, most) in limited {
+            let topic = cluster.topic(topic);
+            cluster.limit(topic, most);
+        }
+    }
+
     /// The same, with an outside world that the scenario looks at as well.
     pub fn play_with<D: Decider>(&mut self, decider: D, outside: Rc<RefCell<dyn Outside<D>>>) {
-        let contract = match self.workshop.contract::<D>(self.partitions) {
+        let contract = match self.workshop.contract(&decider, self.partitions) {
             Ok(contract) => contract,
             Err(violation) => {
                 self.failed.set(Some(violation));
@@ -189,6 +206,7 @@ impl Cast<'_> {
         let (events, letters) = (cluster.topic(&contract.events_topic), cluster.topic(&contract.dead_letter_topic));
         let parked = cluster.topic(&contract.parked_topic);
         let group = self.world.cluster.add_group();
+        self.subscribe(group, &contract);
         let readers = self.workshop.readers.clone();
         let mood = Mood::default();
         // What is true is folded by the decider as it is meant; the processes have one that fails now and then.

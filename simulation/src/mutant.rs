@@ -1,7 +1,8 @@
 //! Deliberate weakenings of the protocol, each of which the simulation must find out.
 //!
-//! They are switches of the simulated driver and the simulated cluster, never of the production core: no build of a service has
-//! them. docs/decisions/0020-mutants-live-in-the-simulated-driver.md says why.
+//! Each is a false answer of the simulated world, or a filter between the production turn and its simulated driver that drops,
+//! swaps, delays or alters steps. What ships knows none of them: docs/decisions/0021-one-turn-for-worker-and-simulation.md says
+//! why.
 
 macro_rules! mutants {
     ($( $(#[doc = $doc:literal])* $Name:ident = $text:literal, $budget:literal; )*) => {
@@ -69,6 +70,16 @@ mutants! {
     TornCheckpoint = "torn-checkpoint", 1_000;
     /// Whoever takes a partition over does not read what is parked there.
     ForgetParked = "forget-parked", 1_000;
+    /// Two questions of a recovery are swapped: the ends are asked before the committed offsets are stable.
+    SwapQuestions = "swap-questions", 3_000;
+    /// A batch is held back while partitions change hands, and committed as the member that the process is then.
+    LateFence = "late-fence", 3_000;
+    /// A partition that is to be held goes on being read.
+    ForgetHold = "forget-hold", 1_000;
+    /// Positions are never committed again.
+    DropRecommit = "drop-recommit", 1_000;
+    /// A batch takes more than it may.
+    OverLimit = "over-limit", 300;
     /// A record whose schema cannot be had now is passed over.
     TransientIsPoison = "transient-is-poison", 1_000;
 }

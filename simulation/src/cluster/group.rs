@@ -14,6 +14,9 @@ const SESSION_MS: i64 = 3_000;
 /// How long the others wait for a member that does not join again.
 const REBALANCE_MS: i64 = 2_500;
 
+/// How long an offset is kept that is not committed again: what some brokers are set to.
+const OFFSETS_KEPT_MS: i64 = 24 * 3_600_000;
+
 /// A member's id: never given twice.
 pub(crate) type MemberId = u64;
 
@@ -23,6 +26,16 @@ pub(crate) struct Membership {
     pub(crate) member: MemberId,
     pub(crate) generation: u32,
 }
+
+/// A committed offset, with what its metadata says: how far the own log of its owner was known to reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Offset {
+    pub(crate) next: i64,
+    pub(crate) own_end: i64,
+}
+
+/// Offsets to commit.
+pub(crate) type Offsets = BTreeMap<Place, Offset>;
 
 #[derive(Debug)]
 struct Member {
@@ -78,8 +91,12 @@ pub(crate) struct Group {
     members: BTreeMap<MemberId, Member>,
     last_id: MemberId,
     shuffles: bool,
-    committed: BTreeMap<Place, i64>,
-    pending: BTreeMap<TxNo, BTreeMap<Place, i64>>,
+    /// With the time of each commit.
+    committed: BTreeMap<Place, (Offset, i64)>,
+    pending: BTreeMap<TxNo, Offsets>,
+    /// The topic that members subscribe to: its offsets do not expire while the group lives.
+    subscribed: Option<usize>,
+    expired: usize,
 }
 
 impl Group {
@@ -93,6 +110,8 @@ impl Group {
             shuffles: false,
             committed: BTreeMap::new(),
             pending: BTreeMap::new(),
+            subscribed: None,
+            expired: 0,
         }
     }
 
@@ -219,35 +238,58 @@ impl Group {
     }
 
     /// Takes offsets that count once the transaction is committed.
-    pub(crate) fn pend(&mut self, tx: TxNo, offsets: &BTreeMap<Place, i64>) {
+    pub(crate) fn pend(&mut self, tx: TxNo, offsets: &Offsets) {
         self.pending.entry(tx).or_default().extend(offsets.iter().map(|(place, next)| (*place, *next)));
     }
 
     /// The transaction's marker has come.
-    pub(crate) fn mark(&mut self, tx: TxNo, commits: bool) {
+    pub(crate) fn mark(&mut self, tx: TxNo, commits: bool, now_ms: i64) {
         if let Some(offsets) = self.pending.remove(&tx)
             && commits
         {
-            self.committed.extend(offsets);
+            self.commit(&offsets, now_ms);
         }
     }
 
     /// Takes offsets at once, in no transaction and from whomever: what a careless consumer does.
-    pub(crate) fn commit(&mut self, offsets: &BTreeMap<Place, i64>) {
-        self.committed.extend(offsets.iter().map(|(place, next)| (*place, *next)));
+    pub(crate) fn commit(&mut self, offsets: &Offsets, now_ms: i64) {
+        self.committed.extend(offsets.iter().map(|(place, offset)| (*place, (*offset, now_ms))));
     }
 
     /// The committed offset of a place; `Err` if a transaction that is not ended may change it.
-    pub(crate) fn stable_offset(&self, place: Place) -> Result<Option<i64>, ()> {
+    pub(crate) fn stable_offset(&self, place: Place) -> Result<Option<Offset>, ()> {
         if self.pending.values().any(|offsets| offsets.contains_key(&place)) {
             return Err(());
         }
-        Ok(self.committed.get(&place).copied())
+        Ok(self.offset(place))
     }
 
     /// The committed offset, whatever is pending.
-    pub(crate) fn offset(&self, place: Place) -> Option<i64> {
-        self.committed.get(&place).copied()
+    pub(crate) fn offset(&self, place: Place) -> Option<Offset> {
+        self.committed.get(&place).map(|(offset, _)| *offset)
+    }
+
+    /// Names the topic that members subscribe to.
+    pub(crate) fn subscribe(&mut self, topic: usize) {
+        self.subscribed = Some(topic);
+    }
+
+    /// Expires the offsets that were committed too long ago, of topics that are assigned and not subscribed: KAFKA-8338.
+    pub(crate) fn expire_offsets(&mut self, now_ms: i64) {
+        let (before, subscribed) = (self.committed.len(), self.subscribed);
+        self.committed
+            .retain(|place, (_, at_ms)| Some(place.topic) == subscribed || now_ms - *at_ms <= OFFSETS_KEPT_MS);
+        self.expired += before - self.committed.len();
+    }
+
+    /// How many offsets have expired.
+    pub(crate) fn expired(&self) -> usize {
+        self.expired
+    }
+
+    /// Hours pass, and every member reports all the time.
+    pub(crate) fn keep_alive(&mut self, now_ms: i64) {
+        self.members.values_mut().for_each(|member| member.heard_at_ms = now_ms);
     }
 
     /// Forgets what was committed, as after a long time without a commit.

@@ -52,6 +52,13 @@ impl Stored {
         })
     }
 
+    /// How large it is: its key, its value and its headers.
+    pub(crate) fn size(&self) -> usize {
+        let bytes = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + bytes(value)).sum();
+        bytes(&self.key) + bytes(&self.value) + headers
+    }
+
     /// The text of a header; of several with this name the last.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {

@@ -17,7 +17,7 @@ use std::{
 pub use log::{Fetched, Headers, Log, Place, Stored};
 
 pub(crate) use self::{
-    group::{Group, Heartbeat, MemberId, Membership},
+    group::{Group, Heartbeat, MemberId, Membership, Offset, Offsets},
     log::TxNo,
 };
 use crate::{chance::Chance, mutant::Mutant, trace::Trace};
@@ -38,13 +38,13 @@ pub(crate) enum Request {
     /// Records of a transaction, for one partition.
     Produce { session: Session, place: Place, records: Vec<Rc<Stored>> },
     /// Input positions of a transaction.
-    Offsets { session: Session, group: usize, membership: Option<Membership>, offsets: BTreeMap<Place, i64> },
+    Offsets { session: Session, group: usize, membership: Option<Membership>, offsets: Offsets },
     /// The end of a transaction.
     End { session: Session, commits: bool },
     /// A record in no transaction.
     Append { place: Place, record: Rc<Stored> },
     /// Input positions in no transaction.
-    CommitOffsets { group: usize, offsets: BTreeMap<Place, i64> },
+    CommitOffsets { group: usize, offsets: Offsets },
 }
 
 /// What a request came to.
@@ -60,6 +60,8 @@ pub(crate) enum Reply {
     NotAMember,
     /// There is no transaction to end.
     NoTransaction,
+    /// A record is larger than its topic takes.
+    TooLarge,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +98,8 @@ pub struct Cluster {
     /// Transactions that are not ended, or whose markers are not all written.
     unended: BTreeSet<usize>,
     late: Vec<(i64, Request)>,
+    /// The largest record that a topic takes, of topics that have a limit.
+    limits: BTreeMap<usize, usize>,
     mutant: Option<Mutant>,
 }
 
@@ -109,6 +113,7 @@ impl Cluster {
             transactions: Vec::new(),
             unended: BTreeSet::new(),
             late: Vec::new(),
+            limits: BTreeMap::new(),
             mutant,
         }
     }
@@ -116,6 +121,15 @@ impl Cluster {
     /// The number of a topic, which is made if need be.
     pub fn topic(&mut self, name: &Arc<str>) -> usize {
         self.log.topic(name, self.partitions)
+    }
+
+    /// Lets a topic take no record larger than this.
+    pub(crate) fn limit(&mut self, topic: usize, most: usize) {
+        self.limits.insert(topic, most);
+    }
+
+    fn takes(&self, place: Place, record: &Stored) -> bool {
+        self.limits.get(&place.topic).is_none_or(|most| record.size() <= *most)
     }
 
     pub(crate) fn add_group(&mut self) -> usize {
@@ -174,7 +188,7 @@ impl Cluster {
                 Reply::Done { end }
             }
             Request::CommitOffsets { group, offsets } => {
-                self.groups[*group].commit(offsets);
+                self.groups[*group].commit(offsets, now_ms);
                 Reply::Done { end: 0 }
             }
         }
@@ -229,6 +243,9 @@ impl Cluster {
             Ok(tx) => tx,
             Err(reply) => return reply,
         };
+        if !records.iter().all(|record| self.takes(place, record)) {
+            return Reply::TooLarge;
+        }
         self.transactions[tx.0].unmarked.insert(place);
         let mut end = 0;
         for record in records {
@@ -242,7 +259,7 @@ impl Cluster {
         session: &Session,
         group: usize,
         membership: Option<Membership>,
-        offsets: &BTreeMap<Place, i64>,
+        offsets: &Offsets,
         now_ms: i64,
         trace: &mut Trace,
     ) -> Reply {
@@ -338,7 +355,7 @@ impl Cluster {
             transaction.unmarked.remove(&place);
             self.log.mark(place, TxNo(tx), now_ms);
         } else if let Some(group) = transaction.groups.pop_first() {
-            self.groups[group].mark(TxNo(tx), commits);
+            self.groups[group].mark(TxNo(tx), commits, now_ms);
         }
         let transaction = &mut self.transactions[tx];
         if transaction.unmarked.is_empty() && transaction.groups.is_empty() {

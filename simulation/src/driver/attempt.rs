@@ -2,11 +2,11 @@
 //!
 //! They run beside the loop. One that was begun goes on when its process has thrown its life away, and ends with the process.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use runtime::{
-    Decider, Due, Effect as _,
-    core::partition_of,
+    Decider, Due,
+    core::{DueEffect, partition_of},
     envelope::{Envelope, answer_id},
 };
 
@@ -27,7 +27,7 @@ pub(crate) struct Attempt<D: Decider> {
     /// The life that began it.
     life: u64,
     partition: i32,
-    key: String,
+    key: Arc<str>,
     at_ms: i64,
     stage: Stage<D>,
 }
@@ -37,17 +37,18 @@ pub(crate) struct Attempt<D: Decider> {
 pub(crate) struct Report {
     pub(crate) life: u64,
     pub(crate) partition: i32,
-    pub(crate) key: String,
+    pub(crate) key: Arc<str>,
     pub(crate) answered: bool,
 }
 
 impl<D: Decider> Attempt<D> {
-    pub(crate) fn begin(life: u64, partition: i32, due: Due<D::Effect>, world: &mut World) -> Self {
+    pub(crate) fn begin(life: u64, effect: DueEffect<D::Effect>, world: &mut World) -> Self {
+        let DueEffect { partition, effect_key, due } = effect;
         if due.attempt > 0 {
             world.trace.sometimes("an effect is tried again");
         }
         let at_ms = world.now_ms + world.chance.within(1..=400);
-        Self { life, partition, key: due.effect.key(), at_ms, stage: Stage::Asking(due) }
+        Self { life, partition, key: effect_key, at_ms, stage: Stage::Asking(due) }
     }
 
     pub(crate) fn at_ms(&self) -> i64 {
@@ -57,7 +58,7 @@ impl<D: Decider> Attempt<D> {
     /// Goes on. Answers a report once it has ended.
     pub(crate) fn step(mut self, kit: &Kit<D>, world: &mut World, whom: &str) -> Result<Progress<D>, Violation> {
         let stored = match self.stage {
-            Stage::Asking(ref due) => match ask(kit, world, due, whom)? {
+            Stage::Asking(ref due) => match ask(kit, world, (&self.key, due), whom)? {
                 Some(stored) => {
                     self.at_ms = world.now_ms + world.chance.within(1..=400);
                     self.stage = Stage::Answered(stored);
@@ -91,11 +92,10 @@ pub(crate) enum Progress<D: Decider> {
 fn ask<D: Decider>(
     kit: &Kit<D>,
     world: &mut World,
-    due: &Due<D::Effect>,
+    (key, due): (&str, &Due<D::Effect>),
     whom: &str,
 ) -> Result<Option<Rc<Stored>>, Violation> {
-    let key = due.effect.key();
-    if !kit.truth.borrow_mut().was_due(&world.cluster.log, &key)? {
+    if !kit.truth.borrow_mut().was_due(&world.cluster.log, key)? {
         let what = format!("{whom} carries out {key}, which nothing that was said has made due");
         return Err(Violation::new("an effect follows what was committed", what));
     }
@@ -104,7 +104,7 @@ fn ask<D: Decider>(
     }
     *kit.asked.borrow_mut() += 1;
     let asked_under =
-        if world.is(Mutant::NoIdempotencyKey) { format!("{key} {}", world.chance.draw()) } else { key.clone() };
+        if world.is(Mutant::NoIdempotencyKey) { format!("{key} {}", world.chance.draw()) } else { key.to_owned() };
     let answered = kit.outside.borrow_mut().ask(&asked_under, due, &mut world.chance);
     world.trace.tell(Some(&due.correlation_id), || match &answered {
         Ok(answer) => format!("{whom} asks {key}: {}", answer.outcome),
@@ -120,7 +120,7 @@ fn ask<D: Decider>(
         .writers()
         .encode(&answer.command, &mut value)
         .map_err(|e| Violation::new("an answer can be written", format!("{key}: {e}")))?;
-    let id = answer_id(D::NAME, &key, &answer.outcome);
+    let id = answer_id(D::NAME, key, &answer.outcome);
     let envelope = Envelope::new(id, kit.contract.source.clone(), full_name.clone(), world.now_ms)
         .about(due.key.as_str())
         .correlated(due.correlation_id.as_str());

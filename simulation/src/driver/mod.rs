@@ -1,14 +1,13 @@
-//! The simulated driver: what `runtime::worker` does on Kafka, done on the simulated cluster, one small step at a time.
-//!
-//! The core is the production core; the order of what surrounds it (barrier, transaction, what belongs between two batches) is
-//! written again here, step by step, because the original runs on sockets and threads. Between any two steps a process may die.
+//! The simulated driver: it executes the steps of the production core on the simulated cluster, as `runtime::worker` does on
+//! Kafka. What is done when is decided by the core, in both. Between any two steps a process may die.
 
 mod attempt;
 mod client;
-mod life;
+mod filter;
+mod incarnation;
 mod moody;
 mod process;
-mod recovering;
+mod recovery;
 mod store;
 mod transaction;
 pub(crate) mod truth;

@@ -1,13 +1,16 @@
 //! A process: one instance of a service with one worker. It dies, stands still, stops, and starts again from the log.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
-use runtime::{Decider, envelope::Position};
+use runtime::{
+    Decider,
+    core::turn::{Carried, Now},
+};
 
 use super::{
     Kit, Violation, World,
     attempt::{Attempt, Progress, Report},
-    life::{Life, LifeEnd, Step},
+    incarnation::{End, Incarnation, Progress as Went},
     store::Store,
 };
 use crate::faults::Fault;
@@ -20,11 +23,10 @@ pub(crate) struct Process<D: Decider> {
     /// How far its clock is off.
     skew_ms: i64,
     store: Store,
-    life: Option<Life<D>>,
+    incarnation: Option<Incarnation<D>>,
     attempts: Vec<Attempt<D>>,
-    lives: u64,
-    /// Records over which a state was lost, and how often.
-    suspects: BTreeMap<Position, u32>,
+    incarnations: u64,
+    carried: Carried,
     down_until_ms: i64,
     still_until_ms: i64,
 }
@@ -36,10 +38,10 @@ impl<D: Decider> Process<D> {
             is_named: world.chance.permille(600),
             skew_ms: world.chance.within(-1_500..=1_500),
             store: Store::default(),
-            life: None,
+            incarnation: None,
             attempts: Vec::new(),
-            lives: 0,
-            suspects: BTreeMap::new(),
+            incarnations: 0,
+            carried: Carried::default(),
             down_until_ms: world.now_ms + world.chance.within(0..=50),
             still_until_ms: 0,
         }
@@ -49,8 +51,8 @@ impl<D: Decider> Process<D> {
         self.is_named.then_some(self.name.as_str())
     }
 
-    fn now_ms(&self, world: &World) -> i64 {
-        world.now_ms + self.skew_ms
+    fn now(&self, world: &World) -> Now {
+        Now { wall_ms: world.now_ms + self.skew_ms, elapsed: Duration::from_millis(world.now_ms.unsigned_abs()) }
     }
 
     fn is_awake(&self, world: &World) -> bool {
@@ -62,25 +64,21 @@ impl<D: Decider> Process<D> {
         if !self.is_awake(world) {
             return Ok(false);
         }
-        let now_ms = self.now_ms(world);
-        let Some(life) = &mut self.life else { return Ok(self.start(kit, world)) };
-        let step = life.step(kit, &mut self.store, world, (&self.name, now_ms))?;
-        self.attempts.append(&mut life.begun);
-        match step {
-            Step::Idle => Ok(false),
-            Step::Worked => {
-                self.suffer(kit, world);
+        let now = self.now(world);
+        let Some(incarnation) = &mut self.incarnation else { return Ok(self.start(kit, world)) };
+        let went = incarnation.step(kit, &mut self.store, world, (&self.name, now))?;
+        self.attempts.append(&mut incarnation.begun);
+        match went {
+            Went::Idle => Ok(false),
+            Went::Worked => {
+                self.inject_faults(kit, world);
                 Ok(true)
             }
-            Step::Ended(LifeEnd(reason)) => {
-                if let Some(place) = life.broken.take() {
-                    *self.suspects.entry(place).or_default() += 1;
-                }
-                world.trace.tell(None, || format!("{} starts again from the log: {reason}", self.name));
-                self.end(kit, world, 200..=1_500);
+            Went::Ended(end) => {
+                self.ended(kit, world, &end)?;
                 Ok(true)
             }
-            Step::Stopped => {
+            Went::Stopped => {
                 world.trace.tell(None, || format!("{} has stopped", self.name));
                 self.attempts.clear();
                 self.end(kit, world, 100..=1_000);
@@ -89,20 +87,40 @@ impl<D: Decider> Process<D> {
         }
     }
 
+    fn ended(&mut self, kit: &Kit<D>, world: &mut World, end: &End) -> Result<(), Violation> {
+        match end {
+            End::Failed(_) => {}
+            End::Turn(error) => {
+                world.trace.sometimes("a turn gives up");
+                self.carried.ended(error);
+            }
+            End::LogLoss(loss) if self.store.is_ahead() => {
+                // As in production: the worker stops for good, an operator sees that the log is whole, and deletes the store.
+                world.trace.sometimes("a store ahead of its log is refused");
+                world.trace.tell(None, || format!("{} refuses its store: {loss}", self.name));
+                self.store.lose();
+            }
+            End::LogLoss(loss) => return Err(Violation::new("no log loses anything", loss.clone())),
+        }
+        world.trace.tell(None, || format!("{} starts again from the log: {end:?}", self.name));
+        self.end(kit, world, 200..=1_500);
+        Ok(())
+    }
+
     /// What may befall it after a step.
-    fn suffer(&mut self, kit: &Kit<D>, world: &mut World) {
-        let Some(life) = &mut self.life else { return };
+    fn inject_faults(&mut self, kit: &Kit<D>, world: &mut World) {
+        let Some(incarnation) = &mut self.incarnation else { return };
         if world.strikes(Fault::Crash, &self.name) {
-            if life.is_ending_transaction() {
+            if incarnation.is_ending_transaction() {
                 world.trace.sometimes("a process dies at the end of a transaction");
-            } else if life.is_in_transaction() {
+            } else if incarnation.is_in_transaction() {
                 world.trace.sometimes("a process dies in a transaction");
             }
             self.crash(world);
         } else if world.strikes(Fault::Pause, &self.name) {
             self.still_until_ms = world.now_ms + world.faults.extent().within(300..=9_000);
         } else if world.strikes(Fault::Stop, &self.name) {
-            life.is_stopping = true;
+            incarnation.turn.stop();
         } else if world.strikes(Fault::Rebalance, D::NAME) {
             let now_ms = world.now_ms;
             world.cluster.group(kit.group).shuffle(now_ms);
@@ -111,8 +129,8 @@ impl<D: Decider> Process<D> {
 
     /// Dies as by kill -9, and is started again after a while.
     fn crash(&mut self, world: &mut World) {
-        self.life = None;
-        self.suspects.clear();
+        self.incarnation = None;
+        self.carried = Carried::default();
         self.attempts.clear();
         self.store.crash();
         self.down_until_ms = world.now_ms + world.chance.within(50..=4_000);
@@ -126,7 +144,7 @@ impl<D: Decider> Process<D> {
     }
 
     fn end(&mut self, kit: &Kit<D>, world: &mut World, pause_ms: std::ops::RangeInclusive<i64>) {
-        let member = self.life.take().and_then(|life| life.client.member());
+        let member = self.incarnation.take().and_then(|incarnation| incarnation.client.member());
         if let (Some(member), false) = (member, self.is_named) {
             let now_ms = world.now_ms;
             world.cluster.group(kit.group).leave(member, now_ms);
@@ -138,11 +156,12 @@ impl<D: Decider> Process<D> {
     fn start(&mut self, kit: &Kit<D>, world: &mut World) -> bool {
         let id: Rc<str> = match self.instance() {
             Some(name) => format!("{}.{name}", D::NAME).into(),
-            None => format!("{}.{}.{}", D::NAME, self.name, self.lives).into(),
+            None => format!("{}.{}.{}", D::NAME, self.name, self.incarnations).into(),
         };
         let Some(session) = world.cluster.begin_session(&id, &mut world.trace) else { return false };
-        self.lives += 1;
-        self.life = Some(Life::begin(kit, world, self.lives, session, &self.suspects));
+        self.incarnations += 1;
+        let now = self.now(world);
+        self.incarnation = Some(Incarnation::begin(kit, world, self.incarnations, session, (&self.carried, now)));
         true
     }
 
@@ -152,10 +171,10 @@ impl<D: Decider> Process<D> {
             return Ok(false);
         }
         let mut worked = false;
-        if let Some(life) = &mut self.life {
+        if let Some(incarnation) = &mut self.incarnation {
             let instance = self.is_named.then_some(self.name.as_str());
             let now_ms = world.now_ms;
-            worked = life.client.step(world.cluster.group(kit.group), instance, now_ms);
+            worked = incarnation.client.step(world.cluster.group(kit.group), instance, now_ms);
         }
         let due = self.attempts.iter().position(|attempt| attempt.at_ms() <= world.now_ms);
         if let Some(due) = due {
@@ -169,12 +188,12 @@ impl<D: Decider> Process<D> {
     }
 
     fn report(&mut self, report: Report, world: &mut World) {
-        match &mut self.life {
-            Some(life) if life.number == report.life => {
-                if report.answered && life.machine.task(report.partition).is_none() {
+        match &mut self.incarnation {
+            Some(incarnation) if incarnation.number == report.life => {
+                if report.answered && incarnation.turn.machine().task(report.partition).is_none() {
                     world.trace.sometimes("an effect is answered after its partition is gone");
                 }
-                life.reports.push_back(report);
+                incarnation.reports.push_back(report);
             }
             _ => world.trace.sometimes("an effect is answered after its life is over"),
         }
@@ -195,27 +214,27 @@ impl<D: Decider> Process<D> {
 
     /// What keeps it from being quiet, if anything.
     pub(crate) fn unrest(&self, kit: &Kit<D>, world: &World) -> Option<String> {
-        let unrest = match &self.life {
+        let unrest = match &self.incarnation {
             None => Some("it is down".to_owned()),
             Some(_) if !self.attempts.is_empty() => Some("effects are under way".to_owned()),
-            Some(life) => life.unrest(kit, world),
+            Some(incarnation) => incarnation.unrest(kit, world),
         };
         unrest.map(|what| format!("{}: {what}", self.name))
     }
 
     /// Holds every state it has against the true ones; adds the partitions it decides.
     pub(crate) fn compare(&self, kit: &Kit<D>, owners: &mut BTreeMap<i32, u32>) -> Result<(), Violation> {
-        let Some(life) = &self.life else { return Ok(()) };
-        for task in life.machine.tasks() {
+        let Some(incarnation) = &self.incarnation else { return Ok(()) };
+        for task in incarnation.tasks() {
             *owners.entry(task.partition()).or_default() += 1;
-            kit.truth.borrow().compare(task.partition(), &task.states(), &self.name)?;
+            kit.truth.borrow().compare(task, &self.name)?;
         }
         Ok(())
     }
 
     /// True if its queues are within their bounds.
     pub(crate) fn is_bounded(&self) -> bool {
-        self.life.as_ref().is_none_or(|life| life.machine.in_flight() <= super::life::IN_FLIGHT_AT_MOST)
+        self.incarnation.as_ref().is_none_or(Incarnation::is_bounded)
     }
 
     /// The next moment at which something is due.
@@ -224,7 +243,8 @@ impl<D: Decider> Process<D> {
             return Some(self.down_until_ms.max(self.still_until_ms));
         }
         let attempts = self.attempts.iter().map(Attempt::at_ms);
-        let life = self.life.as_ref().and_then(Life::next_due).map(|at_ms| at_ms - self.skew_ms);
-        attempts.chain(life).min()
+        let now = self.now(world);
+        let incarnation = self.incarnation.as_ref().and_then(|incarnation| incarnation.next_due(now));
+        attempts.chain(incarnation.map(|at_ms| at_ms - self.skew_ms)).min()
     }
 }

@@ -23,15 +23,23 @@ pub(crate) struct Store {
     now: Checkpoints,
     on_disk: Checkpoints,
     old: Checkpoints,
+    is_ahead: bool,
 }
 
 impl Store {
-    /// The checkpoint of a partition, unless it is ahead of the log.
-    pub(crate) fn load(&mut self, partition: i32, log_end: i64) -> Option<Kept> {
-        if self.now.get(&partition)?.position > log_end {
-            self.now.remove(&partition);
-        }
+    /// The checkpoint of a partition.
+    pub(crate) fn load(&self, partition: i32) -> Option<Kept> {
         self.now.get(&partition).cloned()
+    }
+
+    /// One entity of a checkpoint.
+    pub(crate) fn entity(&self, partition: i32, key: &str) -> Option<&[u8]> {
+        self.now.get(&partition)?.entities.get(key).map(|bytes| &**bytes)
+    }
+
+    /// True if it was damaged so that it is ahead of its log: an operator deletes it then.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.is_ahead
     }
 
     pub(crate) fn save(&mut self, saved: SavedTask) {
@@ -67,6 +75,7 @@ impl Store {
     pub(crate) fn age(&mut self) {
         self.now = self.old.clone();
         self.on_disk = self.old.clone();
+        self.is_ahead = false;
     }
 
     /// Some bytes are gone, or a position is nonsense. Answers whether there was anything to damage.
@@ -74,7 +83,10 @@ impl Store {
         let Some(kept) = self.now.values_mut().next() else { return false };
         match kept.entities.values_mut().next() {
             Some(bytes) if chance.permille(700) => *bytes = Rc::from(&bytes[..bytes.len() / 2]),
-            _ => kept.position += 1_000,
+            _ => {
+                kept.position += 1_000;
+                self.is_ahead = true;
+            }
         }
         true
     }

@@ -8,13 +8,13 @@ use std::{
 
 use runtime::{
     Decider,
-    core::{Batch, OutHeaders, Output, Target, partition_of},
+    core::{Batch, OutHeaders, Output, Target, log_bounds::noted, partition_of, turn::Turn},
     envelope::Envelope,
 };
 
 use super::{Kit, World};
 use crate::{
-    cluster::{Headers, Membership, Place, Reply, Request, Session, Stored},
+    cluster::{Headers, Membership, Offset, Offsets, Place, Reply, Request, Session, Stored},
     faults::Fault,
     mutant::Mutant,
 };
@@ -63,11 +63,12 @@ impl Transaction {
     /// The requests that commit a batch. `fence` is the membership of the moment at which the batch began.
     pub(crate) fn of<D: Decider>(
         kit: &Kit<D>,
-        batch: &Batch,
+        turn: &Turn<D, Membership>,
         session: &Session,
         fence: Membership,
         world: &mut World,
     ) -> Self {
+        let batch = turn.batch();
         let place_of = |output: &Output| {
             let topic = match output.to {
                 Target::Events => kit.events,
@@ -82,9 +83,11 @@ impl Transaction {
         for output in batch.outputs() {
             by_place.entry(place_of(output)).or_default().push(stored(batch, output));
         }
-        let offsets = batch
-            .positions()
-            .map(|((input, partition), next)| (Place { topic: kit.inputs[input], partition }, next))
+        let offsets = turn
+            .offsets()
+            .map(|(input, partition, next, note)| {
+                (Place { topic: kit.inputs[input], partition }, Offset { next, own_end: noted(&note) })
+            })
             .collect();
         let mut requests: Vec<Request> = by_place
             .into_iter()
@@ -124,6 +127,7 @@ impl Transaction {
                 return Went::Again;
             }
             Some(Reply::Fenced) => return Went::Failed("fenced: another producer has this one's id".to_owned()),
+            Some(Reply::TooLarge) => return Went::Failed("a record is larger than its topic takes".to_owned()),
             Some(Reply::NotAMember) => return Went::Failed("fenced: not a member of this generation".to_owned()),
             Some(Reply::NoTransaction) if !careless => return Went::Failed("there is no transaction".to_owned()),
             Some(Reply::Done { end }) => self.note_end(&request, end),
@@ -150,7 +154,7 @@ impl Transaction {
 /// The order in which requests go out: records and positions side by side, then the end. Mutants have orders of their own.
 fn order(
     produce: &mut Vec<Request>,
-    offsets: BTreeMap<Place, i64>,
+    offsets: Offsets,
     group: usize,
     session: &Session,
     fence: Membership,

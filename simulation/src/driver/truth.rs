@@ -5,7 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use runtime::{Decider, Effect as _, Message as _, codec::Readers, core::partition_of, envelope::Position};
+use runtime::{
+    Decider, Effect as _, Message as _,
+    codec::Readers,
+    core::{Task, partition_of},
+    envelope::Position,
+};
 
 use super::Violation;
 use crate::cluster::{Fetched, Log, Place, Stored};
@@ -94,12 +99,8 @@ impl<D: Decider> Truth<D> {
     }
 
     /// Holds the states of one partition against the true ones.
-    pub(crate) fn compare(
-        &self,
-        partition: i32,
-        states: &BTreeMap<&str, (u64, &D::State)>,
-        whose: &str,
-    ) -> Result<(), Violation> {
+    pub(crate) fn compare(&self, task: &Task<D>, whose: &str) -> Result<(), Violation> {
+        let (partition, states) = (task.partition(), task.states());
         let differs = |key: &str, what: String| {
             Err(Violation::new(
                 "a state is the fold of its own log",
@@ -113,6 +114,8 @@ impl<D: Decider> Truth<D> {
             }
             seen += 1;
             match states.get(key.as_str()) {
+                // What it was when it was evicted is compared when it is loaded and decides.
+                None if task.is_evicted(key) => seen -= 1,
                 None => return differs(key, format!("it is unknown where event {sequence} was said")),
                 Some((known, _)) if known != sequence => {
                     return differs(key, format!("it stands at event {known} where {sequence} was said"));
