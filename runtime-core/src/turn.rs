@@ -279,7 +279,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
 
     /// Offsets of topics that are assigned but not subscribed expire, so all are committed again now and then.
     fn end(&mut self, now: Now) {
-        if now.elapsed.saturating_sub(self.recommitted) >= self.pace.recommit_every {
+        if self.is_recommit_due(now) {
             self.recommitted = now.elapsed;
             self.machine.recommit();
         }
@@ -475,6 +475,12 @@ impl<D: Decider, F: Clone> Turn<D, F> {
     #[must_use]
     pub fn is_recovering(&self) -> bool {
         self.is_recovering
+    }
+
+    /// True if every position is to be committed again before it expires.
+    #[must_use]
+    pub fn is_recommit_due(&self, now: Now) -> bool {
+        now.elapsed.saturating_sub(self.recommitted) >= self.pace.recommit_every
     }
 
     /// How many inputs the last gathering took.

@@ -37,6 +37,9 @@ const SETTLES_WITHIN: u64 = 200_000;
 const TENDED: usize = 1_000_000;
 /// How long that may take, by its own clock.
 const SETTLES_WITHIN_MS: i64 = 20 * 60_000;
+/// How often hours pass after a history has settled, and how many of them.
+const DAYS_PASS_IN: u32 = 5;
+const HOURS_AT_A_TIME_MS: i64 = 8 * 3_600_000;
 /// An operator comes whenever all is quiet, and after so many rounds in which something was waited for.
 const OPERATOR_COMES_EVERY: u32 = 100;
 
@@ -323,7 +326,33 @@ impl<'a> Stage<'a> {
         }
         self.settle(world)?;
         self.check(world, true)?;
+        if world.chance.permille(250) {
+            self.let_days_pass(world)?;
+        }
         if world.chance.permille(250) { self.rebuild(world) } else { Ok(()) }
+    }
+
+    /// Days pass in which nothing happens: brokers expire the offsets that are not committed again.
+    fn let_days_pass(&mut self, world: &mut World) -> Result<(), Violation> {
+        for _ in 0..DAYS_PASS_IN {
+            world.now_ms += HOURS_AT_A_TIME_MS;
+            for group in 0..world.cluster.groups() {
+                let now_ms = world.now_ms;
+                world.cluster.group(group).keep_alive(now_ms);
+            }
+            self.settle(world)?;
+            for group in 0..world.cluster.groups() {
+                let now_ms = world.now_ms;
+                world.cluster.group(group).expire_offsets(now_ms);
+                let expired = world.cluster.group(group).expired();
+                if expired > 0 {
+                    let what = format!("{expired} offsets of {} expired", self.services[group].name());
+                    return Err(Violation::new("offsets of a group that lives are committed again in time", what));
+                }
+            }
+        }
+        world.trace.sometimes("days pass, and every offset is committed again");
+        self.check(world, true)
     }
 
     /// One step of whoever's turn it is.

@@ -46,7 +46,7 @@ pub(crate) fn act(
     let contract = service.contract();
     let topic = world.cluster.topic(&contract.parked_topic);
     let waiting = waiting(&world.cluster, workshop.system(), topic)?;
-    let firsts: Vec<&Parked> = waiting.iter().filter(|parked| parked.verdict.is_some()).collect();
+    let firsts: Vec<&Parked> = waiting.iter().filter(|parked| parked.failure.is_some()).collect();
     if firsts.is_empty() {
         return Ok(false);
     }

@@ -101,7 +101,7 @@ impl Trace {
             Reply::Done { .. } => "a request that was given up is carried out late",
             Reply::Fenced => "a late request of a dead producer is fenced",
             Reply::NotAMember => "late offsets of a member that is none any more are refused",
-            Reply::Busy | Reply::NoTransaction => "a late request comes to nothing",
+            Reply::Busy | Reply::NoTransaction | Reply::TooLarge => "a late request comes to nothing",
         });
         self.tell(None, || format!("a late request arrived: {reply:?}"));
     }

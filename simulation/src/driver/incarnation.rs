@@ -207,7 +207,14 @@ impl<D: Decider> Incarnation<D> {
             Step::AskPositions { partitions } => self.ask_positions(kit, world, &partitions, now),
             Step::Commit { fence } => return self.begin_commit(kit, world, (fence, now)),
             Step::Pause { partition } => {
-                world.trace.sometimes("a partition is held");
+                let reason = self.turn.hold_reason(partition).map_or("", |held| held.reason.as_str());
+                world.trace.sometimes(match reason {
+                    reason if reason.contains("after a pause") => {
+                        "a record that cost a state rests before it is tried again"
+                    }
+                    reason if reason.contains("schema") => "a partition is held for a schema",
+                    _ => "a partition is held for a decider that fails",
+                });
                 self.flow.remove(&partition);
             }
             Step::Resume { partitions } => self.resume(kit, &partitions),
@@ -440,7 +447,7 @@ impl<D: Decider> Incarnation<D> {
             Some(Change::Assigned(partitions)) => self.turn.assigned(partitions.into_iter().collect()),
             Some(Change::Revoked) => {
                 if !self.turn.batch().is_empty() {
-                    world.trace.sometimes("partitions are revoked while a batch is open");
+                    world.trace.sometimes("partitions are revoked while positions wait to be committed");
                 }
                 self.turn.revoked();
             }
@@ -511,8 +518,11 @@ impl<D: Decider> Incarnation<D> {
     }
 
     /// What keeps this incarnation from being quiet, if anything.
-    pub(crate) fn unrest(&self, kit: &Kit<D>, world: &World) -> Option<String> {
+    pub(crate) fn unrest(&self, kit: &Kit<D>, world: &World, now: Now) -> Option<String> {
         let machine = self.turn.machine();
+        if self.turn.is_recommit_due(now) {
+            return Some("positions are to be committed again".to_owned());
+        }
         if self.transaction.is_some() || !machine.batch().is_empty() || machine.may_drain() {
             return Some("a batch is open".to_owned());
         }

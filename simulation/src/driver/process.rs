@@ -91,7 +91,7 @@ impl<D: Decider> Process<D> {
         match end {
             End::Failed(_) => {}
             End::Turn(error) => {
-                world.trace.sometimes("a turn gives up");
+                world.trace.sometimes("a state is lost because evolve fails");
                 self.carried.ended(error);
             }
             End::LogLoss(loss) if self.store.is_ahead() => {
@@ -217,7 +217,7 @@ impl<D: Decider> Process<D> {
         let unrest = match &self.incarnation {
             None => Some("it is down".to_owned()),
             Some(_) if !self.attempts.is_empty() => Some("effects are under way".to_owned()),
-            Some(incarnation) => incarnation.unrest(kit, world),
+            Some(incarnation) => incarnation.unrest(kit, world, self.now(world)),
         };
         unrest.map(|what| format!("{}: {what}", self.name))
     }
