@@ -48,6 +48,13 @@ impl fmt::Display for LogBounds {
 pub struct AllBounds(BTreeMap<(Arc<str>, i32), LogBounds>);
 
 impl AllBounds {
+    /// These bounds and those.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     /// The bounds of one partition; empty if they were not asked for.
     #[must_use]
     pub fn of(&self, topic: &Arc<str>, partition: i32) -> LogBounds {
@@ -168,16 +175,23 @@ pub(crate) fn check_own_log(
 
 /// Checks the positions of a recovered partition against what its inputs hold. An inbox may be truncated, so nothing of it need be
 /// there as long as nothing of it was ever consumed.
-pub(crate) fn check_inputs<D: Decider>(contract: &Contract, task: &Task<D>, all: &AllBounds) -> Result<(), LogLoss> {
+/// `reached` is how far each input reached by what was known before its bounds were asked for.
+pub(crate) fn check_inputs<D: Decider>(
+    contract: &Contract,
+    task: &Task<D>,
+    reached: &[i64],
+    all: &AllBounds,
+) -> Result<(), LogLoss> {
     let (partition, group) = (task.partition(), || Arc::clone(&contract.group));
     for (input, (topic, position)) in contract.inputs.iter().zip(task.positions()).enumerate() {
         let (bounds, position, topic) = (all.of(topic, partition), *position, Arc::clone(topic));
+        let reached = reached.get(input).copied().unwrap_or(0);
         if input == 0 && position == 0 && bounds.first > 0 {
             tracing::warn!(%topic, partition, first = bounds.first, "the inbox was truncated before it was ever consumed");
         } else if position < bounds.first {
             return Err(LogLoss::InputTruncated { topic, partition, bounds, position, group: group() });
-        } else if position > bounds.end {
-            return Err(LogLoss::InputRecreated { topic, partition, bounds, position, group: group() });
+        } else if reached > bounds.end {
+            return Err(LogLoss::InputRecreated { topic, partition, bounds, position: reached, group: group() });
         }
     }
     Ok(())

@@ -24,7 +24,8 @@ use crate::{
 pub enum RecoveryStep {
     /// Fetch the group's committed offsets of every input, as stable.
     FetchOffsets,
-    /// Fetch the bounds of the own log, of the parked topic and of every input, uncommitted records counted.
+    /// Fetch the bounds of the own log and of the parked topic, then those of every input, uncommitted records counted. In this order
+    /// the inputs reach at least as far as the own log says.
     FetchBounds,
     /// Open checkpoints, and read the own log and the parked topic behind them.
     Read,
@@ -201,8 +202,10 @@ impl<D: Decider> Recoveries<D> {
     /// A checkpoint is open. Returns the logs to read behind it; none if there is nothing behind it.
     pub fn opened(&mut self, opened: Opened<D>) -> Vec<ReadFrom> {
         let Some(start) = &self.start else { return Vec::new() };
-        let (contract, recovery) = (&self.contract, opened.recovery);
+        let (contract, mut recovery) = (&self.contract, opened.recovery);
         let partition = recovery.partition();
+        let end = |topic| start.bounds.of(topic, partition).end;
+        recovery.asked_at(end(&contract.events_topic), end(&contract.parked_topic));
         let parked = start.bounds.of(&contract.parked_topic, partition);
         if parked.first == parked.end {
             // Nothing to read is nothing to wait for: no end would be reported with a position.
@@ -277,9 +280,12 @@ impl<D: Decider> Recoveries<D> {
     fn finish_one(&mut self, partition: i32, now_ms: TimestampMs) -> Result<Option<RecoveryEnd<D>>, LogLoss> {
         let (Some(recovery), Some(start)) = (self.reading.remove(&partition), &self.start) else { return Ok(None) };
         let offsets = start.offsets.get(&partition).map_or(&[][..], |committed| &committed.inputs);
+        // Events may be folded that came after the bounds were asked for: their causes bear no witness.
+        let reached = offsets.iter().zip(recovery.witnessed()).map(|(committed, witnessed)| committed.or(*witnessed));
+        let reached: Vec<i64> = reached.map(|reached| reached.unwrap_or(0)).collect();
         let ended = recovery.finish(&self.contract, offsets, now_ms);
         if let Ok(task) = &ended {
-            check_inputs(&self.contract, task, &start.bounds)?;
+            check_inputs(&self.contract, task, &reached, &start.bounds)?;
         }
         self.left.remove(&partition);
         Ok(Some(match ended {

@@ -102,14 +102,27 @@ pub struct Recovery<D: Decider> {
     entities: HashMap<Arc<str>, Entity<D::State>>,
     next: i64,
     positions: Vec<Option<i64>>,
+    /// The same, of records that were there when the bounds were asked for: only these can bear witness against a log.
+    witnessed: Vec<Option<i64>>,
+    /// The ends of the own log and of the parked topic at that moment.
+    asked_ends: (i64, i64),
     parking: Parking,
 }
 
 impl<D: Decider> Recovery<D> {
     /// A partition without a checkpoint: its log is read from the beginning.
     pub fn new(decider: D, contract: &Contract, partition: i32) -> Self {
-        let positions = vec![None; contract.inputs.len()];
-        Self { decider, partition, entities: HashMap::new(), next: 0, positions, parking: Parking::default() }
+        let none = || vec![None; contract.inputs.len()];
+        Self {
+            decider,
+            partition,
+            entities: HashMap::new(),
+            next: 0,
+            positions: none(),
+            witnessed: none(),
+            asked_ends: (i64::MAX, i64::MAX),
+            parking: Parking::default(),
+        }
     }
 
     /// Takes up a checkpoint: its entities and positions were current when the own log had been read up to `next`.
@@ -129,10 +142,21 @@ impl<D: Decider> Recovery<D> {
         for (topic, position) in positions {
             if let Some(input) = contract.input_of(topic) {
                 self.positions[input] = Some(position);
+                self.witnessed[input] = Some(position);
             }
         }
         self.next = next;
         Ok(())
+    }
+
+    /// Tells the ends that the own log and the parked topic had when the bounds of the inputs were asked for.
+    pub(crate) fn asked_at(&mut self, own_end: i64, parked_end: i64) {
+        self.asked_ends = (own_end, parked_end);
+    }
+
+    /// How far each input must reach, by what was there when its bounds were asked for.
+    pub(crate) fn witnessed(&self) -> &[Option<i64>] {
+        &self.witnessed
     }
 
     /// The partition.
@@ -172,7 +196,7 @@ impl<D: Decider> Recovery<D> {
         let envelope = record.envelope().map_err(|e| unreadable(e.to_string()))?;
         let digest = crc32c::crc32c(record.value.unwrap_or_default());
         self.take(record, key, &envelope, &event, digest)?;
-        self.note_cause(contract, &envelope);
+        self.note_cause(contract, &envelope, record.offset < self.asked_ends.0);
         self.next = record.offset + 1;
         Ok(Folded::Taken)
     }
@@ -231,24 +255,27 @@ impl<D: Decider> Recovery<D> {
             .map_err(|e| LogCorruption::Unreadable { place: record.position(), reason: e.to_string() })?;
         let (ParkingUpdate::Parked(Parked { place, .. }) | ParkingUpdate::Released(ReleasedRecord { place, .. })) =
             &news;
-        self.note_position(contract, place);
+        self.note_position(contract, place, record.offset < self.asked_ends.1);
         self.parking.fold(news);
         Ok(())
     }
 
     /// An event says where its cause lay: everything of that input up to there has been decided.
-    fn note_cause(&mut self, contract: &Contract, envelope: &Envelope) {
+    fn note_cause(&mut self, contract: &Contract, envelope: &Envelope, is_witness: bool) {
         for place in [&envelope.cause_position, &envelope.origin_position].into_iter().flatten() {
-            self.note_position(contract, place);
+            self.note_position(contract, place, is_witness);
         }
     }
 
-    fn note_position(&mut self, contract: &Contract, place: &Position) {
+    fn note_position(&mut self, contract: &Contract, place: &Position, is_witness: bool) {
         if place.partition == self.partition
             && let Some(input) = contract.input_of(&place.topic)
         {
-            let known = &mut self.positions[input];
-            *known = Some(known.unwrap_or(0).max(place.offset + 1));
+            let note = |known: &mut Option<i64>| *known = Some(known.unwrap_or(0).max(place.offset + 1));
+            note(&mut self.positions[input]);
+            if is_witness {
+                note(&mut self.witnessed[input]);
+            }
         }
     }
 

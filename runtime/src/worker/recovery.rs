@@ -221,10 +221,11 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         let asker: BaseConsumer<ClientLog> = client::watermark_client(config)
             .create_with_context(ClientLog::new("watermarks"))
             .map_err(kafka("set up a client for watermarks"))?;
-        let topics: BTreeSet<&Arc<str>> =
-            contract.inputs.iter().chain([&contract.events_topic, &contract.parked_topic]).collect();
-        bounds::fetch(&asker, topics, &self.left, config.timeouts.request)
-            .map_err(kafka("fetch the ends of the own log and of the inputs"))
+        let fetch = |topics: &[Arc<str>]| bounds::fetch(&asker, topics, &self.left, config.timeouts.request);
+        let own = fetch(&[Arc::clone(&contract.events_topic), Arc::clone(&contract.parked_topic)])
+            .map_err(kafka("fetch the ends of the own log"))?;
+        let inputs = fetch(&contract.inputs).map_err(kafka("fetch the ends of the inputs"))?;
+        Ok(own.and(inputs))
     }
 
     fn load_and_read(
