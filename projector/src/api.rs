@@ -1,5 +1,5 @@
-//! The shapes of replies, shared by the server and the client. Only additions are made within one version of the API; a client
-//! ignores fields it does not know.
+//! The reply types, shared by the server and the client. Within one version of the API fields are only added; a client ignores
+//! fields it does not know.
 
 use std::collections::BTreeMap;
 
@@ -8,36 +8,36 @@ use serde::{Deserialize, Serialize};
 /// How far the view has read. Every reply carries it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AsOf {
-    /// Changes when a rebuilt view takes over.
+    /// Identifies the view. It changes when a rebuilt view takes over.
     pub epoch: u64,
     /// Counts changes within an epoch.
     pub revision: u64,
-    /// Everything up to this time was read; absent while nothing was.
+    /// Every record up to this time was read. Absent until the first record was read.
     pub watermark: Option<String>,
     /// Whether every partition was read to its end.
     pub caught_up: bool,
-    /// Records known to be there and not read yet.
+    /// Records that are known to exist and were not read yet.
     pub lag_records: u64,
 }
 
-/// Something that is owed.
+/// A step or compensation that is owed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waiting {
-    /// The step's or compensation's id.
+pub struct OwedStep {
+    /// The id of the step or compensation.
     pub step: String,
     /// Its title.
     pub title: String,
-    /// Who owes it.
+    /// The owner of the step.
     pub owner: String,
-    /// Since when.
+    /// Since when it is owed.
     pub since: String,
-    /// Until when.
+    /// Its deadline.
     pub due_at: String,
 }
 
 /// One saga in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Saga {
+pub struct SagaSummary {
     /// The declaration's name.
     pub saga: String,
     /// The correlation id.
@@ -46,27 +46,27 @@ pub struct Saga {
     pub state: String,
     /// The business outcome, as soon as it is decided.
     pub outcome: Option<String>,
-    /// Nothing is open any more.
+    /// True if nothing is open any more.
     pub settled: bool,
-    /// `late`, `stuck`, `gap`, `hospital`, `contradiction`, `truncated`, `parked`.
+    /// `late`, `stuck`, `gap`, `dead-letter`, `contradiction`, `truncated`, `parked`.
     pub flags: Vec<String>,
-    /// Where it stands, for a person.
+    /// Its status in one sentence, for a person.
     pub sentence: String,
-    /// What is owed now.
-    pub waiting: Vec<Waiting>,
+    /// The steps that are owed now.
+    pub waiting: Vec<OwedStep>,
     /// Steps done.
     pub steps_done: u32,
     /// Steps declared.
     pub steps: u32,
-    /// When its first event was said.
+    /// When its first event was produced.
     pub started_at: String,
-    /// When its last record was said.
+    /// When its last record was produced.
     pub updated_at: String,
-    /// When the last thing that its end needed was done.
+    /// When the last event that its end requires was produced.
     pub ended_at: Option<String>,
     /// How long it took from start to end.
     pub took_ms: Option<i64>,
-    /// Rows of its timeline.
+    /// The number of records in its timeline.
     pub records: u32,
     /// The revision of its last change; 0 in canonical form.
     pub revision: u64,
@@ -74,18 +74,18 @@ pub struct Saga {
 
 /// One step or compensation of one saga.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Node {
+pub struct NodeProgress {
     /// Its id.
     pub id: String,
     /// Its title.
     pub title: String,
-    /// Who owes it.
+    /// The owner of the step.
     pub owner: String,
     /// `ahead`, `waiting`, `reached`, `done`, `failed`, `undone` or `skipped`.
     pub status: String,
     /// Since when it is or was owed.
     pub since: Option<String>,
-    /// When work on it was first heard.
+    /// When the first event of work on it was produced.
     pub reached_at: Option<String>,
     /// When it was done.
     pub done_at: Option<String>,
@@ -93,78 +93,78 @@ pub struct Node {
     pub failed_at: Option<String>,
     /// When it was undone.
     pub undone_at: Option<String>,
-    /// It was done after its deadline.
+    /// True if it was done after its deadline.
     pub late: bool,
 }
 
 /// One record of a saga.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TimelineRow {
+pub struct TimelineRecord {
     /// The record's type.
     pub event: String,
-    /// What the declaration asked of its body.
+    /// The fields of its body that the declaration selects by.
     pub label: Option<String>,
-    /// Who said it.
+    /// The producer, from `ce_source`.
     pub source: String,
-    /// Where it lies.
+    /// Its topic.
     pub topic: String,
-    /// Where it lies.
+    /// Its partition.
     pub partition: i32,
-    /// Where it lies.
+    /// Its offset.
     pub offset: i64,
-    /// When it was said.
+    /// The timestamp of the record.
     pub at: String,
     /// Its id.
     pub id: String,
-    /// The id of what caused it.
+    /// The id of the record that caused it.
     pub cause: Option<String>,
-    /// The type of what caused it, if that is in this timeline.
+    /// The type of the record that caused it, if that record is in this timeline.
     pub cause_event: Option<String>,
-    /// Its number among the events of its entity.
+    /// Its sequence number among the events of its entity.
     pub sequence: Option<u32>,
     /// The schema it was written with.
     pub schema_id: Option<u32>,
     /// That schema's version, where it is known.
     pub schema_version: Option<u32>,
-    /// The build that said it.
+    /// The build that produced it.
     pub build: Option<String>,
-    /// Whether the declaration names it.
+    /// True if the declaration names its type.
     pub declared: bool,
-    /// A copy in a dead-letter topic.
+    /// True if it is a copy in a dead-letter topic.
     pub dead_letter: bool,
 }
 
-/// A record that waits in a service: because it cannot work, or behind one that cannot.
+/// A record that is parked in a service: it failed, or it is behind a failed record of the same entity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParkedRecord {
-    /// The service where it waits.
+    /// The service that parked it.
     pub service: String,
-    /// The entity it is about there.
+    /// The entity it belongs to in that service.
     pub entity: String,
-    /// Where it lay when it was heard: topic/partition/offset. By this it is retried or dropped.
+    /// Where the service consumed it: topic/partition/offset. An operator retries or drops the record by this position.
     pub place: String,
-    /// Its type, if its headers tell.
+    /// Its type, if its headers have one.
     pub event: Option<String>,
-    /// Its rank: of an entity's records the one with the least is the first.
+    /// Its rank: the record of an entity with the lowest number is the first.
     pub number: u64,
-    /// When it was said.
+    /// The timestamp of the record.
     pub at: String,
-    /// Why it cannot work; absent if it waits behind one that cannot.
-    pub failure: Option<Failure>,
-    /// The place of the record that it waits behind: the first of its entity.
+    /// Why it failed. Absent if it is parked behind a failed record.
+    pub failure: Option<ParkedFailure>,
+    /// The position of the record it is parked behind: the first of its entity.
     pub behind: Option<String>,
 }
 
-/// Why a record cannot work.
+/// Why a record failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct ParkedFailure {
     /// The kind, in one word.
     pub class: String,
     /// What is wrong.
     pub reason: String,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
-    /// When it was tried last.
+    /// The time of the last attempt.
     pub at: String,
 }
 
@@ -173,17 +173,17 @@ pub struct Failure {
 pub struct SagaDetail {
     /// As in a list.
     #[serde(flatten)]
-    pub saga: Saga,
+    pub saga: SagaSummary,
     /// Its steps.
-    pub nodes: Vec<Node>,
-    /// What undoes it.
-    pub compensations: Vec<Node>,
-    /// What of it waits in the services.
+    pub nodes: Vec<NodeProgress>,
+    /// Its compensations.
+    pub compensations: Vec<NodeProgress>,
+    /// Its records that are parked in services.
     #[serde(default)]
     pub parked: Vec<ParkedRecord>,
     /// Its records in order of time; the first page.
-    pub timeline: Vec<TimelineRow>,
-    /// Where the timeline goes on.
+    pub timeline: Vec<TimelineRecord>,
+    /// The cursor of the next page of the timeline.
     pub timeline_next: Option<String>,
 }
 
@@ -191,7 +191,7 @@ pub struct SagaDetail {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SagaList {
     /// Last changed first.
-    pub items: Vec<Saga>,
+    pub items: Vec<SagaSummary>,
     /// The cursor of the next page.
     pub next: Option<String>,
     /// How far the view has read.
@@ -212,7 +212,7 @@ pub struct SagaReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelinePage {
     /// Its records in order of time.
-    pub items: Vec<TimelineRow>,
+    pub items: Vec<TimelineRecord>,
     /// The cursor of the next page.
     pub next: Option<String>,
     /// How far the view has read.
@@ -236,16 +236,16 @@ pub struct SagaCounts {
     pub flags: BTreeMap<String, u64>,
     /// Per owed step or compensation.
     pub waiting: BTreeMap<String, u64>,
-    /// Per owner of what is owed.
+    /// Per owner of an owed step.
     pub owners: BTreeMap<String, u64>,
 }
 
 /// `GET /counts`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct CountsReply {
     /// Per declaration.
     pub sagas: Vec<SagaCounts>,
-    /// Records folded, repeats and unplaced ones too.
+    /// Records that were folded, including repeats and records in no saga.
     pub records: u64,
     /// Records in no saga, per reason.
     pub unplaced: BTreeMap<String, u64>,
@@ -256,13 +256,13 @@ pub struct Counts {
 /// One change of `GET /sagas/changes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Change {
-    /// A saga that fits the filter has changed.
+pub enum SagaChange {
+    /// A saga that matches the filter has changed.
     Upsert {
-        /// As it is now.
-        saga: Box<Saga>,
+        /// The saga as it is now.
+        saga: Box<SagaSummary>,
     },
-    /// A saga has changed and does not fit the filter now.
+    /// A saga has changed and no longer matches the filter.
     Left {
         /// The declaration's name.
         saga: String,
@@ -275,12 +275,12 @@ pub enum Change {
 
 /// `GET /sagas/changes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Changes {
-    /// In the order of their revisions; each saga once, as it is now.
-    pub changes: Vec<Change>,
-    /// What to pass as `since` next.
+pub struct SagaChanges {
+    /// The changes in order of revision. Each saga appears once, as it is now.
+    pub changes: Vec<SagaChange>,
+    /// The value to pass as `since` next.
     pub next: String,
-    /// The view that `since` spoke of is gone: list again, then go on from `next`.
+    /// True if the view that `since` refers to is gone. List the sagas again, then continue from `next`.
     pub reset: bool,
     /// How far the view has read.
     pub as_of: AsOf,
@@ -288,35 +288,35 @@ pub struct Changes {
 
 /// A record that is in no saga.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnplacedRow {
+pub struct UnplacedItem {
     /// Why.
     pub reason: String,
-    /// Where it lies.
+    /// Its topic.
     pub topic: String,
-    /// Where it lies.
+    /// Its partition.
     pub partition: i32,
-    /// Where it lies.
+    /// Its offset.
     pub offset: i64,
     /// Its timestamp.
     pub at: String,
-    /// More words.
+    /// Further detail.
     pub detail: String,
 }
 
 /// Per topic and partition, the offset of the next record to read.
-pub type Positions = BTreeMap<String, BTreeMap<i32, i64>>;
+pub type NextOffsets = BTreeMap<String, BTreeMap<i32, i64>>;
 
 /// The first line of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotHead {
-    /// The snapshot's number, by which single sagas are asked for later.
+    /// The number of the snapshot. Single sagas of the snapshot are requested by it.
     pub snapshot: u64,
     /// The epoch of the view.
     pub epoch: u64,
     /// The revision at which it was frozen.
     pub revision: u64,
     /// The offsets it was frozen at.
-    pub positions: Positions,
+    pub positions: NextOffsets,
     /// The names of the declarations.
     pub declarations: Vec<String>,
     /// The counts when it was frozen, per declaration.
@@ -342,8 +342,8 @@ pub struct SnapshotLine {
 pub struct SnapshotTail {
     /// How many sagas were written.
     pub sagas: u64,
-    /// The digest of all digests, whatever their order.
+    /// The digest of all digests, independent of their order.
     pub digest: String,
-    /// Rows were replaced while it was written, so that a difference may be the snapshot's own.
+    /// True if records were replaced while the snapshot was written. A difference may then be an artefact of the snapshot.
     pub disturbed: bool,
 }

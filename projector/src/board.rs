@@ -1,7 +1,7 @@
-//! The view that several readers share with the one that writes it.
+//! The view, shared by several readers and one writer.
 //!
-//! Owns the lock, the news of changes, and the offsets at which snapshots were frozen. Whoever folds records gets the view for
-//! one batch at a time; whoever reads gets it between batches.
+//! Owns the lock, the notification of changes, and the offsets at which snapshots were frozen. The writer holds the view for
+//! one batch of records at a time; readers get it between batches.
 
 use std::{
     collections::VecDeque,
@@ -14,27 +14,28 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    api::{AsOf, Positions, SnapshotHead},
-    present::{FrozenAt, time},
-    view::View,
+    api::{AsOf, NextOffsets, SnapshotHead},
+    present::FrozenOffsets,
+    time::rfc3339,
+    view::SagaView,
 };
 
-/// How many snapshots can be asked about at a time.
+/// The most snapshots that can be queried at a time.
 const SNAPSHOTS_MAX: usize = 8;
 
-/// How often one who folds lets others go first.
+/// The most times a writer yields to readers before it takes the lock.
 const YIELDS_MAX: usize = 10_000;
 
-/// How far reading is, as far as only the one who reads can tell.
+/// The read progress that only the reader of the topics knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reading {
+pub struct ReadProgress {
     /// Every partition was read to its end.
     pub caught_up: bool,
-    /// Records known to be there and not read yet.
+    /// Records that are known to exist and were not read yet.
     pub lag_records: u64,
-    /// Why reading does not go on, if it does not.
-    pub trouble: Option<String>,
-    /// The topics that are read.
+    /// Why reading is degraded, if it is.
+    pub degraded_reason: Option<String>,
+    /// The topics it reads.
     pub topics: Vec<String>,
 }
 
@@ -46,10 +47,10 @@ pub struct Board {
 
 #[derive(Debug)]
 struct Inner {
-    view: RwLock<View>,
-    /// How many wait for the view.
+    view: RwLock<SagaView>,
+    /// The number of callers that wait for the view.
     waiting: AtomicUsize,
-    reading: RwLock<Reading>,
+    reading: RwLock<ReadProgress>,
     revision: watch::Sender<u64>,
     snapshots: Mutex<Snapshots>,
 }
@@ -57,24 +58,24 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Snapshots {
     count: u64,
-    kept: VecDeque<(u64, Positions)>,
+    kept: VecDeque<(u64, NextOffsets)>,
 }
 
-/// A frozen view, while its sagas are written.
+/// A frozen view while its sagas are written out.
 #[derive(Debug)]
-pub(crate) struct Frozen {
+pub(crate) struct FrozenView {
     pub(crate) head: SnapshotHead,
-    pub(crate) at: FrozenAt,
-    /// How many sagas there were.
+    pub(crate) at: FrozenOffsets,
+    /// The number of sagas at that moment.
     pub(crate) instances: u32,
-    /// [`View::rewritten`] at that moment.
+    /// [`SagaView::rewritten`] at that moment.
     pub(crate) rewritten: u64,
 }
 
 impl Board {
     /// Shares a view.
     #[must_use]
-    pub fn new(view: View) -> Self {
+    pub fn new(view: SagaView) -> Self {
         let revision = watch::Sender::new(view.revision());
         Self {
             inner: Arc::new(Inner {
@@ -87,17 +88,17 @@ impl Board {
         }
     }
 
-    /// The view, to be read. Hold it shortly: nobody writes meanwhile.
-    pub fn view(&self) -> RwLockReadGuard<'_, View> {
+    /// Locks the view for reading. Hold it briefly: it blocks the writer.
+    pub fn view(&self) -> RwLockReadGuard<'_, SagaView> {
         self.inner.waiting.fetch_add(1, Ordering::AcqRel);
-        // A view whose writer panicked is still a fold of what it has read; the writer's end is seen elsewhere.
+        // A view whose writer panicked is still a fold of the records it has read. The reader's task reports the panic.
         let view = self.inner.view.read().unwrap_or_else(PoisonError::into_inner);
         self.inner.waiting.fetch_sub(1, Ordering::AcqRel);
         view
     }
 
-    /// Changes the view, and tells those who wait if its revision has changed.
-    pub fn write<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
+    /// Changes the view, and notifies subscribers if its revision has changed.
+    pub fn write<T>(&self, change: impl FnOnce(&mut SagaView) -> T) -> T {
         let (result, revision) = {
             self.inner.waiting.fetch_add(1, Ordering::AcqRel);
             let mut view = self.inner.view.write().unwrap_or_else(PoisonError::into_inner);
@@ -108,9 +109,9 @@ impl Board {
         result
     }
 
-    /// Changes the view as one who does nothing else all day: whoever waits for the view goes first, within bounds. For threads of
-    /// their own only.
-    pub(crate) fn write_last<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
+    /// Changes the view with low priority: other callers that wait for the view go first, within bounds. Only for dedicated
+    /// threads, because it spins.
+    pub(crate) fn write_last<T>(&self, change: impl FnOnce(&mut SagaView) -> T) -> T {
         for _ in 0..YIELDS_MAX {
             if self.inner.waiting.load(Ordering::Acquire) == 0 {
                 break;
@@ -120,56 +121,57 @@ impl Board {
         change(&mut self.inner.view.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// News of changes: the revision after each.
+    /// Subscribes to changes: the revision after each.
     #[must_use]
     pub fn revisions(&self) -> watch::Receiver<u64> {
         self.inner.revision.subscribe()
     }
 
-    /// The view again, if nobody shares it any more.
+    /// Returns the view if nobody else shares it.
     #[must_use]
-    pub fn into_view(self) -> Option<View> {
+    pub fn into_view(self) -> Option<SagaView> {
         let inner = Arc::into_inner(self.inner)?;
         Some(inner.view.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How many wait for news.
+    /// The number of subscribers to changes.
     #[must_use]
     pub fn listeners(&self) -> usize {
         self.inner.revision.receiver_count()
     }
 
-    /// How far reading is.
+    /// The read progress.
     #[must_use]
-    pub fn reading(&self) -> Reading {
+    pub fn read_progress(&self) -> ReadProgress {
         self.inner.reading.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says how far reading is.
-    pub fn set_reading(&self, reading: Reading) {
+    /// Sets the read progress.
+    pub fn set_read_progress(&self, reading: ReadProgress) {
         *self.inner.reading.write().unwrap_or_else(PoisonError::into_inner) = reading;
     }
 
-    /// How far a view has read, for a reply.
+    /// The read progress as a reply carries it.
     #[must_use]
-    pub fn as_of(&self, view: &View) -> AsOf {
-        let reading = self.reading();
+    pub fn as_of(&self, view: &SagaView) -> AsOf {
+        let reading = self.read_progress();
         AsOf {
             epoch: view.epoch(),
             revision: view.revision(),
-            watermark: Some(view.watermark_ms()).filter(|at_ms| *at_ms > 0).map(time),
+            watermark: Some(view.watermark_ms()).filter(|at_ms| *at_ms > 0).map(rfc3339),
             caught_up: reading.caught_up,
             lag_records: reading.lag_records,
         }
     }
 
-    /// Freezes the view: its positions, counts and number of sagas at one moment. Writing it out goes on beside the live view.
-    pub(crate) fn freeze(&self) -> Frozen {
+    /// Freezes the view: its positions, counts and number of sagas at one moment. The snapshot is written out while the live
+    /// view continues.
+    pub(crate) fn freeze(&self) -> FrozenView {
         self.write(|view| {
-            // What was folded and not committed yet is in the rows already: it must be in the counts too.
+            // Records that were folded and not committed are part of the snapshot already. The commit adds them to the counts.
             view.commit(0);
             let positions = view.positions();
-            Frozen {
+            FrozenView {
                 at: view.freeze(&positions),
                 instances: u32::try_from(view.sagas()).unwrap_or(u32::MAX),
                 rewritten: view.rewritten(),
@@ -185,8 +187,8 @@ impl Board {
         })
     }
 
-    /// Keeps a snapshot's offsets, forgetting the oldest; answers its number.
-    fn keep(&self, positions: Positions) -> u64 {
+    /// Keeps the offsets of a snapshot and drops the oldest. Returns the snapshot's number.
+    fn keep(&self, positions: NextOffsets) -> u64 {
         let mut snapshots = self.inner.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
         snapshots.count += 1;
         if snapshots.kept.len() == SNAPSHOTS_MAX {
@@ -197,8 +199,8 @@ impl Board {
         snapshot
     }
 
-    /// The offsets of a snapshot that was taken before, if it is still known.
-    pub(crate) fn snapshot(&self, snapshot: u64) -> Option<Positions> {
+    /// The offsets of an earlier snapshot, if they are still kept.
+    pub(crate) fn snapshot(&self, snapshot: u64) -> Option<NextOffsets> {
         let snapshots = self.inner.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
         snapshots.kept.iter().find(|(number, _)| *number == snapshot).map(|(_, positions)| positions.clone())
     }

@@ -1,6 +1,6 @@
-//! The client of the HTTP interface, for commands: typed replies, and errors a person can act on.
+//! The client of the HTTP API, for commands: typed replies, and errors that a person can act on.
 //!
-//! What replies look like on a terminal is `render`.
+//! `render` formats the replies for a terminal.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use reqwest::Url;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    api::{Changes, Counts, SagaList, SagaReply, SnapshotHead, SnapshotLine, SnapshotTail, TimelinePage},
-    http::problem::Problem,
-    query::Filter,
+    api::{CountsReply, SagaChanges, SagaList, SagaReply, SnapshotHead, SnapshotLine, SnapshotTail, TimelinePage},
+    http::problem::ApiProblem,
+    query::SagaFilter,
 };
 
-/// How long a reply may take beyond the wait that was asked for.
+/// The timeout of a reply, in addition to the requested wait.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The longest line of a snapshot that is taken.
+/// The longest line of a snapshot that the client accepts.
 const LINE_MAX: usize = 16 << 20;
 
-/// A question that was not answered.
+/// A failed request.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The address makes no sense.
+    /// The address is not a URL of a projector.
     #[error("{0:?} is not the address of a projector, like http://127.0.0.1:8080")]
     Address(String),
-    /// Nobody answers, or the answer broke off.
+    /// The projector is unreachable, or the connection was closed before the reply was complete.
     #[error("the projector at {url} does not answer; is it running?")]
     Unreachable {
         /// Its address.
@@ -32,12 +32,12 @@ pub enum ClientError {
         /// Why.
         source: reqwest::Error,
     },
-    /// It answered with a problem.
-    #[error("the projector says: {}", .0.detail)]
-    Problem(Problem),
-    /// It answered something else than a projector does.
-    #[error("what answers at {url} is no projector of this version: {detail}")]
-    Garbled {
+    /// The projector replied with a problem.
+    #[error("the projector replied: {}", .0.detail)]
+    Problem(ApiProblem),
+    /// The reply is not that of a projector.
+    #[error("the server at {url} is not a projector of this version: {detail}")]
+    UnexpectedReply {
         /// Its address.
         url: String,
         /// What was wrong.
@@ -46,7 +46,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether there is no such thing, as opposed to nobody to ask.
+    /// True if the requested item does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Problem(problem) if problem.status == 404)
@@ -55,13 +55,13 @@ impl ClientError {
 
 /// A client of one projector.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct ProjectorClient {
     base: Url,
     http: reqwest::Client,
 }
 
-impl Client {
-    /// A client of the projector at `base`. Asks it nothing yet.
+impl ProjectorClient {
+    /// A client of the projector at `base`. Sends no request yet.
     ///
     /// # Errors
     /// [`ClientError::Address`].
@@ -71,7 +71,7 @@ impl Client {
         if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
             return Err(wrong());
         }
-        // A projector stands in one's own network, and its address is given in full.
+        // A projector runs in the same network and its address is given in full, so no proxy applies.
         let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(5)).build();
         Ok(Self { base: url, http: http.map_err(|_| wrong())? })
     }
@@ -80,7 +80,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn list(&self, filter: &Filter, limit: usize, cursor: Option<&str>) -> Result<SagaList, ClientError> {
+    pub async fn list(&self, filter: &SagaFilter, limit: usize, cursor: Option<&str>) -> Result<SagaList, ClientError> {
         let mut pairs = pairs(filter);
         pairs.push(("limit", limit.to_string()));
         pairs.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
@@ -131,15 +131,20 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn counts(&self) -> Result<Counts, ClientError> {
+    pub async fn counts(&self) -> Result<CountsReply, ClientError> {
         self.get(&["counts"], &[], Duration::ZERO).await
     }
 
-    /// What has changed since a place (the last reply's `next`; none is "from now on"), waiting for it if need be.
+    /// The changes since `since` (the `next` of the last reply; `None` means "from now on"), waiting up to `wait` for one.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn changes(&self, filter: &Filter, since: Option<&str>, wait: Duration) -> Result<Changes, ClientError> {
+    pub async fn changes(
+        &self,
+        filter: &SagaFilter,
+        since: Option<&str>,
+        wait: Duration,
+    ) -> Result<SagaChanges, ClientError> {
         let mut pairs = pairs(filter);
         pairs.push(("limit", crate::query::LIMIT_MAX.to_string()));
         pairs.push(("wait", wait.as_secs().to_string()));
@@ -156,7 +161,7 @@ impl Client {
         let response = self.send(self.http.get(self.url(&["snapshot"], &[("form", form.to_owned())]))).await?;
         let mut reader =
             SnapshotReader { url: self.base.to_string(), response, rest: Vec::new(), head: None, tail: None };
-        let head = reader.line().await?.ok_or_else(|| reader.garbled("the snapshot is empty"))?;
+        let head = reader.line().await?.ok_or_else(|| reader.unexpected("the snapshot is empty"))?;
         reader.head = Some(reader.parse(&head)?);
         Ok(reader)
     }
@@ -190,7 +195,7 @@ impl Client {
         let response = self.send(request).await?;
         let body = response.bytes().await.map_err(|source| self.unreachable(source))?;
         serde_json::from_slice(&body)
-            .map_err(|error| ClientError::Garbled { url: self.base.to_string(), detail: error.to_string() })
+            .map_err(|error| ClientError::UnexpectedReply { url: self.base.to_string(), detail: error.to_string() })
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, ClientError> {
@@ -201,7 +206,7 @@ impl Client {
         let status = response.status();
         let body = response.bytes().await.map_err(|source| self.unreachable(source))?;
         Err(serde_json::from_slice(&body).map_or_else(
-            |_| ClientError::Garbled { url: self.base.to_string(), detail: format!("status {status}") },
+            |_| ClientError::UnexpectedReply { url: self.base.to_string(), detail: format!("status {status}") },
             ClientError::Problem,
         ))
     }
@@ -211,11 +216,11 @@ impl Client {
     }
 }
 
-fn pairs(filter: &Filter) -> Vec<(&'static str, String)> {
+fn pairs(filter: &SagaFilter) -> Vec<(&'static str, String)> {
     filter.parts().map(|(key, value)| (key, value.to_owned())).collect()
 }
 
-/// A snapshot that is being read.
+/// A snapshot while it is read.
 #[derive(Debug)]
 pub struct SnapshotReader {
     url: String,
@@ -229,9 +234,9 @@ impl SnapshotReader {
     /// The first line.
     ///
     /// # Errors
-    /// [`ClientError::Garbled`] if there was none.
+    /// [`ClientError::UnexpectedReply`] if there was none.
     pub fn head(&self) -> Result<&SnapshotHead, ClientError> {
-        self.head.as_ref().ok_or_else(|| self.garbled("the snapshot has no head"))
+        self.head.as_ref().ok_or_else(|| self.unexpected("the snapshot has no head"))
     }
 
     /// The next saga; `None` once the tail was read.
@@ -242,7 +247,7 @@ impl SnapshotReader {
         if self.tail.is_some() {
             return Ok(None);
         }
-        let line = self.line().await?.ok_or_else(|| self.garbled("the snapshot broke off before its last line"))?;
+        let line = self.line().await?.ok_or_else(|| self.unexpected("the snapshot broke off before its last line"))?;
         if let Ok(line) = serde_json::from_slice::<SnapshotLine>(&line) {
             return Ok(Some(line));
         }
@@ -267,10 +272,10 @@ impl SnapshotReader {
             }
             searched = self.rest.len();
             if searched > LINE_MAX {
-                return Err(self.garbled("a line is longer than any saga"));
+                return Err(self.unexpected("a line is longer than any saga"));
             }
             let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await;
-            let chunk = chunk.map_err(|_| self.garbled("the snapshot stands still"))?;
+            let chunk = chunk.map_err(|_| self.unexpected("the snapshot has stalled"))?;
             match chunk.map_err(|source| ClientError::Unreachable { url: self.url.clone(), source })? {
                 Some(bytes) => self.rest.extend_from_slice(&bytes),
                 None => return Ok(None),
@@ -279,10 +284,10 @@ impl SnapshotReader {
     }
 
     fn parse<T: DeserializeOwned>(&self, line: &[u8]) -> Result<T, ClientError> {
-        serde_json::from_slice(line).map_err(|error| self.garbled(&error.to_string()))
+        serde_json::from_slice(line).map_err(|error| self.unexpected(&error.to_string()))
     }
 
-    fn garbled(&self, detail: &str) -> ClientError {
-        ClientError::Garbled { url: self.url.clone(), detail: detail.to_owned() }
+    fn unexpected(&self, detail: &str) -> ClientError {
+        ClientError::UnexpectedReply { url: self.url.clone(), detail: detail.to_owned() }
     }
 }

@@ -1,6 +1,6 @@
-//! A body of any type, as JSON: for the few fields that declarations ask for.
+//! A body of any type as JSON, for the few fields that declarations select by.
 //!
-//! `serde_json::Value` alone does not take an enum from a format that knows enums; here its symbol becomes a text.
+//! `serde_json::Value` does not accept an enum from a format that has enums. Here the symbol of an enum becomes a string.
 
 use std::fmt;
 
@@ -10,19 +10,19 @@ use serde::{
 };
 use serde_json::Value;
 
-/// Whatever was there.
+/// The fields of a body.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Fields(pub(crate) Value);
+pub(crate) struct BodyFields(pub(crate) Value);
 
-impl<'de> Deserialize<'de> for Fields {
+impl<'de> Deserialize<'de> for BodyFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Anything).map(Self)
+        deserializer.deserialize_any(BodyVisitor).map(Self)
     }
 }
 
-struct Anything;
+struct BodyVisitor;
 
-impl<'de> Visitor<'de> for Anything {
+impl<'de> Visitor<'de> for BodyVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,7 +49,7 @@ impl<'de> Visitor<'de> for Anything {
         Ok(value.into())
     }
 
-    /// Bytes are no value to compare with.
+    /// Bytes are not compared with anything.
     fn visit_bytes<E>(self, _: &[u8]) -> Result<Value, E> {
         Ok(Value::Null)
     }
@@ -72,7 +72,7 @@ impl<'de> Visitor<'de> for Anything {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(Fields(item)) = sequence.next_element()? {
+        while let Some(BodyFields(item)) = sequence.next_element()? {
             items.push(item);
         }
         Ok(items.into())
@@ -80,38 +80,38 @@ impl<'de> Visitor<'de> for Anything {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut fields = serde_json::Map::new();
-        while let Some((name, Fields(value))) = map.next_entry::<Name, Fields>()? {
+        while let Some((name, BodyFields(value))) = map.next_entry::<Identifier, BodyFields>()? {
             fields.insert(name.0, value);
         }
         Ok(fields.into())
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, symbol: A) -> Result<Value, A::Error> {
-        let (Name(name), variant) = symbol.variant()?;
+        let (Identifier(name), variant) = symbol.variant()?;
         variant.unit_variant()?;
         Ok(name.into())
     }
 }
 
-/// The name of a field, or an enum's symbol. Avro's deserializer gives names to those only who ask for an identifier.
-struct Name(String);
+/// The name of a field, or the symbol of an enum. Avro's deserializer returns these only when an identifier is requested.
+struct Identifier(String);
 
-impl<'de> Deserialize<'de> for Name {
+impl<'de> Deserialize<'de> for Identifier {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
+        struct IdentifierVisitor;
 
-        impl Visitor<'_> for Text {
-            type Value = Name;
+        impl Visitor<'_> for IdentifierVisitor {
+            type Value = Identifier;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a name")
             }
 
-            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
-                Ok(Name(name.to_owned()))
+            fn visit_str<E>(self, name: &str) -> Result<Identifier, E> {
+                Ok(Identifier(name.to_owned()))
             }
         }
 
-        deserializer.deserialize_identifier(Text)
+        deserializer.deserialize_identifier(IdentifierVisitor)
     }
 }

@@ -1,34 +1,35 @@
-//! Which sagas are in which class, in the order of their last change.
+//! The sagas of each class, in order of their last change.
 //!
-//! A class is anything a list can be filtered by: all, a state, a flag, an outcome, an owed step, its owner. A saga's classes are
-//! the bits of one word. Each class is a set ordered by revision, so counts are its size and a list is a walk: neither ever scans.
+//! A class is anything a list can be filtered by: all, a state, a flag, an outcome, an owed step, its owner. The classes of a
+//! saga are the bits of one integer. Each class is a set ordered by revision, so a count is the size of a set and a list walks
+//! a set. Neither scans all sagas.
 
 use std::collections::BTreeSet;
 
 use crate::{
     declaration::{Declaration, NodeSet},
-    standing::{Flag, Standing, State},
+    progress::{LifecycleState, SagaFlag, SagaProgress},
 };
 
 /// A set of classes.
 pub(crate) type ClassSet = u128;
-/// A saga of the view.
+/// The number of a saga in the view.
 pub(crate) type InstanceNo = u32;
 
 const STATES_AT: usize = 1;
-const FLAGS_AT: usize = STATES_AT + State::ALL.len();
-const OUTCOMES_AT: usize = FLAGS_AT + Flag::ALL.len();
+const FLAGS_AT: usize = STATES_AT + LifecycleState::ALL.len();
+const OUTCOMES_AT: usize = FLAGS_AT + SagaFlag::ALL.len();
 
 /// The sagas of one declaration by class.
 #[derive(Debug)]
-pub(crate) struct Index {
+pub(crate) struct SagaIndex {
     classes: Vec<BTreeSet<(u64, InstanceNo)>>,
     nodes_at: usize,
     owners_at: usize,
     owner_of_node: Vec<usize>,
 }
 
-impl Index {
+impl SagaIndex {
     pub(crate) const ALL: ClassSet = 1;
 
     pub(crate) fn new(declaration: &Declaration) -> Self {
@@ -43,11 +44,11 @@ impl Index {
         }
     }
 
-    pub(crate) fn state(state: State) -> ClassSet {
+    pub(crate) fn state(state: LifecycleState) -> ClassSet {
         1 << (STATES_AT + state as usize)
     }
 
-    pub(crate) fn flag(flag: Flag) -> ClassSet {
+    pub(crate) fn flag(flag: SagaFlag) -> ClassSet {
         1 << (FLAGS_AT + flag as usize)
     }
 
@@ -63,13 +64,13 @@ impl Index {
         1 << (self.owners_at + owner)
     }
 
-    /// The classes of a saga that stands so.
-    pub(crate) fn classes_of(&self, standing: &Standing, flags: u8) -> ClassSet {
-        let mut set = Self::ALL | Self::state(standing.state) | ClassSet::from(flags) << FLAGS_AT;
-        if let Some(outcome) = standing.outcome {
+    /// The classes of a saga with this progress.
+    pub(crate) fn classes_of(&self, progress: &SagaProgress, flags: u8) -> ClassSet {
+        let mut set = Self::ALL | Self::state(progress.state) | ClassSet::from(flags) << FLAGS_AT;
+        if let Some(outcome) = progress.outcome {
             set |= Self::outcome(outcome);
         }
-        let mut waiting: NodeSet = standing.waiting;
+        let mut waiting: NodeSet = progress.waiting;
         while waiting != 0 {
             let node = waiting.trailing_zeros() as usize;
             set |= self.node(node) | self.owner(self.owner_of_node[node]);
@@ -78,7 +79,7 @@ impl Index {
         set
     }
 
-    /// Moves a saga to where its new revision and classes put it.
+    /// Moves a saga to its new revision and classes.
     pub(crate) fn update(&mut self, instance: InstanceNo, before: (u64, ClassSet), now: (u64, ClassSet)) {
         for (number, class) in self.classes.iter_mut().enumerate() {
             if before.1 & (1 << number) != 0 {
@@ -90,7 +91,7 @@ impl Index {
         }
     }
 
-    /// How many sagas are in a class (the first of the set).
+    /// The number of sagas in a class (the first of the set).
     pub(crate) fn count(&self, class: ClassSet) -> usize {
         self.classes.get(class.trailing_zeros() as usize).map_or(0, BTreeSet::len)
     }

@@ -1,7 +1,8 @@
-//! The projector: reads every event and shows where each saga stands.
+//! The projector: consumes every event of a system and shows the status of each saga.
 //!
-//! What a saga is comes from declaration files; nothing in this crate knows a business. The walk of a record: [`record`] (its
-//! headers) → [`view`] (its story) → `standing` (what the declaration makes of it) → `index` (where lists find it).
+//! A saga is declared in a TOML file; this crate knows no business. A record passes through these modules in order: [`record`]
+//! (its headers), [`view`] (the saga it belongs to), `progress` (the saga's progress, derived from the declaration) and `index`
+//! (the lists the saga appears in).
 
 pub mod api;
 pub mod board;
@@ -11,19 +12,20 @@ pub mod digest;
 mod fields;
 pub mod http;
 mod index;
-mod names;
+mod interner;
 mod nearest;
 mod parked;
 mod present;
 mod program;
+mod progress;
 pub mod query;
 mod reading;
 pub mod record;
 pub mod render;
-mod standing;
+mod saga_records;
 mod start;
 pub mod status;
-mod story;
+mod time;
 pub mod verification;
 pub mod view;
 
@@ -31,7 +33,7 @@ pub use board::Board;
 pub use declaration::Declaration;
 pub use present::first_difference;
 pub use program::program;
-pub use reading::AvroBodies;
-pub use standing::{Flag, State};
-pub use start::{Running, StartError, VerifyError, start, verify};
-pub use view::View;
+pub use progress::{LifecycleState, SagaFlag};
+pub use reading::AvroBodyDecoder;
+pub use start::{RunningProjector, StartError, VerifyError, start, verify};
+pub use view::SagaView;

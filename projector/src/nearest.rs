@@ -1,8 +1,8 @@
-//! Finds what a person probably meant when they mistyped a word.
+//! Finds the word that a person probably meant.
 
 /// The candidate closest to `word`, if it is close enough to be worth a hint.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // A longer word is cut: distances are quadratic, and words come from outside.
+    // A longer word is truncated, because the distance is quadratic in the length and words are external input.
     let word: Vec<char> = word.chars().take(MAX_CHARS).collect();
     candidates
         .into_iter()

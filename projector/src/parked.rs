@@ -1,7 +1,7 @@
-//! What waits in the services: records that cannot work, and those that wait behind them.
+//! The records that are parked in the services: failed records, and the records behind them.
 //!
-//! Folded from the services' parked topics, where the latest record of each place counts; so what is shown does not depend on the
-//! order in which topics are read. Which saga a record belongs to is told by its headers.
+//! Folded from the services' parked topics. The latest record of each position counts, so the result does not depend on the
+//! order in which topics are read. The headers of a parked record name its saga.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,42 +9,42 @@ use std::{
 };
 
 use runtime::{
-    core::{Parked, ParkingUpdate},
+    core::{Parked, ParkedNews},
     envelope::Position,
     message::PARKED,
 };
 
-use crate::{api, present::time, record};
+use crate::{api, record, time::rfc3339};
 
-/// The longest reason that is shown, in characters.
+/// The longest reason in a reply, in characters.
 const REASON_MAX: usize = 400;
 
-/// Where something waits: the service, and the place at which it was heard.
-type Key = (Arc<str>, Position);
+/// The key of a parked record: the service, and the position at which the service consumed the record.
+type ParkedKey = (Arc<str>, Position);
 
-/// Everything that waits.
+/// Every parked record.
 #[derive(Debug, Default)]
-pub(crate) struct ParkedRecords {
-    records: BTreeMap<Key, Row>,
-    of_saga: HashMap<Arc<str>, BTreeSet<Key>>,
+pub(crate) struct ParkedIndex {
+    records: BTreeMap<ParkedKey, ParkedEntry>,
+    of_saga: HashMap<Arc<str>, BTreeSet<ParkedKey>>,
     queues: BTreeMap<(Arc<str>, String), BTreeMap<u64, Position>>,
 }
 
 #[derive(Debug)]
-struct Row {
+struct ParkedEntry {
     saga: Arc<str>,
     entity: String,
     number: u64,
     shown: api::ParkedRecord,
 }
 
-impl ParkedRecords {
-    /// Takes in one record of a service's parked topic. Answers the sagas for which something has changed.
-    pub(crate) fn fold(&mut self, topic: &str, news: ParkingUpdate) -> Vec<Arc<str>> {
+impl ParkedIndex {
+    /// Folds one record of a service's parked topic. Returns the sagas that have changed.
+    pub(crate) fn fold(&mut self, topic: &str, update: ParkedNews) -> Vec<Arc<str>> {
         let service: Arc<str> = service_of(topic).into();
-        match news {
-            ParkingUpdate::Released(left) => self.remove(&(service, left.place)).into_iter().collect(),
-            ParkingUpdate::Parked(parked) => {
+        match update {
+            ParkedNews::Left(left) => self.remove(&(service, left.place)).into_iter().collect(),
+            ParkedNews::Waits(parked) => {
                 let key = (Arc::clone(&service), parked.place.clone());
                 let before = self.remove(&key);
                 let saga: Arc<str> = parked.correlation_id().into();
@@ -53,14 +53,14 @@ impl ParkedRecords {
                 queue.insert(parked.number, parked.place.clone());
                 let (entity, number) = (parked.entity.to_string(), parked.number);
                 let shown = api::ParkedRecord::of(&service, &parked);
-                self.records.insert(key, Row { saga: Arc::clone(&saga), entity, number, shown });
+                self.records.insert(key, ParkedEntry { saga: Arc::clone(&saga), entity, number, shown });
                 before.into_iter().chain([saga]).collect()
             }
         }
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Arc<str>> {
-        let Row { saga, entity, number, .. } = self.records.remove(key)?;
+    fn remove(&mut self, key: &ParkedKey) -> Option<Arc<str>> {
+        let ParkedEntry { saga, entity, number, .. } = self.records.remove(key)?;
         let queue = (Arc::clone(&key.0), entity);
         if let Some(places) = self.queues.get_mut(&queue) {
             places.remove(&number);
@@ -81,17 +81,17 @@ impl ParkedRecords {
         self.of_saga.contains_key(saga)
     }
 
-    /// What waits of a saga: by service and entity, each entity's in its order.
+    /// The parked records of a saga, by service and entity, those of an entity in order.
     pub(crate) fn of(&self, saga: &str) -> Vec<api::ParkedRecord> {
         let keys = self.of_saga.get(saga).into_iter().flatten();
         let mut rows: Vec<api::ParkedRecord> =
-            keys.filter_map(|key| self.records.get(key).map(|row| self.placed(&key.0, row))).collect();
+            keys.filter_map(|key| self.records.get(key).map(|row| self.with_predecessor(&key.0, row))).collect();
         rows.sort_by(|a, b| (&a.service, &a.entity, a.number).cmp(&(&b.service, &b.entity, b.number)));
         rows
     }
 
-    /// A record with what it waits behind.
-    fn placed(&self, service: &Arc<str>, row: &Row) -> api::ParkedRecord {
+    /// The record with the position it is parked behind.
+    fn with_predecessor(&self, service: &Arc<str>, row: &ParkedEntry) -> api::ParkedRecord {
         let queue = self.queues.get(&(Arc::clone(service), row.entity.clone()));
         let first = queue.and_then(BTreeMap::first_key_value).filter(|(number, _)| **number < row.number);
         api::ParkedRecord { behind: first.map(|(_, place)| place.to_string()), ..row.shown.clone() }
@@ -104,44 +104,44 @@ fn service_of(topic: &str) -> &str {
 }
 
 impl api::ParkedRecord {
-    /// A record as it is shown that waits in a service.
+    /// A parked record as replies show it.
     #[must_use]
     pub fn of(service: &str, parked: &Parked) -> Self {
-        let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+        let truncate = |text: &str, most: usize| text.chars().take(most).collect::<String>();
         Self {
             service: service.to_owned(),
-            entity: cut(&parked.entity, record::TEXT_MAX),
+            entity: truncate(&parked.entity, record::TEXT_MAX),
             place: parked.place.to_string(),
-            event: parked.type_name().map(|name| cut(name, record::TEXT_MAX)),
+            event: parked.type_name().map(|name| truncate(name, record::TEXT_MAX)),
             number: parked.number,
-            at: time(parked.timestamp_ms),
-            failure: parked.failure.as_ref().map(|failure| api::Failure {
-                class: cut(&failure.class, record::TEXT_MAX),
-                reason: cut(&failure.reason, REASON_MAX),
-                attempts: failure.attempts,
-                at: time(failure.at_ms),
+            at: rfc3339(parked.timestamp_ms),
+            failure: parked.verdict.as_ref().map(|verdict| api::ParkedFailure {
+                class: truncate(&verdict.class, record::TEXT_MAX),
+                reason: truncate(&verdict.reason, REASON_MAX),
+                attempts: verdict.attempts,
+                at: rfc3339(verdict.at_ms),
             }),
             behind: None,
         }
     }
 
-    /// The type's short name, or what it is called without one.
+    /// The short name of the type, or a general term if there is no type.
     #[must_use]
     pub fn what(&self) -> &str {
         self.event.as_deref().and_then(|event| event.rsplit('.').next()).unwrap_or("a record")
     }
 }
 
-/// What waits, in one sentence: the first that cannot work, or that waits for one of another saga.
+/// The parked records in one sentence: the first failed record, or the first that is parked behind a record of another saga.
 pub(crate) fn sentence(parked: &[api::ParkedRecord]) -> Option<String> {
     let first = parked.iter().find(|record| record.failure.is_some()).or(parked.first())?;
     let (service, what) = (&first.service, first.what());
     Some(match (&first.failure, &first.behind) {
-        (Some(failure), _) => format!("An operator must act: {service} cannot handle {what}: {}", failure.reason),
+        (Some(failure), _) => format!("An operator must act: {what} failed in {service}: {}", failure.reason),
         (None, Some(behind)) => format!(
-            "An operator must act: {what} waits in {service} behind {behind}, which cannot work for {}",
+            "An operator must act: {what} is parked in {service} behind the failed record {behind} of {}",
             first.entity
         ),
-        (None, None) => format!("{what} waits in {service} and is about to be handled"),
+        (None, None) => format!("{what} is parked in {service} and is about to be processed"),
     })
 }

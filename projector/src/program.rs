@@ -1,29 +1,29 @@
-//! The projector as a program: its settings, and what ends it.
+//! The projector as a program: its settings, and the conditions that end it.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use runtime::service::{Program, RunningProgram};
+use runtime::service::{Program, Runs};
 use serde::{Deserialize, Serialize};
 
-use crate::{Declaration, Running, start};
+use crate::{Declaration, RunningProjector, start};
 
-/// How often somebody who waits for a failure looks again.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the program checks for a failure.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The projector's own settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Settings {
-    /// A saga's declaration; may be given several times. Without one, those that ship are used.
+struct ProjectorSettings {
+    /// Declaration file of a saga; repeat the flag for several. Without it the shipped declarations are used.
     #[arg(long = "saga", value_name = "FILE")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     sagas: Vec<PathBuf>,
 }
 
-/// The projector as a program: its own binary runs it, and so does `dacapo service`.
+/// The projector as a program. The `projector` binary and `dacapo service` both run it.
 #[must_use]
 pub fn program() -> Program {
-    Program::new("projector", "Shows where every saga stands", |config, settings: Settings| async move {
+    Program::new("projector", "Shows the status of every saga", |config, settings: ProjectorSettings| async move {
         let declarations = match settings.sagas.as_slice() {
             [] => Declaration::shipped()?,
             files => files.iter().map(|file| Declaration::load(file)).collect::<Result<_, _>>()?,
@@ -32,9 +32,9 @@ pub fn program() -> Program {
     })
 }
 
-impl RunningProgram for Running {
+impl Runs for RunningProjector {
     fn address(&self) -> Option<SocketAddr> {
-        Some(Running::address(self))
+        Some(RunningProjector::address(self))
     }
 
     async fn failed(&self) -> anyhow::Error {
@@ -42,11 +42,11 @@ impl RunningProgram for Running {
             if let Some(failure) = self.failure() {
                 return anyhow::anyhow!(failure);
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     async fn stop(self) -> bool {
-        Running::stop(self).await
+        RunningProjector::stop(self).await
     }
 }

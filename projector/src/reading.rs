@@ -1,8 +1,8 @@
-//! Keeps a board's view up to date from the topics.
+//! Keeps the view of a board up to date from the topics.
 //!
-//! Folding runs on the threads of the runtime's views, one record at a time; a task beside them commits what was folded, moves the
-//! watermark, looks whether the cluster answers, and takes in topics of dead letters and of what is parked that come to be. Owns
-//! that loop. How records get out of Kafka, and bodies out of Avro, is the runtime's business.
+//! Folding runs on the threads of the runtime's views, one record at a time. A task beside them commits the folded records,
+//! advances the watermark, checks that the cluster is reachable, and adds dead-letter topics and parked topics as they are
+//! created. This module owns that loop. The runtime reads records from Kafka and decodes Avro.
 
 use std::{
     collections::BTreeSet,
@@ -13,56 +13,56 @@ use std::{
 use runtime::{
     Config, clock,
     codec::{Decoded, Readers, SchemaRef},
-    core::ParkingUpdate,
+    core::ParkedNews,
     kafka::admin::Admin,
     message::PARKED,
     projection::{self, LogRecord, Projection, Topics, ViewError},
-    registry::RegistryClient,
+    registry::Registry,
 };
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
-    board::{Board, Reading},
-    fields::Fields,
-    record::{Bodies, Body, BodyError, Record},
-    view::View,
+    board::{Board, ReadProgress},
+    fields::BodyFields,
+    record::{BodyDecoder, BodyError, DecodedBody, ProjectedRecord},
+    view::SagaView,
 };
 
-/// What dead-letter topics are called.
+/// The prefix of dead-letter topics.
 const DEAD_LETTERS: &str = "dlq.";
-/// The least time between two commits, and the most while nothing comes.
+/// The shortest time between two commits, and the longest while no record arrives.
 const COMMIT_AFTER: Duration = Duration::from_millis(20);
 const COMMIT_WHEN_IDLE: Duration = Duration::from_millis(500);
-/// How often the cluster is asked for its topics.
-const ASK_EVERY: Duration = Duration::from_secs(5);
-/// For how long partitions that gave old records hold the watermark back.
-const HOLDS_BACK: Duration = Duration::from_secs(2);
-/// How many schemas the registry is asked about in one go.
-const VERSIONS_AT_ONCE: usize = 64;
-/// How many readers there may be: one for what was there at the start, the others for what came later.
+/// How often the list of topics is refreshed.
+const TOPIC_REFRESH: Duration = Duration::from_secs(5);
+/// How long the watermark stays back after a partition returned old records.
+const WATERMARK_HOLD: Duration = Duration::from_secs(2);
+/// The most schemas whose versions are looked up at a time.
+const VERSION_LOOKUPS_MAX: usize = 64;
+/// The most readers: one for the topics at the start, the others for topics created later.
 const READERS_MAX: usize = 32;
 
-/// Folds what one reader reads into a shared view.
-pub(crate) struct Folder {
+/// Folds the records of one reader into a shared view.
+pub(crate) struct SagaProjection {
     board: Board,
     system: String,
     schemas: BTreeSet<u32>,
 }
 
-impl Folder {
+impl SagaProjection {
     pub(crate) fn new(board: Board, system: &str) -> Self {
         Self { board, system: system.to_owned(), schemas: BTreeSet::new() }
     }
 
-    /// Takes in what a service keeps because it cannot work. What is no such record changes nothing.
-    fn fold_parked(&self, seen: &Record<'_>, record: &LogRecord<'_>) {
-        match record.with_record(|record| ParkingUpdate::read(&self.system, record)) {
-            Ok(news) => self.board.write_last(|view| view.fold_parked(seen, news)),
-            Err(error) => tracing::warn!(place = %record.position(), %error, "passed over"),
+    /// Folds a record of a parked topic. A record that is not a parked record is skipped.
+    fn fold_parked(&self, projected: &ProjectedRecord<'_>, record: &LogRecord<'_>) {
+        match record.with_record(|record| ParkedNews::read(&self.system, record)) {
+            Ok(update) => self.board.write_last(|view| view.fold_parked(projected, update)),
+            Err(error) => tracing::warn!(position = %record.position(), %error, "skipped a record of a parked topic"),
         }
     }
 
-    /// The record's schema, if it was not met before.
+    /// The schema id of the record, if this reader sees it for the first time.
     fn new_schema(&mut self, record: &LogRecord<'_>) -> Option<u32> {
         match record.schema()?.schema {
             SchemaRef::Id(id) => self.schemas.insert(id).then_some(id),
@@ -71,11 +71,11 @@ impl Folder {
     }
 }
 
-impl Projection for Folder {
+impl Projection for SagaProjection {
     fn apply(&mut self, record: &LogRecord<'_>) {
         let headers: Vec<(&str, &[u8])> =
             record.headers().into_iter().flatten().map(|(name, value)| (name, value.unwrap_or_default())).collect();
-        let seen = Record {
+        let projected = ProjectedRecord {
             topic: record.topic,
             partition: record.partition,
             offset: record.offset,
@@ -86,37 +86,37 @@ impl Projection for Folder {
             readable: record.schema().is_some(),
         };
         if record.topic.ends_with(PARKED) {
-            return self.fold_parked(&seen, record);
+            return self.fold_parked(&projected, record);
         }
         let schema = self.new_schema(record);
-        let dead = record.topic.starts_with(DEAD_LETTERS);
+        let dead_letter = record.topic.starts_with(DEAD_LETTERS);
         let folded = self.board.write_last(|view| {
             if let Some(schema) = schema {
                 view.note_version(schema, None);
             }
-            view.fold(&seen, dead, &AvroBodies(record.decoded()))
+            view.fold(&projected, dead_letter, &AvroBodyDecoder(record.decoded()))
         });
-        if let Err(later) = folded {
-            // AvroBodies never asks for that: the reader has waited for the schema already.
-            tracing::error!(position = %record.position(), "record not folded: {later}");
+        if let Err(error) = folded {
+            // AvroBodyDecoder never returns this error: the reader waits for the schema before it hands over the record.
+            tracing::error!(position = %record.position(), %error, "record not folded");
         }
     }
 }
 
-/// Opens the body of the record at hand, if its schema is known.
+/// Decodes the body of the current record, if its schema is known.
 #[derive(Debug, Clone, Copy)]
-pub struct AvroBodies<'a>(pub Option<Decoded<'a>>);
+pub struct AvroBodyDecoder<'a>(pub Option<Decoded<'a>>);
 
-impl Bodies for AvroBodies<'_> {
-    fn open(&self, _: &[u8]) -> Result<Body, BodyError> {
+impl BodyDecoder for AvroBodyDecoder<'_> {
+    fn decode(&self, _: &[u8]) -> Result<DecodedBody, BodyError> {
         let unreadable = |detail: String| BodyError::Unreadable(detail);
         let decoded = self.0.ok_or_else(|| unreadable("its schema is not known".to_owned()))?;
-        let Fields(fields) = decoded.record().read().map_err(|error| unreadable(error.to_string()))?;
-        Ok(Body { type_name: decoded.schema.full_name.clone(), fields })
+        let BodyFields(fields) = decoded.record().read().map_err(|error| unreadable(error.to_string()))?;
+        Ok(DecodedBody { type_name: decoded.schema.full_name.clone(), fields })
     }
 }
 
-/// Splits topics into those whose bodies should be readable, and dead letters and what is parked.
+/// Splits topics into those whose bodies are decoded, and dead-letter and parked topics.
 pub(crate) fn topics<'a>(names: impl IntoIterator<Item = &'a str>) -> Topics {
     let is_raw = |name: &&str| name.starts_with(DEAD_LETTERS) || name.ends_with(PARKED);
     let (raw, decoded): (Vec<&str>, Vec<&str>) = names.into_iter().partition(is_raw);
@@ -124,39 +124,34 @@ pub(crate) fn topics<'a>(names: impl IntoIterator<Item = &'a str>) -> Topics {
 }
 
 /// Every topic the declarations name, in order.
-pub(crate) fn declared_topics(view: &View, system: &str) -> Vec<String> {
+pub(crate) fn declared_topics(view: &SagaView, system: &str) -> Vec<String> {
     let topics: BTreeSet<String> =
         view.declarations().iter().flat_map(|declaration| declaration.topics_in(system)).collect();
     topics.into_iter().collect()
 }
 
-/// The readers of one board.
-pub(crate) struct Readings {
+/// The readers of the topics of one board.
+pub(crate) struct TopicReaders {
     config: Config,
     readers: Readers,
-    registry: RegistryClient,
+    registry: Registry,
     board: Board,
     admin: Admin,
-    views: Vec<projection::LiveView<Folder>>,
+    views: Vec<projection::View<SagaProjection>>,
     topics: Vec<String>,
-    /// The question under way: which topics there are.
-    asking: Option<JoinHandle<Result<Vec<String>, String>>>,
-    /// Why the cluster does not answer, if it does not.
-    silent: Option<String>,
-    /// Until when the watermark is held back, and where.
-    held: Option<(Instant, i64)>,
+    /// The pending query for the list of topics.
+    topic_query: Option<JoinHandle<Result<Vec<String>, String>>>,
+    /// Why the cluster is unreachable, if it is.
+    unreachable: Option<String>,
+    /// Until when the watermark is watermark_hold back, and at which time.
+    watermark_hold: Option<(Instant, i64)>,
 }
 
-impl Readings {
+impl TopicReaders {
     /// Starts to read the declared topics.
-    pub(crate) fn start(
-        config: &Config,
-        registry: RegistryClient,
-        admin: Admin,
-        board: Board,
-    ) -> Result<Self, ViewError> {
+    pub(crate) fn start(config: &Config, registry: Registry, admin: Admin, board: Board) -> Result<Self, ViewError> {
         let topics = declared_topics(&board.view(), &config.system);
-        let mut readings = Self {
+        let mut topic_readers = Self {
             config: config.clone(),
             readers: Readers::new(Arc::new(registry.clone())),
             registry,
@@ -164,33 +159,39 @@ impl Readings {
             admin,
             views: Vec::new(),
             topics: Vec::new(),
-            asking: None,
-            silent: None,
-            held: None,
+            topic_query: None,
+            unreachable: None,
+            watermark_hold: None,
         };
-        readings.read(topics)?;
-        Ok(readings)
+        topic_readers.read(topics)?;
+        Ok(topic_readers)
     }
 
     fn read(&mut self, more: Vec<String>) -> Result<(), ViewError> {
         let purpose = format!("sagas-{}", self.views.len());
         let topics = topics(more.iter().map(String::as_str));
-        let folder = Folder::new(self.board.clone(), &self.config.system);
-        self.views.push(projection::LiveView::start(&self.config, &purpose, self.readers.clone(), topics, folder)?);
+        let projection_of_sagas = SagaProjection::new(self.board.clone(), &self.config.system);
+        self.views.push(projection::View::start(
+            &self.config,
+            &purpose,
+            self.readers.clone(),
+            topics,
+            projection_of_sagas,
+        )?);
         self.topics.extend(more);
         Ok(())
     }
 
-    /// Commits, looks around, and waits for more, until it is told to end.
+    /// Commits, refreshes the list of topics and waits for records, until `ending` is set.
     pub(crate) async fn run(mut self, mut ending: watch::Receiver<bool>) {
-        let mut ask_at = Instant::now();
+        let mut refresh_at = Instant::now();
         while !*ending.borrow_and_update() {
-            if ask_at <= Instant::now() && self.asking.is_none() {
-                self.ask();
-                ask_at = Instant::now() + ASK_EVERY;
+            if refresh_at <= Instant::now() && self.topic_query.is_none() {
+                self.query_cluster();
+                refresh_at = Instant::now() + TOPIC_REFRESH;
             }
-            self.heed_answer().await;
-            let mut news = self.news();
+            self.apply_topic_list().await;
+            let mut changes = self.changes();
             self.commit();
             tokio::select! {
                 _ = ending.changed() => return,
@@ -198,28 +199,29 @@ impl Readings {
             }
             tokio::select! {
                 _ = ending.changed() => return,
-                () = any_news(&mut news) => {}
+                () = any_change(&mut changes) => {}
                 () = tokio::time::sleep(COMMIT_WHEN_IDLE) => {}
             }
         }
     }
 
-    fn news(&self) -> Vec<watch::Receiver<u64>> {
-        self.views.iter().map(projection::LiveView::changes).collect()
+    fn changes(&self) -> Vec<watch::Receiver<u64>> {
+        self.views.iter().map(projection::View::changes).collect()
     }
 
-    /// Makes what was folded visible, and says how far that is.
+    /// Makes the folded records visible and updates the read progress.
     fn commit(&mut self) {
-        let health: Vec<projection::ViewHealth> = self.views.iter().map(projection::LiveView::health).collect();
+        let health: Vec<projection::Health> = self.views.iter().map(projection::View::health).collect();
         let caught_up = health.iter().all(|health| health.caught_up);
         let missing: BTreeSet<&str> =
             health.iter().flat_map(|health| &health.missing_topics).map(String::as_str).collect();
         let failed = health.iter().find_map(|health| health.failed.clone());
-        let cut_off = health.iter().any(|health| health.is_disconnected).then(|| "no broker answers".to_owned());
-        let trouble = failed.or_else(|| self.silent.clone()).or(cut_off).or_else(|| missing_text(&missing));
-        let positions: Vec<projection::Positions> = self.views.iter().map(projection::LiveView::positions).collect();
-        let newest_ms = self.board.write(View::take_newest);
-        let watermark_ms = self.watermark(caught_up && trouble.is_none(), newest_ms);
+        let unreachable_now = health.iter().any(|health| health.is_cut_off).then(|| "no broker answers".to_owned());
+        let degraded_reason =
+            failed.or_else(|| self.unreachable.clone()).or(unreachable_now).or_else(|| missing_text(&missing));
+        let positions: Vec<projection::Positions> = self.views.iter().map(projection::View::positions).collect();
+        let newest_ms = self.board.write(SagaView::take_newest);
+        let watermark_ms = self.watermark(caught_up && degraded_reason.is_none(), newest_ms);
         self.board.write(|view| {
             for (topic, partition, next) in positions.iter().flat_map(projection::Positions::iter) {
                 view.advance(topic, partition, next);
@@ -227,84 +229,86 @@ impl Readings {
             view.commit(watermark_ms);
         });
         let behind: i64 = health.iter().map(|health| health.behind).sum();
-        self.board.set_reading(Reading {
+        self.board.set_read_progress(ReadProgress {
             caught_up,
             lag_records: u64::try_from(behind).unwrap_or_default(),
-            trouble,
+            degraded_reason,
             topics: self.topics.clone(),
         });
     }
 
-    /// The time up to which everything was read: now, but not while partitions still give records from before.
+    /// The time up to which every record was read: now, or earlier while partitions still return older records.
     fn watermark(&mut self, follows: bool, newest_ms: Option<i64>) -> i64 {
         if !follows {
-            // Nobody can say what is not read yet. A watermark never goes back, so this keeps the one there is.
+            // The unread records are unknown. A watermark never goes back, so 0 keeps the current one.
             return 0;
         }
         let now_ms = clock::now_ms();
         if let Some(newest_ms) = newest_ms.filter(|newest_ms| *newest_ms < now_ms) {
-            self.held = Some((Instant::now() + HOLDS_BACK, newest_ms));
+            self.watermark_hold = Some((Instant::now() + WATERMARK_HOLD, newest_ms));
         }
-        match self.held {
+        match self.watermark_hold {
             Some((until, newest_ms)) if until > Instant::now() => newest_ms,
             _ => now_ms,
         }
     }
 
-    /// Asks whether the cluster answers and which topics it has, and the registry for the versions of schemas that were met: a
-    /// schema is found by its id, and its version is another question. Committing goes on meanwhile.
-    fn ask(&mut self) {
+    /// Queries the cluster for its topics, and the registry for the versions of schemas. A schema is found by its id; its
+    /// version is a separate query. Commits continue meanwhile.
+    fn query_cluster(&mut self) {
         let (admin, registry, board) = (self.admin.clone(), self.registry.clone(), self.board.clone());
-        self.asking = Some(tokio::task::spawn_blocking(move || {
+        self.topic_query = Some(tokio::task::spawn_blocking(move || {
             let topics = admin.partition_counts().map_err(|error| error.to_string())?;
             note_versions(&registry, &board);
             Ok(topics.into_keys().collect())
         }));
     }
 
-    /// Takes the answer, if there is one: topics of dead letters and of what is parked that are not read yet are from now on.
-    async fn heed_answer(&mut self) {
-        let Some(asked) = self.asking.take_if(|asking| asking.is_finished()) else { return };
-        let names = match asked.await {
+    /// Applies the result of the query, if it is there: starts to read the dead-letter and parked topics that are new.
+    async fn apply_topic_list(&mut self) {
+        let Some(finished) = self.topic_query.take_if(|topic_query| topic_query.is_finished()) else { return };
+        let names = match finished.await {
             Ok(Ok(names)) => names,
-            Ok(Err(reason)) => return self.note_silence(reason),
-            Err(_) => return self.note_silence("the question for topics was broken off".to_owned()),
+            Ok(Err(reason)) => return self.note_unreachable(reason),
+            Err(_) => return self.note_unreachable("the query for topics was cancelled".to_owned()),
         };
-        if self.silent.take().is_some() {
-            tracing::info!("the cluster answers again");
+        if self.unreachable.take().is_some() {
+            tracing::info!("the cluster is reachable again");
         }
-        // Those of the system alone: another one on the same cluster may call its sagas the same.
-        let (letters, ours) = (format!("{DEAD_LETTERS}{}.", self.config.system), format!("{}.", self.config.system));
-        let is_wanted = |name: &String| name.starts_with(&letters) || name.starts_with(&ours) && name.ends_with(PARKED);
+        // Only topics of this system: another system on the same cluster may use the same saga names.
+        let (dead_letters, own) =
+            (format!("{DEAD_LETTERS}{}.", self.config.system), format!("{}.", self.config.system));
+        let is_wanted =
+            |name: &String| name.starts_with(&dead_letters) || name.starts_with(&own) && name.ends_with(PARKED);
         let new: BTreeSet<String> =
             names.into_iter().filter(|name| is_wanted(name) && !self.topics.contains(name)).collect();
         if new.is_empty() || self.views.len() == READERS_MAX {
             return;
         }
-        tracing::info!(topics = ?new, "reading dead letters and what is parked");
+        tracing::info!(topics = ?new, "reading new dead-letter and parked topics");
         if let Err(error) = self.read(new.into_iter().collect()) {
-            tracing::error!(error = %error, "dead letters and what is parked are not read");
+            tracing::error!(error = %error, "cannot read new dead-letter and parked topics");
         }
     }
 
-    fn note_silence(&mut self, reason: String) {
-        if self.silent.is_none() {
-            tracing::warn!(reason, "the cluster does not answer: the view stands still until it does");
+    fn note_unreachable(&mut self, reason: String) {
+        if self.unreachable.is_none() {
+            tracing::warn!(reason, "the cluster is unreachable: the view does not change until it is reachable again");
         }
-        self.silent = Some(reason);
+        self.unreachable = Some(reason);
     }
 }
 
-/// Until a version is told, records are shown without it. Blocks.
-fn note_versions(registry: &RegistryClient, board: &Board) {
-    let open: Vec<u32> = board.view().unversioned().take(VERSIONS_AT_ONCE).collect();
+/// Looks up schema versions. Records are shown without a version until it is known. Blocks.
+fn note_versions(registry: &Registry, board: &Board) {
+    let open: Vec<u32> = board.view().unversioned().take(VERSION_LOOKUPS_MAX).collect();
     for schema in open {
         match registry.usages(schema) {
             Ok(usages) => {
                 let version = usages.into_iter().map(|(_, version)| version).max();
                 board.write(|view| view.note_version(schema, version));
             }
-            Err(error) => return tracing::debug!(%error, schema, "version of a schema not told"),
+            Err(error) => return tracing::debug!(%error, schema, "version of a schema not found"),
         }
     }
 }
@@ -314,15 +318,15 @@ fn missing_text(missing: &BTreeSet<&str>) -> Option<String> {
         return None;
     }
     let names: Vec<&str> = missing.iter().copied().collect();
-    Some(format!("topics to read are missing: {}; hint: make them with `dacapo topics create`", names.join(", ")))
+    Some(format!("topics to read are missing: {}; hint: create them with `dacapo topics create`", names.join(", ")))
 }
 
-async fn any_news(news: &mut [watch::Receiver<u64>]) {
-    let waits: Vec<_> = news.iter_mut().map(|news| Box::pin(news.changed())).collect();
+async fn any_change(changes: &mut [watch::Receiver<u64>]) {
+    let waits: Vec<_> = changes.iter_mut().map(|changes| Box::pin(changes.changed())).collect();
     FirstOf(waits).await;
 }
 
-/// Ready as soon as one of its futures is.
+/// Ready as soon as one of its futures is ready.
 struct FirstOf<F>(Vec<std::pin::Pin<Box<F>>>);
 
 impl<F: Future> Future for FirstOf<F> {
@@ -338,8 +342,8 @@ impl<F: Future> Future for FirstOf<F> {
 pub(crate) fn fold_to(
     config: &Config,
     readers: Readers,
-    view: View,
-    positions: &crate::api::Positions,
+    view: SagaView,
+    positions: &crate::api::NextOffsets,
     patience: Duration,
 ) -> Result<Board, projection::ReplayError> {
     let mut targets = projection::Positions::default();
@@ -351,8 +355,8 @@ pub(crate) fn fold_to(
     }
     let topics = topics(positions.keys().map(String::as_str));
     let board = Board::new(view);
-    let folder = Folder::new(board.clone(), &config.system);
-    projection::fold_to(config, "verify-sagas", readers, topics, folder, &targets, patience)?;
+    let projection_of_sagas = SagaProjection::new(board.clone(), &config.system);
+    projection::fold_to(config, "verify-sagas", readers, topics, projection_of_sagas, &targets, patience)?;
     board.write(|view| view.commit(0));
     Ok(board)
 }

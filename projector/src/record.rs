@@ -1,13 +1,13 @@
-//! What the fold is given: one record of a topic, as its headers describe it.
+//! The input of the fold: one record of a topic, with its headers.
 //!
-//! Bodies stay closed. Where a declaration needs a field of one, the caller opens it through [`Bodies`]; this module does not
-//! know how a body is encoded, nor where records come from.
+//! Bodies stay encoded. Where a declaration selects by a field of a body, [`BodyDecoder`] decodes it. This module knows neither
+//! the encoding of bodies nor the source of records.
 
 use uuid::Uuid;
 
 /// One record as it was read.
 #[derive(Debug, Clone, Copy)]
-pub struct Record<'a> {
+pub struct ProjectedRecord<'a> {
     /// The topic it was read from.
     pub topic: &'a str,
     /// Its partition.
@@ -22,69 +22,69 @@ pub struct Record<'a> {
     pub headers: &'a [(&'a str, &'a [u8])],
     /// Its value.
     pub value: Option<&'a [u8]>,
-    /// The value is framed as Avro, and its schema is known. Where nobody has looked, the frame alone is judged.
+    /// True if the value is framed as Avro and its schema is known. The frame alone decides where no schema was looked up.
     pub readable: bool,
 }
 
-/// A body that was opened.
+/// A decoded body.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Body {
+pub struct DecodedBody {
     /// The full name of its type.
     pub type_name: String,
     /// Its fields.
     pub fields: serde_json::Value,
 }
 
-/// Why a body could not be opened.
+/// Why a body cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// It can never be opened.
+    /// The body can never be decoded.
     #[error("the body cannot be read: {0}")]
     Unreadable(String),
-    /// Something needed for it is not at hand: try the same record again.
+    /// Something that decoding requires is not available: fold the same record again later.
     #[error("the body cannot be read yet: {0}")]
     Unavailable(String),
 }
 
-/// Opens bodies.
-pub trait Bodies {
-    /// Opens one.
+/// Decodes bodies.
+pub trait BodyDecoder {
+    /// Decodes one body.
     ///
     /// # Errors
     /// [`BodyError`].
-    fn open(&self, value: &[u8]) -> Result<Body, BodyError>;
+    fn decode(&self, value: &[u8]) -> Result<DecodedBody, BodyError>;
 }
 
-/// Says of every body that it cannot be read: for declarations that need none.
+/// Decodes nothing: for declarations that select by no field.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ClosedBodies;
+pub struct NoBodyDecoder;
 
-impl Bodies for ClosedBodies {
-    fn open(&self, _: &[u8]) -> Result<Body, BodyError> {
-        Err(BodyError::Unreadable("bodies are not opened here".to_owned()))
+impl BodyDecoder for NoBodyDecoder {
+    fn decode(&self, _: &[u8]) -> Result<DecodedBody, BodyError> {
+        Err(BodyError::Unreadable("bodies are not decoded here".to_owned()))
     }
 }
 
 /// Why a record is in no saga.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Unplaced {
-    /// Nothing says which saga it belongs to.
+pub enum UnplacedReason {
+    /// No header or field has a correlation id.
     NoCorrelation,
-    /// Nothing says what it is.
+    /// Neither a header nor a schema names its type.
     NoType,
-    /// A header is not text, or too long to be a name.
+    /// A header is not text, or is too long for a name.
     BadHeader,
-    /// The value is not what its content type says, or a needed field of it cannot be read.
+    /// The value does not match its content type, or a selected field of it cannot be read.
     UnreadableBody,
-    /// The view has seen too many different names, topics or sagas to take another.
+    /// The view has reached its limit of different names, topics or sagas.
     Full,
 }
 
-impl Unplaced {
+impl UnplacedReason {
     /// Every reason.
     pub const ALL: [Self; 5] = [Self::NoCorrelation, Self::NoType, Self::BadHeader, Self::UnreadableBody, Self::Full];
 
-    /// As replies name it.
+    /// The name in replies.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -97,9 +97,9 @@ impl Unplaced {
     }
 }
 
-/// The headers of one record that a saga is made of.
+/// The headers of a record that the fold uses.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Envelope<'a> {
+pub(crate) struct RecordHeaders<'a> {
     pub(crate) id: Option<&'a str>,
     pub(crate) event: Option<&'a str>,
     pub(crate) source: Option<&'a str>,
@@ -110,41 +110,41 @@ pub(crate) struct Envelope<'a> {
     pub(crate) avro: bool,
 }
 
-impl<'a> Envelope<'a> {
-    /// Reads the headers; `correlation` are the names of headers that may carry the saga's id, the first one that is there wins.
-    pub(crate) fn read(headers: &[(&str, &'a [u8])], correlation: &[String]) -> Result<Self, Unplaced> {
-        let mut envelope = Self::default();
+impl<'a> RecordHeaders<'a> {
+    /// Reads the headers. `correlation` lists the headers that may have the correlation id; the first one present is used.
+    pub(crate) fn read(headers: &[(&str, &'a [u8])], correlation: &[String]) -> Result<Self, UnplacedReason> {
+        let mut parsed = Self::default();
         let mut best = usize::MAX;
         for (name, value) in headers {
             if let Some(rank) = correlation.iter().position(|known| known == name).filter(|rank| *rank < best) {
                 best = rank;
-                envelope.correlation = Some(text(value)?);
+                parsed.correlation = Some(text(value)?);
             }
             match *name {
-                "ce_id" => envelope.id = Some(text(value)?),
-                "ce_type" => envelope.event = Some(text(value)?),
-                "ce_source" => envelope.source = Some(text(value)?),
-                "ce_causationid" => envelope.causation = Some(text(value)?),
-                "ce_build" => envelope.build = Some(text(value)?),
-                "ce_sequence" => envelope.sequence = text(value)?.parse().unwrap_or_default(),
-                "content-type" => envelope.avro = *value == b"application/avro",
+                "ce_id" => parsed.id = Some(text(value)?),
+                "ce_type" => parsed.event = Some(text(value)?),
+                "ce_source" => parsed.source = Some(text(value)?),
+                "ce_causationid" => parsed.causation = Some(text(value)?),
+                "ce_build" => parsed.build = Some(text(value)?),
+                "ce_sequence" => parsed.sequence = text(value)?.parse().unwrap_or_default(),
+                "content-type" => parsed.avro = *value == b"application/avro",
                 _ => {}
             }
         }
-        Ok(envelope)
+        Ok(parsed)
     }
 }
 
-/// A header's text. Names and ids are short: a long one is somebody else's data.
-fn text(value: &[u8]) -> Result<&str, Unplaced> {
-    let text = std::str::from_utf8(value).map_err(|_| Unplaced::BadHeader)?;
-    if text.is_empty() || text.len() > TEXT_MAX { Err(Unplaced::BadHeader) } else { Ok(text) }
+/// The text of a header. Names and ids are short; a long value is foreign data.
+fn text(value: &[u8]) -> Result<&str, UnplacedReason> {
+    let text = std::str::from_utf8(value).map_err(|_| UnplacedReason::BadHeader)?;
+    if text.is_empty() || text.len() > TEXT_MAX { Err(UnplacedReason::BadHeader) } else { Ok(text) }
 }
 
-/// The longest name or id that is taken.
+/// The longest name or id that the projector accepts.
 pub(crate) const TEXT_MAX: usize = 256;
 
-/// The id of the schema that a Confluent-framed value was written with; 0 if it is not framed.
+/// The schema id of a Confluent-framed value; 0 if the value is not framed.
 pub(crate) fn schema_id(value: Option<&[u8]>) -> u32 {
     match value {
         Some([0, a, b, c, d, ..]) => u32::from_be_bytes([*a, *b, *c, *d]),
@@ -152,17 +152,17 @@ pub(crate) fn schema_id(value: Option<&[u8]>) -> u32 {
     }
 }
 
-/// An id as 16 bytes. One that is not a UUID gets the UUIDv5 of its text, so that causes still find their events.
+/// An id as 16 bytes. An id that is not a UUID becomes the UUIDv5 of its text, so causes still match their events.
 pub(crate) fn id_bytes(text: &str) -> [u8; 16] {
     Uuid::try_parse(text).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_URL, text.as_bytes())).into_bytes()
 }
 
-/// The id of a record that has none: its place, which is as unique.
-pub(crate) fn place_id(record: &Record<'_>) -> [u8; 16] {
+/// The id of a record without an id: derived from its position, which is unique.
+pub(crate) fn position_id(record: &ProjectedRecord<'_>) -> [u8; 16] {
     id_bytes(&format!("{}/{}/{}", record.topic, record.partition, record.offset))
 }
 
-/// The text of a field at a dotted path. Only texts, numbers and booleans are values to compare with.
+/// The text of a field at a dotted path. Only strings, numbers and booleans can be compared.
 pub(crate) fn field(fields: &serde_json::Value, path: &str) -> Option<String> {
     let found = path.split('.').try_fold(fields, |value, part| value.get(part))?;
     match found {

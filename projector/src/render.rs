@@ -1,31 +1,34 @@
-//! Sagas on a terminal: pure functions from replies to text.
+//! Formats sagas for a terminal: pure functions from replies to text.
 //!
-//! Everything in a reply may come from an event, so nothing of it is trusted: what could move a cursor, change a colour or turn
-//! the direction of writing is shown as its code.
+//! Everything in a reply may come from an event and is untrusted. Characters that could move the cursor, change a colour or
+//! change the direction of writing are shown as their code.
 
 use comfy_table::{Table, presets};
 
-use crate::api::{AsOf, Change, Counts, Failure, Node, ParkedRecord, Saga, SagaList, SagaReply, TimelineRow};
+use crate::api::{
+    AsOf, CountsReply, NodeProgress, ParkedFailure, ParkedRecord, SagaChange, SagaList, SagaReply, SagaSummary,
+    TimelineRecord,
+};
 
 /// The longest text in one cell.
 const CELL_MAX: usize = 96;
 
-/// The longest text in a line of its own.
+/// The longest text on a line of its own.
 const SENTENCE_MAX: usize = 600;
 
-/// Text from outside, safe to print in a cell.
+/// External text, safe to print in a cell.
 #[must_use]
 pub fn plain(text: &str) -> String {
-    cut(text, CELL_MAX)
+    truncate(text, CELL_MAX)
 }
 
-/// Text from outside, safe to print on a line of its own.
+/// External text, safe to print on a line of its own.
 #[must_use]
 pub fn sentence(text: &str) -> String {
-    cut(text, SENTENCE_MAX)
+    truncate(text, SENTENCE_MAX)
 }
 
-fn cut(text: &str, most: usize) -> String {
+fn truncate(text: &str, most: usize) -> String {
     let mut plain = String::with_capacity(text.len());
     for (count, c) in text.chars().enumerate() {
         if count == most {
@@ -52,9 +55,9 @@ fn is_invisible(c: char) -> bool {
 #[must_use]
 pub fn list(reply: &SagaList) -> String {
     if reply.items.is_empty() {
-        return format!("no saga fits\n{}", as_of(&reply.as_of));
+        return format!("no saga matches\n{}", as_of(&reply.as_of));
     }
-    let mut table = table(&["ID", "SAGA", "STATE", "OUTCOME", "WAITS FOR", "FLAGS", "UPDATED"]);
+    let mut table = table(&["ID", "SAGA", "STATE", "OUTCOME", "WAITING FOR", "FLAGS", "UPDATED"]);
     for saga in &reply.items {
         table.add_row([
             plain(&saga.id),
@@ -83,14 +86,14 @@ pub fn show(reply: &SagaReply) -> String {
         shown.push_str(&format!("  [{}]", plain(&saga.flags.join(", "))));
     }
     shown.push_str(&format!("\n{}\n", sentence(&saga.sentence)));
-    shown.push_str(&format!("started {}, last heard of {}", plain(&saga.started_at), plain(&saga.updated_at)));
+    shown.push_str(&format!("started {}, last record {}", plain(&saga.started_at), plain(&saga.updated_at)));
     if let (Some(ended_at), Some(took_ms)) = (&saga.ended_at, saga.took_ms) {
         shown.push_str(&format!(", ended {} after {}", plain(ended_at), duration(took_ms)));
     }
     shown.push('\n');
     for waiting in &saga.waiting {
         shown.push_str(&format!(
-            "waits for {} ({}) since {}, due {}\n",
+            "waiting for {} ({}) since {}, due {}\n",
             plain(&waiting.owner),
             plain(&waiting.step),
             plain(&waiting.since),
@@ -107,7 +110,7 @@ pub fn show(reply: &SagaReply) -> String {
     shown.push('\n');
     shown.push_str(&timeline(&detail.timeline));
     if detail.timeline_next.is_some() {
-        shown.push_str("the timeline goes on\n");
+        shown.push_str("the timeline has more records\n");
     }
     shown.push_str(&as_of(&reply.as_of));
     shown
@@ -115,10 +118,10 @@ pub fn show(reply: &SagaReply) -> String {
 
 /// One line of `dacapo sagas watch`.
 #[must_use]
-pub fn change(change: &Change) -> String {
+pub fn change(change: &SagaChange) -> String {
     match change {
-        Change::Left { saga, id, .. } => format!("{}  {}  no longer fits\n", plain(saga), plain(id)),
-        Change::Upsert { saga } => {
+        SagaChange::Left { saga, id, .. } => format!("{}  {}  no longer matches\n", plain(saga), plain(id)),
+        SagaChange::Upsert { saga } => {
             let flags =
                 if saga.flags.is_empty() { String::new() } else { format!("  [{}]", plain(&saga.flags.join(","))) };
             format!(
@@ -134,7 +137,7 @@ pub fn change(change: &Change) -> String {
 
 /// The counts, one saga after the other.
 #[must_use]
-pub fn counts(reply: &Counts) -> String {
+pub fn counts(reply: &CountsReply) -> String {
     let mut shown = String::new();
     for counts in &reply.sagas {
         let mut table = table(&["", "COUNT"]);
@@ -142,7 +145,7 @@ pub fn counts(reply: &Counts) -> String {
         for (kind, parts) in [
             ("", &counts.states),
             ("ended: ", &counts.outcomes),
-            ("waits for: ", &counts.waiting),
+            ("waiting for: ", &counts.waiting),
             ("flag: ", &counts.flags),
         ] {
             for (name, count) in parts.iter().filter(|(_, count)| **count > 0) {
@@ -158,7 +161,7 @@ pub fn counts(reply: &Counts) -> String {
     shown
 }
 
-fn nodes(nodes: &[Node]) -> String {
+fn nodes(nodes: &[NodeProgress]) -> String {
     let mut table = table(&["STEP", "OWNER", "STATUS", "OWED SINCE", "DONE", "NOTE"]);
     for node in nodes {
         let note = match (&node.failed_at, &node.undone_at, node.late) {
@@ -184,7 +187,7 @@ fn parked(records: &[ParkedRecord]) -> String {
     for record in records {
         let (service, event, place) = (plain(&record.service), plain(record.what()), plain(&record.place));
         shown.push_str(&match &record.failure {
-            Some(Failure { class, reason, attempts, at }) => format!(
+            Some(ParkedFailure { class, reason, attempts, at }) => format!(
                 "parked in {service}: {event} at {place} ({}, tried {attempts} times, last {}): {}\n",
                 plain(class),
                 plain(at),
@@ -192,7 +195,7 @@ fn parked(records: &[ParkedRecord]) -> String {
             ),
             None => {
                 let first = record.behind.as_deref().map_or_else(|| "-".to_owned(), plain);
-                format!("waits in {service} behind {first}: {event} at {place}\n")
+                format!("parked in {service} behind {first}: {event} at {place}\n")
             }
         });
     }
@@ -201,13 +204,13 @@ fn parked(records: &[ParkedRecord]) -> String {
         None => record.behind.as_ref(),
     });
     if let Some(first) = first {
-        shown.push_str(&format!("put it right: dacapo parked show {}; then retry or drop it\n", plain(first)));
+        shown.push_str(&format!("to resolve: dacapo parked show {}; then retry or drop it\n", plain(first)));
     }
     shown
 }
 
-fn timeline(rows: &[TimelineRow]) -> String {
-    let mut table = table(&["AT", "EVENT", "SOURCE", "PLACE", "CAUSE", "SCHEMA", "BUILD"]);
+fn timeline(rows: &[TimelineRecord]) -> String {
+    let mut table = table(&["AT", "EVENT", "SOURCE", "POSITION", "CAUSE", "SCHEMA", "BUILD"]);
     for row in rows {
         let mut event = plain(row.event.rsplit('.').next().unwrap_or_default());
         if let Some(label) = &row.label {
@@ -241,7 +244,7 @@ fn timeline(rows: &[TimelineRow]) -> String {
     text(&table)
 }
 
-fn waits_for(saga: &Saga) -> String {
+fn waits_for(saga: &SagaSummary) -> String {
     let owed: Vec<String> =
         saga.waiting.iter().map(|waiting| format!("{}: {}", plain(&waiting.owner), plain(&waiting.step))).collect();
     or_dash(&owed.join(", "))
@@ -251,7 +254,7 @@ fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
-/// How far the view has read, in a line.
+/// The read progress in one line.
 #[must_use]
 pub fn as_of(as_of: &AsOf) -> String {
     let read = as_of.watermark.as_deref().map_or_else(|| "nothing".to_owned(), |at| format!("up to {}", plain(at)));
@@ -270,7 +273,7 @@ fn table(head: &[&str]) -> Table {
     table
 }
 
-/// A table without the blanks that its last column leaves.
+/// The text of a table without trailing blanks.
 fn text(table: &Table) -> String {
     table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }

@@ -1,8 +1,9 @@
-//! Saga statuses as records: the latest of each saga on the projector's state topic, for whoever would rather read Kafka than ask.
+//! Saga statuses as records: the latest status of each saga on the compacted state topic of the projector, for consumers that
+//! prefer Kafka to HTTP.
 //!
-//! Owns the record's shape and its key. That one instance writes it at a time, and nothing twice, is the business of the runtime's
-//! table. A status is a function of the saga's records alone (and of the clock where it is *stuck*), so every instance makes the
-//! same.
+//! This module owns the type and the key of the record. The runtime's table ensures that one instance writes a status at a time
+//! and that no status is written twice. A status is a function of the records of the saga (and of the watermark where it is
+//! *stuck*), so every instance derives the same status.
 
 use std::collections::BTreeMap;
 
@@ -14,19 +15,19 @@ use runtime::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{board::Board, present::Subject, standing::State, view::View};
+use crate::{board::Board, present::SagaContext, progress::LifecycleState, view::SagaView};
 
-/// The owner of the state topic, as topics and schemas name it.
+/// The owner of the state topic in topic and schema names.
 pub const OWNER: &str = "projector";
 
 runtime::produces! {
-    /// What the projector says.
-    pub enum Said in "../schemas" {
+    /// The records that the projector produces.
+    pub enum StatusMessage in "../schemas" {
         state of "projector" { SagaStatus = 1 }
     }
 }
 
-/// Where one saga stands.
+/// The status of one saga.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SagaStatus {
     /// The declaration's name.
@@ -35,87 +36,87 @@ pub struct SagaStatus {
     pub saga_id: String,
     /// Its state.
     pub state: SagaState,
-    /// The declared end, once it is decided.
+    /// The outcome, once it is decided.
     pub outcome: Option<String>,
-    /// Nothing is open any more.
+    /// True if nothing is open any more.
     pub settled: bool,
-    /// What else is to be said.
+    /// Its flags.
     pub flags: Vec<String>,
-    /// All of it in one sentence.
+    /// The status in one sentence.
     pub sentence: String,
-    /// What is owed now.
+    /// The steps that are owed now.
     pub waiting: Vec<SagaWaiting>,
-    /// How many of its steps are done.
+    /// The number of its steps that are done.
     pub steps_done: i32,
-    /// How many steps it has.
+    /// The number of its steps.
     pub steps: i32,
-    /// How many records were said about it.
+    /// The number of its records.
     pub records: i32,
-    /// The last record in each partition that has any.
+    /// The last record in each partition that has records of the saga.
     pub positions: Vec<SagaPosition>,
-    /// When it began.
+    /// When its first event was produced.
     pub started_at: i64,
-    /// When the last of its records was said.
+    /// When its last record was produced.
     pub updated_at: i64,
     /// When it was settled.
     pub ended_at: Option<i64>,
 }
 
-/// A saga's technical state.
+/// The lifecycle state of a saga.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum SagaState {
-    /// Going on.
+    /// In progress.
     Running,
-    /// Cancelled, and being undone.
+    /// Cancelled, and its compensations are in progress.
     Compensating,
-    /// Everything was done and nothing is open.
+    /// Every step is done and nothing is open.
     Completed,
-    /// Refused before anything needed undoing.
+    /// Rejected before anything needed compensation.
     Rejected,
-    /// Everything is undone and nothing is open.
+    /// Every step is compensated and nothing is open.
     Compensated,
-    /// A person must look.
+    /// A person must act.
     Failed,
-    /// A state that a later version knows.
+    /// A state that only a later version knows.
     #[serde(other)]
     Unknown,
 }
 
-impl From<State> for SagaState {
-    fn from(state: State) -> Self {
+impl From<LifecycleState> for SagaState {
+    fn from(state: LifecycleState) -> Self {
         match state {
-            State::Running => Self::Running,
-            State::Compensating => Self::Compensating,
-            State::Completed => Self::Completed,
-            State::Rejected => Self::Rejected,
-            State::Compensated => Self::Compensated,
-            State::Failed => Self::Failed,
+            LifecycleState::Running => Self::Running,
+            LifecycleState::Compensating => Self::Compensating,
+            LifecycleState::Completed => Self::Completed,
+            LifecycleState::Rejected => Self::Rejected,
+            LifecycleState::Compensated => Self::Compensated,
+            LifecycleState::Failed => Self::Failed,
         }
     }
 }
 
-/// Something that is owed.
+/// An owed step or compensation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SagaWaiting {
     /// The step or compensation.
     pub step: String,
-    /// Who owes it.
+    /// Its owner.
     pub owner: String,
-    /// Since when.
+    /// Since when it is owed.
     pub since: i64,
-    /// Until when it should be done.
+    /// Its deadline.
     pub due_at: i64,
 }
 
-/// How far one partition counts.
+/// The last record of a saga in one partition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SagaPosition {
     /// The topic.
     pub topic: String,
     /// The partition.
     pub partition: i32,
-    /// The offset of the last record of the saga there.
+    /// The offset of the record.
     pub offset: i64,
 }
 
@@ -125,31 +126,31 @@ pub fn topic(system: &str, partitions: i32) -> TopicSpec {
     TopicSpec::new(message::topic(system, OWNER, Channel::State), partitions, TopicKind::Compacted)
 }
 
-/// The key of a saga: an id may be the id of several sagas, and compaction keeps one record of a key.
+/// The key of a saga. One id may be the id of several sagas, and compaction keeps one record per key.
 #[must_use]
 pub fn key(saga: &str, id: &str) -> String {
     format!("{saga}/{id}")
 }
 
-/// The statuses of a board, as rows of a table.
-pub(crate) struct Statuses(pub(crate) Board);
+/// The statuses of a board as rows of a table.
+pub(crate) struct StatusRows(pub(crate) Board);
 
-impl Rows for Statuses {
-    type Message = Said;
+impl Rows for StatusRows {
+    type Message = StatusMessage;
 
     fn is_current(&self) -> bool {
-        let reading = self.0.reading();
-        reading.caught_up && reading.trouble.is_none()
+        let reading = self.0.read_progress();
+        reading.caught_up && reading.degraded_reason.is_none()
     }
 
-    fn changed(&self, since: u64, limit: usize) -> Changed<Said> {
+    fn changed(&self, since: u64, limit: usize) -> Changed<StatusMessage> {
         self.0.view().changed_rows(since, limit)
     }
 }
 
-impl View {
+impl SagaView {
     /// The sagas that changed after the revision `since`, the earliest change first.
-    fn changed_rows(&self, since: u64, limit: usize) -> Changed<Said> {
+    fn changed_rows(&self, since: u64, limit: usize) -> Changed<StatusMessage> {
         let mut changed: Vec<(u64, u32)> = Vec::new();
         for index in &self.indexes {
             changed.extend(index.after(since).take(limit));
@@ -161,25 +162,25 @@ impl View {
         Changed { rows: changed.into_iter().map(|(_, instance)| self.row(instance)).collect(), next, more }
     }
 
-    fn row(&self, instance: u32) -> Row<Said> {
-        let subject = self.subject(instance);
-        let status = self.status(instance, &subject);
-        let cause = subject.rows.last().map(|row| Uuid::from_bytes(row.id));
+    fn row(&self, instance: u32) -> Row<StatusMessage> {
+        let context = self.subject(instance);
+        let status = self.status(instance, &context);
+        let cause = context.records.last().map(|record| Uuid::from_bytes(record.id));
         let (key, correlation_id) = (key(&status.saga, &status.saga_id), status.saga_id.clone());
         Row { key, correlation_id, cause, message: status.into() }
     }
 
-    fn status(&self, instance: u32, subject: &Subject<'_>) -> SagaStatus {
-        let facts = subject.facts();
-        let standing = facts.standing(subject.rows);
-        let flags = self.flags_of(subject.number, self.instances[instance as usize].story, &standing);
-        let shown = subject.saga(&facts, &standing, flags);
-        let owed = subject.declaration.nodes.iter().enumerate();
-        let owed = owed.filter(|(index, _)| standing.waiting & (1 << index) != 0);
+    fn status(&self, instance: u32, context: &SagaContext<'_>) -> SagaStatus {
+        let facts = context.facts();
+        let progress = facts.progress(context.records);
+        let flags = self.flags_of(context.number, self.instances[instance as usize].correlation, &progress);
+        let shown = context.saga(&facts, &progress, flags);
+        let owed = context.declaration.nodes.iter().enumerate();
+        let owed = owed.filter(|(index, _)| progress.waiting & (1 << index) != 0);
         SagaStatus {
             saga: shown.saga,
             saga_id: shown.id,
-            state: standing.state.into(),
+            state: progress.state.into(),
             outcome: shown.outcome,
             settled: shown.settled,
             flags: shown.flags,
@@ -187,32 +188,32 @@ impl View {
             waiting: owed
                 .map(|(_, node)| SagaWaiting {
                     step: node.id.clone(),
-                    owner: subject.declaration.owners[node.owner].id.clone(),
-                    since: facts.owed_since(node).unwrap_or(standing.started_ms),
+                    owner: context.declaration.owners[node.owner].id.clone(),
+                    since: facts.owed_since(node).unwrap_or(progress.started_ms),
                     due_at: facts.due_of(node),
                 })
                 .collect(),
-            steps_done: small(shown.steps_done),
-            steps: small(shown.steps),
-            records: small(shown.records),
-            positions: positions(subject),
-            started_at: standing.started_ms,
-            updated_at: standing.updated_ms,
-            ended_at: standing.ended_ms,
+            steps_done: to_i32(shown.steps_done),
+            steps: to_i32(shown.steps),
+            records: to_i32(shown.records),
+            positions: positions(context),
+            started_at: progress.started_ms,
+            updated_at: progress.updated_ms,
+            ended_at: progress.ended_ms,
         }
     }
 }
 
-/// Avro has no unsigned numbers.
-fn small(count: u32) -> i32 {
+/// Avro has no unsigned integers.
+fn to_i32(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-fn positions(subject: &Subject<'_>) -> Vec<SagaPosition> {
+fn positions(context: &SagaContext<'_>) -> Vec<SagaPosition> {
     let mut last: BTreeMap<(&str, i32), i64> = BTreeMap::new();
-    for row in subject.rows {
-        let offset = last.entry(subject.names.place(row.lane)).or_default();
-        *offset = row.offset().max(*offset);
+    for record in context.records {
+        let offset = last.entry(context.interner.topic_partition(record.partition_no)).or_default();
+        *offset = record.offset().max(*offset);
     }
     last.into_iter()
         .map(|((topic, partition), offset)| SagaPosition { topic: topic.to_owned(), partition, offset })

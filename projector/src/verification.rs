@@ -1,97 +1,98 @@
-//! The proof that the live view is what the topics say: a second view folded from them, both compared at the same offsets.
+//! Proves that the live view matches the topics: a second view is folded from the topics, and both are compared at the same
+//! offsets.
 //!
-//! The live view is frozen as a set of offsets and the digest of each saga at these offsets ([`Frozen::read`]); the second view
-//! reads exactly as far; [`compare`] looks at every saga and fetches in full the first that differs.
+//! The live view is frozen as a set of offsets and the digest of each saga at these offsets ([`LiveSnapshot::read`]). The
+//! second view reads exactly up to these offsets. [`compare`] compares every saga and fetches the first difference in full.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     api::{SagaCounts, SnapshotHead},
-    client::{Client, ClientError},
+    client::{ClientError, ProjectorClient},
     digest::{self, SetDigest},
     present::first_difference,
-    standing::Flag,
-    view::View,
+    progress::SagaFlag,
+    view::SagaView,
 };
 
-/// A view that differs from what the topics say.
+/// A difference between the live view and the topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub struct ViewDifference {
     /// The declaration's name.
     pub saga: String,
     /// The correlation id; empty if counts differ.
     pub id: String,
-    /// Where in the saga, as a path.
+    /// The path of the field in the saga.
     pub field: String,
-    /// What the live view has there.
+    /// The value in the live view.
     pub live: String,
-    /// What the topics say.
+    /// The value derived from the topics.
     pub rebuilt: String,
 }
 
-/// What a comparison has found.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ViewComparison {
     /// The offsets at which both were compared.
-    pub positions: crate::api::Positions,
-    /// Records that were folded for it.
+    pub positions: crate::api::NextOffsets,
+    /// The number of records that were folded for it.
     pub records: u64,
-    /// Sagas of the rebuilt view.
+    /// The number of sagas of the rebuilt view.
     pub sagas: u64,
     /// The digest of the rebuilt view.
     pub digest: String,
     /// The digest of the live view.
     pub live_digest: String,
-    /// Sagas that differ or that only one of both has.
+    /// The number of sagas that differ or that only one view has.
     pub differing: u64,
-    /// The first of them.
-    pub first: Option<Difference>,
+    /// The first difference.
+    pub first: Option<ViewDifference>,
 }
 
-impl Verdict {
-    /// Whether the live view is what the topics say.
+impl ViewComparison {
+    /// True if the live view matches the topics.
     #[must_use]
     pub fn agrees(&self) -> bool {
         self.first.is_none() && self.digest == self.live_digest
     }
 }
 
-/// The live view as it was at one moment: its head, and the digest of each saga.
+/// A snapshot of the live view: its head, and the digest of each saga.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Frozen {
-    /// Positions, counts, and the number by which single sagas are asked for.
+pub struct LiveSnapshot {
+    /// Positions, counts, and the snapshot number by which single sagas are requested.
     pub head: SnapshotHead,
     digests: HashMap<(String, String), String>,
     digest: String,
 }
 
-/// The live view could not be had as it was at one moment.
+/// Why the live view cannot be read at one moment.
 #[derive(Debug, thiserror::Error)]
-pub enum FreezeError {
-    /// The projector did not answer.
+pub enum SnapshotError {
+    /// The projector is unreachable.
     #[error("cannot read the live view")]
-    Client(#[source] ClientError),
-    /// Rows were replaced while the snapshot was written.
-    #[error("the live view changed what it had shown while it was read; try again when it is calmer")]
+    ProjectorClient(#[source] ClientError),
+    /// Records were replaced while the snapshot was written.
+    #[error("the live view replaced records while it was read; try again when fewer records arrive")]
     Disturbed,
 }
 
-impl Frozen {
+impl LiveSnapshot {
     /// Reads a snapshot of a live view.
     ///
     /// # Errors
-    /// [`FreezeError`].
-    pub async fn read(live: &Client) -> Result<Self, FreezeError> {
+    /// [`SnapshotError`].
+    pub async fn read(live: &ProjectorClient) -> Result<Self, SnapshotError> {
         for _ in 0..ATTEMPTS {
-            if let Some(frozen) = Self::attempt(live).await.map_err(FreezeError::Client)? {
+            if let Some(frozen) = Self::attempt(live).await.map_err(SnapshotError::ProjectorClient)? {
                 return Ok(frozen);
             }
         }
-        Err(FreezeError::Disturbed)
+        Err(SnapshotError::Disturbed)
     }
 
     /// One attempt; `None` if the snapshot was disturbed.
-    async fn attempt(live: &Client) -> Result<Option<Self>, ClientError> {
+    async fn attempt(live: &ProjectorClient) -> Result<Option<Self>, ClientError> {
         let mut snapshot = live.snapshot(false).await?;
         let head = snapshot.head()?.clone();
         let mut digests = HashMap::new();
@@ -105,32 +106,36 @@ impl Frozen {
 
 const ATTEMPTS: usize = 3;
 
-/// Compares a frozen live view with one that was folded from the topics up to the same offsets.
+/// Compares a snapshot of the live view with a view that was folded from the topics up to the same offsets.
 ///
 /// # Errors
 /// [`ClientError`] if the first saga that differs cannot be fetched.
-pub async fn compare(live: &Client, mut frozen: Frozen, rebuilt: &View) -> Result<Verdict, ClientError> {
+pub async fn compare(
+    live: &ProjectorClient,
+    mut frozen: LiveSnapshot,
+    rebuilt: &SagaView,
+) -> Result<ViewComparison, ClientError> {
     let mut set = SetDigest::default();
     let mut differing: BTreeMap<(String, String), ()> = BTreeMap::new();
     let mut sagas = 0;
     for instance in 0..u32::try_from(rebuilt.sagas()).unwrap_or(u32::MAX) {
-        let subject = rebuilt.subject(instance);
-        let Some(canonical) = subject.canonical() else { continue };
+        let context = rebuilt.subject(instance);
+        let Some(canonical) = context.canonical() else { continue };
         let digest = digest::of(&canonical);
         set.add(digest);
         sagas += 1;
-        let key = (subject.declaration.name.clone(), subject.id.to_owned());
+        let key = (context.declaration.name.clone(), context.id.to_owned());
         if frozen.digests.remove(&key).is_none_or(|there| there != format!("{digest:032x}")) {
             differing.insert(key, ());
         }
     }
-    // What is left is in the live view only.
+    // The remaining sagas are in the live view only.
     differing.extend(frozen.digests.into_keys().map(|key| (key, ())));
     let first = match differing.first_key_value() {
         Some(((saga, id), ())) => Some(difference(live, frozen.head.snapshot, rebuilt, saga, id).await?),
         None => counts_difference(&frozen.head.counts, &rebuilt.counts()),
     };
-    Ok(Verdict {
+    Ok(ViewComparison {
         records: rebuilt.records(),
         sagas,
         digest: set.to_string(),
@@ -141,14 +146,14 @@ pub async fn compare(live: &Client, mut frozen: Frozen, rebuilt: &View) -> Resul
     })
 }
 
-/// Where one saga differs.
+/// The difference of one saga.
 async fn difference(
-    live: &Client,
+    live: &ProjectorClient,
     snapshot: u64,
-    rebuilt: &View,
+    rebuilt: &SagaView,
     saga: &str,
     id: &str,
-) -> Result<Difference, ClientError> {
+) -> Result<ViewDifference, ClientError> {
     let there = match live.frozen(snapshot, saga, id).await {
         Err(error) if error.is_not_found() => None,
         other => Some(other?),
@@ -157,25 +162,25 @@ async fn difference(
     let (field, live, rebuilt) = match (&there, &here) {
         (Some(there), Some(here)) => first_difference(there, here).unwrap_or_default(),
         (there, _) => {
-            let said = |is: bool| if is { "is there" } else { "is not there" }.to_owned();
-            (String::new(), said(there.is_some()), said(there.is_none()))
+            let presence = |is: bool| if is { "present" } else { "absent" }.to_owned();
+            (String::new(), presence(there.is_some()), presence(there.is_none()))
         }
     };
-    Ok(Difference { saga: saga.to_owned(), id: id.to_owned(), field, live, rebuilt })
+    Ok(ViewDifference { saga: saga.to_owned(), id: id.to_owned(), field, live, rebuilt })
 }
 
-/// Counts are kept beside the sagas, so they could be wrong where every saga is right.
-fn counts_difference(live: &[SagaCounts], rebuilt: &[SagaCounts]) -> Option<Difference> {
-    // Whether something is stuck depends on the moment.
+/// Counts are maintained beside the sagas, so they can be wrong although every saga is right.
+fn counts_difference(live: &[SagaCounts], rebuilt: &[SagaCounts]) -> Option<ViewDifference> {
+    // Whether a saga is stuck depends on the moment.
     let timeless = |counts: &SagaCounts| {
         let mut counts = counts.clone();
-        counts.flags.remove(Flag::Stuck.name());
+        counts.flags.remove(SagaFlag::Stuck.name());
         serde_json::to_value(counts).unwrap_or_default()
     };
     let pairs = live.iter().zip(rebuilt);
     pairs.into_iter().find_map(|(there, here)| {
         let (field, live, rebuilt) = first_difference(&timeless(there), &timeless(here))?;
-        Some(Difference {
+        Some(ViewDifference {
             saga: there.saga.clone(),
             id: String::new(),
             field: format!("/counts{field}"),
@@ -185,13 +190,13 @@ fn counts_difference(live: &[SagaCounts], rebuilt: &[SagaCounts]) -> Option<Diff
     })
 }
 
-impl std::fmt::Display for Verdict {
+impl std::fmt::Display for ViewComparison {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let partitions: usize = self.positions.values().map(BTreeMap::len).sum();
         let read = format!("{} records of {partitions} partitions", self.records);
         match &self.first {
             None if self.agrees() => {
-                write!(f, "the view agrees with the topics: {} sagas from {read}, digest {}", self.sagas, self.digest)
+                write!(f, "the view matches the topics: {} sagas from {read}, digest {}", self.sagas, self.digest)
             }
             None => {
                 write!(f, "the view differs from the topics: digest {} and {} ({read})", self.live_digest, self.digest)

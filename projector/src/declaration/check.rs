@@ -1,34 +1,34 @@
-//! Turns a well-formed file into a declaration, or into a list of what makes no sense in it.
+//! Compiles a well-formed file into a declaration, or into a list of its problems.
 //!
-//! All problems are found in one go, each with its line, because a person fixes a file and not a key.
+//! All problems are reported at once, each with its line, so that a person can fix the file in one pass.
 
 use std::{collections::BTreeSet, ops::Range};
 
 use super::{
-    CORRELATION_HEADER, Declaration, EVENTS_MAX, EventSet, NODES_MAX, Node, NodeKind, NodeSet, OUTCOMES_MAX,
-    OWNERS_MAX, Outcome, OutcomeKind, Owner, Problem, Selector, Sentence,
-    raw::{self, Text},
+    CORRELATION_HEADER, Declaration, DeclarationProblem, EVENTS_MAX, EventSelector, EventSet, NODES_MAX, NodeKind,
+    NodeSet, OUTCOMES_MAX, OWNERS_MAX, OutcomeKind, SagaNode, SagaOutcome, SentenceTemplate, StepOwner,
+    raw::{self, SpannedText},
     selector::check_path,
 };
 use crate::nearest::hint;
 
 /// Compiles a file whose text is `text`.
-pub(super) fn compile(text: &str, file: &raw::File) -> Result<Declaration, Vec<Problem>> {
-    let mut check = Check { text, problems: Vec::new(), events: Vec::new() };
-    check.limits(file);
-    check.word("the saga's name", &file.name);
-    let owners = check.owners(file);
-    let start = check.events("start", &file.start.get_ref()[..], Some(file.start.span()));
-    let mut nodes = check.nodes(file, &owners);
-    check.order_of_steps(file, &mut nodes);
-    let exclusive: Vec<EventSet> = file.exclusive.iter().map(|group| check.exclusive(group)).collect();
-    let outcomes = check.outcomes(file, &nodes);
-    check.reachable(file, start, &nodes, &exclusive, &outcomes);
-    let (header, fields) = check.correlation(&file.correlation);
-    let topics = check.topics(file, &owners);
-    if !check.problems.is_empty() {
-        check.problems.sort_by_key(|problem| problem.line);
-        return Err(check.problems);
+pub(super) fn compile(text: &str, file: &raw::DeclarationFile) -> Result<Declaration, Vec<DeclarationProblem>> {
+    let mut compiler = Compiler { text, problems: Vec::new(), events: Vec::new() };
+    compiler.limits(file);
+    compiler.word("the saga's name", &file.name);
+    let owners = compiler.owners(file);
+    let start = compiler.events("start", &file.start.get_ref()[..], Some(file.start.span()));
+    let mut nodes = compiler.nodes(file, &owners);
+    compiler.order_of_steps(file, &mut nodes);
+    let exclusive: Vec<EventSet> = file.exclusive.iter().map(|group| compiler.exclusive(group)).collect();
+    let outcomes = compiler.outcomes(file, &nodes);
+    compiler.reachable(file, start, &nodes, &exclusive, &outcomes);
+    let (header, fields) = compiler.correlation(&file.correlation);
+    let topics = compiler.topics(file, &owners);
+    if !compiler.problems.is_empty() {
+        compiler.problems.sort_by_key(|problem| problem.line);
+        return Err(compiler.problems);
     }
     Ok(Declaration {
         name: file.name.get_ref().clone(),
@@ -38,7 +38,7 @@ pub(super) fn compile(text: &str, file: &raw::File) -> Result<Declaration, Vec<P
         sequences: file.sequences,
         owners,
         topics,
-        events: check.events,
+        events: compiler.events,
         start,
         nodes,
         exclusive,
@@ -46,21 +46,21 @@ pub(super) fn compile(text: &str, file: &raw::File) -> Result<Declaration, Vec<P
     })
 }
 
-struct Check<'a> {
+struct Compiler<'a> {
     text: &'a str,
-    problems: Vec<Problem>,
-    events: Vec<Selector>,
+    problems: Vec<DeclarationProblem>,
+    events: Vec<EventSelector>,
 }
 
-impl Check<'_> {
+impl Compiler<'_> {
     fn problem(&mut self, span: Range<usize>, text: String) {
         let before = self.text.get(..span.start).unwrap_or_default();
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        self.problems.push(Problem { line, text });
+        self.problems.push(DeclarationProblem { line, text });
     }
 
-    /// Sets are bit masks, and a filter's classes are bits of one word: both have an end.
-    fn limits(&mut self, file: &raw::File) {
+    /// Sets are bit masks, and the classes of a filter are bits of one integer. Both have a limit.
+    fn limits(&mut self, file: &raw::DeclarationFile) {
         let nodes = file.steps.len() + usize::from(file.cancel.is_some()) + file.compensations.len();
         for (what, count, max) in [
             ("steps and compensations", nodes, NODES_MAX),
@@ -68,13 +68,13 @@ impl Check<'_> {
             ("owners", file.owners.len(), OWNERS_MAX),
         ] {
             if count == 0 || count > max {
-                self.problem(file.name.span(), format!("{count} {what} are declared, and 1 to {max} are taken"));
+                self.problem(file.name.span(), format!("{count} {what} are declared; 1 to {max} are allowed"));
             }
         }
     }
 
-    /// Names that filters and URLs use.
-    fn word(&mut self, what: &str, name: &Text) {
+    /// Checks a name that filters and URLs use.
+    fn word(&mut self, what: &str, name: &SpannedText) {
         let text = name.get_ref();
         let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
         if text.is_empty() || text.len() > 64 || !text.chars().all(fine) {
@@ -82,22 +82,25 @@ impl Check<'_> {
         }
     }
 
-    fn owners(&mut self, file: &raw::File) -> Vec<Owner> {
+    fn owners(&mut self, file: &raw::DeclarationFile) -> Vec<StepOwner> {
         for id in file.owners.keys() {
             self.word("the owner", id);
         }
-        let owner = |(id, title): (&Text, &Text)| Owner { id: id.get_ref().clone(), title: title.get_ref().clone() };
+        let owner = |(id, title): (&SpannedText, &SpannedText)| StepOwner {
+            id: id.get_ref().clone(),
+            title: title.get_ref().clone(),
+        };
         file.owners.iter().map(owner).collect()
     }
 
-    /// The set of events that a key lists. `must` is the key's place if the list may not be empty.
-    fn events(&mut self, role: &str, listed: &[Text], must: Option<Range<usize>>) -> EventSet {
+    /// The set of events that a key lists. `must` is the position of the key if the list must not be empty.
+    fn events(&mut self, role: &str, listed: &[SpannedText], must: Option<Range<usize>>) -> EventSet {
         if let Some(span) = must.filter(|_| listed.is_empty()) {
             self.problem(span, format!("{role} names no event"));
         }
         let mut set: EventSet = 0;
         for text in listed {
-            let selector = match Selector::parse(text.get_ref()) {
+            let selector = match EventSelector::parse(text.get_ref()) {
                 Ok(selector) => selector,
                 Err(wrong) => {
                     self.problem(text.span(), format!("{role}: {wrong}"));
@@ -129,15 +132,17 @@ impl Check<'_> {
             .map(ToString::to_string)
     }
 
-    /// The index of a selector. Two names of which one ends with the other would make one event two.
-    fn intern(&mut self, text: &Text, selector: Selector) -> Option<usize> {
+    /// The index of a selector. If one name ended with another, one event would match both.
+    fn intern(&mut self, text: &SpannedText, selector: EventSelector) -> Option<usize> {
         if let Some(index) = self.events.iter().position(|known| *known == selector) {
             return Some(index);
         }
         let ambiguous = self
             .events
             .iter()
-            .find(|known| known.name != selector.name && (known.names(&selector.name) || selector.names(&known.name)))
+            .find(|known| {
+                known.name != selector.name && (known.matches(&selector.name) || selector.matches(&known.name))
+            })
             .map(ToString::to_string);
         if let Some(other) = ambiguous {
             self.problem(text.span(), format!("{:?} and {other:?} can mean the same event", text.get_ref()));
@@ -150,7 +155,7 @@ impl Check<'_> {
         Some(self.events.len() - 1)
     }
 
-    fn nodes(&mut self, file: &raw::File, owners: &[Owner]) -> Vec<Node> {
+    fn nodes(&mut self, file: &raw::DeclarationFile, owners: &[StepOwner]) -> Vec<SagaNode> {
         let mut nodes = Vec::new();
         for step in &file.steps {
             let what = format!("step {:?}", step.id.get_ref());
@@ -205,9 +210,9 @@ impl Check<'_> {
     fn node(
         &mut self,
         what: &str,
-        (id, title, owner, deadline): (&Text, &Text, &Text, &Text),
-        owners: &[Owner],
-    ) -> Node {
+        (id, title, owner, deadline): (&SpannedText, &SpannedText, &SpannedText, &SpannedText),
+        owners: &[StepOwner],
+    ) -> SagaNode {
         self.word(&format!("the id of {what}"), id);
         let found = owners.iter().position(|known| known.id == *owner.get_ref());
         if found.is_none() {
@@ -218,7 +223,7 @@ impl Check<'_> {
             self.problem(deadline.span(), format!("{what}: {wrong}"));
             0
         });
-        Node {
+        SagaNode {
             id: id.get_ref().clone(),
             title: title.get_ref().clone(),
             owner: found.unwrap_or_default(),
@@ -235,30 +240,31 @@ impl Check<'_> {
         }
     }
 
-    fn completed(&mut self, what: &str, listed: &toml::Spanned<Vec<Text>>) -> EventSet {
+    fn completed(&mut self, what: &str, listed: &toml::Spanned<Vec<SpannedText>>) -> EventSet {
         self.events(&format!("{what}: completed_by"), listed.get_ref(), Some(listed.span()))
     }
 
-    fn waiting(&mut self, text: Option<&Text>) -> Sentence {
-        let fallback = || Sentence::parse("Waiting for {owner}: {step}").expect("its placeholders are known");
+    fn waiting(&mut self, text: Option<&SpannedText>) -> SentenceTemplate {
+        let fallback = || SentenceTemplate::parse("Waiting for {owner}: {step}").expect("its placeholders are known");
         match text {
             None => fallback(),
             Some(text) => self.sentence(text).unwrap_or_else(fallback),
         }
     }
 
-    fn failed(&mut self, text: Option<&Text>) -> Sentence {
-        let fallback =
-            || Sentence::parse("{step} failed, and only a person can help").expect("its placeholders are known");
+    fn failed(&mut self, text: Option<&SpannedText>) -> SentenceTemplate {
+        let fallback = || {
+            SentenceTemplate::parse("{step} failed; only a person can resolve it").expect("its placeholders are known")
+        };
         text.and_then(|text| self.sentence(text)).unwrap_or_else(fallback)
     }
 
-    fn sentence(&mut self, text: &Text) -> Option<Sentence> {
-        Sentence::parse(text.get_ref()).map_err(|wrong| self.problem(text.span(), wrong)).ok()
+    fn sentence(&mut self, text: &SpannedText) -> Option<SentenceTemplate> {
+        SentenceTemplate::parse(text.get_ref()).map_err(|wrong| self.problem(text.span(), wrong)).ok()
     }
 
-    /// An event completes a step or fails it, not both.
-    fn one_role(&mut self, what: &str, id: &Text, node: &Node) {
+    /// An event may complete a step or fail it, but not both.
+    fn one_role(&mut self, what: &str, id: &SpannedText, node: &SagaNode) {
         for (one, other, roles) in [
             (node.completed_by, node.failed_by, "completed_by and failed_by"),
             (node.completed_by, node.reached_by, "reached_by and completed_by"),
@@ -274,7 +280,7 @@ impl Check<'_> {
         }
     }
 
-    fn distinct_ids(&mut self, file: &raw::File, nodes: &[Node]) {
+    fn distinct_ids(&mut self, file: &raw::DeclarationFile, nodes: &[SagaNode]) {
         let ids = file
             .steps
             .iter()
@@ -288,8 +294,8 @@ impl Check<'_> {
         }
     }
 
-    /// `after` names steps, and the steps form no circle.
-    fn order_of_steps(&mut self, file: &raw::File, nodes: &mut [Node]) {
+    /// Checks that `after` names steps, and that the steps form no cycle.
+    fn order_of_steps(&mut self, file: &raw::DeclarationFile, nodes: &mut [SagaNode]) {
         let ids: Vec<&str> = file.steps.iter().map(|step| step.id.get_ref().as_str()).collect();
         for (index, step) in file.steps.iter().enumerate().take(nodes.len()) {
             for before in &step.after {
@@ -298,7 +304,7 @@ impl Check<'_> {
                     _ => {
                         let near = hint(before.get_ref(), ids.iter().copied());
                         let text = format!(
-                            "step {:?}: after names {:?}, which is no step{near}",
+                            "step {:?}: after names {:?}, which is not a step{near}",
                             ids[index],
                             before.get_ref()
                         );
@@ -325,15 +331,15 @@ impl Check<'_> {
         }
     }
 
-    fn exclusive(&mut self, group: &toml::Spanned<Vec<Text>>) -> EventSet {
+    fn exclusive(&mut self, group: &toml::Spanned<Vec<SpannedText>>) -> EventSet {
         if group.get_ref().len() == 1 {
             self.problem(group.span(), "an exclusive group needs at least two events".to_owned());
         }
         self.events("exclusive", group.get_ref(), Some(group.span()))
     }
 
-    fn outcomes(&mut self, file: &raw::File, nodes: &[Node]) -> Vec<Outcome> {
-        let mut outcomes: Vec<Outcome> = Vec::new();
+    fn outcomes(&mut self, file: &raw::DeclarationFile, nodes: &[SagaNode]) -> Vec<SagaOutcome> {
+        let mut outcomes: Vec<SagaOutcome> = Vec::new();
         for raw in &file.outcomes {
             let name = raw.name.get_ref();
             self.word("the outcome", &raw.name);
@@ -352,7 +358,7 @@ impl Check<'_> {
                         self.problem(
                             id.span(),
                             format!(
-                                "outcome {name:?}: settled_by names {:?}, which is no step or compensation{near}",
+                                "outcome {name:?}: settled_by names {:?}, which is not a step or compensation{near}",
                                 id.get_ref()
                             ),
                         );
@@ -360,12 +366,12 @@ impl Check<'_> {
                 }
             }
             let sentence = self.sentence(&raw.sentence).unwrap_or_else(|| self.waiting(None));
-            outcomes.push(Outcome { name: name.clone(), kind, when, settled_by, sentence });
+            outcomes.push(SagaOutcome { name: name.clone(), kind, when, settled_by, sentence });
         }
         outcomes
     }
 
-    fn outcome_kind(&mut self, name: &str, kind: &Text) -> OutcomeKind {
+    fn outcome_kind(&mut self, name: &str, kind: &SpannedText) -> OutcomeKind {
         match OutcomeKind::parse(kind.get_ref()) {
             Some(kind) => kind,
             None => {
@@ -382,24 +388,24 @@ impl Check<'_> {
         }
     }
 
-    /// Every outcome can be chosen, and what it waits for can happen.
+    /// Checks that every outcome can be reached.
     fn reachable(
         &mut self,
-        file: &raw::File,
+        file: &raw::DeclarationFile,
         start: EventSet,
-        nodes: &[Node],
+        nodes: &[SagaNode],
         exclusive: &[EventSet],
-        outcomes: &[Outcome],
+        outcomes: &[SagaOutcome],
     ) {
-        let said = nodes
+        let declared = nodes
             .iter()
             .fold(start, |set, node| set | node.completed_by | node.failed_by | node.reached_by | node.undone_by);
         for (index, (raw, outcome)) in file.outcomes.iter().zip(outcomes).enumerate() {
             let name = &outcome.name;
             let span = raw.when.span();
-            let unsaid = members(outcome.when)
-                .find(|event| !members(said).any(|known| self.events[known].overlaps(&self.events[*event])));
-            if let Some(event) = unsaid {
+            let undeclared = members(outcome.when)
+                .find(|event| !members(declared).any(|known| self.events[known].overlaps(&self.events[*event])));
+            if let Some(event) = undeclared {
                 let event = self.events[event].to_string();
                 self.problem(span.clone(), format!("outcome {name:?} can never be reached: it waits for {event:?}, which starts nothing and which no step, cancel or compensation names"));
             }
@@ -411,7 +417,7 @@ impl Check<'_> {
             }
             if let Some(before) = outcomes[..index].iter().find(|before| self.shadows(before, outcome)) {
                 let text = format!(
-                    "outcome {name:?} can never be reached: {:?} comes first and asks for no more",
+                    "outcome {name:?} can never be reached: {:?} comes first and requires no other event",
                     before.name
                 );
                 self.problem(span.clone(), text);
@@ -422,12 +428,12 @@ impl Check<'_> {
         }
     }
 
-    fn shadows(&self, before: &Outcome, outcome: &Outcome) -> bool {
+    fn shadows(&self, before: &SagaOutcome, outcome: &SagaOutcome) -> bool {
         members(before.when)
             .all(|asked| members(outcome.when).any(|event| self.events[asked].covers(&self.events[event])))
     }
 
-    fn correlation(&mut self, raw: &raw::Correlation) -> (String, std::collections::BTreeMap<String, String>) {
+    fn correlation(&mut self, raw: &raw::CorrelationTable) -> (String, std::collections::BTreeMap<String, String>) {
         for (event, field) in &raw.fields {
             for text in [event, field] {
                 if let Err(wrong) = check_path(text.get_ref()) {
@@ -437,19 +443,19 @@ impl Check<'_> {
         }
         let header = raw.header.as_ref().map_or_else(|| CORRELATION_HEADER.to_owned(), |text| text.get_ref().clone());
         if let Some(text) = raw.header.as_ref().filter(|text| text.get_ref().is_empty()) {
-            self.problem(text.span(), "correlation.header is empty; leave it out for ce_correlationid".to_owned());
+            self.problem(text.span(), "correlation.header is empty; omit it for ce_correlationid".to_owned());
         }
         let fields = raw.fields.iter().map(|(event, field)| (event.get_ref().clone(), field.get_ref().clone()));
         (header, fields.collect())
     }
 
-    fn topics(&mut self, file: &raw::File, owners: &[Owner]) -> Vec<String> {
+    fn topics(&mut self, file: &raw::DeclarationFile, owners: &[StepOwner]) -> Vec<String> {
         let mut seen = BTreeSet::new();
         for topic in &file.topics {
             let name = topic.get_ref().replace("{system}", "system");
             let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             if name.is_empty() || name.len() > 249 || !name.chars().all(fine) {
-                self.problem(topic.span(), format!("{:?} is no topic name", topic.get_ref()));
+                self.problem(topic.span(), format!("{:?} is not a topic name", topic.get_ref()));
             }
             if !seen.insert(topic.get_ref()) {
                 self.problem(topic.span(), format!("topics names {:?} twice", topic.get_ref()));
@@ -487,5 +493,5 @@ fn parse_duration_ms(text: &str) -> Result<i64, String> {
     }
 }
 
-/// So that no sum of a time and a deadline comes near the end of time.
+/// Keeps the sum of a timestamp and a deadline far from overflow.
 const DEADLINE_MS_MAX: i64 = 10_000 * 86_400_000;

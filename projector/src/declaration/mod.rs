@@ -1,7 +1,7 @@
-//! What a saga is: the compiled form of one declaration file.
+//! Saga declarations: the compiled form of a declaration file.
 //!
-//! Everything the projector knows about somebody's business stands here as data: names, bit sets and sentences. The file's
-//! keys are `raw`, its checks are `check`. This module never knows a broker, and no file of this crate knows a business.
+//! The projector knows a business only as data in this form: names, bit sets and sentences. `raw` has the keys of the file,
+//! `check` the checks. This module knows no broker, and no file of this crate knows a business.
 
 mod check;
 mod raw;
@@ -11,15 +11,15 @@ mod sentence;
 use std::{collections::BTreeMap, path::Path};
 
 pub use self::{
-    selector::{Condition, Selector},
-    sentence::{Sentence, Words},
+    selector::{EventSelector, FieldCondition},
+    sentence::{SentenceTemplate, SentenceValues},
 };
 
-/// The header that carries the saga's id unless a declaration names another.
+/// The default header of the correlation id.
 pub const CORRELATION_HEADER: &str = "ce_correlationid";
-/// The most declarations one projector takes.
+/// The most declarations of one projector.
 pub const DECLARATIONS_MAX: usize = 16;
-/// The most different events one declaration may name, and the most nodes it may have.
+/// The most different events that one declaration may name, and the most nodes it may have.
 const EVENTS_MAX: usize = 128;
 const NODES_MAX: usize = 48;
 const OUTCOMES_MAX: usize = 24;
@@ -33,114 +33,114 @@ pub type NodeSet = u64;
 /// One saga as declared.
 #[derive(Debug, Clone)]
 pub struct Declaration {
-    /// The name it is asked for by.
+    /// The name in filters and URLs.
     pub name: String,
-    /// What a person calls it.
+    /// The title for a person.
     pub title: String,
-    /// The header that carries the saga's id.
+    /// The header of the correlation id.
     pub header: String,
-    /// For events of another system: type (or its last dotted parts) to the body field that holds the saga's id.
+    /// For events of other systems: the type (or its last dotted parts) to the body field with the correlation id.
     pub fields: BTreeMap<String, String>,
     /// Whether `ce_sequence` counts the events of one entity, so that a hole means a missing event.
     pub sequences: bool,
-    /// Who can owe a step.
-    pub owners: Vec<Owner>,
-    /// Topics to read, with `{system}` where a system's name goes.
+    /// The owners of steps.
+    pub owners: Vec<StepOwner>,
+    /// The topics to read. `{system}` stands for the name of the system.
     pub topics: Vec<String>,
     /// Every event the declaration names.
-    pub events: Vec<Selector>,
+    pub events: Vec<EventSelector>,
     /// The events that begin a saga.
     pub start: EventSet,
     /// Steps, then the cancelling node if there is one, then compensations.
-    pub nodes: Vec<Node>,
-    /// Groups of which a saga may hear only one.
+    pub nodes: Vec<SagaNode>,
+    /// Groups of events of which a saga may have only one.
     pub exclusive: Vec<EventSet>,
-    /// How a saga can end, the first that fits wins.
-    pub outcomes: Vec<Outcome>,
+    /// The outcomes. The first outcome that matches is chosen.
+    pub outcomes: Vec<SagaOutcome>,
 }
 
-/// Who owes steps.
+/// The owner of steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
-    /// As a filter names it.
+pub struct StepOwner {
+    /// The name in filters.
     pub id: String,
-    /// As a sentence names it.
+    /// The name in sentences.
     pub title: String,
 }
 
-/// What a node is for.
+/// The kind of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeKind {
-    /// Part of the story that goes well.
+    /// A step of the normal path.
     Step,
-    /// The decision to undo everything, owed once a step has failed.
+    /// The decision to compensate, owed once a step has failed.
     Cancel,
-    /// Undoes something, owed once the saga is cancelled.
+    /// A compensation, owed once the saga is cancelled.
     Compensation,
 }
 
-/// Something that somebody owes.
+/// A step, cancellation or compensation that an owner owes.
 #[derive(Debug, Clone)]
-pub struct Node {
-    /// As a filter names it.
+pub struct SagaNode {
+    /// The name in filters.
     pub id: String,
-    /// As a page names it.
+    /// The title for a person.
     pub title: String,
-    /// Index into [`Declaration::owners`].
+    /// The index in [`Declaration::owners`].
     pub owner: usize,
-    /// What it is for.
+    /// Its kind.
     pub kind: NodeKind,
     /// The steps that must be done before this one is owed.
     pub after: NodeSet,
-    /// Work on it has begun.
+    /// Events that show that work on it has started.
     pub reached_by: EventSet,
-    /// It is done: any of these.
+    /// Events of which any completes it.
     pub completed_by: EventSet,
-    /// It cannot be done.
+    /// Events that show that it failed.
     pub failed_by: EventSet,
-    /// What it did was undone.
+    /// Events that show that it was compensated.
     pub undone_by: EventSet,
-    /// When it fails a person must look, and nothing is undone for it. True of every compensation.
+    /// True if a person must act when it fails and no compensation follows. Always true for compensations.
     pub attention: bool,
-    /// How long the owner may take.
+    /// The time that the owner has.
     pub deadline_ms: i64,
-    /// What a person reads while it is owed.
-    pub waiting: Sentence,
-    /// What a person reads while it is owed, has failed, and only a person can help.
-    pub failed: Sentence,
+    /// The sentence while it is owed.
+    pub waiting: SentenceTemplate,
+    /// The sentence while it is owed and has failed, and only a person can resolve it.
+    pub failed: SentenceTemplate,
 }
 
-/// The technical kind of an end.
+/// The kind of an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutcomeKind {
-    /// Everything was done.
+    /// Every step is done.
     Completed,
-    /// Refused before anything needed undoing.
+    /// Rejected before anything needed compensation.
     Rejected,
-    /// Everything that was done is undone.
+    /// Every completed step is compensated.
     Compensated,
-    /// It ended in a way that a person must look at.
+    /// The saga ended in a way that a person must check.
     Failed,
 }
 
-/// One way a saga ends.
+/// One outcome of a saga.
 #[derive(Debug, Clone)]
-pub struct Outcome {
-    /// As a filter names it.
+pub struct SagaOutcome {
+    /// The name in filters.
     pub name: String,
-    /// Its technical kind.
+    /// Its kind.
     pub kind: OutcomeKind,
-    /// The events that decide it: all of these.
+    /// The events that decide it: all of them are required.
     pub when: EventSet,
     /// The nodes that must be done before nothing is open.
     pub settled_by: NodeSet,
-    /// What a person reads.
-    pub sentence: Sentence,
+    /// The sentence for a person.
+    pub sentence: SentenceTemplate,
 }
 
-/// One thing wrong with a declaration.
+/// A problem of a declaration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct DeclarationProblem {
     /// Its line in the file, from 1; 0 if it concerns the file as a whole.
     pub line: usize,
     /// What is wrong, with a hint.
@@ -163,19 +163,19 @@ pub enum DeclarationError {
     Syntax {
         /// The file.
         file: String,
-        /// The parser's words, with line and column.
+        /// The message of the parser, with line and column.
         detail: String,
     },
-    /// The file is well formed, but makes no sense.
-    #[error("the saga declaration {file} makes no sense:{}", .problems.iter().map(|p| format!("\n  line {}: {}", p.line, p.text)).collect::<String>())]
-    Wrong {
+    /// The file is well formed but invalid.
+    #[error("the saga declaration {file} is invalid:{}", .problems.iter().map(|p| format!("\n  line {}: {}", p.line, p.text)).collect::<String>())]
+    Invalid {
         /// The file.
         file: String,
-        /// Everything found.
-        problems: Vec<Problem>,
+        /// The problems.
+        problems: Vec<DeclarationProblem>,
     },
-    /// Several declarations that do not go together.
-    #[error("the saga declarations do not go together: {0}")]
+    /// Several declarations that conflict.
+    #[error("the saga declarations conflict: {0}")]
     Clash(String),
 }
 
@@ -183,7 +183,7 @@ impl Declaration {
     /// Reads and checks one file.
     ///
     /// # Errors
-    /// [`DeclarationError`] with everything that is wrong.
+    /// [`DeclarationError`] with every problem.
     pub fn load(path: &Path) -> Result<Self, DeclarationError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
@@ -195,19 +195,19 @@ impl Declaration {
     /// Checks the text of one file. `file` is only used in messages.
     ///
     /// # Errors
-    /// [`DeclarationError`] with everything that is wrong.
+    /// [`DeclarationError`] with every problem.
     pub fn parse(file: &str, text: &str) -> Result<Self, DeclarationError> {
-        let raw: raw::File = toml::from_str(text).map_err(|error| DeclarationError::Syntax {
+        let raw: raw::DeclarationFile = toml::from_str(text).map_err(|error| DeclarationError::Syntax {
             file: file.to_owned(),
             detail: error.to_string().trim_end().to_owned(),
         })?;
-        check::compile(text, &raw).map_err(|problems| DeclarationError::Wrong { file: file.to_owned(), problems })
+        check::compile(text, &raw).map_err(|problems| DeclarationError::Invalid { file: file.to_owned(), problems })
     }
 
     /// The declarations that ship with the projector, by their file names.
     ///
     /// # Errors
-    /// Never for a released build: a test holds them.
+    /// Never for a released build: a test checks the shipped declarations.
     pub fn shipped() -> Result<Vec<Self>, DeclarationError> {
         SHIPPED.iter().map(|(file, text)| Self::parse(file, text)).collect()
     }
@@ -225,25 +225,25 @@ impl Declaration {
     }
 }
 
-/// What ships: the file's name and its text.
+/// The shipped declarations: the name of the file and its text.
 const SHIPPED: &[(&str, &str)] = &[
     ("order-fulfilment.toml", include_str!("../../sagas/order-fulfilment.toml")),
     ("customer-onboarding.toml", include_str!("../../sagas/customer-onboarding.toml")),
 ];
 
-/// Several declarations have different names and read the same event's saga id from the same place.
+/// Checks that declarations have different names and read the correlation id of an event from the same field.
 ///
 /// # Errors
 /// [`DeclarationError::Clash`].
 pub fn check_together(declarations: &[Declaration]) -> Result<(), DeclarationError> {
     let clash = |text: String| Err(DeclarationError::Clash(text));
     if declarations.is_empty() || declarations.len() > DECLARATIONS_MAX {
-        return clash(format!("there are {}, and 1 to {DECLARATIONS_MAX} are taken", declarations.len()));
+        return clash(format!("{} are given; 1 to {DECLARATIONS_MAX} are allowed", declarations.len()));
     }
     for (index, one) in declarations.iter().enumerate() {
         for other in &declarations[..index] {
             if one.name == other.name {
-                return clash(format!("two of them are called {:?}", one.name));
+                return clash(format!("two of them are named {:?}", one.name));
             }
             for (event, field) in &one.fields {
                 if let Some(there) = other.fields.get(event).filter(|there| *there != field) {
@@ -262,7 +262,7 @@ impl OutcomeKind {
     /// Every kind.
     pub const ALL: [Self; 4] = [Self::Completed, Self::Rejected, Self::Compensated, Self::Failed];
 
-    /// As a declaration writes it.
+    /// The name in a declaration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,31 +1,31 @@
-//! How a declaration names an event: `owner.Record`, or `owner.Record[field=VALUE]` where the name alone does not tell enough.
+//! Event selectors: `owner.Record`, or `owner.Record[field=VALUE]` where the name alone is not specific enough.
 //!
-//! A name stands for every CloudEvents type that equals it or ends with it after a dot, so a declaration does not depend on the
-//! name of the system it is used in.
+//! A name matches every CloudEvents type that equals it or ends with it after a dot, so a declaration does not depend on the
+//! name of the system.
 
-/// One event as a declaration names it.
+/// An event as a declaration names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selector {
+pub struct EventSelector {
     /// The type, or its last dotted parts.
     pub name: String,
-    /// The value that a field of the body must have, if the name alone is not enough.
-    pub condition: Option<Condition>,
+    /// The required value of a field of the body, if the name alone is not specific enough.
+    pub condition: Option<FieldCondition>,
 }
 
-/// A field of the body and the value asked of it.
+/// A field of the body and its required value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
+pub struct FieldCondition {
     /// A dotted path into the body.
     pub path: String,
-    /// The text the field must have.
+    /// The required value.
     pub value: String,
 }
 
-impl Selector {
+impl EventSelector {
     /// Parses `Name` or `Name[path=value]`.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// The problem as text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, condition) = match text.split_once('[') {
             None => (text, None),
@@ -38,35 +38,35 @@ impl Selector {
                 };
                 check_path(path.trim())?;
                 if value.trim().is_empty() {
-                    return Err(format!("the condition of {text:?} compares with nothing"));
+                    return Err(format!("the condition of {text:?} has no value"));
                 }
-                (name, Some(Condition { path: path.trim().to_owned(), value: value.trim().to_owned() }))
+                (name, Some(FieldCondition { path: path.trim().to_owned(), value: value.trim().to_owned() }))
             }
         };
         check_path(name.trim())?;
         Ok(Self { name: name.trim().to_owned(), condition })
     }
 
-    /// Whether an event of this type can be meant.
+    /// True if an event of this type may match.
     #[must_use]
-    pub fn names(&self, event: &str) -> bool {
+    pub fn matches(&self, event: &str) -> bool {
         event.strip_suffix(&self.name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
     }
 
-    /// Whether everything that `other` selects is selected by this one too.
+    /// True if this selector selects everything that `other` selects.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         other.name == self.name && (self.condition.is_none() || self.condition == other.condition)
     }
 
-    /// Whether one event can be both.
+    /// True if one event may match both.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         self.covers(other) || other.covers(self)
     }
 }
 
-impl std::fmt::Display for Selector {
+impl std::fmt::Display for EventSelector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.condition {
             None => f.write_str(&self.name),

@@ -1,33 +1,37 @@
-//! Sentences with placeholders: `Paid; waiting for {owner} to package`.
+//! Sentence templates: `Paid; waiting for {owner} to package`.
 
-/// A sentence whose placeholders were checked.
+/// A sentence with placeholders, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sentence(Vec<Part>);
+pub struct SentenceTemplate(Vec<TemplatePart>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum TemplatePart {
     Text(String),
-    Word(Word),
+    Placeholder(Placeholder),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
+enum Placeholder {
     Id,
     Owner,
     Step,
     Since,
 }
 
-/// The placeholders a sentence may have, as they are written.
-const WORDS: [(&str, Word); 4] =
-    [("id", Word::Id), ("owner", Word::Owner), ("step", Word::Step), ("since", Word::Since)];
+/// The placeholders of a sentence, by their names.
+const PLACEHOLDERS: [(&str, Placeholder); 4] = [
+    ("id", Placeholder::Id),
+    ("owner", Placeholder::Owner),
+    ("step", Placeholder::Step),
+    ("since", Placeholder::Since),
+];
 
-/// What the placeholders stand for.
+/// The values of the placeholders.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Words<'a> {
+pub struct SentenceValues<'a> {
     /// The saga's id.
     pub id: &'a str,
-    /// Who owes the step.
+    /// The owner of the step.
     pub owner: &'a str,
     /// The step's title.
     pub step: &'a str,
@@ -35,44 +39,44 @@ pub struct Words<'a> {
     pub since: &'a str,
 }
 
-impl Sentence {
-    /// Parses a sentence.
+impl SentenceTemplate {
+    /// Parses a template.
     ///
     /// # Errors
-    /// An unknown placeholder, or a brace without its partner.
+    /// An unknown placeholder, or an unmatched brace.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(open) = rest.find(['{', '}']) {
             let Some(close) = rest[open..].find('}').filter(|length| *length > 0) else {
-                return Err(format!("the sentence {text:?} has a brace without its partner"));
+                return Err(format!("the sentence {text:?} has an unmatched brace"));
             };
             let name = &rest[open + 1..open + close];
-            let Some((_, word)) = WORDS.iter().find(|(known, _)| *known == name) else {
-                let hint = crate::nearest::hint(name, WORDS.iter().map(|(known, _)| *known));
+            let Some((_, placeholder)) = PLACEHOLDERS.iter().find(|(known, _)| *known == name) else {
+                let hint = crate::nearest::hint(name, PLACEHOLDERS.iter().map(|(known, _)| *known));
                 return Err(format!(
                     "the sentence {text:?} has the unknown placeholder {{{name}}} ({{id}}, {{owner}}, {{step}} and {{since}} are known){hint}"
                 ));
             };
-            parts.push(Part::Text(rest[..open].to_owned()));
-            parts.push(Part::Word(*word));
+            parts.push(TemplatePart::Text(rest[..open].to_owned()));
+            parts.push(TemplatePart::Placeholder(*placeholder));
             rest = &rest[open + close + 1..];
         }
-        parts.push(Part::Text(rest.to_owned()));
+        parts.push(TemplatePart::Text(rest.to_owned()));
         Ok(Self(parts))
     }
 
-    /// The sentence with its placeholders filled.
+    /// Fills the placeholders.
     #[must_use]
-    pub fn fill(&self, words: &Words<'_>) -> String {
+    pub fn fill(&self, values: &SentenceValues<'_>) -> String {
         self.0
             .iter()
             .map(|part| match part {
-                Part::Text(text) => text.as_str(),
-                Part::Word(Word::Id) => words.id,
-                Part::Word(Word::Owner) => words.owner,
-                Part::Word(Word::Step) => words.step,
-                Part::Word(Word::Since) => words.since,
+                TemplatePart::Text(text) => text.as_str(),
+                TemplatePart::Placeholder(Placeholder::Id) => values.id,
+                TemplatePart::Placeholder(Placeholder::Owner) => values.owner,
+                TemplatePart::Placeholder(Placeholder::Step) => values.step,
+                TemplatePart::Placeholder(Placeholder::Since) => values.since,
             })
             .collect()
     }

@@ -1,7 +1,7 @@
-//! The HTTP interface: JSON under `/api/v1`, probes beside it. It only reads.
+//! The HTTP API: JSON under `/api/v1`, and probes. It is read-only.
 //!
-//! Every reply says how far the view has read, every list is bounded, every wait has a deadline. Shapes of replies are `api`, of
-//! errors `problem`; what may be asked is `query`.
+//! Every reply has the read progress, every list is bounded and every wait has a deadline. `api` has the types of replies,
+//! `problem` those of errors, `query` the queries.
 
 mod params;
 pub mod problem;
@@ -24,39 +24,39 @@ use tokio::{
 };
 
 use self::{
-    params::{Cursor, FILTERS, Pairs, Params},
-    problem::Problem,
+    params::{FILTERS, ListCursor, QueryPairs, QueryParams},
+    problem::ApiProblem,
 };
 use crate::{
-    api::{Changes, Counts, SagaList, SagaReply, TimelinePage, UnplacedRow},
+    api::{CountsReply, SagaChanges, SagaList, SagaReply, TimelinePage, UnplacedItem},
     board::Board,
-    declaration::{Declaration, Node, NodeKind},
-    present::time,
-    view::View,
+    declaration::{Declaration, NodeKind, SagaNode},
+    time::rfc3339,
+    view::SagaView,
 };
 
-/// How many requests may wait for changes at a time.
+/// The most requests that wait for changes at a time.
 const WAITERS_MAX: usize = 64;
 /// The longest wait for a change, in seconds.
 const WAIT_S_MAX: u64 = 60;
-/// How many snapshots may be written at a time.
+/// The most snapshots that are written at a time.
 const SNAPSHOTS_AT_A_TIME: usize = 2;
-/// Rows of a timeline in one reply.
+/// Records of a timeline in one reply.
 const TIMELINE_ROWS: usize = 200;
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Clone)]
-struct Shared {
+struct ApiState {
     board: Board,
     waiters: Arc<Semaphore>,
     snapshots: Arc<Semaphore>,
-    /// True once the server should end.
+    /// True once the server must stop.
     ending: watch::Receiver<bool>,
 }
 
-type Reply<T> = Result<Json<T>, Problem>;
+type ApiReply<T> = Result<Json<T>, ApiProblem>;
 
-/// Serves until `ending` turns true (or its sender is gone).
+/// Serves until `ending` is true or its sender is dropped.
 ///
 /// # Errors
 /// The listener fails.
@@ -67,7 +67,7 @@ pub async fn serve(listener: TcpListener, board: Board, ending: watch::Receiver<
 
 /// The routes, without a listener.
 pub fn router(board: Board, ending: watch::Receiver<bool>) -> Router {
-    let shared = Shared {
+    let shared = ApiState {
         board,
         waiters: Arc::new(Semaphore::new(WAITERS_MAX)),
         snapshots: Arc::new(Semaphore::new(SNAPSHOTS_AT_A_TIME)),
@@ -89,13 +89,13 @@ pub fn router(board: Board, ending: watch::Receiver<bool>) -> Router {
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .fallback(|| async {
-            Problem::not_found("no resource has this path; see /api/v1/sagas, /counts, /declarations, /health")
+            ApiProblem::not_found("no resource has this path; see /api/v1/sagas, /counts, /declarations, /health")
         })
         .layer(middleware::map_response(harden))
         .with_state(shared)
 }
 
-/// Replies are data of one moment, and never a page.
+/// Replies are valid for one moment and are never rendered as a page.
 async fn harden(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -104,36 +104,40 @@ async fn harden(mut response: Response) -> Response {
 }
 
 async fn ended(mut ending: watch::Receiver<bool>) {
-    // A sender that is gone can no longer say it, so that counts as said.
+    // A dropped sender ends the wait too.
     drop(ending.wait_for(|ending| *ending).await);
 }
 
-async fn list(State(shared): State<Shared>, Query(pairs): Query<Pairs>) -> Reply<SagaList> {
-    let params = Params::sort(pairs, FILTERS, &["limit", "cursor"])?;
+async fn list(State(shared): State<ApiState>, Query(pairs): Query<QueryPairs>) -> ApiReply<SagaList> {
+    let params = QueryParams::sort(pairs, FILTERS, &["limit", "cursor"])?;
     let limit = params.limit()?;
     let view = shared.board.view();
     let before = match params.get("cursor") {
-        Some(text) => Some(Cursor::read(text, view.epoch(), &params.filter)?.revision),
+        Some(text) => Some(ListCursor::read(text, view.epoch(), &params.filter)?.revision),
         None => None,
     };
     let page = view.list(&params.filter, before, limit)?;
-    let next = page.next.map(|revision| Cursor::new(view.epoch(), revision, &params.filter).text());
+    let next = page.next.map(|revision| ListCursor::new(view.epoch(), revision, &params.filter).text());
     Ok(Json(SagaList { items: page.items, next, as_of: shared.board.as_of(&view) }))
 }
 
-async fn show(State(shared): State<Shared>, Path(id): Path<String>, Query(pairs): Query<Pairs>) -> Reply<SagaReply> {
-    let params = Params::sort(pairs, &["saga"], &[])?;
+async fn show(
+    State(shared): State<ApiState>,
+    Path(id): Path<String>,
+    Query(pairs): Query<QueryPairs>,
+) -> ApiReply<SagaReply> {
+    let params = QueryParams::sort(pairs, &["saga"], &[])?;
     let view = shared.board.view();
     let instance = find(&shared.board, &view, &params, &id)?;
     Ok(Json(SagaReply { saga: view.present_detail(instance, TIMELINE_ROWS), as_of: shared.board.as_of(&view) }))
 }
 
 async fn timeline(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     Path(id): Path<String>,
-    Query(pairs): Query<Pairs>,
-) -> Reply<TimelinePage> {
-    let params = Params::sort(pairs, &["saga"], &["limit", "cursor"])?;
+    Query(pairs): Query<QueryPairs>,
+) -> ApiReply<TimelinePage> {
+    let params = QueryParams::sort(pairs, &["saga"], &["limit", "cursor"])?;
     let from = usize::try_from(params.number("cursor", 0, u64::from(u32::MAX))?).unwrap_or(usize::MAX);
     let limit = params.limit()?;
     let view = shared.board.view();
@@ -143,12 +147,12 @@ async fn timeline(
     Ok(Json(TimelinePage { items, next, as_of: shared.board.as_of(&view) }))
 }
 
-/// The saga of an id: of the declaration that is asked for, else of the first that knows it.
-fn find(board: &Board, view: &View, params: &Params, id: &str) -> Result<u32, Problem> {
+/// The saga of an id: of the requested declaration, else of the first declaration that has it.
+fn find(board: &Board, view: &SagaView, params: &QueryParams, id: &str) -> Result<u32, ApiProblem> {
     let known = view.declarations();
     if let Some(name) = params.filter.saga.as_deref().filter(|name| !known.iter().any(|known| known.name == *name)) {
         let hint = crate::nearest::hint(name, known.iter().map(|known| known.name.as_str()));
-        return Err(Problem::bad(format!("{name:?} is no saga here{hint}")));
+        return Err(ApiProblem::bad(format!("{name:?} is not a declared saga{hint}")));
     }
     let wanted = |instance: &u32| {
         params.filter.saga.as_deref().is_none_or(|name| view.subject(*instance).declaration.name == name)
@@ -156,16 +160,16 @@ fn find(board: &Board, view: &View, params: &Params, id: &str) -> Result<u32, Pr
     view.find(id).iter().copied().filter(wanted).min_by_key(|instance| view.subject(*instance).number).ok_or_else(
         || {
             let as_of = board.as_of(view);
-            let yet = if as_of.caught_up { "" } else { " yet: the view has not read everything" };
-            Problem::not_found(format!("no saga has the id {id:?}{yet}"))
+            let yet = if as_of.caught_up { "" } else { " yet: the view has not caught up" };
+            ApiProblem::not_found(format!("no saga has the id {id:?}{yet}"))
         },
     )
 }
 
-async fn counts(State(shared): State<Shared>, Query(pairs): Query<Pairs>) -> Reply<Counts> {
-    Params::sort(pairs, &[], &[])?;
+async fn counts(State(shared): State<ApiState>, Query(pairs): Query<QueryPairs>) -> ApiReply<CountsReply> {
+    QueryParams::sort(pairs, &[], &[])?;
     let view = shared.board.view();
-    Ok(Json(Counts {
+    Ok(Json(CountsReply {
         sagas: view.counts(),
         records: view.records(),
         unplaced: view.unplaced_counts().into_iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
@@ -173,9 +177,9 @@ async fn counts(State(shared): State<Shared>, Query(pairs): Query<Pairs>) -> Rep
     }))
 }
 
-/// What has changed since a revision; with `wait`, the reply comes as soon as something has.
-async fn changes(State(shared): State<Shared>, Query(pairs): Query<Pairs>) -> Reply<Changes> {
-    let params = Params::sort(pairs, FILTERS, &["limit", "since", "wait"])?;
+/// The changes since a revision. With `wait`, the reply is sent as soon as there is one.
+async fn changes(State(shared): State<ApiState>, Query(pairs): Query<QueryPairs>) -> ApiReply<SagaChanges> {
+    let params = QueryParams::sort(pairs, FILTERS, &["limit", "since", "wait"])?;
     let limit = params.limit()?;
     let wait = Duration::from_secs(params.number("wait", 0, WAIT_S_MAX)?);
     let mut revisions = shared.board.revisions();
@@ -183,10 +187,10 @@ async fn changes(State(shared): State<Shared>, Query(pairs): Query<Pairs>) -> Re
         None => None,
         Some(text) => Some(read_since(text)?),
     };
-    let _place = shared
+    let _permit = shared
         .waiters
         .try_acquire()
-        .map_err(|_| Problem::busy(format!("{WAITERS_MAX} requests wait for changes already")))?;
+        .map_err(|_| ApiProblem::busy(format!("{WAITERS_MAX} requests are waiting for changes already")))?;
     let deadline = tokio::time::Instant::now() + wait;
     loop {
         revisions.mark_unchanged();
@@ -204,20 +208,25 @@ async fn changes(State(shared): State<Shared>, Query(pairs): Query<Pairs>) -> Re
     }
 }
 
-fn changes_now(board: &Board, params: &Params, since: Option<(u64, u64)>, limit: usize) -> Result<Changes, Problem> {
+fn changes_now(
+    board: &Board,
+    params: &QueryParams,
+    since: Option<(u64, u64)>,
+    limit: usize,
+) -> Result<SagaChanges, ApiProblem> {
     let view = board.view();
     let (epoch, now) = (view.epoch(), view.revision());
     let since = since.unwrap_or((epoch, now));
     let reset = since.0 != epoch || since.1 > now;
     let (changes, next) = if reset { (Vec::new(), now) } else { view.changes(&params.filter, since.1, limit)? };
-    Ok(Changes { changes, next: format!("{epoch}.{next}"), reset, as_of: board.as_of(&view) })
+    Ok(SagaChanges { changes, next: format!("{epoch}.{next}"), reset, as_of: board.as_of(&view) })
 }
 
 /// `epoch.revision`.
-fn read_since(text: &str) -> Result<(u64, u64), Problem> {
+fn read_since(text: &str) -> Result<(u64, u64), ApiProblem> {
     let numbers =
         text.split_once('.').and_then(|(epoch, revision)| Some((epoch.parse().ok()?, revision.parse().ok()?)));
-    numbers.ok_or_else(|| Problem::bad(format!("since {text:?} is not an epoch and a revision, like 1.42")))
+    numbers.ok_or_else(|| ApiProblem::bad(format!("since {text:?} is not an epoch and a revision, like 1.42")))
 }
 
 #[derive(Serialize)]
@@ -227,13 +236,13 @@ struct DeclarationReply {
     start: Vec<String>,
     topics: Vec<String>,
     owners: std::collections::BTreeMap<String, String>,
-    steps: Vec<NodeReply>,
-    compensations: Vec<NodeReply>,
-    outcomes: Vec<OutcomeReply>,
+    steps: Vec<DeclaredNodeReply>,
+    compensations: Vec<DeclaredNodeReply>,
+    outcomes: Vec<DeclaredOutcomeReply>,
 }
 
 #[derive(Serialize)]
-struct NodeReply {
+struct DeclaredNodeReply {
     id: String,
     title: String,
     owner: String,
@@ -246,7 +255,7 @@ struct NodeReply {
 }
 
 #[derive(Serialize)]
-struct OutcomeReply {
+struct DeclaredOutcomeReply {
     name: String,
     kind: &'static str,
     when: Vec<String>,
@@ -259,15 +268,15 @@ struct DeclarationsReply {
     as_of: crate::api::AsOf,
 }
 
-async fn declarations(State(shared): State<Shared>) -> Json<DeclarationsReply> {
+async fn declarations(State(shared): State<ApiState>) -> Json<DeclarationsReply> {
     let view = shared.board.view();
     let items = view.declarations().iter().map(declaration_reply).collect();
     Json(DeclarationsReply { items, as_of: shared.board.as_of(&view) })
 }
 
 fn declaration_reply(declaration: &Declaration) -> DeclarationReply {
-    let nodes = |undo: bool| {
-        let chosen = declaration.nodes.iter().filter(|node| (node.kind == NodeKind::Compensation) == undo);
+    let nodes = |compensating: bool| {
+        let chosen = declaration.nodes.iter().filter(|node| (node.kind == NodeKind::Compensation) == compensating);
         chosen.map(|node| node_reply(declaration, node)).collect()
     };
     DeclarationReply {
@@ -281,7 +290,7 @@ fn declaration_reply(declaration: &Declaration) -> DeclarationReply {
         outcomes: declaration
             .outcomes
             .iter()
-            .map(|outcome| OutcomeReply {
+            .map(|outcome| DeclaredOutcomeReply {
                 name: outcome.name.clone(),
                 kind: outcome.kind.name(),
                 when: event_names(declaration, outcome.when),
@@ -291,8 +300,8 @@ fn declaration_reply(declaration: &Declaration) -> DeclarationReply {
     }
 }
 
-fn node_reply(declaration: &Declaration, node: &Node) -> NodeReply {
-    NodeReply {
+fn node_reply(declaration: &Declaration, node: &SagaNode) -> DeclaredNodeReply {
+    DeclaredNodeReply {
         id: node.id.clone(),
         title: node.title.clone(),
         owner: declaration.owners[node.owner].id.clone(),
@@ -317,19 +326,19 @@ fn node_ids(declaration: &Declaration, set: crate::declaration::NodeSet) -> Vec<
 
 #[derive(Serialize)]
 struct UnplacedReply {
-    items: Vec<UnplacedRow>,
+    items: Vec<UnplacedItem>,
     as_of: crate::api::AsOf,
 }
 
 /// The last records that are in no saga, newest first.
-async fn unplaced(State(shared): State<Shared>) -> Json<UnplacedReply> {
+async fn unplaced(State(shared): State<ApiState>) -> Json<UnplacedReply> {
     let view = shared.board.view();
-    let items = view.unplaced().rev().map(|record| UnplacedRow {
+    let items = view.unplaced().rev().map(|record| UnplacedItem {
         reason: record.reason.name().to_owned(),
         topic: record.topic.clone(),
         partition: record.partition,
         offset: record.offset,
-        at: time(record.at_ms),
+        at: rfc3339(record.at_ms),
         detail: record.detail.clone(),
     });
     Json(UnplacedReply { items: items.collect(), as_of: shared.board.as_of(&view) })
@@ -338,25 +347,25 @@ async fn unplaced(State(shared): State<Shared>) -> Json<UnplacedReply> {
 #[derive(Serialize)]
 struct HealthReply {
     status: &'static str,
-    trouble: Option<String>,
+    degraded_reason: Option<String>,
     topics: Vec<String>,
-    positions: crate::api::Positions,
+    positions: crate::api::NextOffsets,
     sagas: usize,
     records: u64,
     as_of: crate::api::AsOf,
 }
 
-async fn health(State(shared): State<Shared>) -> Json<HealthReply> {
-    let reading = shared.board.reading();
+async fn health(State(shared): State<ApiState>) -> Json<HealthReply> {
+    let reading = shared.board.read_progress();
     let view = shared.board.view();
-    let status = match (&reading.trouble, reading.caught_up) {
-        (Some(_), _) => "trouble",
+    let status = match (&reading.degraded_reason, reading.caught_up) {
+        (Some(_), _) => "degraded",
         (None, true) => "serving",
         (None, false) => "catching-up",
     };
     Json(HealthReply {
         status,
-        trouble: reading.trouble,
+        degraded_reason: reading.degraded_reason,
         topics: reading.topics,
         positions: view.positions(),
         sagas: view.sagas(),
@@ -365,11 +374,11 @@ async fn health(State(shared): State<Shared>) -> Json<HealthReply> {
     })
 }
 
-/// Ready once the view has caught up and reading goes on.
-async fn readyz(State(shared): State<Shared>) -> Response {
-    let reading = shared.board.reading();
-    match reading.trouble {
-        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")).into_response(),
+/// Ready once the view has caught up and reading is not degraded.
+async fn readyz(State(shared): State<ApiState>) -> Response {
+    let reading = shared.board.read_progress();
+    match reading.degraded_reason {
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
         None if reading.caught_up => "ready\n".into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, format!("catching up: {} records behind\n", reading.lag_records))
             .into_response(),

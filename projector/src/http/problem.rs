@@ -7,23 +7,23 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::query::BadFilter;
+use crate::query::FilterError;
 
-/// One problem, as a reply and as a client reads it.
+/// One problem, as the server sends it and the client parses it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
+pub struct ApiProblem {
     /// `/problems/<code>`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What sort of problem.
+    /// The kind of problem, for a person.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What exactly.
+    /// The details of this occurrence.
     pub detail: String,
 }
 
-impl Problem {
+impl ApiProblem {
     pub(super) fn new(status: StatusCode, code: &str, title: &str, detail: impl Into<String>) -> Self {
         Self {
             kind: format!("/problems/{code}"),
@@ -34,7 +34,7 @@ impl Problem {
     }
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
+        Self::new(StatusCode::NOT_FOUND, "not-found", "The resource does not exist", detail)
     }
 
     pub(super) fn bad(detail: impl Into<String>) -> Self {
@@ -42,21 +42,21 @@ impl Problem {
     }
 
     pub(super) fn expired(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::GONE, "cursor-expired", "The view that this spoke of is gone", detail)
+        Self::new(StatusCode::GONE, "cursor-expired", "The view that the request refers to is gone", detail)
     }
 
     pub(super) fn busy(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too-many", "Too many at a time", detail)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too-many", "Too many requests at a time", detail)
     }
 }
 
-impl From<BadFilter> for Problem {
-    fn from(bad: BadFilter) -> Self {
+impl From<FilterError> for ApiProblem {
+    fn from(bad: FilterError) -> Self {
         Self::bad(bad.to_string())
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ApiProblem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(&self)).into_response();

@@ -1,7 +1,7 @@
-//! Snapshots: every saga as it was at one moment, as lines of JSON, written while the live view goes on.
+//! Snapshots: every saga at one moment, as lines of JSON, written while the live view continues.
 //!
-//! The moment is a set of offsets. A row knows its offset, so a saga as it was then is derived from the rows below; only a row
-//! that was replaced meanwhile is lost, and the last line says whether that happened. Memory is bounded by a few chunks.
+//! The moment is a set of offsets. Each record has its offset, so a saga at that moment is derived from the records below it.
+//! Only a record that was replaced meanwhile is lost, and the last line reports that. Memory is bounded by a few chunks.
 
 use std::{
     pin::Pin,
@@ -20,25 +20,25 @@ use futures_core::Stream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
-    Shared,
-    params::{Pairs, Params},
-    problem::Problem,
+    ApiState,
+    params::{QueryPairs, QueryParams},
+    problem::ApiProblem,
 };
 use crate::{
     api::{SnapshotLine, SnapshotTail},
-    board::{Board, Frozen},
+    board::{Board, FrozenView},
     digest::{self, SetDigest},
 };
 
-/// Sagas derived under one hold of the view.
+/// The number of sagas that are derived under one lock of the view.
 const CHUNK: u32 = 128;
-/// How long a client may leave a chunk unread.
+/// How long a client may take to read a chunk.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The lines of a snapshot, as they become ready.
-struct Lines(mpsc::Receiver<Bytes>);
+/// The lines of a snapshot as they become available.
+struct SnapshotLines(mpsc::Receiver<Bytes>);
 
-impl Stream for Lines {
+impl Stream for SnapshotLines {
     type Item = Result<Bytes, std::convert::Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -47,21 +47,24 @@ impl Stream for Lines {
 }
 
 /// `GET /snapshot?form=digest|full`: a head, one line per saga, a tail.
-pub(super) async fn stream(State(shared): State<Shared>, Query(pairs): Query<Pairs>) -> Result<Response, Problem> {
-    let params = Params::sort(pairs, &[], &["form"])?;
+pub(super) async fn stream(
+    State(shared): State<ApiState>,
+    Query(pairs): Query<QueryPairs>,
+) -> Result<Response, ApiProblem> {
+    let params = QueryParams::sort(pairs, &[], &["form"])?;
     let full = match params.get("form") {
         None | Some("full") => true,
         Some("digest") => false,
-        Some(other) => return Err(Problem::bad(format!("form {other:?} is neither \"full\" nor \"digest\""))),
+        Some(other) => return Err(ApiProblem::bad(format!("form {other:?} is neither \"full\" nor \"digest\""))),
     };
-    let place = shared.snapshots.clone().try_acquire_owned();
-    let place = place.map_err(|_| Problem::busy("as many snapshots as may be are being written already"))?;
+    let permit = shared.snapshots.clone().try_acquire_owned();
+    let permit = permit.map_err(|_| ApiProblem::busy("the maximum number of snapshots is being written already"))?;
     let (lines, receiver) = mpsc::channel(4);
-    tokio::spawn(write(shared.board, full, lines, place));
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(Lines(receiver))).into_response())
+    tokio::spawn(write(shared.board, full, lines, permit));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(SnapshotLines(receiver))).into_response())
 }
 
-/// Writes a snapshot until it is done or nobody reads it. A snapshot without its tail is known to be incomplete.
+/// Writes a snapshot until it is complete or the client disconnects. A snapshot without its tail is incomplete.
 async fn write(board: Board, full: bool, lines: mpsc::Sender<Bytes>, _place: OwnedSemaphorePermit) {
     let frozen = std::sync::Arc::new(board.freeze());
     let send = async |text: String| matches!(tokio::time::timeout(PATIENCE, lines.send(text.into())).await, Ok(Ok(())));
@@ -84,26 +87,26 @@ async fn write(board: Board, full: bool, lines: mpsc::Sender<Bytes>, _place: Own
         from = to;
     }
     let disturbed = board.view().rewritten() != frozen.rewritten;
-    // If nobody reads any more, there is nobody to tell.
+    // A client that has disconnected needs no tail.
     send(json_line(&SnapshotTail { sagas, digest: set.to_string(), disturbed })).await;
 }
 
-struct Chunk {
+struct SnapshotChunk {
     text: String,
     digests: Vec<u128>,
 }
 
-fn chunk(board: &Board, frozen: &Frozen, instances: std::ops::Range<u32>, full: bool) -> Chunk {
+fn chunk(board: &Board, frozen: &FrozenView, instances: std::ops::Range<u32>, full: bool) -> SnapshotChunk {
     let view = board.view();
-    let mut chunk = Chunk { text: String::new(), digests: Vec::new() };
+    let mut chunk = SnapshotChunk { text: String::new(), digests: Vec::new() };
     for instance in instances {
         let Some(canonical) = view.canonical_at(instance, &frozen.at) else { continue };
-        let subject = view.subject(instance);
+        let context = view.subject(instance);
         let digest = digest::of(&canonical);
         chunk.digests.push(digest);
         chunk.text.push_str(&json_line(&SnapshotLine {
-            saga: subject.declaration.name.clone(),
-            id: subject.id.to_owned(),
+            saga: context.declaration.name.clone(),
+            id: context.id.to_owned(),
             digest: format!("{digest:032x}"),
             canonical: if full { serde_json::from_str(&canonical).ok() } else { None },
         }));
@@ -120,13 +123,13 @@ fn json_line(value: &impl serde::Serialize) -> String {
 
 /// `GET /snapshots/{snapshot}/sagas/{saga}/{id}`: one saga as it was when the snapshot was frozen.
 pub(super) async fn one(
-    State(shared): State<Shared>,
+    State(shared): State<ApiState>,
     Path((snapshot, saga, id)): Path<(u64, String, String)>,
-) -> Result<Json<serde_json::Value>, Problem> {
+) -> Result<Json<serde_json::Value>, ApiProblem> {
     let positions = shared
         .board
         .snapshot(snapshot)
-        .ok_or_else(|| Problem::expired(format!("snapshot {snapshot} is not known (any more)")))?;
+        .ok_or_else(|| ApiProblem::expired(format!("snapshot {snapshot} is not known or no longer kept")))?;
     let view = shared.board.view();
     let at = view.freeze(&positions);
     let instance = view.find(&id).iter().copied().find(|instance| view.subject(*instance).declaration.name == saga);
@@ -134,5 +137,5 @@ pub(super) async fn one(
     let value = canonical.and_then(|canonical| serde_json::from_str(&canonical).ok());
     value
         .map(Json)
-        .ok_or_else(|| Problem::not_found(format!("{saga} {id:?} was not there when the snapshot was frozen")))
+        .ok_or_else(|| ApiProblem::not_found(format!("{saga} {id:?} did not exist when the snapshot was frozen")))
 }

@@ -1,8 +1,8 @@
-//! What a declaration file may say, and what it is told when it says something else.
+//! Valid and invalid declaration files, and the problems that are reported.
 
 use projector::{Declaration, declaration::DeclarationError};
 
-const FINE: &str = r#"name = "trip"
+const VALID: &str = r#"name = "trip"
 title = "Trip"
 start = ["trips.Booked"]
 exclusive = [["trips.Done", "trips.Cancelled"]]
@@ -50,30 +50,34 @@ settled_by = ["free"]
 sentence = "Off"
 "#;
 
-/// What is said of the file once `from` is `to`.
-fn told(from: &str, to: &str) -> String {
-    assert!(FINE.contains(from), "{from:?} is in the file");
-    match Declaration::parse("trip.toml", &FINE.replacen(from, to, 1)) {
+/// The problems of the file after `from` is replaced by `to`.
+fn problems_of(from: &str, to: &str) -> String {
+    assert!(VALID.contains(from), "{from:?} is in the file");
+    match Declaration::parse("trip.toml", &VALID.replacen(from, to, 1)) {
         Ok(_) => String::new(),
         Err(error) => error.to_string(),
     }
 }
 
 #[test]
-fn what_ships_and_what_is_documented_is_in_order() {
-    let shipped = Declaration::shipped().expect("what ships is in order");
+fn the_shipped_declarations_are_valid() {
+    let shipped = Declaration::shipped().expect("the shipped declarations are valid");
     let topics: Vec<Vec<String>> = shipped.iter().map(|declaration| declaration.topics_in("acme")).collect();
     let of = |owners: &[&str]| owners.iter().map(|owner| format!("acme.{owner}.events")).collect::<Vec<_>>();
     let orders = of(&["loyalty", "notifications", "order-processor", "payment", "warehouse"]);
     assert_eq!(topics, [orders, of(&["customers", "loyalty", "notifications"])]);
-    assert_eq!(told("trip", "trip"), "");
+    assert_eq!(problems_of("trip", "trip"), "");
 }
 
-/// A declaration that waits for an event nobody says would never end.
+/// A saga that waits for an event that no service produces would never end.
 #[test]
-fn every_event_of_what_ships_is_in_the_contract() {
+fn every_event_of_the_shipped_declarations_has_a_schema() {
     let schemas = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
-    for event in Declaration::shipped().expect("in order").iter().flat_map(|declaration| &declaration.events) {
+    for event in Declaration::shipped()
+        .expect("the shipped declarations are valid")
+        .iter()
+        .flat_map(|declaration| &declaration.events)
+    {
         let (owner, record) = event.name.rsplit_once('.').expect("owner.Record");
         let path = schemas.join(owner.replace('_', "-")).join("events").join(record).join("v1.avsc");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -89,20 +93,20 @@ fn every_event_of_what_ships_is_in_the_contract() {
 
 #[test]
 fn an_unknown_key_is_refused_with_its_line() {
-    let text = told("deadline = \"10m\"", "deadlin = \"10m\"");
+    let text = problems_of("deadline = \"10m\"", "deadlin = \"10m\"");
     assert!(text.contains("line 21") && text.contains("unknown field `deadlin`"), "{text}");
-    assert!(told("title = \"Trip\"\n", "").contains("missing field `title`"));
+    assert!(problems_of("title = \"Trip\"\n", "").contains("missing field `title`"));
 }
 
 #[test]
-fn every_nonsense_is_named_with_its_line_and_a_hint() {
-    for (from, to, line, said) in [
+fn every_problem_is_reported_with_its_line_and_a_hint() {
+    for (from, to, line, expected_text) in [
         ("owner = \"hotel\"", "owner = \"hotle\"", 17, "\"hotle\" is not among [owners]; did you mean \"hotel\"?"),
         (
             "after = [\"book\"]",
             "after = [\"boook\"]",
             18,
-            "after names \"boook\", which is no step; did you mean \"book\"?",
+            "after names \"boook\", which is not a step; did you mean \"book\"?",
         ),
         ("after = [\"book\"]", "after = [\"room\"]", 15, "step \"room\" comes after itself"),
         ("\"10m\"", "\"10 minutes\"", 21, "the deadline \"10 minutes\" is not like"),
@@ -120,39 +124,41 @@ fn every_nonsense_is_named_with_its_line_and_a_hint() {
             "when = [\"trips.Cancelled\"]",
             "when = [\"hotel.Reserved\"]",
             44,
-            "\"done\" comes first and asks for no more",
+            "\"done\" comes first and requires no other event",
         ),
         (
             "settled_by = [\"free\"]",
             "settled_by = [\"fre\"]",
             45,
-            "which is no step or compensation; did you mean \"free\"?",
+            "which is not a step or compensation; did you mean \"free\"?",
         ),
         ("id = \"room\"", "id = \"book\"", 15, "\"book\" is the id of two steps"),
         ("name = \"off\"", "name = \"done\"", 42, "two outcomes are called \"done\""),
         ("\"trips.Done\", \"trips.Cancelled\"", "\"trips.Done\"", 4, "at least two events"),
         ("name = \"trip\"", "name = \"My Trip\"", 1, "must be 1 to 64 of the characters"),
     ] {
-        let text = told(from, to);
+        let text = problems_of(from, to);
         let expected = format!("line {line}: ");
-        let found =
-            text.lines().find(|told| told.contains(said)).unwrap_or_else(|| panic!("{said:?} is not in {text}"));
+        let found = text
+            .lines()
+            .find(|line| line.contains(expected_text))
+            .unwrap_or_else(|| panic!("{expected_text:?} is not in {text}"));
         assert!(found.contains(&expected), "{found:?} should be at line {line}");
     }
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
-    let broken = FINE.replace("\"10m\"", "\"soon\"").replace("owner = \"hotel\"", "owner = \"nobody\"");
+fn all_problems_are_reported_at_once() {
+    let broken = VALID.replace("\"10m\"", "\"soon\"").replace("owner = \"hotel\"", "owner = \"nobody\"");
     match Declaration::parse("trip.toml", &broken) {
-        Err(DeclarationError::Wrong { problems, .. }) => assert_eq!(problems.len(), 3, "{problems:?}"),
+        Err(DeclarationError::Invalid { problems, .. }) => assert_eq!(problems.len(), 3, "{problems:?}"),
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn two_declarations_of_one_name_do_not_go_together() {
-    let one = Declaration::parse("trip.toml", FINE).expect("fine");
-    let error = projector::View::new(&[one.clone(), one], 1).expect_err("two of a name");
-    assert!(error.to_string().contains("two of them are called \"trip\""), "{error}");
+fn two_declarations_of_one_name_conflict() {
+    let one = Declaration::parse("trip.toml", VALID).expect("valid");
+    let error = projector::SagaView::new(&[one.clone(), one], 1).expect_err("two of a name");
+    assert!(error.to_string().contains("two of them are named \"trip\""), "{error}");
 }

@@ -1,22 +1,22 @@
-//! The HTTP interface, through a real socket and the client that ships.
+//! The HTTP API through a real socket and the shipped client.
 
 use std::time::Duration;
 
 use projector::{
     Board, api,
-    client::{Client, ClientError},
+    client::{ClientError, ProjectorClient},
     http,
-    query::Filter,
+    query::SagaFilter,
     render,
 };
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::support::{COMPLETED, Log, SHORT};
 
-/// A board that is served until it is dropped.
+/// A board that is served until this is dropped.
 pub(crate) struct Served {
     pub(crate) board: Board,
-    pub(crate) client: Client,
+    pub(crate) client: ProjectorClient,
     pub(crate) url: String,
     ending: watch::Sender<bool>,
     task: tokio::task::JoinHandle<std::io::Result<()>>,
@@ -29,13 +29,13 @@ impl Served {
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let (ending, ended) = watch::channel(false);
         let task = tokio::spawn(http::serve(listener, board.clone(), ended));
-        Self { board, client: Client::new(&url).expect("an address"), url, ending, task }
+        Self { board, client: ProjectorClient::new(&url).expect("an address"), url, ending, task }
     }
 
     async fn stop(self) {
         self.ending.send_replace(true);
         let ended = tokio::time::timeout(Duration::from_secs(10), self.task).await;
-        ended.expect("the server ends in time").expect("it does not panic").expect("it ends well");
+        ended.expect("the server stops in time").expect("it does not panic").expect("it stops without error");
     }
 
     /// Status, content type and body.
@@ -52,15 +52,15 @@ fn hundred() -> Log {
     let mut log = Log::default();
     for number in 0..100 {
         let events: &[&str] = if number % 2 == 0 { &COMPLETED } else { &SHORT[..6] };
-        log.tell(&format!("o-{number}"), events);
+        log.append_all(&format!("o-{number}"), events);
     }
     log
 }
 
 #[tokio::test]
-async fn a_list_is_paged_filtered_and_says_how_far_it_has_read() {
+async fn a_list_is_paged_filtered_and_has_its_read_progress() {
     let served = Served::start(&hundred()).await;
-    let mut filter = Filter::default();
+    let mut filter = SagaFilter::default();
     filter.set("state", "compensating").expect("a key");
     let (mut ids, mut cursor) = (Vec::new(), None);
     loop {
@@ -100,14 +100,14 @@ async fn one_saga_is_shown_with_its_steps_and_timeline() {
 }
 
 #[tokio::test]
-async fn wrong_questions_get_problems_that_name_the_nearest_key() {
+async fn an_invalid_query_gets_a_problem_that_names_the_nearest_key() {
     let served = Served::start(&hundred()).await;
-    for (path, status, kind, said) in [
+    for (path, status, kind, expected) in [
         (
             "/api/v1/sagas?stat=running",
             400,
             "/problems/bad-filter",
-            "\"stat\" is not understood here; did you mean \"state\"?",
+            "\"stat\" is not a known parameter; did you mean \"state\"?",
         ),
         ("/api/v1/sagas?flag=stuk", 400, "/problems/bad-filter", "did you mean \"stuck\"?"),
         ("/api/v1/sagas?limit=0", 400, "/problems/bad-filter", "limit \"0\" is not a number from 1 to 500"),
@@ -132,20 +132,20 @@ async fn wrong_questions_get_problems_that_name_the_nearest_key() {
         let (found, content, body) = served.get(path).await;
         assert_eq!((found, content.as_str()), (status, "application/problem+json"), "{path}: {body}");
         assert_eq!(body["type"], kind, "{path}: {body}");
-        assert!(body["detail"].as_str().is_some_and(|detail| detail.contains(said)), "{path}: {body}");
+        assert!(body["detail"].as_str().is_some_and(|detail| detail.contains(expected)), "{path}: {body}");
     }
     served.stop().await;
 }
 
 #[tokio::test]
-async fn a_waiting_reader_hears_of_a_change_and_of_nothing_when_time_is_up() {
+async fn a_waiting_reader_receives_a_change_or_an_empty_reply_after_its_wait() {
     let mut log = Log::default();
-    log.tell("o-1", &COMPLETED[..6]);
+    log.append_all("o-1", &COMPLETED[..6]);
     let served = Served::start(&log).await;
-    let filter = Filter::default();
+    let filter = SagaFilter::default();
     let start = served.client.changes(&filter, None, Duration::ZERO).await.expect("an answer");
     assert!(start.changes.is_empty() && !start.reset);
-    let later = log.tell("o-1", &["payment/PaymentTaken"]).said.last().expect("said").clone();
+    let later = log.append_all("o-1", &["payment/PaymentTaken"]).records.last().expect("a record").clone();
     let waiting = served.client.changes(&filter, Some(&start.next), Duration::from_secs(30));
     let writing = async {
         served.board.write(|view| {
@@ -155,43 +155,47 @@ async fn a_waiting_reader_hears_of_a_change_and_of_nothing_when_time_is_up() {
     };
     let (changes, _) = tokio::join!(waiting, writing);
     let changes = changes.expect("an answer");
-    let [api::Change::Upsert { saga }] = &changes.changes[..] else { panic!("{changes:?}") };
+    let [api::SagaChange::Upsert { saga }] = &changes.changes[..] else { panic!("{changes:?}") };
     assert_eq!(saga.waiting[0].step, "confirm");
     assert!(render::change(&changes.changes[0]).contains("Money taken; waiting for the order processor"));
     let quiet = served.client.changes(&filter, Some(&changes.next), Duration::from_secs(1)).await.expect("an answer");
     assert!(quiet.changes.is_empty());
     let gone = served.client.changes(&filter, Some("0.5"), Duration::ZERO).await.expect("an answer");
-    assert!(gone.reset, "an epoch that is gone asks for a new list");
+    assert!(gone.reset, "an unknown epoch requires a new list");
     served.stop().await;
 }
 
 #[tokio::test]
-async fn waiting_readers_do_not_hold_up_the_end() {
+async fn waiting_readers_do_not_delay_shutdown() {
     let served = Served::start(&hundred()).await;
     let client = served.client.clone();
-    let waiting = tokio::spawn(async move { client.changes(&Filter::default(), None, Duration::from_secs(60)).await });
-    // The reader waits once it holds a receiver of the board's news.
-    let asked = async {
+    let waiting =
+        tokio::spawn(async move { client.changes(&SagaFilter::default(), None, Duration::from_secs(60)).await });
+    // The reader waits once it is subscribed to the board.
+    let subscribed = async {
         while served.board.listeners() == 0 {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), asked).await.expect("the request arrives");
+    tokio::time::timeout(Duration::from_secs(10), subscribed).await.expect("the request arrives");
     served.stop().await;
     waiting.await.expect("no panic").expect("an answer, though an empty one");
 }
 
 #[tokio::test]
-async fn it_is_ready_once_it_has_caught_up_and_not_while_reading_is_in_trouble() {
+async fn it_is_ready_once_it_has_caught_up_and_not_while_reading_is_degraded() {
     let served = Served::start(&hundred()).await;
     assert_eq!(served.get("/livez").await.0, 200);
     assert_eq!(served.get("/readyz").await.0, 503);
-    served.board.set_reading(projector::board::Reading { caught_up: true, ..Default::default() });
+    served.board.set_read_progress(projector::board::ReadProgress { caught_up: true, ..Default::default() });
     assert_eq!(served.get("/readyz").await.0, 200);
-    served.board.set_reading(projector::board::Reading { trouble: Some("no broker".to_owned()), ..Default::default() });
+    served.board.set_read_progress(projector::board::ReadProgress {
+        degraded_reason: Some("no broker".to_owned()),
+        ..Default::default()
+    });
     assert_eq!(served.get("/readyz").await.0, 503);
     let (_, _, health) = served.get("/api/v1/health").await;
-    assert_eq!((&health["status"], &health["trouble"]), (&"trouble".into(), &"no broker".into()));
+    assert_eq!((&health["status"], &health["degraded_reason"]), (&"degraded".into(), &"no broker".into()));
     assert_eq!(health["positions"]["musiccorp.loyalty.events"]["0"], 99, "50 records, each with a marker after it");
     let (_, _, declarations) = served.get("/api/v1/declarations").await;
     assert_eq!(declarations["items"][0]["outcomes"][2]["name"], "short");
@@ -199,31 +203,31 @@ async fn it_is_ready_once_it_has_caught_up_and_not_while_reading_is_in_trouble()
 }
 
 #[tokio::test]
-async fn nobody_there_is_said_with_the_address() {
+async fn an_unreachable_projector_is_reported_with_its_address() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     drop(listener);
-    let error = Client::new(&url).expect("an address").counts().await.expect_err("nobody listens");
+    let error = ProjectorClient::new(&url).expect("an address").counts().await.expect_err("unreachable");
     assert!(
         matches!(&error, ClientError::Unreachable { .. }) && error.to_string().contains("is it running?"),
         "{error}"
     );
-    assert!(matches!(Client::new("localhost 80"), Err(ClientError::Address(_))));
+    assert!(matches!(ProjectorClient::new("localhost 80"), Err(ClientError::Address(_))));
 }
 
 #[test]
-fn text_from_events_cannot_move_a_cursor_or_turn_the_writing() {
+fn text_from_events_cannot_move_the_cursor_or_change_the_direction_of_writing() {
     let hostile = "o-1\u{1b}[2J\r\n\u{202e}<script>\u{200b}\u{7}";
     assert_eq!(render::plain(hostile), "o-1\\u{1b}[2J\\u{d}\\u{a}\\u{202e}<script>\\u{200b}\\u{7}");
     let mut log = Log::default();
-    log.tell(hostile, &COMPLETED[..3]);
+    log.append_all(hostile, &COMPLETED[..3]);
     let view = log.view();
-    let items = view.list(&Filter::default(), None, 10).expect("a fine filter").items;
+    let items = view.list(&SagaFilter::default(), None, 10).expect("a valid filter").items;
     let as_of = Board::new(folded_nothing()).as_of(&view);
     let text = render::list(&api::SagaList { items, next: None, as_of });
     assert!(text.contains("\\u{1b}[2J") && !text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text}");
 }
 
-fn folded_nothing() -> projector::View {
+fn folded_nothing() -> projector::SagaView {
     crate::support::folded([])
 }

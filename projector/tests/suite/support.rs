@@ -1,14 +1,14 @@
-//! Stories to fold: records as an order's services would leave them, with JSON bodies behind the frame.
+//! Records to fold, as the services of an order would write them, with JSON bodies behind the frame.
 
 use projector::{
-    Declaration, View,
-    record::{Bodies, Body, BodyError, Record},
+    Declaration, SagaView,
+    record::{BodyDecoder, BodyError, DecodedBody, ProjectedRecord},
 };
 use uuid::Uuid;
 
-/// Everything of one record, owned.
+/// One record, owned.
 #[derive(Debug, Clone)]
-pub(crate) struct Said {
+pub(crate) struct TestRecord {
     pub(crate) topic: String,
     pub(crate) partition: i32,
     pub(crate) offset: i64,
@@ -18,23 +18,23 @@ pub(crate) struct Said {
     pub(crate) value: Vec<u8>,
 }
 
-/// Opens the bodies that [`Log`] writes.
-pub(crate) struct JsonBodies;
+/// Decodes the bodies that [`Log`] writes.
+pub(crate) struct JsonBodyDecoder;
 
-impl Bodies for JsonBodies {
-    fn open(&self, value: &[u8]) -> Result<Body, BodyError> {
+impl BodyDecoder for JsonBodyDecoder {
+    fn decode(&self, value: &[u8]) -> Result<DecodedBody, BodyError> {
         let fields: serde_json::Value = serde_json::from_slice(value.get(5..).unwrap_or_default())
             .map_err(|error| BodyError::Unreadable(error.to_string()))?;
         let type_name = fields["type"].as_str().unwrap_or("unnamed").to_owned();
-        Ok(Body { type_name, fields })
+        Ok(DecodedBody { type_name, fields })
     }
 }
 
-impl Said {
-    pub(crate) fn fold_into(&self, view: &mut View) {
+impl TestRecord {
+    pub(crate) fn fold_into(&self, view: &mut SagaView) {
         let headers: Vec<(&str, &[u8])> =
             self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        let record = Record {
+        let record = ProjectedRecord {
             topic: &self.topic,
             partition: self.partition,
             offset: self.offset,
@@ -44,7 +44,7 @@ impl Said {
             value: Some(&self.value),
             readable: true,
         };
-        view.fold(&record, self.topic.starts_with("dlq."), &JsonBodies).expect("bodies are at hand");
+        view.fold(&record, self.topic.starts_with("dlq."), &JsonBodyDecoder).expect("bodies are available");
     }
 
     pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
@@ -59,22 +59,23 @@ impl Said {
     }
 }
 
-/// Several topics that are written to in turn, one partition each.
+/// Several topics with one partition each.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    pub(crate) said: Vec<Said>,
+    pub(crate) records: Vec<TestRecord>,
     sequences: std::collections::BTreeMap<(String, String), u32>,
     offsets: std::collections::BTreeMap<String, i64>,
 }
 
-/// In the past, as brokers ask of records: one from the future is refused.
+/// In the past, because a broker refuses records from the future.
 pub(crate) const START_MS: i64 = 1_700_000_000_000;
 
 impl Log {
-    /// Says an event about an order. `event` is `service/Record` or `service/Record:value`, the value being its kind or reason.
-    pub(crate) fn say(&mut self, order: &str, at_ms: i64, event: &str) -> &mut Self {
-        let cause = self.said.iter().rev().find(|said| said.key == order).and_then(|said| header(said, "ce_id"));
-        let (service, rest) = event.split_once('/').expect("service/Record");
+    /// Appends an event of an order. `event` is `service/Record` or `service/Record:value`; the value is its kind or reason.
+    pub(crate) fn append(&mut self, order: &str, at_ms: i64, event: &str) -> &mut Self {
+        let cause =
+            self.records.iter().rev().find(|record| record.key == order).and_then(|record| header(record, "ce_id"));
+        let (service, rest) = event.split_once('/').expect("service/ProjectedRecord");
         let (record, value) = rest.split_once(':').unwrap_or((rest, ""));
         let topic = format!("musiccorp.{service}.events");
         let offset = self.offsets.entry(topic.clone()).or_default();
@@ -96,7 +97,7 @@ impl Log {
         let body = serde_json::json!({"type": full_name, "order_id": order, "kind": value, "reason": value});
         let mut bytes = vec![0, 0, 0, 0, 7];
         bytes.extend(body.to_string().into_bytes());
-        self.said.push(Said {
+        self.records.push(TestRecord {
             topic,
             partition: 0,
             offset: *offset,
@@ -110,45 +111,45 @@ impl Log {
         self
     }
 
-    /// Says several events, ten milliseconds apart.
-    pub(crate) fn tell(&mut self, order: &str, events: &[&str]) -> &mut Self {
-        let start_ms = i64::try_from(self.said.len()).expect("few") * 10;
+    /// Appends several events, ten milliseconds apart.
+    pub(crate) fn append_all(&mut self, order: &str, events: &[&str]) -> &mut Self {
+        let start_ms = i64::try_from(self.records.len()).expect("few") * 10;
         for (at_ms, event) in (start_ms..).step_by(10).zip(events) {
-            self.say(order, at_ms, event);
+            self.append(order, at_ms, event);
         }
         self
     }
 
-    /// A copy of what was said last, in a dead-letter topic.
-    pub(crate) fn bury_last(&mut self, group: &str) -> &mut Self {
-        let mut letter = self.said.last().expect("something was said").clone();
-        letter.topic = format!("dlq.{group}");
-        letter.offset = 0;
-        letter.at_ms += 5;
-        self.said.push(letter.with_header("__dlq.errors.group", group));
+    /// Appends a copy of the last record to a dead-letter topic.
+    pub(crate) fn dead_letter_last(&mut self, group: &str) -> &mut Self {
+        let mut copy = self.records.last().expect("the log has a record").clone();
+        copy.topic = format!("dlq.{group}");
+        copy.offset = 0;
+        copy.at_ms += 5;
+        self.records.push(copy.with_header("__dlq.errors.group", group));
         self
     }
 
-    pub(crate) fn view(&self) -> View {
-        folded(&self.said)
+    pub(crate) fn view(&self) -> SagaView {
+        folded(&self.records)
     }
 }
 
-pub(crate) fn header(said: &Said, name: &str) -> Option<String> {
-    said.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+pub(crate) fn header(record: &TestRecord, name: &str) -> Option<String> {
+    record.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
 }
 
 pub(crate) fn shipped() -> Vec<Declaration> {
     Declaration::shipped().expect("the shipped declarations are in order")
 }
 
-/// A view of these records, committed at the last one's time.
-pub(crate) fn folded<'a>(said: impl IntoIterator<Item = &'a Said>) -> View {
-    let mut view = View::new(&shipped(), 1).expect("the shipped declarations go together");
+/// A view of these records, committed at the time of the last one.
+pub(crate) fn folded<'a>(record: impl IntoIterator<Item = &'a TestRecord>) -> SagaView {
+    let mut view = SagaView::new(&shipped(), 1).expect("the shipped declarations go together");
     let mut last_ms = 0;
-    for said in said {
-        said.fold_into(&mut view);
-        last_ms = last_ms.max(said.at_ms);
+    for record in record {
+        record.fold_into(&mut view);
+        last_ms = last_ms.max(record.at_ms);
     }
     view.commit(last_ms);
     view

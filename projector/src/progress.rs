@@ -1,42 +1,42 @@
-//! Where a saga stands: a pure function of its declaration and its rows.
+//! Derives the progress of a saga: a pure function of its declaration and its records.
 //!
-//! Nothing here depends on the order of arrival or on a clock. What depends on the watermark (whether an owed step is *stuck*) is
-//! decided by the view from [`Standing::due_ms`].
+//! The result depends neither on the order of arrival nor on a clock. The view decides what depends on the watermark (whether
+//! an owed step is *stuck*) from [`SagaProgress::due_ms`].
 
 use crate::{
-    declaration::{Declaration, EventSet, Node, NodeKind, NodeSet, OutcomeKind},
-    names::Names,
-    story::{ROWS_MAX, Row},
+    declaration::{Declaration, EventSet, NodeKind, NodeSet, OutcomeKind, SagaNode},
+    interner::Interner,
+    saga_records::{RECORDS_MAX, SagaRecord},
 };
 
-/// The technical state of a saga: exactly one.
+/// The lifecycle state of a saga: exactly one.
 ///
 /// ```text
 /// running ──► completed | rejected | failed
 ///    └─► compensating ──► compensated | failed
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Going on.
+pub enum LifecycleState {
+    /// In progress.
     Running,
-    /// Cancelled, and being undone.
+    /// Cancelled, and its compensations are in progress.
     Compensating,
-    /// Everything was done and nothing is open.
+    /// Every step is done and nothing is open.
     Completed,
-    /// Refused before anything needed undoing.
+    /// Rejected before anything needed compensation.
     Rejected,
-    /// Everything is undone and nothing is open.
+    /// Every step is compensated and nothing is open.
     Compensated,
-    /// A person must look: something failed that nothing undoes, or what was heard contradicts itself.
+    /// A person must act: a step failed that nothing compensates, or the events contradict each other.
     Failed,
 }
 
-impl State {
+impl LifecycleState {
     /// Every state.
     pub const ALL: [Self; 6] =
         [Self::Running, Self::Compensating, Self::Completed, Self::Rejected, Self::Compensated, Self::Failed];
 
-    /// As filters and replies name it.
+    /// The name in filters and replies.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,38 +59,38 @@ impl State {
     }
 }
 
-/// What else is to be said of a saga: any number.
+/// A property of a saga beside its state. A saga has any number of flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flag {
-    /// Something was done after its deadline.
+pub enum SagaFlag {
+    /// A step was done after its deadline.
     Late,
-    /// Something owed is past its deadline, judged by the watermark.
+    /// An owed step is past its deadline, judged by the watermark.
     Stuck,
-    /// Something was heard that nothing heard so far explains: no start event, or a hole in an entity's sequence.
+    /// An event has no predecessor: the start event is missing, or the sequence of an entity has a hole.
     Gap,
-    /// A copy of one of its records lies in a dead-letter topic.
-    Hospital,
-    /// Events were heard that exclude each other.
+    /// A dead-letter topic has a copy of one of its records.
+    DeadLetter,
+    /// The saga has events that exclude each other.
     Contradiction,
     /// It has more records than its timeline keeps.
     Truncated,
-    /// One of its records waits in a service because it, or one before it, cannot work.
+    /// One of its records is parked in a service.
     Parked,
 }
 
-impl Flag {
+impl SagaFlag {
     /// Every flag.
     pub const ALL: [Self; 7] =
-        [Self::Late, Self::Stuck, Self::Gap, Self::Hospital, Self::Contradiction, Self::Truncated, Self::Parked];
+        [Self::Late, Self::Stuck, Self::Gap, Self::DeadLetter, Self::Contradiction, Self::Truncated, Self::Parked];
 
-    /// As filters and replies name it.
+    /// The name in filters and replies.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Late => "late",
             Self::Stuck => "stuck",
             Self::Gap => "gap",
-            Self::Hospital => "hospital",
+            Self::DeadLetter => "dead-letter",
             Self::Contradiction => "contradiction",
             Self::Truncated => "truncated",
             Self::Parked => "parked",
@@ -102,20 +102,20 @@ impl Flag {
     }
 }
 
-/// How far one step or compensation is.
+/// The status of one step or compensation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NodeStatus {
     /// Not owed yet.
     Ahead,
-    /// Owed, and nothing of it was heard.
+    /// Owed, and no event of it was received.
     Waiting,
-    /// Work on it was heard.
+    /// Work on it has started.
     Reached,
     Done,
     Failed,
-    /// Was done, and is undone.
+    /// Done, then compensated.
     Undone,
-    /// The saga went another way, nobody will do it.
+    /// The saga took another path; the step will not be done.
     Skipped,
 }
 
@@ -133,61 +133,66 @@ impl NodeStatus {
     }
 }
 
-/// Where a saga stands.
+/// The progress of a saga.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Standing {
-    pub(crate) state: State,
-    /// The index of the outcome that is decided, even if something is still open.
+pub(crate) struct SagaProgress {
+    pub(crate) state: LifecycleState,
+    /// The index of the decided outcome, even if something is still open.
     pub(crate) outcome: Option<usize>,
     /// Nothing is open any more.
     pub(crate) settled: bool,
-    /// What is owed now.
+    /// The steps that are owed now.
     pub(crate) waiting: NodeSet,
-    /// Flags as bits, without [`Flag::Stuck`].
+    /// Flags as bits, without [`SagaFlag::Stuck`].
     pub(crate) flags: u8,
     pub(crate) started_ms: i64,
     pub(crate) updated_ms: i64,
-    /// When the last thing that its end needed was done.
+    /// When the last event that its end requires was produced.
     pub(crate) ended_ms: Option<i64>,
-    /// The earliest deadline of what is owed.
+    /// The earliest deadline of the owed steps.
     pub(crate) due_ms: Option<i64>,
 }
 
-/// What was heard of each declared event, and when first.
-pub(crate) struct Facts<'a> {
+/// The declared events that a saga has received, with the first timestamp of each.
+pub(crate) struct SagaFacts<'a> {
     declaration: &'a Declaration,
-    heard: EventSet,
+    received: EventSet,
     first_ms: [i64; 128],
     started_ms: i64,
 }
 
-impl<'a> Facts<'a> {
-    /// Reads the rows, which are in order of time. `number` is the declaration's place among those of the view.
-    pub(crate) fn read(declaration: &'a Declaration, number: usize, rows: &[Row], names: &Names) -> Self {
-        let mut facts = Self { declaration, heard: 0, first_ms: [i64::MAX; 128], started_ms: 0 };
-        for row in rows {
-            let mut new = names.meanings(row.shape)[number] & !facts.heard;
-            facts.heard |= new;
+impl<'a> SagaFacts<'a> {
+    /// Collects the facts from the records, which are in order of time. `number` is the declaration's index in the view.
+    pub(crate) fn read(
+        declaration: &'a Declaration,
+        number: usize,
+        records: &[SagaRecord],
+        interner: &Interner,
+    ) -> Self {
+        let mut facts = Self { declaration, received: 0, first_ms: [i64::MAX; 128], started_ms: 0 };
+        for record in records {
+            let mut new = interner.declared_events(record.kind)[number] & !facts.received;
+            facts.received |= new;
             while new != 0 {
-                facts.first_ms[new.trailing_zeros() as usize] = row.at_ms();
+                facts.first_ms[new.trailing_zeros() as usize] = record.at_ms();
                 new &= new - 1;
             }
         }
-        facts.started_ms = facts.first(declaration.start).or_else(|| facts.first(facts.heard)).unwrap_or_default();
+        facts.started_ms = facts.first(declaration.start).or_else(|| facts.first(facts.received)).unwrap_or_default();
         facts
     }
 
-    /// Whether any declared event was heard: only then the story is a saga of this declaration.
+    /// True if any declared event was received. Otherwise the records are not a saga of this declaration.
     pub(crate) fn any(&self) -> bool {
-        self.heard != 0
+        self.received != 0
     }
 
     fn has(&self, any_of: EventSet) -> bool {
-        self.heard & any_of != 0
+        self.received & any_of != 0
     }
 
     fn first(&self, any_of: EventSet) -> Option<i64> {
-        let mut set = self.heard & any_of;
+        let mut set = self.received & any_of;
         let mut first = None;
         while set != 0 {
             let at_ms = self.first_ms[set.trailing_zeros() as usize];
@@ -197,23 +202,23 @@ impl<'a> Facts<'a> {
         first
     }
 
-    pub(crate) fn reached_at(&self, node: &Node) -> Option<i64> {
+    pub(crate) fn reached_at(&self, node: &SagaNode) -> Option<i64> {
         self.first(node.reached_by)
     }
 
-    pub(crate) fn done_at(&self, node: &Node) -> Option<i64> {
+    pub(crate) fn done_at(&self, node: &SagaNode) -> Option<i64> {
         self.first(node.completed_by)
     }
 
-    pub(crate) fn failed_at(&self, node: &Node) -> Option<i64> {
+    pub(crate) fn failed_at(&self, node: &SagaNode) -> Option<i64> {
         self.first(node.failed_by).filter(|_| !self.has(node.completed_by))
     }
 
-    pub(crate) fn undone_at(&self, node: &Node) -> Option<i64> {
+    pub(crate) fn undone_at(&self, node: &SagaNode) -> Option<i64> {
         self.first(node.undone_by).filter(|_| self.has(node.completed_by))
     }
 
-    fn nodes(&self) -> impl Iterator<Item = (usize, &'a Node)> {
+    fn nodes(&self) -> impl Iterator<Item = (usize, &'a SagaNode)> {
         self.declaration.nodes.iter().enumerate()
     }
 
@@ -226,16 +231,16 @@ impl<'a> Facts<'a> {
         self.nodes().find(|(_, node)| node.kind == NodeKind::Cancel).and_then(|(_, node)| self.done_at(node))
     }
 
-    /// When the first step failed whose failure undoes the saga.
-    fn broken_at(&self) -> Option<i64> {
+    /// When the first step failed whose failure starts the compensation of the saga.
+    fn step_failed_at(&self) -> Option<i64> {
         let can_break = self.nodes().filter(|(_, node)| node.kind == NodeKind::Step && !node.attention);
         can_break.filter_map(|(_, node)| self.failed_at(node)).min()
     }
 
-    /// Since when a node is, or was, owed; `None` if it never came to that.
-    pub(crate) fn owed_since(&self, node: &Node) -> Option<i64> {
+    /// Since when a node is, or was, owed; `None` if it was never owed.
+    pub(crate) fn owed_since(&self, node: &SagaNode) -> Option<i64> {
         match node.kind {
-            NodeKind::Cancel => self.broken_at(),
+            NodeKind::Cancel => self.step_failed_at(),
             NodeKind::Compensation => self.cancelled_at(),
             NodeKind::Step => {
                 let before = self.nodes().filter(|(index, _)| node.after & (1 << index) != 0);
@@ -248,8 +253,8 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Done, and later than its deadline.
-    pub(crate) fn was_late(&self, node: &Node) -> bool {
+    /// True if the node was done after its deadline.
+    pub(crate) fn was_late(&self, node: &SagaNode) -> bool {
         match (self.owed_since(node), self.done_at(node)) {
             (Some(since_ms), Some(done_ms)) => done_ms - since_ms > node.deadline_ms,
             _ => false,
@@ -257,55 +262,55 @@ impl<'a> Facts<'a> {
     }
 
     fn contradicts(&self) -> bool {
-        self.declaration.exclusive.iter().any(|group| (self.heard & group).count_ones() > 1)
+        self.declaration.exclusive.iter().any(|group| (self.received & group).count_ones() > 1)
     }
 
-    /// Where the saga stands, but for what only its rows as a whole can tell (see [`row_flags`]).
-    pub(crate) fn standing(&self, rows: &[Row]) -> Standing {
+    /// The progress, except for the flags that only the complete list of records decides (see [`record_flags`]).
+    pub(crate) fn progress(&self, records: &[SagaRecord]) -> SagaProgress {
         let outcomes = &self.declaration.outcomes;
-        let outcome = outcomes.iter().position(|outcome| self.heard & outcome.when == outcome.when);
+        let outcome = outcomes.iter().position(|outcome| self.received & outcome.when == outcome.when);
         let done = self.done();
         let contradicts = self.contradicts();
         let open = outcome.map(|outcome| outcomes[outcome].settled_by & !done);
         let settled = open == Some(0) && !contradicts;
         let waiting = if contradicts { 0 } else { self.waiting(open, done) };
         let state = match outcome {
-            _ if contradicts => State::Failed,
-            Some(outcome) if settled => State::of(outcomes[outcome].kind),
-            _ if self.needs_attention(waiting) => State::Failed,
-            _ if self.cancelled_at().is_some() => State::Compensating,
-            _ => State::Running,
+            _ if contradicts => LifecycleState::Failed,
+            Some(outcome) if settled => LifecycleState::of(outcomes[outcome].kind),
+            _ if self.needs_attention(waiting) => LifecycleState::Failed,
+            _ if self.cancelled_at().is_some() => LifecycleState::Compensating,
+            _ => LifecycleState::Running,
         };
-        let mut flags = if contradicts { Flag::Contradiction.bit() } else { 0 };
+        let mut flags = if contradicts { SagaFlag::Contradiction.bit() } else { 0 };
         if self.nodes().any(|(_, node)| self.was_late(node)) {
-            flags |= Flag::Late.bit();
+            flags |= SagaFlag::Late.bit();
         }
         if !self.has(self.declaration.start) {
-            flags |= Flag::Gap.bit();
+            flags |= SagaFlag::Gap.bit();
         }
-        Standing {
+        SagaProgress {
             state,
             outcome,
             settled,
             waiting,
             flags,
             started_ms: self.started_ms,
-            updated_ms: rows.last().map_or(0, Row::at_ms),
+            updated_ms: records.last().map_or(0, SagaRecord::at_ms),
             ended_ms: outcome.filter(|_| settled).map(|outcome| self.ended_at(outcome)),
             due_ms: self.due_at(waiting),
         }
     }
 
-    /// What is owed now: what an end still lacks, else what undoes, else what comes next.
+    /// The owed steps: those an outcome still requires, else the compensations, else the next steps.
     fn waiting(&self, open: Option<NodeSet>, done: NodeSet) -> NodeSet {
-        let is_owed = |index: usize, node: &Node| done & (1 << index) == 0 && node.after & !done == 0;
+        let is_owed = |index: usize, node: &SagaNode| done & (1 << index) == 0 && node.after & !done == 0;
         if let Some(open) = open {
             let owed = self.set(|index, node| open & (1 << index) != 0 && is_owed(index, node));
             return if owed == 0 { open } else { owed };
         }
         let kind = if self.cancelled_at().is_some() {
             NodeKind::Compensation
-        } else if self.broken_at().is_some() {
+        } else if self.step_failed_at().is_some() {
             NodeKind::Cancel
         } else {
             NodeKind::Step
@@ -313,11 +318,11 @@ impl<'a> Facts<'a> {
         self.set(|index, node| node.kind == kind && is_owed(index, node))
     }
 
-    fn set(&self, chosen: impl Fn(usize, &Node) -> bool) -> NodeSet {
+    fn set(&self, chosen: impl Fn(usize, &SagaNode) -> bool) -> NodeSet {
         self.nodes().filter(|(index, node)| chosen(*index, node)).fold(0, |set, (index, _)| set | 1 << index)
     }
 
-    /// Something that is owed has failed, and only a person can help.
+    /// True if an owed step has failed and only a person can resolve it.
     fn needs_attention(&self, waiting: NodeSet) -> bool {
         self.nodes()
             .any(|(index, node)| waiting & (1 << index) != 0 && node.attention && self.failed_at(node).is_some())
@@ -327,7 +332,7 @@ impl<'a> Facts<'a> {
         let outcome = &self.declaration.outcomes[outcome];
         let settled = self.nodes().filter(|(index, _)| outcome.settled_by & (1 << index) != 0);
         let mut ended_ms = settled.filter_map(|(_, node)| self.done_at(node)).max().unwrap_or_default();
-        let mut when = outcome.when & self.heard;
+        let mut when = outcome.when & self.received;
         while when != 0 {
             ended_ms = ended_ms.max(self.first_ms[when.trailing_zeros() as usize]);
             when &= when - 1;
@@ -340,13 +345,13 @@ impl<'a> Facts<'a> {
         owed.map(|(_, node)| self.due_of(node)).min()
     }
 
-    /// When a node that is owed must be done.
-    pub(crate) fn due_of(&self, node: &Node) -> i64 {
+    /// The deadline of an owed node.
+    pub(crate) fn due_of(&self, node: &SagaNode) -> i64 {
         self.owed_since(node).unwrap_or(self.started_ms) + node.deadline_ms
     }
 
-    /// How far a node is in a saga that stands so.
-    pub(crate) fn status(&self, index: usize, node: &Node, standing: &Standing) -> NodeStatus {
+    /// The status of a node in a saga with this progress.
+    pub(crate) fn status(&self, index: usize, node: &SagaNode, progress: &SagaProgress) -> NodeStatus {
         if self.undone_at(node).is_some() {
             return NodeStatus::Undone;
         }
@@ -356,11 +361,11 @@ impl<'a> Facts<'a> {
         if self.failed_at(node).is_some() {
             return NodeStatus::Failed;
         }
-        let owed = standing.waiting & (1 << index) != 0;
+        let owed = progress.waiting & (1 << index) != 0;
         match (owed, self.reached_at(node).is_some()) {
             (true, true) => NodeStatus::Reached,
             (true, false) => NodeStatus::Waiting,
-            (false, _) if standing.settled || self.broken_at().is_some() || self.cancelled_at().is_some() => {
+            (false, _) if progress.settled || self.step_failed_at().is_some() || self.cancelled_at().is_some() => {
                 NodeStatus::Skipped
             }
             (false, true) => NodeStatus::Reached,
@@ -369,36 +374,36 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Flags that only the rows as a whole can tell.
-pub(crate) fn row_flags(declaration: &Declaration, rows: &[Row], names: &Names) -> u8 {
+/// The flags that only the complete list of records decides.
+pub(crate) fn record_flags(declaration: &Declaration, records: &[SagaRecord], interner: &Interner) -> u8 {
     let mut flags = 0;
-    if rows.iter().any(|row| names.shape_of(row.shape).dead) {
-        flags |= Flag::Hospital.bit();
+    if records.iter().any(|record| interner.kind_of(record.kind).dead_letter) {
+        flags |= SagaFlag::DeadLetter.bit();
     }
-    if rows.len() >= ROWS_MAX {
-        // A hole cannot be told from a row that was not kept.
-        return flags | Flag::Truncated.bit();
+    if records.len() >= RECORDS_MAX {
+        // A hole cannot be distinguished from a record that was not kept.
+        return flags | SagaFlag::Truncated.bit();
     }
-    if declaration.sequences && has_hole(rows, names) {
-        flags |= Flag::Gap.bit();
+    if declaration.sequences && has_hole(records, interner) {
+        flags |= SagaFlag::Gap.bit();
     }
     flags
 }
 
-/// Whether some source's sequence for this entity lacks a number below its highest.
-fn has_hole(rows: &[Row], names: &Names) -> bool {
+/// True if the sequence of some source for this entity lacks a number below its highest.
+fn has_hole(records: &[SagaRecord], interner: &Interner) -> bool {
     let mut sources: Vec<(u16, u32, u32)> = Vec::new();
-    for row in rows.iter().filter(|row| row.sequence > 0) {
-        let shape = names.shape_of(row.shape);
-        if !shape.entity || shape.dead {
+    for record in records.iter().filter(|record| record.sequence > 0) {
+        let kind = interner.kind_of(record.kind);
+        if !kind.own_key || kind.dead_letter {
             continue;
         }
-        match sources.iter_mut().find(|(source, ..)| *source == shape.source) {
+        match sources.iter_mut().find(|(source, ..)| *source == kind.source) {
             Some((_, highest, count)) => {
-                *highest = row.sequence.max(*highest);
+                *highest = record.sequence.max(*highest);
                 *count += 1;
             }
-            None => sources.push((shape.source, row.sequence, 1)),
+            None => sources.push((kind.source, record.sequence, 1)),
         }
     }
     sources.iter().any(|(_, highest, count)| highest > count)
