@@ -1,4 +1,4 @@
-//! The projector as a process of its own.
+//! The `projector` binary.
 
 fn main() -> std::process::ExitCode {
     projector::program().main()

@@ -1,9 +1,9 @@
-//! The records of the projector match every version of their schemas.
+//! The records of the projector match every version of their schemas, and the examples beside them.
 
 use projector::status::StatusMessage;
-use runtime::testing::contract;
+use runtime::testing::contract::ServiceContract;
 
 #[test]
-fn every_status_is_written_as_its_schema_has_it() {
-    contract::writes::<StatusMessage>(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas"));
+fn message_types_match_their_schemas() {
+    ServiceContract::in_folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas")).produces::<StatusMessage>().check();
 }

@@ -1,6 +1,6 @@
-//! How loyalty decides. Pure.
+//! The decisions of loyalty. Pure.
 //!
-//! | heard | account `None` | `Open` | `Closed` |
+//! | received | account `None` | `Open` | `Closed` |
 //! |---|---|---|---|
 //! | CustomerRegistered | LoyaltyAccountOpened | – | – |
 //! | OrderShipped, first time | LoyaltyAccountOpened, PointsAwarded | PointsAwarded | PointsAwarded with zero points |
@@ -11,33 +11,33 @@ use runtime::{Decision, NoCommand, Received, TimestampMs};
 
 use crate::{
     events::{Event, LoyaltyAccountClosed, LoyaltyAccountOpened, PointsAwarded},
-    evolve::{Account, State},
+    evolve::{AccountStatus, State},
     reads::{Input, OrderShipped},
 };
 
 /// An order earns one point for each full hundred minor units of its total.
 pub const MINOR_UNITS_PER_POINT: i64 = 100;
 
-/// Decides what comes of an input.
+/// Decides the events of an input.
 pub fn decide(state: &State, input: &Received<Input>) -> Decision<Event, NoCommand> {
     let at = input.at_ms;
     match &input.body {
-        Input::CustomerRegistered(fact) if state.account == Account::None => {
+        Input::CustomerRegistered(fact) if state.account == AccountStatus::None => {
             Decision::event(open(&fact.customer_id, at))
         }
-        Input::CustomerForgotten(fact) if state.account != Account::Closed => {
+        Input::CustomerForgotten(fact) if state.account != AccountStatus::Closed => {
             Decision::event(LoyaltyAccountClosed { customer_id: fact.customer_id.clone(), occurred_at: at })
         }
-        Input::OrderShipped(fact) if !state.answered.contains(&fact.order_id) => answer(state, fact, at),
+        Input::OrderShipped(fact) if !state.answered.contains(&fact.order_id) => award(state, fact, at),
         Input::CustomerRegistered(_) | Input::CustomerForgotten(_) | Input::OrderShipped(_) => Decision::nothing(),
     }
 }
 
-/// Every shipped order gets an answer, because its owner waits for one.
-fn answer(state: &State, order: &OrderShipped, at: TimestampMs) -> Decision<Event, NoCommand> {
+/// Every shipped order is answered, because the order-processor waits for the answer.
+fn award(state: &State, order: &OrderShipped, at: TimestampMs) -> Decision<Event, NoCommand> {
     let points = match state.account {
-        Account::Closed => 0,
-        Account::None | Account::Open => (order.total.amount_minor / MINOR_UNITS_PER_POINT).max(0),
+        AccountStatus::Closed => 0,
+        AccountStatus::None | AccountStatus::Open => (order.total.amount_minor / MINOR_UNITS_PER_POINT).max(0),
     };
     let awarded = PointsAwarded {
         customer_id: order.customer_id.clone(),
@@ -47,8 +47,8 @@ fn answer(state: &State, order: &OrderShipped, at: TimestampMs) -> Decision<Even
         occurred_at: at,
     };
     match state.account {
-        Account::None => Decision::event(open(&order.customer_id, at)).and_event(awarded),
-        Account::Open | Account::Closed => Decision::event(awarded),
+        AccountStatus::None => Decision::event(open(&order.customer_id, at)).and_event(awarded),
+        AccountStatus::Open | AccountStatus::Closed => Decision::event(awarded),
     }
 }
 

@@ -1,9 +1,9 @@
-//! What loyalty says: every event on its own topic, as its schema has it.
+//! The events of loyalty, as their schemas define them.
 
 use serde::{Deserialize, Serialize};
 
 runtime::produces! {
-    /// What loyalty says.
+    /// The events that loyalty produces.
     pub enum Event in "../../schemas" {
         events of "loyalty" { LoyaltyAccountOpened = 1, PointsAwarded = 1, LoyaltyAccountClosed = 1 }
     }

@@ -1,4 +1,4 @@
-//! What loyalty remembers of a customer: the fold of its own events.
+//! The state of a customer: the fold of its own events.
 
 use std::collections::BTreeSet;
 
@@ -6,44 +6,44 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::Event;
 
-/// What is remembered of one customer.
+/// The state of one customer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The account.
-    pub account: Account,
+    pub account: AccountStatus,
     /// Its points.
     pub balance: i64,
-    /// Every order that was answered, for ever: an order earns once.
+    /// Every order that was answered, kept permanently: an order earns points once.
     pub answered: BTreeSet<String>,
 }
 
-/// Whether the customer can collect points.
+/// The status of an account.
 ///
 /// ```text
 ///  None ──> Open ──> Closed
 ///   └──────────────────┘
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Account {
+pub enum AccountStatus {
     /// Not opened yet.
     #[default]
     None,
     /// Open.
     Open,
-    /// Closed for good.
+    /// Closed permanently.
     Closed,
 }
 
-/// Folds one event. Total: what was said is never argued with.
+/// Applies one event. Total: an event is never rejected.
 pub fn evolve(mut state: State, event: &Event) -> State {
     match event {
-        Event::LoyaltyAccountOpened(_) => state.account = Account::Open,
+        Event::LoyaltyAccountOpened(_) => state.account = AccountStatus::Open,
         Event::PointsAwarded(awarded) => {
             state.balance = awarded.balance;
             state.answered.insert(awarded.order_id.clone());
         }
         Event::LoyaltyAccountClosed(_) => {
-            state.account = Account::Closed;
+            state.account = AccountStatus::Closed;
             state.balance = 0;
         }
     }

@@ -1,11 +1,11 @@
-//! Loyalty: owns the points that customers collect. Key: the customer.
+//! Loyalty: owns the loyalty points of customers. Key: the customer.
 //!
-//! - **Hears** customers: CustomerRegistered, CustomerForgotten · order-processor: OrderShipped (keyed by order, so the runtime
-//!   brings it to its customer through the inbox).
+//! - **Consumes** customers: CustomerRegistered, CustomerForgotten · order-processor: OrderShipped (keyed by order, so the runtime
+//!   re-keys it to its customer through the inbox).
 //! - **Inbox** nothing of its own.
-//! - **Says** LoyaltyAccountOpened, PointsAwarded (for every OrderShipped), LoyaltyAccountClosed.
+//! - **Produces** LoyaltyAccountOpened, PointsAwarded (for every OrderShipped), LoyaltyAccountClosed.
 //! - **Remembers** the balance, and the id of every order that was answered.
-//! - **Undoes** nothing: points are awarded only when the parcel is gone.
+//! - **Compensates** nothing: points are awarded only after the shipment.
 //! - **Personal data** none beyond ids; CustomerForgotten closes the account and the points are gone.
 
 use std::borrow::Cow;
@@ -20,7 +20,7 @@ pub mod events;
 pub mod evolve;
 pub mod reads;
 
-/// Loyalty's rules.
+/// The decider of loyalty.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Loyalty;
 
@@ -52,15 +52,15 @@ impl Decider for Loyalty {
 /// Starts the service.
 ///
 /// # Errors
-/// Something that waiting does not resolve keeps it from starting.
+/// The service cannot start, and waiting does not help.
 pub async fn service(config: Config) -> Result<Running, StartError> {
     service::start(config, Loyalty, NothingToPerform, axum::Router::new()).await
 }
 
-/// The service as a program: its own binary runs it, and so does `dacapo service`.
+/// The service as a program. The `loyalty` binary and `dacapo service` both run it.
 #[must_use]
 pub fn program() -> Program {
-    Program::new(Loyalty::NAME, "Gives points for what was shipped", |config, _: service::NoSettings| async move {
+    Program::new(Loyalty::NAME, "Awards points for shipped orders", |config, _: service::NoSettings| async move {
         Ok(service(config).await?)
     })
 }

@@ -1,4 +1,4 @@
-//! Loyalty as a program of its own.
+//! The `loyalty` binary.
 
 fn main() -> std::process::ExitCode {
     loyalty::program().main()

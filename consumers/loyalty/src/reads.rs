@@ -1,4 +1,4 @@
-//! What loyalty hears: its own reader types for others' events, each with only the fields it uses.
+//! The events that loyalty consumes: its own reader types, each with only the fields it uses.
 
 use std::borrow::Cow;
 
@@ -6,14 +6,14 @@ use runtime::Received;
 use serde::Deserialize;
 
 runtime::consumes! {
-    /// What loyalty hears.
+    /// The inputs of loyalty.
     pub enum Input {
         events of "customers" { CustomerRegistered, CustomerForgotten }
         events of "order-processor" { OrderShipped }
     }
 }
 
-/// The customer an input is about. A shipped order is keyed by the order, so it is brought to its customer first.
+/// The customer of an input. A shipped order is keyed by the order, so the runtime re-keys it to its customer first.
 pub fn customer_of(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
         Input::CustomerRegistered(fact) => &fact.customer_id,
@@ -22,7 +22,7 @@ pub fn customer_of(input: &Received<Input>) -> Cow<'_, str> {
     })
 }
 
-/// Somebody registered.
+/// A customer registered.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct CustomerRegistered {
     /// The customer.

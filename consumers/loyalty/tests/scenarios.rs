@@ -1,9 +1,9 @@
-//! What loyalty says when. Every input is handled twice, and facts come in every pairwise order.
+//! The decisions of loyalty. Every input is handled twice, and facts are received in every pairwise order.
 
 use loyalty::{
     Loyalty,
     events::{Event, LoyaltyAccountClosed, LoyaltyAccountOpened, PointsAwarded},
-    evolve::Account,
+    evolve::AccountStatus,
     reads::{CustomerForgotten, CustomerRegistered, Input, Money, OrderShipped},
 };
 use runtime::{
@@ -41,17 +41,17 @@ fn closed() -> LoyaltyAccountClosed {
     LoyaltyAccountClosed { customer_id: ID.to_owned(), occurred_at: NOW_MS }
 }
 
-fn nobody() -> Scenario<Loyalty> {
+fn new() -> Scenario<Loyalty> {
     Scenario::of(Loyalty)
 }
 
 fn open() -> Scenario<Loyalty> {
-    nobody().given([opened()])
+    new().given([opened()])
 }
 
 #[test]
 fn a_registered_customer_gets_an_account() {
-    nobody().when(&registered()).then([opened()]);
+    new().when(&registered()).then([opened()]);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn points_never_overflow() {
 
 #[test]
 fn an_order_of_an_unknown_customer_opens_the_account_first() {
-    nobody()
+    new()
         .when(&shipped("order-1", 6497))
         .then([Event::from(opened()), Event::from(awarded("order-1", 64, 64))])
         .and()
@@ -91,7 +91,7 @@ fn an_order_of_an_unknown_customer_opens_the_account_first() {
 }
 
 #[test]
-fn an_order_earns_once_however_late_it_comes_again() {
+fn an_order_earns_points_once_however_late_it_is_repeated() {
     let later = open().given([awarded("order-1", 64, 64), awarded("order-2", 1, 65)]);
     later.clone().when(&shipped("order-1", 6497)).then_nothing();
     later.given([closed()]).when(&received_at(NOW_MS + 1, "order-1", shipment("order-1", 6497))).then_nothing();
@@ -108,7 +108,7 @@ fn an_order_of_a_closed_account_is_answered_with_no_points() {
 #[test]
 fn a_forgotten_customer_loses_the_account_and_its_points() {
     let after = open().given([awarded("order-1", 64, 64)]).when(&forgotten()).then([closed()]).and();
-    assert_eq!((after.state().account, after.state().balance), (Account::Closed, 0));
+    assert_eq!((after.state().account, after.state().balance), (AccountStatus::Closed, 0));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_closed_account_stays_closed() {
 #[test]
 fn every_order_is_answered_and_the_account_ends_closed_in_every_pairwise_order() {
     let facts = [registered(), shipped("order-1", 6497), shipped("order-2", 250), forgotten()];
-    in_every_pairwise_order(&nobody(), &facts, |after| {
+    in_every_pairwise_order(&new(), &facts, |after| {
         let state = after.state();
         (state.account, state.balance, state.answered.clone())
     });
@@ -130,11 +130,11 @@ fn every_order_is_answered_and_the_account_ends_closed_in_every_pairwise_order()
 #[test]
 fn points_are_the_same_in_every_pairwise_order_of_an_open_account() {
     let facts = [registered(), shipped("order-1", 6497), shipped("order-2", 250)];
-    in_every_pairwise_order(&nobody(), &facts, |after| after.state().clone());
+    in_every_pairwise_order(&new(), &facts, |after| after.state().clone());
 }
 
 #[test]
-fn a_shipped_order_is_brought_to_its_customer() {
+fn a_shipped_order_belongs_to_its_customer() {
     assert_eq!(Loyalty.entity(&shipped("order-1", 1)), ID);
     assert_eq!(Loyalty.entity(&registered()), ID);
     assert_eq!(Loyalty.entity(&forgotten()), ID);

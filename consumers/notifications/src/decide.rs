@@ -1,6 +1,6 @@
-//! How notifications decides. Pure.
+//! The decisions of notifications. Pure.
 //!
-//! | heard | first time | again | after CustomerForgotten |
+//! | received | first time | again | after CustomerForgotten |
 //! |---|---|---|---|
 //! | CustomerRegistered, OrderPaid, OrderDelayed, OrderShipped, OrderCancelled | NotificationRequested | – | – |
 //! | OrderCancellationRefused, if the customer had asked | NotificationRequested | – | – |
@@ -22,17 +22,17 @@ use crate::{
     templates::{self, Mail},
 };
 
-/// What notification ids are made under.
+/// The namespace of notification ids.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d1c_8f0e_52a7_4b39_9c64_e0b7_31d8_a5f2);
 
-/// The id of the one notification of a kind about an order or a customer. It names files and mails, so nothing of an event's text
-/// is in it.
+/// The id of the one notification of a kind for an order or a customer. It names files and mails, so it has no text of an
+/// event.
 #[must_use]
 pub fn notification_id(entity: &str, kind: NotificationKind) -> String {
     Uuid::new_v5(&NAMESPACE, format!("{kind:?} {entity}").as_bytes()).to_string()
 }
 
-/// Decides what comes of an input.
+/// Decides the events of an input.
 pub fn decide(state: &State, input: &Received<Input>) -> Decision<Event, Command> {
     let at = input.at_ms;
     let event = match &input.body {
@@ -43,57 +43,57 @@ pub fn decide(state: &State, input: &Received<Input>) -> Decision<Event, Command
         Input::MailSent(answer) => sent(state, &answer.notification_id, &answer.message_id, at),
         Input::MailRefused(answer) => refused(state, &answer.notification_id, &answer.reason, at),
         Input::CustomerRegistered(fact) => {
-            let about = About { customer_id: &fact.customer_id, order_id: None, contact: &fact.contact };
-            tell(state, NotificationKind::Welcome, &about, at, || templates::welcome(fact))
+            let recipient = Recipient { customer_id: &fact.customer_id, order_id: None, contact: &fact.contact };
+            request(state, NotificationKind::Welcome, &recipient, at, || templates::welcome(fact))
         }
         Input::OrderPaid(fact) => {
-            let about = About::order(&fact.order_id, &fact.customer_id, &fact.contact);
-            tell(state, NotificationKind::OrderPaid, &about, at, || templates::order_paid(fact))
+            let recipient = Recipient::order(&fact.order_id, &fact.customer_id, &fact.contact);
+            request(state, NotificationKind::OrderPaid, &recipient, at, || templates::order_paid(fact))
         }
         Input::OrderDelayed(fact) => {
-            let about = About::order(&fact.order_id, &fact.customer_id, &fact.contact);
-            tell(state, NotificationKind::OrderDelayed, &about, at, || templates::order_delayed(fact))
+            let recipient = Recipient::order(&fact.order_id, &fact.customer_id, &fact.contact);
+            request(state, NotificationKind::OrderDelayed, &recipient, at, || templates::order_delayed(fact))
         }
         Input::OrderShipped(fact) => {
-            let about = About::order(&fact.order_id, &fact.customer_id, &fact.contact);
-            tell(state, NotificationKind::OrderShipped, &about, at, || templates::order_shipped(fact))
+            let recipient = Recipient::order(&fact.order_id, &fact.customer_id, &fact.contact);
+            request(state, NotificationKind::OrderShipped, &recipient, at, || templates::order_shipped(fact))
         }
         Input::OrderCancellationRefused(fact) if fact.requested_by == CancelRequester::Customer => {
-            let about = About::order(&fact.order_id, &fact.customer_id, &fact.contact);
-            tell(state, NotificationKind::OrderCancellationRefused, &about, at, || {
+            let recipient = Recipient::order(&fact.order_id, &fact.customer_id, &fact.contact);
+            request(state, NotificationKind::OrderCancellationRefused, &recipient, at, || {
                 templates::order_cancellation_refused(fact)
             })
         }
         Input::OrderCancellationRefused(_) => None,
         Input::OrderCancelled(fact) => {
-            let about = About::order(&fact.order_id, &fact.customer_id, &fact.contact);
-            tell(state, NotificationKind::OrderCancelled, &about, at, || templates::order_cancelled(fact))
+            let recipient = Recipient::order(&fact.order_id, &fact.customer_id, &fact.contact);
+            request(state, NotificationKind::OrderCancelled, &recipient, at, || templates::order_cancelled(fact))
         }
     };
     Decision { events: event.into_iter().collect(), commands: Vec::new() }
 }
 
-/// Whom a mail is for and what it is about.
-struct About<'a> {
+/// The recipient of a mail, and the order it is about.
+struct Recipient<'a> {
     customer_id: &'a str,
     order_id: Option<&'a str>,
     contact: &'a reads::Contact,
 }
 
-impl<'a> About<'a> {
+impl<'a> Recipient<'a> {
     fn order(order_id: &'a str, customer_id: &'a str, contact: &'a reads::Contact) -> Self {
         Self { customer_id, order_id: Some(order_id), contact }
     }
 }
 
-fn tell(
+fn request(
     state: &State,
     kind: NotificationKind,
-    about: &About<'_>,
+    recipient: &Recipient<'_>,
     at: TimestampMs,
     mail: impl FnOnce() -> Mail,
 ) -> Option<Event> {
-    let notification_id = notification_id(about.order_id.unwrap_or(about.customer_id), kind);
+    let notification_id = notification_id(recipient.order_id.unwrap_or(recipient.customer_id), kind);
     if state.stopped || state.knows(&notification_id) {
         return None;
     }
@@ -101,10 +101,10 @@ fn tell(
     Some(
         NotificationRequested {
             notification_id,
-            customer_id: about.customer_id.to_owned(),
-            order_id: about.order_id.map(str::to_owned),
+            customer_id: recipient.customer_id.to_owned(),
+            order_id: recipient.order_id.map(str::to_owned),
             kind,
-            to: Contact { name: about.contact.name.clone(), email: about.contact.email.clone() },
+            to: Contact { name: recipient.contact.name.clone(), email: recipient.contact.email.clone() },
             subject,
             body,
             occurred_at: at,
@@ -113,7 +113,7 @@ fn tell(
     )
 }
 
-/// An answer that nobody awaits any more is silence.
+/// An answer that is not pending any more causes no event.
 fn sent(state: &State, notification_id: &str, message_id: &str, at: TimestampMs) -> Option<Event> {
     let mail = state.due.get(notification_id)?;
     Some(

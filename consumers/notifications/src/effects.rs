@@ -1,7 +1,6 @@
-//! How mail leaves: as a file in a folder, or through a mail server. At least once, with the same Message-ID every time.
+//! Sends mail: as a file in a folder, or through a mail server. At least once, always with the same Message-ID.
 //!
-//! The text comes from events, so it is trusted nowhere: headers are built and encoded by the mail library, and a file is named
-//! by a UUID.
+//! The text comes from events and is untrusted: the mail library builds and encodes headers, and the name of a file is a UUID.
 
 use std::{
     io,
@@ -21,16 +20,16 @@ use uuid::Uuid;
 use crate::{
     Notifications,
     evolve::State,
-    folder::Folder,
+    folder::MailFolder,
     inbox::{Command, MailRefused, MailSent},
 };
 
 /// The host part of every Message-ID.
 const MESSAGE_ID_HOST: &str = "musiccorp.example";
-/// How long a mail server may take for one step of the conversation.
+/// The timeout of one step of the conversation with a mail server.
 const SMTP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A mail that is to be sent.
+/// A mail to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendMail {
     /// The notification, which is also the idempotency key.
@@ -43,7 +42,7 @@ pub struct SendMail {
     pub subject: String,
     /// The plain text.
     pub body: String,
-    /// When the mail was asked for.
+    /// When the mail was requested.
     pub requested_at_ms: i64,
 }
 
@@ -54,13 +53,13 @@ impl Effect for SendMail {
 }
 
 impl SendMail {
-    /// The Message-ID: the same for every attempt, and made of nothing but a UUID.
+    /// The Message-ID: the same for every attempt, and derived from a UUID only.
     #[must_use]
     pub fn message_id(&self) -> String {
         format!("<{}@{MESSAGE_ID_HOST}>", self.file_stem())
     }
 
-    /// The notification's UUID. An id that is none is made into one, because it becomes a file name.
+    /// The UUID of the notification. An id that is not a UUID is converted to one, because it becomes a file name.
     fn file_stem(&self) -> Uuid {
         Uuid::parse_str(&self.notification_id)
             .unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, self.notification_id.as_bytes()))
@@ -80,48 +79,48 @@ pub fn pending(state: &State) -> Vec<SendMail> {
     state.due.iter().map(mail).collect()
 }
 
-/// Where mail goes and whom it is from, where that is not the default.
+/// The destination and the sender of mail, where they are not the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Folder that each mail is written into as a file. [default: mail]
+    /// Folder for mail files. [default: mail]
     #[arg(long, env = "DACAPO_MAIL_FOLDER", value_name = "DIR")]
     pub mail_folder: Option<PathBuf>,
-    /// Mail server to hand mail to instead, unencrypted: a relay on the same machine or network.
+    /// Mail server to use instead, unencrypted: a relay on the same machine or network.
     #[arg(long, env = "DACAPO_MAIL_SERVER", value_name = "HOST:PORT")]
     pub mail_server: Option<String>,
-    /// Compose each mail and keep none, whatever else is set: for a run that keeps nothing.
+    /// Compose each mail and discard it, whatever else is set: for a run that keeps no data.
     #[arg(long, env = "DACAPO_MAIL_DISCARD", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub mail_discard: Option<bool>,
-    /// Whom mail is from; by default `MusicCorp <orders@musiccorp.example>`.
+    /// Sender of mail. [default: MusicCorp <orders@musiccorp.example>]
     #[arg(long, env = "DACAPO_MAIL_FROM", value_name = "MAILBOX")]
     pub mail_from: Option<String>,
 }
 
-/// Whom mail is from.
+/// The default sender of mail.
 const DEFAULT_SENDER: &str = "MusicCorp <orders@musiccorp.example>";
-/// The folder that mail is written into.
+/// The default mail folder.
 const DEFAULT_FOLDER: &str = "mail";
 
-/// Where mail goes.
+/// Sends mail over one transport.
 #[derive(Debug, Clone)]
 pub struct Mailer {
     from: Mailbox,
-    way: Way,
+    transport: Transport,
 }
 
 #[derive(Debug, Clone)]
-enum Way {
-    Folder(Folder),
-    Nowhere,
+enum Transport {
+    Folder(MailFolder),
+    Discard,
     Server(AsyncSmtpTransport<Tokio1Executor>),
 }
 
-/// A mailer that cannot be set up.
+/// Why a mailer cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum MailerError {
-    /// The sender is no mail address.
-    #[error("the sender {sender:?} is no mail address, such as \"MusicCorp <orders@musiccorp.example>\"")]
+    /// The sender is not a mail address.
+    #[error("the sender {sender:?} is not a mail address, such as \"MusicCorp <orders@musiccorp.example>\"")]
     Sender {
         /// What was given.
         sender: String,
@@ -129,8 +128,8 @@ pub enum MailerError {
         #[source]
         source: lettre::address::AddressError,
     },
-    /// The mail folder cannot be made.
-    #[error("cannot make the mail folder {}", folder.display())]
+    /// The mail folder cannot be created.
+    #[error("cannot create the mail folder {}", folder.display())]
     Folder {
         /// The folder.
         folder: PathBuf,
@@ -138,8 +137,8 @@ pub enum MailerError {
         #[source]
         source: io::Error,
     },
-    /// The mail server's address is none.
-    #[error("the mail server {server:?} is no address, such as \"localhost:1025\"")]
+    /// The address of the mail server is invalid.
+    #[error("the mail server {server:?} is not an address, such as \"localhost:1025\"")]
     Server {
         /// What was given.
         server: String,
@@ -147,14 +146,14 @@ pub enum MailerError {
 }
 
 impl Mailer {
-    /// The mailer that the settings ask for: one that keeps none, else the server if one is named, else the folder.
+    /// The mailer for the settings: discarding if that is set, else the server if one is given, else the folder.
     ///
     /// # Errors
     /// The sender, the server or the folder cannot be used.
     pub fn of(settings: &Settings) -> Result<Self, MailerError> {
         let sender = settings.mail_from.as_deref().unwrap_or(DEFAULT_SENDER);
         if settings.mail_discard == Some(true) {
-            return Self::keeping_none(sender);
+            return Self::discarding(sender);
         }
         match &settings.mail_server {
             Some(server) => Self::to_server(sender, server),
@@ -162,33 +161,33 @@ impl Mailer {
         }
     }
 
-    /// A mailer that writes each mail as a file `<uuid>.eml` into a folder, which is made if need be.
+    /// A mailer that writes each mail as a file `<uuid>.eml` into a folder, which is created if it does not exist.
     ///
     /// # Errors
-    /// The sender is no mail address, or the folder cannot be made.
+    /// The sender is not a mail address, or the folder cannot be created.
     pub fn into_folder(sender: &str, folder: impl Into<PathBuf>) -> Result<Self, MailerError> {
         let from = mailbox(sender)?;
         let folder = folder.into();
-        match Folder::open(&folder) {
-            Ok(folder) => Ok(Self { from, way: Way::Folder(folder) }),
+        match MailFolder::open(&folder) {
+            Ok(folder) => Ok(Self { from, transport: Transport::Folder(folder) }),
             Err(source) => Err(MailerError::Folder { folder, source }),
         }
     }
 
-    /// A mailer that composes each mail and keeps none: for a run that keeps nothing. A file per mail would take longer to remove
-    /// than the mail took to send.
+    /// A mailer that composes each mail and discards it: for a run that keeps no data. Removing a file per mail would take longer
+    /// than sending the mail.
     ///
     /// # Errors
-    /// The sender is no mail address.
-    pub fn keeping_none(sender: &str) -> Result<Self, MailerError> {
-        Ok(Self { from: mailbox(sender)?, way: Way::Nowhere })
+    /// The sender is not a mail address.
+    pub fn discarding(sender: &str) -> Result<Self, MailerError> {
+        Ok(Self { from: mailbox(sender)?, transport: Transport::Discard })
     }
 
-    /// A mailer that speaks to a mail server, addressed as `host:port`. Unencrypted and without credentials: it is for a relay on
-    /// the same machine or network, whose business encryption is.
+    /// A mailer that uses a mail server, addressed as `host:port`. Unencrypted and without credentials: it is for a relay on the
+    /// same machine or network, which is responsible for encryption.
     ///
     /// # Errors
-    /// The sender is no mail address, or the server's address is none.
+    /// The sender is not a mail address, or the address of the server is invalid.
     pub fn to_server(sender: &str, server: &str) -> Result<Self, MailerError> {
         let address = server.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
         let Some((host, port)) = address.filter(|(host, _)| !host.is_empty()) else {
@@ -198,15 +197,15 @@ impl Mailer {
             .port(port)
             .timeout(Some(SMTP_TIMEOUT))
             .build();
-        Ok(Self { from: mailbox(sender)?, way: Way::Server(relay) })
+        Ok(Self { from: mailbox(sender)?, transport: Transport::Server(relay) })
     }
 
-    /// The mail as it goes over the wire.
+    /// Composes the mail as it goes over the wire.
     ///
     /// # Errors
-    /// The text of the reason, if the customer's address is none: such a mail can never be sent.
+    /// The reason as text, if the address of the customer is invalid: such a mail can never be sent.
     pub fn compose(&self, mail: &SendMail) -> Result<Message, String> {
-        let address: Address = mail.email.parse().map_err(|error| format!("the address is none: {error}"))?;
+        let address: Address = mail.email.parse().map_err(|error| format!("the address is invalid: {error}"))?;
         let requested_at = u64::try_from(mail.requested_at_ms).unwrap_or_default();
         Message::builder()
             .from(self.from.clone())
@@ -219,27 +218,27 @@ impl Mailer {
             .map_err(|error| format!("the mail cannot be composed: {error}"))
     }
 
-    async fn hand_over(&self, mail: &SendMail) -> Result<Outcome, Unanswered> {
+    async fn send(&self, mail: &SendMail) -> Result<Delivery, Unanswered> {
         let message = match self.compose(mail) {
             Ok(message) => message,
-            Err(reason) => return Ok(Outcome::Refused(reason)),
+            Err(reason) => return Ok(Delivery::Refused(reason)),
         };
-        match &self.way {
-            Way::Folder(folder) => match folder.write(mail.file_stem(), message.formatted()).await {
-                Ok(()) => Ok(Outcome::Sent),
-                Err(error) => Err(Unanswered::new(format!("cannot write a mail into the folder: {error}"))),
+        match &self.transport {
+            Transport::Folder(folder) => match folder.write(mail.file_stem(), message.formatted()).await {
+                Ok(()) => Ok(Delivery::Sent),
+                Err(error) => Err(Unanswered::new(format!("cannot write a mail to the folder: {error}"))),
             },
-            Way::Nowhere => Ok(Outcome::Sent),
-            Way::Server(server) => match server.send(message).await {
-                Ok(_) => Ok(Outcome::Sent),
-                Err(error) if is_final(&error) => Ok(Outcome::Refused(error.to_string())),
-                Err(error) => Err(Unanswered::new(format!("the mail server did not take a mail: {error}"))),
+            Transport::Discard => Ok(Delivery::Sent),
+            Transport::Server(server) => match server.send(message).await {
+                Ok(_) => Ok(Delivery::Sent),
+                Err(error) if is_final(&error) => Ok(Delivery::Refused(error.to_string())),
+                Err(error) => Err(Unanswered::new(format!("the mail server did not accept a mail: {error}"))),
             },
         }
     }
 }
 
-enum Outcome {
+enum Delivery {
     Sent,
     Refused(String),
 }
@@ -248,12 +247,12 @@ impl Perform<Notifications> for Mailer {
     async fn perform(&self, due: Due<SendMail>) -> Result<Answer<Command>, Unanswered> {
         let mail = due.effect;
         let notification_id = mail.notification_id.clone();
-        Ok(match self.hand_over(&mail).await? {
-            Outcome::Sent => {
+        Ok(match self.send(&mail).await? {
+            Delivery::Sent => {
                 let message_id = mail.message_id();
                 Answer { outcome: "sent".to_owned(), command: MailSent { notification_id, message_id }.into() }
             }
-            Outcome::Refused(reason) => {
+            Delivery::Refused(reason) => {
                 Answer { outcome: "refused".to_owned(), command: MailRefused { notification_id, reason }.into() }
             }
         })
@@ -268,8 +267,8 @@ fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
-/// True if the server will never take this mail: it does not know the mailbox, or will not have the content. Other refusals (of
-/// the whole connection, of the sender's credentials) may pass.
+/// True if the server will never accept this mail: the mailbox is unknown, or the content is refused. Other refusals (of the
+/// connection, of the sender's credentials) may be temporary.
 fn is_final(error: &smtp::Error) -> bool {
     error.status().is_some_and(|code| (550..=554).contains(&u16::from(code)))
 }

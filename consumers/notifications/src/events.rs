@@ -1,9 +1,9 @@
-//! What notifications says: every event on its own topic, as its schema has it.
+//! The events of notifications, as their schemas define them.
 
 use serde::{Deserialize, Serialize};
 
 runtime::produces! {
-    /// What notifications says.
+    /// The events that notifications produces.
     pub enum Event in "../../schemas" {
         events of "notifications" {
             NotificationRequested = 2,
@@ -14,11 +14,11 @@ runtime::produces! {
     }
 }
 
-/// What a notification is about.
+/// The kind of a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum NotificationKind {
-    /// Somebody registered.
+    /// A customer registered.
     Welcome,
     /// The money for an order was taken.
     OrderPaid,
@@ -30,7 +30,7 @@ pub enum NotificationKind {
     OrderDelayed,
     /// It was too late to cancel an order.
     OrderCancellationRefused,
-    /// Something that a later version tells of.
+    /// A kind that only a later version knows.
     #[serde(other)]
     Unknown,
 }
@@ -44,7 +44,7 @@ pub struct Contact {
     pub email: String,
 }
 
-/// A customer is to be told something.
+/// A notification of a customer was requested.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotificationRequested {
     /// The notification.
@@ -53,9 +53,9 @@ pub struct NotificationRequested {
     pub customer_id: String,
     /// The order it is about, if any.
     pub order_id: Option<String>,
-    /// What it is about.
+    /// Its kind.
     pub kind: NotificationKind,
-    /// Whom the mail is for.
+    /// The recipient.
     pub to: Contact,
     /// The mail's subject line.
     pub subject: String,
@@ -65,7 +65,7 @@ pub struct NotificationRequested {
     pub occurred_at: i64,
 }
 
-/// The mail was handed over at least once.
+/// The mail was sent at least once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CustomerNotified {
     /// The notification.
@@ -74,7 +74,7 @@ pub struct CustomerNotified {
     pub customer_id: String,
     /// The order it is about, if any.
     pub order_id: Option<String>,
-    /// What it is about.
+    /// Its kind.
     pub kind: NotificationKind,
     /// The mail's Message-ID.
     pub message_id: String,
@@ -91,15 +91,15 @@ pub struct NotificationAbandoned {
     pub customer_id: String,
     /// The order it is about, if any.
     pub order_id: Option<String>,
-    /// What it is about.
+    /// Its kind.
     pub kind: NotificationKind,
-    /// What the mail server or the address said.
+    /// The reason of the mail server, or the fault of the address.
     pub reason: String,
     /// When it was decided.
     pub occurred_at: i64,
 }
 
-/// A customer was forgotten.
+/// Notifications of a forgotten customer stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotificationsStopped {
     /// The customer.

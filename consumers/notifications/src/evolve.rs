@@ -1,4 +1,4 @@
-//! What notifications remembers of an order or a customer: the fold of its own events.
+//! The state of an order or a customer: the fold of its own events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,34 +14,34 @@ use crate::events::{Contact, Event, NotificationKind};
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Mails that were asked for and not answered yet.
+    /// Mails that were requested and not answered yet.
     pub due: BTreeMap<String, DueMail>,
-    /// Notifications that were answered, or dropped: they are not asked for again.
+    /// Notifications that were answered or dropped. They are not requested again.
     pub answered: BTreeSet<String>,
     /// True if the customer was forgotten.
     pub stopped: bool,
 }
 
-/// A mail that is to be sent.
+/// A mail to send.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DueMail {
     /// The customer it is for.
     pub customer_id: String,
     /// The order it is about, if any.
     pub order_id: Option<String>,
-    /// What it is about.
+    /// Its kind.
     pub kind: NotificationKind,
-    /// Whom it is for.
+    /// Its recipient.
     pub to: Contact,
     /// Its subject line.
     pub subject: String,
     /// Its plain text.
     pub body: String,
-    /// When it was asked for: the mail's date, the same for every attempt.
+    /// When it was requested: the date of the mail, the same for every attempt.
     pub requested_at: i64,
 }
 
-/// Folds one event. Total: what was said is never argued with.
+/// Applies one event. Total: an event is never rejected.
 pub fn evolve(mut state: State, event: &Event) -> State {
     match event {
         Event::NotificationRequested(requested) => {
@@ -73,7 +73,7 @@ impl State {
         self.answered.insert(notification_id.to_owned());
     }
 
-    /// True if a notification was asked for before.
+    /// True if a notification was requested before.
     #[must_use]
     pub fn knows(&self, notification_id: &str) -> bool {
         self.due.contains_key(notification_id) || self.answered.contains(notification_id)

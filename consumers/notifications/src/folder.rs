@@ -1,53 +1,54 @@
-//! A folder that mail is written into, each mail as a file, by one thread.
+//! A mail folder: one thread writes each mail as a file.
 //!
-//! One writer, because many would wait for each other: a folder takes one new name at a time. Knows no event and no mail header.
+//! There is one writer, because concurrent writers would block each other: a folder creates one file at a time. This module
+//! knows no event and no mail header.
 
 use std::{fs, io, path::Path, thread};
 
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-/// How many mails may wait for the writer.
-const WAITING_AT_MOST: usize = 256;
+/// The most mails that wait for the writer.
+const PENDING_MAX: usize = 256;
 
-struct Letter {
+struct PendingMail {
     name: Uuid,
     mail: Vec<u8>,
     written: oneshot::Sender<io::Result<()>>,
 }
 
-/// A folder for mail. Clones share its writer, which ends with the last of them.
+/// A mail folder. Clones share its writer, which stops when the last clone is dropped.
 #[derive(Debug, Clone)]
-pub(crate) struct Folder {
-    letters: mpsc::Sender<Letter>,
+pub(crate) struct MailFolder {
+    pending: mpsc::Sender<PendingMail>,
 }
 
-impl Folder {
-    /// Makes the folder if need be, and starts its writer.
+impl MailFolder {
+    /// Creates the folder if it does not exist, and starts its writer.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path)?;
-        let (letters, mut waiting) = mpsc::channel::<Letter>(WAITING_AT_MOST);
+        let (pending, mut waiting) = mpsc::channel::<PendingMail>(PENDING_MAX);
         let path = path.to_path_buf();
         thread::Builder::new().name("mail-folder".to_owned()).spawn(move || {
-            while let Some(Letter { name, mail, written }) = waiting.blocking_recv() {
-                // Nobody listens any more if the attempt ran out of time; it is made again under the same name.
+            while let Some(PendingMail { name, mail, written }) = waiting.blocking_recv() {
+                // The attempt may have timed out. It is repeated under the same name.
                 drop(written.send(write_file(&path, name, &mail)));
             }
         })?;
-        Ok(Self { letters })
+        Ok(Self { pending })
     }
 
-    /// Writes one mail as `<name>.eml`, in the place of an earlier one.
+    /// Writes one mail as `<name>.eml`, replacing an earlier one.
     pub(crate) async fn write(&self, name: Uuid, mail: Vec<u8>) -> io::Result<()> {
         let (written, answer) = oneshot::channel();
-        let ended = || io::Error::other("the writer has ended");
-        self.letters.send(Letter { name, mail, written }).await.map_err(|_| ended())?;
+        let ended = || io::Error::other("the writer has stopped");
+        self.pending.send(PendingMail { name, mail, written }).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
 }
 
-/// Whole or not at all: a reader of the folder never sees half a mail. Not synced to disk: after a power failure a mail may be
-/// missing although its event says it was handed over, which is a fair price for a folder that stands in for a mail server.
+/// Writes a file atomically: a reader of the folder never sees a partial mail. The file is not synced to disk: after a power
+/// failure a mail may be missing although its event exists, which is acceptable for a folder that replaces a mail server.
 fn write_file(folder: &Path, name: Uuid, mail: &[u8]) -> io::Result<()> {
     let unfinished = folder.join(format!(".{name}.part"));
     fs::write(&unfinished, mail)?;

@@ -1,15 +1,15 @@
-//! What enters the inbox of notifications: what became of its mails.
+//! The inbox of notifications: the results of its mails.
 
 use serde::{Deserialize, Serialize};
 
 runtime::produces! {
-    /// The answers of the mail server, or of the mail folder.
+    /// The results from the mail server or the mail folder.
     pub enum Command in "../../schemas" {
         inbox of "notifications" { MailSent = 1, MailRefused = 1 }
     }
 }
 
-/// A mail was taken.
+/// A mail was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MailSent {
     /// The notification.
@@ -18,11 +18,11 @@ pub struct MailSent {
     pub message_id: String,
 }
 
-/// A mail will never be taken.
+/// A mail was refused permanently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MailRefused {
     /// The notification.
     pub notification_id: String,
-    /// What the mail server or the address said.
+    /// The reason of the mail server, or the fault of the address.
     pub reason: String,
 }

@@ -1,14 +1,14 @@
-//! Notifications: owns what customers are told by mail. Key: the order, or the customer.
+//! Notifications: owns the mails to customers. Key: the order, or the customer.
 //!
-//! - **Hears** customers: CustomerRegistered, CustomerForgotten · order-processor: OrderPaid, OrderDelayed, OrderShipped,
+//! - **Consumes** customers: CustomerRegistered, CustomerForgotten · order-processor: OrderPaid, OrderDelayed, OrderShipped,
 //!   OrderCancelled, OrderCancellationRefused.
-//! - **Inbox** MailSent, MailRefused: what became of its mails.
-//! - **Says** NotificationRequested, then CustomerNotified or NotificationAbandoned; NotificationsStopped.
+//! - **Inbox** MailSent, MailRefused: the results of its mails.
+//! - **Produces** NotificationRequested, then CustomerNotified or NotificationAbandoned; NotificationsStopped.
 //! - **Remembers** the mails that are due, and which notifications were answered.
-//! - **Undoes** nothing: a mail cannot be called back, so a cancelled order is told of by another one.
+//! - **Compensates** nothing: a mail cannot be recalled, so a cancelled order causes another mail.
 //! - **Personal data** name, mail address and the mails' text, in its events, and in its state while a mail is due.
-//!   CustomerForgotten drops the welcome mail that is still due and lets none follow; the mails of an open order go on until
-//!   the order ends, because they are part of it. The mail folder is not swept.
+//!   CustomerForgotten drops the welcome mail if it is still due, and prevents further ones; the mails of an open order continue until
+//!   the order ends, because they are part of it. The mail folder is not cleared.
 
 use std::borrow::Cow;
 
@@ -28,7 +28,7 @@ pub mod inbox;
 pub mod reads;
 pub mod templates;
 
-/// The rules of notifications.
+/// The decider of notifications.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Notifications;
 
@@ -60,15 +60,15 @@ impl Decider for Notifications {
 /// Starts the service.
 ///
 /// # Errors
-/// Something that waiting does not resolve keeps it from starting.
+/// The service cannot start, and waiting does not help.
 pub async fn service(config: Config, mailer: Mailer) -> Result<Running, StartError> {
     service::start(config, Notifications, mailer, axum::Router::new()).await
 }
 
-/// The service as a program: its own binary runs it, and so does `dacapo service`.
+/// The service as a program. The `notifications` binary and `dacapo service` both run it.
 #[must_use]
 pub fn program() -> Program {
-    Program::new(Notifications::NAME, "Writes mail to customers", |config, settings: effects::Settings| async move {
+    Program::new(Notifications::NAME, "Sends mail to customers", |config, settings: effects::Settings| async move {
         Ok(service(config, Mailer::of(&settings)?).await?)
     })
 }

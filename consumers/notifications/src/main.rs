@@ -1,4 +1,4 @@
-//! Notifications as a program of its own.
+//! The `notifications` binary.
 
 fn main() -> std::process::ExitCode {
     notifications::program().main()

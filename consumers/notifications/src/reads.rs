@@ -1,4 +1,4 @@
-//! What notifications hears: its own reader types for others' events, each with only the fields it uses.
+//! The events that notifications consumes: its own reader types, each with only the fields it uses.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::inbox::{MailRefused, MailSent};
 
 runtime::consumes! {
-    /// What notifications hears.
+    /// The inputs of notifications.
     pub enum Input {
         events of "customers" { CustomerRegistered, CustomerForgotten }
         events of "order-processor" { OrderPaid, OrderDelayed, OrderShipped, OrderCancellationRefused, OrderCancelled }
@@ -16,7 +16,7 @@ runtime::consumes! {
     }
 }
 
-/// The order or customer that an input is about. An answer comes under the key of the entity that asked.
+/// The order or customer of an input. A result of a mail has the key of the entity that requested the mail.
 pub fn entity_of(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
         Input::CustomerRegistered(fact) => &fact.customer_id,
@@ -59,7 +59,7 @@ pub struct OrderLine {
     pub quantity: i32,
 }
 
-/// Somebody registered.
+/// A customer registered.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct CustomerRegistered {
     /// The customer.
@@ -120,7 +120,7 @@ pub struct OrderShipped {
     pub tracking_number: String,
 }
 
-/// An order goes on although somebody asked for its cancellation.
+/// A request to cancel an order was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct OrderCancellationRefused {
     /// The order.
@@ -131,19 +131,19 @@ pub struct OrderCancellationRefused {
     pub contact: Contact,
     /// What was ordered.
     pub lines: Vec<OrderLine>,
-    /// Who asked.
+    /// Who requested it.
     pub requested_by: CancelRequester,
-    /// What made it too late.
+    /// Why it was too late.
     pub reason: String,
 }
 
-/// Who asked for a cancellation, as far as it decides who is told.
+/// Who requested a cancellation, as far as it decides who is notified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CancelRequester {
     /// The customer.
     Customer,
-    /// Anybody else: the customer knows of no request.
+    /// Anybody else: the customer is not aware of the request.
     #[serde(other)]
     Unknown,
 }
@@ -159,11 +159,11 @@ pub struct OrderCancelled {
     pub contact: Contact,
     /// What was ordered.
     pub lines: Vec<OrderLine>,
-    /// What stopped it.
+    /// The cause.
     pub reason: CancelReason,
 }
 
-/// Why an order is not fulfilled, as far as the mail tells it apart.
+/// Why an order is cancelled, as far as the mail distinguishes the reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CancelReason {
@@ -171,7 +171,7 @@ pub enum CancelReason {
     OutOfStock,
     /// The payment was declined.
     PaymentDeclined,
-    /// The payment gateway never answered in time.
+    /// The payment gateway gave no definite answer in time.
     PaymentAbandoned,
     /// An album was not on the shelf.
     LostAtPackaging,

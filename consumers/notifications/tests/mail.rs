@@ -1,4 +1,4 @@
-//! How mail leaves: files in a folder, a conversation with a mail server, and hostile text in both.
+//! Sending mail: files in a folder, a conversation with a mail server, and hostile text in both.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -39,7 +39,7 @@ fn files(folder: &std::path::Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_mail_becomes_one_whole_file_however_often_it_is_sent() {
+async fn a_mail_becomes_one_complete_file_however_often_it_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     let mailer = Mailer::into_folder(SENDER, folder.path().join("mail")).unwrap();
     let first = mailer.perform(due(mail())).await.unwrap();
@@ -81,7 +81,7 @@ async fn text_from_events_reaches_neither_a_path_nor_a_header() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_is_refused_for_good() {
+async fn an_invalid_address_is_refused_permanently() {
     let folder = tempfile::tempdir().unwrap();
     let mailer = Mailer::into_folder(SENDER, folder.path()).unwrap();
     let answer = mailer.perform(due(SendMail { email: "nowhere".to_owned(), ..mail() })).await.unwrap();
@@ -91,26 +91,26 @@ async fn an_address_that_is_none_is_refused_for_good() {
 }
 
 #[tokio::test]
-async fn a_mail_that_is_not_kept_is_composed_and_answered_all_the_same() {
+async fn a_discarded_mail_is_composed_and_answered_like_any_other() {
     let folder = tempfile::tempdir().unwrap();
     let kept = Mailer::into_folder(SENDER, folder.path()).unwrap();
-    let none = Mailer::keeping_none(SENDER).unwrap();
+    let none = Mailer::discarding(SENDER).unwrap();
     assert_eq!(none.perform(due(mail())).await.unwrap(), kept.perform(due(mail())).await.unwrap());
     let refused = none.perform(due(SendMail { email: "nowhere".to_owned(), ..mail() })).await.unwrap();
     assert_eq!(refused.outcome, "refused");
 }
 
 #[tokio::test]
-async fn a_folder_that_is_gone_leaves_the_mail_due() {
+async fn a_missing_folder_leaves_the_mail_due() {
     let folder = tempfile::tempdir().unwrap();
     let mailer = Mailer::into_folder(SENDER, folder.path().join("mail")).unwrap();
     fs::remove_dir(folder.path().join("mail")).unwrap();
     let unanswered = mailer.perform(due(mail())).await.unwrap_err();
-    assert!(unanswered.reason.starts_with("cannot write a mail into the folder"), "{}", unanswered.reason);
+    assert!(unanswered.reason.starts_with("cannot write a mail to the folder"), "{}", unanswered.reason);
 }
 
 #[test]
-fn a_sender_or_server_that_is_none_is_an_error_at_the_start() {
+fn an_invalid_sender_or_server_is_an_error_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     assert!(matches!(Mailer::into_folder("nobody", folder.path()), Err(MailerError::Sender { .. })));
     for server in ["localhost", ":25", "localhost:smtp"] {
@@ -118,27 +118,27 @@ fn a_sender_or_server_that_is_none_is_an_error_at_the_start() {
     }
 }
 
-/// A mail server for one conversation: answers `RCPT` as told and gives back what it heard.
+/// A mail server for one conversation: replies to `RCPT` with `rcpt` and returns the transcript.
 async fn converse(listener: TcpListener, rcpt: &'static str) -> String {
     let (stream, _) = listener.accept().await.unwrap();
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
-    let mut heard = String::new();
+    let mut transcript = String::new();
     let mut in_data = false;
     write.write_all(b"220 test ESMTP\r\n").await.unwrap();
     while let Ok(Some(line)) = lines.next_line().await {
-        heard.push_str(&line);
-        heard.push('\n');
+        transcript.push_str(&line);
+        transcript.push('\n');
         let reply = match line.split([' ', ':']).next().unwrap_or_default() {
             "." => {
                 in_data = false;
-                "250 taken\r\n"
+                "250 accepted\r\n"
             }
             _ if in_data => continue,
             "RCPT" => rcpt,
             "DATA" => {
                 in_data = true;
-                "354 go on\r\n"
+                "354 continue\r\n"
             }
             "QUIT" => "221 bye\r\n",
             _ => "250 ok\r\n",
@@ -147,7 +147,7 @@ async fn converse(listener: TcpListener, rcpt: &'static str) -> String {
             break;
         }
     }
-    heard
+    transcript
 }
 
 async fn send_to_server(rcpt: &'static str) -> (Result<runtime::Answer<Command>, runtime::Unanswered>, String) {
@@ -161,26 +161,26 @@ async fn send_to_server(rcpt: &'static str) -> (Result<runtime::Answer<Command>,
 
 #[tokio::test]
 async fn a_mail_server_gets_the_mail() {
-    let (answer, heard) = send_to_server("250 ok\r\n").await;
+    let (answer, transcript) = send_to_server("250 ok\r\n").await;
     assert_eq!(answer.unwrap().outcome, "sent");
-    assert!(heard.contains("RCPT TO:<ines.calderon@example.org>"), "{heard}");
-    assert!(heard.contains(&format!("Message-ID: <{ID}@musiccorp.example>")), "{heard}");
+    assert!(transcript.contains("RCPT TO:<ines.calderon@example.org>"), "{transcript}");
+    assert!(transcript.contains(&format!("Message-ID: <{ID}@musiccorp.example>")), "{transcript}");
 }
 
 #[tokio::test]
-async fn a_mailbox_that_the_server_does_not_know_is_refused_for_good() {
+async fn an_unknown_mailbox_is_refused_permanently() {
     let (answer, _) = send_to_server("550 no such mailbox\r\n").await;
     assert_eq!(answer.unwrap().outcome, "refused");
 }
 
 #[tokio::test]
-async fn a_server_that_is_busy_leaves_the_mail_due() {
+async fn a_busy_server_leaves_the_mail_due() {
     let (answer, _) = send_to_server("451 try again later\r\n").await;
     assert!(answer.is_err());
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_leaves_the_mail_due() {
+async fn an_unreachable_server_leaves_the_mail_due() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mailer = Mailer::to_server(SENDER, &listener.local_addr().unwrap().to_string()).unwrap();
     drop(listener);

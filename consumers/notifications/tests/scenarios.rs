@@ -1,4 +1,5 @@
-//! What notifications says when, and which mails are due. Every input is handled twice, and facts come in every pairwise order.
+//! The decisions of notifications and the due mails. Every input is handled twice, and facts are received in every pairwise
+//! order.
 
 use notifications::{
     Notifications,
@@ -141,59 +142,59 @@ fn refused(notification_id: &str) -> Received<Input> {
     received(ORDER, MailRefused { notification_id, reason })
 }
 
-fn nothing_yet() -> Scenario<Notifications> {
+fn new() -> Scenario<Notifications> {
     Scenario::of(Notifications)
 }
 
 #[track_caller]
-fn tells(input: &Received<Input>, request: &NotificationRequested) {
-    nothing_yet().when(input).then([request.clone()]).then_pending([due(request)]).and().when(input).then_nothing();
+fn requests(input: &Received<Input>, request: &NotificationRequested) {
+    new().when(input).then([request.clone()]).then_pending([due(request)]).and().when(input).then_nothing();
 }
 
 #[test]
 fn a_registered_customer_is_welcomed() {
     let body = "Hello Inés Calderón,\n\nwelcome to MusicCorp. Please follow the link on your account page to verify this \
                 address.\n\nMusicCorp\n";
-    tells(&registered(), &requested(NotificationKind::Welcome, "Welcome to MusicCorp", body));
+    requests(&registered(), &requested(NotificationKind::Welcome, "Welcome to MusicCorp", body));
 }
 
 #[test]
-fn a_delayed_order_is_told_of() {
+fn a_delayed_order_is_notified() {
     let body = "Hello Inés Calderón,\n\nthe courier has not taken the parcel of your order order-1 yet. We keep trying; you need \
                 not do anything:\n\n  1 x Kind of Blue, Miles Davis\n  2 x Blue, Joni Mitchell\n\nMusicCorp\n";
-    tells(&delayed(), &requested(NotificationKind::OrderDelayed, "Your records are delayed", body));
+    requests(&delayed(), &requested(NotificationKind::OrderDelayed, "Your records are delayed", body));
 }
 
 #[test]
-fn a_customer_who_asked_too_late_is_told_why() {
+fn a_customer_whose_request_is_refused_is_notified_with_the_reason() {
     let body = "Hello Inés Calderón,\n\nit was too late to cancel your order order-1: the parcel is packed. It comes as you \
                 ordered it:\n\n  1 x Kind of Blue, Miles Davis\n  2 x Blue, Joni Mitchell\n\nMusicCorp\n";
     let subject = "Your order could not be cancelled";
     let expected = requested(NotificationKind::OrderCancellationRefused, subject, body);
-    tells(&cancellation_refused(CancelRequester::Customer), &expected);
+    requests(&cancellation_refused(CancelRequester::Customer), &expected);
 }
 
 #[test]
-fn a_customer_who_asked_for_nothing_is_told_nothing() {
-    nothing_yet().when(&cancellation_refused(CancelRequester::Unknown)).then_nothing();
+fn a_customer_without_a_request_is_not_notified() {
+    new().when(&cancellation_refused(CancelRequester::Unknown)).then_nothing();
 }
 
 #[test]
-fn a_paid_order_is_told_of_with_the_amount() {
+fn a_paid_order_is_notified_with_the_amount() {
     let body = "Hello Inés Calderón,\n\nwe received 64.07 EUR for your order order-1:\n\n  1 x Kind of Blue, Miles Davis\n  \
                 2 x Blue, Joni Mitchell\n\nMusicCorp\n";
-    tells(&paid(), &requested(NotificationKind::OrderPaid, "We received your payment", body));
+    requests(&paid(), &requested(NotificationKind::OrderPaid, "We received your payment", body));
 }
 
 #[test]
-fn a_shipped_order_is_told_of_with_the_parcel_number() {
+fn a_shipped_order_is_notified_with_the_parcel_number() {
     let body = "Hello Inés Calderón,\n\nParcelwing has the parcel of your order order-1; its number is PW-1:\n\n  1 x Kind of \
                 Blue, Miles Davis\n  2 x Blue, Joni Mitchell\n\nMusicCorp\n";
-    tells(&shipped(), &requested(NotificationKind::OrderShipped, "Your records are on their way", body));
+    requests(&shipped(), &requested(NotificationKind::OrderShipped, "Your records are on their way", body));
 }
 
 #[test]
-fn a_cancelled_order_is_told_of_with_its_reason() {
+fn a_cancelled_order_is_notified_with_its_reason() {
     let reasons = [
         (CancelReason::OutOfStock, "we do not have enough of it in stock"),
         (CancelReason::PaymentDeclined, "your payment was declined"),
@@ -208,7 +209,7 @@ fn a_cancelled_order_is_told_of_with_its_reason() {
              back:\n\n  1 x Kind of Blue, Miles Davis\n  2 x Blue, Joni Mitchell\n\nMusicCorp\n"
         );
         let request = requested(NotificationKind::OrderCancelled, "Your order was cancelled", &body);
-        tells(&cancelled(reason), &request);
+        requests(&cancelled(reason), &request);
     }
 }
 
@@ -218,7 +219,7 @@ fn text_from_events_stays_on_its_line() {
     if let Input::OrderPaid(fact) = &mut input.body {
         fact.contact.name = "Inés\r\n\r\nYou owe us".to_owned();
     }
-    let outcome = nothing_yet().when(&input);
+    let outcome = new().when(&input);
     let [notifications::events::Event::NotificationRequested(request)] = outcome.decision().events.as_slice() else {
         panic!("expected one request, got {:?}", outcome.decision());
     };
@@ -236,18 +237,11 @@ fn a_sent_mail_notifies_the_customer_once() {
         message_id: "<1@example.org>".to_owned(),
         occurred_at: NOW_MS,
     };
-    nothing_yet()
-        .given_received(&paid())
-        .when(&sent(&id))
-        .then([notified])
-        .then_pending([])
-        .and()
-        .when(&paid())
-        .then_nothing();
+    new().given_received(&paid()).when(&sent(&id)).then([notified]).then_pending([]).and().when(&paid()).then_nothing();
 }
 
 #[test]
-fn a_mail_that_nobody_takes_is_given_up() {
+fn a_refused_mail_is_abandoned() {
     let id = notification_id(ORDER, NotificationKind::OrderPaid);
     let abandoned = NotificationAbandoned {
         notification_id: id.clone(),
@@ -257,7 +251,7 @@ fn a_mail_that_nobody_takes_is_given_up() {
         reason: "550 no such mailbox".to_owned(),
         occurred_at: NOW_MS,
     };
-    nothing_yet()
+    new()
         .given_received(&paid())
         .when(&refused(&id))
         .then([abandoned])
@@ -268,32 +262,32 @@ fn a_mail_that_nobody_takes_is_given_up() {
 }
 
 #[test]
-fn an_answer_that_nobody_awaits_is_passed_over() {
+fn an_answer_that_is_not_pending_is_ignored() {
     let id = notification_id(ORDER, NotificationKind::OrderPaid);
-    nothing_yet().when(&sent(&id)).then_nothing();
-    nothing_yet().when(&refused(&id)).then_nothing();
-    nothing_yet().given_received(&paid()).given_received(&sent(&id)).when(&refused(&id)).then_nothing();
+    new().when(&sent(&id)).then_nothing();
+    new().when(&refused(&id)).then_nothing();
+    new().given_received(&paid()).given_received(&sent(&id)).when(&refused(&id)).then_nothing();
 }
 
 #[test]
-fn a_forgotten_customer_gets_no_mail_that_is_due_or_comes_later() {
+fn a_forgotten_customer_gets_no_due_and_no_later_mail() {
     let stopped = NotificationsStopped { customer_id: CUSTOMER.to_owned(), occurred_at: NOW_MS };
-    let after = nothing_yet().given_received(&registered()).when(&forgotten()).then([stopped]).then_pending([]).and();
+    let after = new().given_received(&registered()).when(&forgotten()).then([stopped]).then_pending([]).and();
     after.clone().when(&registered()).then_nothing();
     after.when(&sent(&notification_id(CUSTOMER, NotificationKind::Welcome))).then_nothing();
-    nothing_yet().given_received(&forgotten()).when(&registered()).then_nothing();
+    new().given_received(&forgotten()).when(&registered()).then_nothing();
 }
 
 #[test]
 fn the_same_mails_are_due_in_every_pairwise_order() {
     let facts = [paid(), shipped(), cancelled(CancelReason::LostAtPackaging)];
-    in_every_pairwise_order(&nothing_yet(), &facts, |after| after.state().clone());
+    in_every_pairwise_order(&new(), &facts, |after| after.state().clone());
     let of_customer = [registered(), forgotten()];
-    in_every_pairwise_order(&nothing_yet(), &of_customer, |after| (after.pending(), after.state().stopped));
+    in_every_pairwise_order(&new(), &of_customer, |after| (after.pending(), after.state().stopped));
 }
 
 #[test]
-fn a_mail_has_the_same_key_and_message_id_for_ever() {
+fn a_mail_always_has_the_same_key_and_message_id() {
     let request = requested(NotificationKind::OrderPaid, "", "");
     let mail = due(&request);
     assert_eq!(mail.key(), request.notification_id);
@@ -307,8 +301,8 @@ fn a_mail_has_the_same_key_and_message_id_for_ever() {
 #[test]
 fn an_input_belongs_to_the_order_or_customer_that_it_is_about() {
     for (input, entity) in [(paid(), ORDER), (shipped(), ORDER), (registered(), CUSTOMER), (forgotten(), CUSTOMER)] {
-        let astray = Received { key: "somebody-else".to_owned(), ..input };
-        assert_eq!(Notifications.entity(&astray), entity);
+        let misrouted = Received { key: "somebody-else".to_owned(), ..input };
+        assert_eq!(Notifications.entity(&misrouted), entity);
     }
     assert_eq!(Notifications.entity(&sent("n")), ORDER);
 }

@@ -1,12 +1,12 @@
-//! What payment decides. Pure: it reads its state, its input and its deadline only.
+//! The decisions of payment. Pure: they read only the state, the input and the configured deadline.
 //!
-//! Exactly one of PaymentDeclined, PaymentVoided and PaymentRefunded ends a cancelled order; the first definite answer of the
-//! gateway stands, and one that is not awaited changes nothing. An order that costs nothing is taken without asking the gateway
-//! (there is nothing to capture) and refunded without asking when cancelled, so that what is taken and what is refunded agree order
-//! by order; a negative amount is declined without asking, for a charge of it would pay the customer.
+//! Exactly one of PaymentDeclined, PaymentVoided and PaymentRefunded ends a cancelled order. The first definite answer of the
+//! gateway counts; an answer that is not pending changes nothing. An order that costs nothing is taken without a charge (there
+//! is nothing to capture) and refunded without a request when cancelled, so taken and refunded amounts match order by order. A
+//! negative amount is declined without a charge, because a charge of it would pay the customer.
 //!
-//! A gateway that does not answer a charge in time is not waited for: PaymentAbandoned ends the order, not the payment, which ends
-//! when the gateway has said what became of the charge.
+//! If the gateway does not answer a charge in time, PaymentAbandoned ends the order but not the payment. The payment ends when
+//! the gateway has reported the result of the charge.
 
 use runtime::{Decision, Received, TimestampMs};
 
@@ -16,41 +16,41 @@ use crate::{
         CommandRefused, Event, Money, PaymentAbandoned, PaymentAwaited, PaymentDeclined, PaymentRefunded,
         PaymentRequested, PaymentTaken, PaymentVoidRequested, PaymentVoided, RefundFailed, RefundRequested,
     },
-    evolve::{State, Terms},
+    evolve::{PaymentTerms, State},
     inbox::{Command, GatewayAnswered, GatewayOutcome, RetryRefund},
     reads::{Input, OrderCancelled, OrderPlaced},
 };
 
-/// What stands for a payment and for a refund where nothing was to be paid.
+/// The payment id and refund id where nothing was to be paid.
 const NOTHING_TO_PAY: &str = "nothing-to-pay";
-/// Why a payment is abandoned, and what a refund of it gives as its reason.
+/// The reason of an abandoned payment, and of its refund.
 const NO_ANSWER: &str = "the gateway gave no definite answer in time";
 
 type Decided = Decision<Event, Command>;
 
-/// Decides what comes of an input.
+/// Decides the events of an input.
 #[must_use]
-pub fn decide(payment: &Payment, state: &State, heard: &Received<Input>) -> Decided {
-    let at = heard.at_ms;
-    match &heard.body {
+pub fn decide(payment: &Payment, state: &State, input: &Received<Input>) -> Decided {
+    let at = input.at_ms;
+    match &input.body {
         Input::OrderPlaced(placed) => on_placed(payment, state, placed, at),
         Input::StockReserved(reserved) => on_stock_reserved(payment, state, &reserved.order_id, at),
         Input::OrderCancelled(cancelled) => on_cancelled(state, cancelled, at),
         Input::GatewayAnswered(answer) => on_answer(state, answer, at),
-        Input::TimerFired(timer) => on_timer(state, &heard.key, timer.due_at, at),
+        Input::TimerFired(timer) => on_timer(state, &input.key, timer.due_at, at),
         Input::RetryRefund(command) => retry_refund(state, command, at),
     }
 }
 
-/// The order and its reserved stock are awaited in either order; the first one heard is kept, the second one asks for the money.
+/// The order and its reserved stock arrive in either order. The first one is remembered, the second one requests the money.
 fn on_placed(payment: &Payment, state: &State, placed: &OrderPlaced, at: TimestampMs) -> Decided {
-    let terms = || Terms {
+    let terms = || PaymentTerms {
         customer_id: placed.customer_id.clone(),
         amount: placed.total.clone(),
         payment_method: placed.payment_method.clone(),
     };
     match state {
-        State::Unheard => Decided::event(PaymentAwaited {
+        State::New => Decided::event(PaymentAwaited {
             order_id: placed.order_id.clone(),
             customer_id: Some(placed.customer_id.clone()),
             amount: Some(placed.total.clone()),
@@ -58,14 +58,14 @@ fn on_placed(payment: &Payment, state: &State, placed: &OrderPlaced, at: Timesta
             stock_reserved: false,
             occurred_at: at,
         }),
-        State::AwaitingOrder => ask_for_money(payment, &placed.order_id, terms(), at),
+        State::AwaitingOrder => request_charge(payment, &placed.order_id, terms(), at),
         _ => Decided::nothing(),
     }
 }
 
 fn on_stock_reserved(payment: &Payment, state: &State, order_id: &str, at: TimestampMs) -> Decided {
     match state {
-        State::Unheard => Decided::event(PaymentAwaited {
+        State::New => Decided::event(PaymentAwaited {
             order_id: order_id.to_owned(),
             customer_id: None,
             amount: None,
@@ -73,13 +73,13 @@ fn on_stock_reserved(payment: &Payment, state: &State, order_id: &str, at: Times
             stock_reserved: true,
             occurred_at: at,
         }),
-        State::AwaitingStock(terms) => ask_for_money(payment, order_id, terms.clone(), at),
+        State::AwaitingStock(terms) => request_charge(payment, order_id, terms.clone(), at),
         _ => Decided::nothing(),
     }
 }
 
-fn ask_for_money(payment: &Payment, order_id: &str, terms: Terms, at: TimestampMs) -> Decided {
-    let Terms { customer_id, amount, payment_method } = terms;
+fn request_charge(payment: &Payment, order_id: &str, terms: PaymentTerms, at: TimestampMs) -> Decided {
+    let PaymentTerms { customer_id, amount, payment_method } = terms;
     match amount.amount_minor {
         ..0 => declined(order_id, &customer_id, &amount, "the amount is negative", at),
         0 => taken(order_id, &customer_id, &amount, NOTHING_TO_PAY, at),
@@ -95,10 +95,10 @@ fn ask_for_money(payment: &Payment, order_id: &str, terms: Terms, at: TimestampM
     }
 }
 
-/// The deadline of a charge. One of a charge that was answered meanwhile is none.
+/// The deadline of a charge. It has no effect once the charge is answered.
 fn on_timer(state: &State, order_id: &str, due_at: TimestampMs, at: TimestampMs) -> Decided {
     match state {
-        State::Charging { terms: Terms { customer_id, amount, .. }, request_key, answer_by: Some(by) }
+        State::Charging { terms: PaymentTerms { customer_id, amount, .. }, request_key, answer_by: Some(by) }
             if *by == due_at =>
         {
             Decided::event(PaymentAbandoned {
@@ -114,11 +114,11 @@ fn on_timer(state: &State, order_id: &str, due_at: TimestampMs, at: TimestampMs)
     }
 }
 
-/// Undoes what was done, and only that.
+/// Compensates what was done, and nothing else.
 fn on_cancelled(state: &State, cancelled: &OrderCancelled, at: TimestampMs) -> Decided {
     let (order_id, reason) = (&cancelled.order_id, &cancelled.detail);
     match state {
-        State::Unheard | State::AwaitingStock(_) | State::AwaitingOrder => voided(order_id, reason, at),
+        State::New | State::AwaitingStock(_) | State::AwaitingOrder => voided(order_id, reason, at),
         State::Charging { request_key, .. } | State::Abandoned { request_key, .. } => {
             Decided::event(PaymentVoidRequested {
                 order_id: order_id.clone(),
@@ -140,7 +140,7 @@ fn on_cancelled(state: &State, cancelled: &OrderCancelled, at: TimestampMs) -> D
     }
 }
 
-/// A definite answer about the request that is awaited. One about another request, or incomplete, changes nothing.
+/// A definite answer to the pending request. An answer to another request, or an incomplete one, changes nothing.
 fn on_answer(state: &State, answer: &GatewayAnswered, at: TimestampMs) -> Decided {
     match state {
         State::Charging { terms, request_key, .. } if *request_key == answer.request_key => {
@@ -159,21 +159,21 @@ fn on_answer(state: &State, answer: &GatewayAnswered, at: TimestampMs) -> Decide
     }
 }
 
-fn on_charged(terms: &Terms, answer: &GatewayAnswered, at: TimestampMs) -> Decided {
-    let Terms { customer_id, amount, .. } = terms;
+fn on_charged(terms: &PaymentTerms, answer: &GatewayAnswered, at: TimestampMs) -> Decided {
+    let PaymentTerms { customer_id, amount, .. } = terms;
     match (answer.outcome, &answer.payment_id) {
         (GatewayOutcome::Captured, Some(payment_id)) => taken(&answer.order_id, customer_id, amount, payment_id, at),
         (GatewayOutcome::Declined, _) => declined(&answer.order_id, customer_id, amount, reason_of(answer), at),
-        // Nobody here asked for that; but a voided charge is never captured, and an order must not wait for ever.
+        // No void was requested; but a voided charge is never captured, and an order must not wait forever.
         (GatewayOutcome::Voided, _) => {
-            declined(&answer.order_id, customer_id, amount, "the gateway holds the charge for voided", at)
+            declined(&answer.order_id, customer_id, amount, "the gateway reports the charge as voided", at)
         }
         _ => Decided::nothing(),
     }
 }
 
-/// The order is cancelled, or will be. The answer may be the charge's own, which was on its way: what counts is what became of
-/// the money.
+/// The order is cancelled, or will be. The answer may be the delayed answer to the charge itself: only the result of the charge
+/// counts.
 fn on_late_answer(
     customer_id: &str,
     amount: &Money,
@@ -213,7 +213,7 @@ fn on_refund_answered(
     }
 }
 
-/// Asks for a refused refund again, under a key of its own: the refusal of the one before is definite.
+/// Requests a refused refund again, under a new key: the refusal of the earlier key is definite.
 fn retry_refund(state: &State, command: &RetryRefund, at: TimestampMs) -> Decided {
     let order_id = &command.order_id;
     let refused = |reason: &str| {
@@ -230,9 +230,9 @@ fn retry_refund(state: &State, command: &RetryRefund, at: TimestampMs) -> Decide
             let first = first_refund(order_id, payment_id, amount, "an operator asked for it again", at);
             Decided::event(RefundRequested { request_key: format!("refund-{order_id}-{attempt}"), attempt, ..first })
         }
-        State::Refunding { .. } => refused("the gateway is being asked for the refund"),
-        State::Refunded => refused("the money was paid back"),
-        _ => refused("no refund of this order was refused"),
+        State::Refunding { .. } => refused("the refund is requested already"),
+        State::Refunded => refused("the money was refunded"),
+        _ => refused("the gateway has refused no refund of this order"),
     }
 }
 

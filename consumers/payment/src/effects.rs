@@ -1,22 +1,22 @@
-//! What payment asks of the gateway, until it answers. A definite answer enters the inbox; anything else is none, and is asked
-//! again under the same key.
+//! The calls of payment to the gateway, repeated until it answers. A definite answer goes to the inbox. Any other reply is no
+//! answer, and the call is repeated under the same key.
 
 use runtime::{
     Answer, Due, Perform, Unanswered,
-    external_service::{ExternalService, ExternalServiceError, ServiceReply},
+    outside::{Outside, OutsideError, Reply},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Payment,
     events::Money,
-    evolve::{State, Terms},
+    evolve::{PaymentTerms, State},
     inbox::{Command, GatewayAnswered, GatewayOutcome, GatewayRequest},
 };
 
-/// A request to the payment gateway.
+/// A call to the payment gateway.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
+pub enum GatewayCall {
     /// Charge the customer.
     Charge {
         /// The charge's idempotency key.
@@ -26,12 +26,12 @@ pub enum Effect {
         /// The token to charge.
         payment_method: String,
     },
-    /// See to it that a charge is never captured, or learn what became of it.
+    /// Void a charge, or return what became of it.
     Void {
         /// The charge's idempotency key.
         charge_key: String,
     },
-    /// Pay back what was captured.
+    /// Refund the captured amount.
     Refund {
         /// The refund's idempotency key.
         request_key: String,
@@ -42,7 +42,7 @@ pub enum Effect {
     },
 }
 
-impl runtime::Effect for Effect {
+impl runtime::Effect for GatewayCall {
     fn key(&self) -> String {
         match self {
             Self::Charge { request_key, .. } | Self::Refund { request_key, .. } => request_key.clone(),
@@ -51,17 +51,19 @@ impl runtime::Effect for Effect {
     }
 }
 
-/// What is asked and not yet answered.
+/// The calls that are pending in a state.
 #[must_use]
-pub fn pending(state: &State) -> Vec<Effect> {
+pub fn pending(state: &State) -> Vec<GatewayCall> {
     match state {
-        State::Charging { terms: Terms { amount, payment_method, .. }, request_key, .. } => vec![Effect::Charge {
-            request_key: request_key.clone(),
-            amount: amount.clone(),
-            payment_method: payment_method.clone(),
-        }],
-        State::Voiding { request_key, .. } => vec![Effect::Void { charge_key: request_key.clone() }],
-        State::Refunding { amount, payment_id, request_key, .. } => vec![Effect::Refund {
+        State::Charging { terms: PaymentTerms { amount, payment_method, .. }, request_key, .. } => {
+            vec![GatewayCall::Charge {
+                request_key: request_key.clone(),
+                amount: amount.clone(),
+                payment_method: payment_method.clone(),
+            }]
+        }
+        State::Voiding { request_key, .. } => vec![GatewayCall::Void { charge_key: request_key.clone() }],
+        State::Refunding { amount, payment_id, request_key, .. } => vec![GatewayCall::Refund {
             request_key: request_key.clone(),
             payment_id: payment_id.clone(),
             amount: amount.clone(),
@@ -70,83 +72,78 @@ pub fn pending(state: &State) -> Vec<Effect> {
     }
 }
 
-/// Where the payment gateway is, where that is not the default.
+/// The address of the payment gateway and its deadline, where they are not the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Address of the payment gateway. [default: http://localhost:8090]
     #[arg(long, env = "DACAPO_GATEWAY_URL", value_name = "URL")]
     pub gateway_url: Option<String>,
-    /// How long the gateway may take to answer a charge before the payment is abandoned, in milliseconds. [default: 900000]
+    /// Time in which the gateway must answer a charge before the payment is abandoned, in milliseconds. [default: 900000]
     #[arg(long, env = "DACAPO_CHARGE_DEADLINE_MS", value_name = "MS")]
     pub charge_deadline_ms: Option<u32>,
 }
 
-/// Where the simulated outside world stands.
+/// The default address: that of the stubs.
 const DEFAULT_URL: &str = "http://localhost:8090";
 
-/// Asks the payment gateway over HTTP.
+/// Calls the payment gateway over HTTP.
 #[derive(Debug, Clone)]
 pub struct Gateway {
-    gateway: ExternalService,
+    gateway: Outside,
 }
 
 impl Gateway {
-    /// Asks the gateway at an address.
+    /// A gateway at an address.
     ///
     /// # Errors
-    /// The address is not understood.
-    pub fn at(url: &str) -> Result<Self, ExternalServiceError> {
-        Ok(Self { gateway: ExternalService::at(url)? })
+    /// The address is invalid.
+    pub fn at(url: &str) -> Result<Self, OutsideError> {
+        Ok(Self { gateway: Outside::at(url)? })
     }
 
-    /// Asks the gateway where the settings say it is.
+    /// A gateway at the address of the settings.
     ///
     /// # Errors
-    /// The address is not understood.
-    pub fn of(settings: &Settings) -> Result<Self, ExternalServiceError> {
+    /// The address is invalid.
+    pub fn of(settings: &Settings) -> Result<Self, OutsideError> {
         Self::at(settings.gateway_url.as_deref().unwrap_or(DEFAULT_URL))
     }
 }
 
 impl Perform<Payment> for Gateway {
-    async fn perform(&self, due: Due<Effect>) -> Result<Answer<Command>, Unanswered> {
+    async fn perform(&self, due: Due<GatewayCall>) -> Result<Answer<Command>, Unanswered> {
         let order_id = &due.key;
         let (request, key, reply) = match &due.effect {
-            Effect::Charge { request_key, amount, payment_method } => {
+            GatewayCall::Charge { request_key, amount, payment_method } => {
                 let Money { amount_minor, currency } = amount;
                 let body = ChargeRequest { order_id, amount_minor: *amount_minor, currency, payment_method };
-                (GatewayRequest::Charge, request_key, self.gateway.post("charges", request_key, &body).await?)
+                (GatewayRequest::Charge, request_key, self.gateway.ask("charges", request_key, &body).await?)
             }
-            Effect::Void { charge_key } => {
+            GatewayCall::Void { charge_key } => {
                 let body = VoidRequest { order_id };
-                (GatewayRequest::Void, charge_key, self.gateway.post("voids", charge_key, &body).await?)
+                (GatewayRequest::Void, charge_key, self.gateway.ask("voids", charge_key, &body).await?)
             }
-            Effect::Refund { request_key, payment_id, amount } => {
+            GatewayCall::Refund { request_key, payment_id, amount } => {
                 let Money { amount_minor, currency } = amount;
                 let body = RefundRequest { payment_id, order_id, amount_minor: *amount_minor, currency };
-                (GatewayRequest::Refund, request_key, self.gateway.post("refunds", request_key, &body).await?)
+                (GatewayRequest::Refund, request_key, self.gateway.ask("refunds", request_key, &body).await?)
             }
         };
         answer(order_id, request, key, &reply)
     }
 }
 
-/// The definite answer that a reply is, if it is one to what was asked.
-fn answer(
-    order_id: &str,
-    request: GatewayRequest,
-    key: &str,
-    reply: &ServiceReply,
-) -> Result<Answer<Command>, Unanswered> {
+/// The definite answer in a reply, if it answers the request.
+fn answer(order_id: &str, request: GatewayRequest, key: &str, reply: &Reply) -> Result<Answer<Command>, Unanswered> {
     let (mut payment_id, mut refund_id, mut reason) = (None, None, None);
-    let (outcome, told) = match (request, definite(reply)?) {
+    let (outcome, summary) = match (request, definite(reply)?) {
         (GatewayRequest::Charge | GatewayRequest::Void, GatewayReply::Captured { payment_id: id })
             if !id.is_empty() =>
         {
-            let told = format!("captured {id}");
+            let summary = format!("captured {id}");
             payment_id = Some(id);
-            (GatewayOutcome::Captured, told)
+            (GatewayOutcome::Captured, summary)
         }
         (GatewayRequest::Charge | GatewayRequest::Void, GatewayReply::Declined { reason: why }) => {
             reason = Some(why);
@@ -156,9 +153,9 @@ fn answer(
             (GatewayOutcome::Voided, "voided".to_owned())
         }
         (GatewayRequest::Refund, GatewayReply::Refunded { refund_id: id }) if !id.is_empty() => {
-            let told = format!("refunded {id}");
+            let summary = format!("refunded {id}");
             refund_id = Some(id);
-            (GatewayOutcome::Refunded, told)
+            (GatewayOutcome::Refunded, summary)
         }
         (GatewayRequest::Refund, GatewayReply::Refused { reason: why }) => {
             reason = Some(why);
@@ -168,11 +165,11 @@ fn answer(
     };
     let (order_id, request_key) = (order_id.to_owned(), key.to_owned());
     let command = GatewayAnswered { order_id, request_key, request, outcome, payment_id, refund_id, reason };
-    Ok(Answer { outcome: told, command: command.into() })
+    Ok(Answer { outcome: summary, command: command.into() })
 }
 
-/// 402 says that a charge is declined, 409 that a refund is refused, and nothing else; all that went well is 200.
-fn definite(reply: &ServiceReply) -> Result<GatewayReply, Unanswered> {
+/// Status 402 means that a charge is declined, 409 that a refund is refused. Every successful reply has status 200.
+fn definite(reply: &Reply) -> Result<GatewayReply, Unanswered> {
     let definite = reply.json()?;
     match (reply.status(), &definite) {
         (200, _) | (402, GatewayReply::Declined { .. }) | (409, GatewayReply::Refused { .. }) => Ok(definite),
@@ -180,7 +177,7 @@ fn definite(reply: &ServiceReply) -> Result<GatewayReply, Unanswered> {
     }
 }
 
-/// What the gateway is asked to charge.
+/// The body of a charge.
 #[derive(Serialize)]
 struct ChargeRequest<'a> {
     order_id: &'a str,
@@ -189,13 +186,13 @@ struct ChargeRequest<'a> {
     payment_method: &'a str,
 }
 
-/// What the gateway is asked to void: the charge of the same idempotency key.
+/// The body of a void of the charge with the same idempotency key.
 #[derive(Serialize)]
 struct VoidRequest<'a> {
     order_id: &'a str,
 }
 
-/// What the gateway is asked to pay back.
+/// The body of a refund.
 #[derive(Serialize)]
 struct RefundRequest<'a> {
     payment_id: &'a str,
@@ -204,7 +201,7 @@ struct RefundRequest<'a> {
     currency: &'a str,
 }
 
-/// What the gateway may answer.
+/// The replies of the gateway.
 #[derive(Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 enum GatewayReply {

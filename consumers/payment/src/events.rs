@@ -1,10 +1,10 @@
-//! What payment says, in full detail, and nothing but the shapes: when it is said stands in `decide`, what it changes in `evolve`.
+//! The events of payment in full detail. `decide` has the rules for producing them, `evolve` their effect on the state.
 
 use runtime::TimestampMs;
 use serde::{Deserialize, Serialize};
 
 runtime::produces! {
-    /// What payment says.
+    /// The events that payment produces.
     pub enum Event in "../../schemas" {
         events of "payment" {
             PaymentAwaited = 1, PaymentRequested = 2, PaymentTaken = 1, PaymentDeclined = 1, PaymentAbandoned = 1,
@@ -23,24 +23,24 @@ pub struct Money {
     pub currency: String,
 }
 
-/// One of the two facts that a payment needs was heard, the order or its reserved stock; the other one is awaited.
+/// One of the two facts that a payment requires was received, the order or its reserved stock; the other one is pending.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PaymentAwaited {
     /// The order.
     pub order_id: String,
-    /// The customer, once the order was heard.
+    /// The customer, if the order was received.
     pub customer_id: Option<String>,
-    /// The amount, once the order was heard.
+    /// The amount, if the order was received.
     pub amount: Option<Money>,
-    /// The token to charge, once the order was heard.
+    /// The token to charge, if the order was received.
     pub payment_method: Option<String>,
-    /// True if it was the reserved stock that was heard.
+    /// True if the reserved stock was received.
     pub stock_reserved: bool,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
 }
 
-/// The gateway is asked to charge the customer.
+/// A charge was requested from the gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PaymentRequested {
     /// The order.
@@ -55,7 +55,7 @@ pub struct PaymentRequested {
     pub request_key: String,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
-    /// When the payment is abandoned if the gateway has not answered; `None` if it never is.
+    /// The deadline of the charge; `None` if there is none.
     pub answer_by: Option<TimestampMs>,
 }
 
@@ -83,13 +83,13 @@ pub struct PaymentDeclined {
     pub customer_id: String,
     /// The amount, as the order states it.
     pub amount: Money,
-    /// Why, as the gateway says it, or this service if it did not ask.
+    /// The reason of the gateway, or of this service if no charge was requested.
     pub reason: String,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
 }
 
-/// The gateway has not answered a charge in time; it is asked for no more.
+/// The gateway has not answered a charge in time; the charge is not repeated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PaymentAbandoned {
     /// The order.
@@ -106,7 +106,7 @@ pub struct PaymentAbandoned {
     pub occurred_at: TimestampMs,
 }
 
-/// The order was cancelled while the charge was unanswered: the gateway is asked to void it, until its answer is definite.
+/// The order was cancelled while the charge was unanswered: the gateway is called to void it until its answer is definite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PaymentVoidRequested {
     /// The order.
@@ -130,22 +130,22 @@ pub struct PaymentVoided {
     pub occurred_at: TimestampMs,
 }
 
-/// The order was cancelled and its money is captured: the gateway is asked to pay it back.
+/// The order was cancelled and its money is captured: the gateway is called to refund it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RefundRequested {
     /// The order.
     pub order_id: String,
     /// The payment, as the gateway calls it.
     pub payment_id: String,
-    /// The amount to pay back: all of it.
+    /// The amount to refund: all of it.
     pub amount: Money,
     /// The idempotency key of the refund.
     pub request_key: String,
-    /// Why the order was cancelled, or that an operator asked for it again.
+    /// Why the order was cancelled, or that an operator requested the refund again.
     pub reason: String,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
-    /// Which time it is asked for, counted from 1. The first version knew one time only.
+    /// The number of the attempt, counted from 1. The first version had one attempt only.
     #[serde(default = "first_attempt")]
     pub attempt: i32,
 }
@@ -154,7 +154,7 @@ fn first_attempt() -> i32 {
     1
 }
 
-/// The gateway refuses to pay back. Each refused key is definite, so the next attempt under another one pays back once.
+/// The gateway refused a refund. Each refused key is definite, so a later attempt under another key refunds only once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RefundFailed {
     /// The order.
@@ -165,22 +165,22 @@ pub struct RefundFailed {
     pub amount: Money,
     /// The idempotency key of the refused refund.
     pub request_key: String,
-    /// Which time it was asked for, counted from 1.
+    /// The number of the attempt, counted from 1.
     pub attempt: i32,
-    /// Why, as the gateway says it.
+    /// The reason of the gateway.
     pub reason: String,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
 }
 
-/// The money was paid back. For an order that cost nothing the gateway was not asked.
+/// The money was refunded. An order that cost nothing is refunded without the gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PaymentRefunded {
     /// The order.
     pub order_id: String,
     /// The payment, as the gateway calls it.
     pub payment_id: String,
-    /// The amount that was paid back.
+    /// The refunded amount.
     pub amount: Money,
     /// The refund, as the gateway calls it; `nothing-to-pay` if nothing was.
     pub refund_id: String,

@@ -1,8 +1,8 @@
-//! What payment remembers of one order: the fold of its own events, total, arguing with none of them.
+//! The state of the payment of one order: the fold of its own events. Total: an event is never rejected.
 //!
 //! ```text
 //!          OrderPlaced                                        captured
-//! Unheard ────────────▶ AwaitingStock ─┐                ┌──────────────▶ Taken ──OrderCancelled──▶ Refunding ◀─RetryRefund─┐
+//! New ────────────────▶ AwaitingStock ─┐                ┌──────────────▶ Taken ──OrderCancelled──▶ Refunding ◀─RetryRefund─┐
 //!    │    StockReserved                ├─▶ Charging ────┤                  ▲                          │ │ refused           │
 //!    └────────────────▶ AwaitingOrder ─┘     │ │        └─▶ Declined       │ captured after all       │ └─────▶ RefundRefused
 //!                                  too late  │ │ OrderCancelled   ▲        │                          ▼
@@ -10,18 +10,18 @@
 //!                                └─OrderCan──▶ Voiding ──declined─┴────────┤
 //!                                  celled         └───voided──▶ Voided     └─ and RefundRequested with it
 //!
-//! OrderCancelled in Unheard, AwaitingStock, AwaitingOrder: Voided. A late answer in Abandoned: as in Voiding.
+//! OrderCancelled in New, AwaitingStock, AwaitingOrder: Voided. A late answer in Abandoned: as in Voiding.
 //! ```
 //!
 //! | event | legal in | leads to |
 //! |---|---|---|
-//! | PaymentAwaited | Unheard | AwaitingStock if it carries the order's terms, else AwaitingOrder |
+//! | PaymentAwaited | New | AwaitingStock if it carries the order's terms, else AwaitingOrder |
 //! | PaymentRequested | AwaitingStock, AwaitingOrder | Charging |
 //! | PaymentAbandoned | Charging | Abandoned |
 //! | PaymentTaken | Charging, Abandoned, Voiding; if nothing is to be paid AwaitingStock, AwaitingOrder | Taken |
 //! | PaymentDeclined | Charging, Abandoned, Voiding; if the amount is negative AwaitingStock, AwaitingOrder | Declined |
 //! | PaymentVoidRequested | Charging, Abandoned | Voiding |
-//! | PaymentVoided | Unheard, AwaitingStock, AwaitingOrder, Abandoned, Voiding | Voided |
+//! | PaymentVoided | New, AwaitingStock, AwaitingOrder, Abandoned, Voiding | Voided |
 //! | RefundRequested | Taken, RefundRefused | Refunding |
 //! | RefundFailed | Refunding | RefundRefused |
 //! | PaymentRefunded | Refunding; Taken if nothing was paid | Refunded |
@@ -31,26 +31,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::{Event, Money, PaymentAwaited};
 
-/// Where an order's payment stands, with what the next step needs.
+/// The state of a payment, with the data that the next step requires.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub enum State {
-    /// Nothing was heard of the order.
+    /// No event.
     #[default]
-    Unheard,
-    /// The order is known, its stock is not reserved yet.
-    AwaitingStock(Terms),
-    /// The stock is reserved, the order was not heard of yet.
+    New,
+    /// The order was received, its stock is not reserved yet.
+    AwaitingStock(PaymentTerms),
+    /// The stock is reserved, the order was not received yet.
     AwaitingOrder,
-    /// The gateway is asked to charge.
+    /// A charge is pending.
     Charging {
-        /// What it is asked.
-        terms: Terms,
+        /// The terms of the charge.
+        terms: PaymentTerms,
         /// The charge's idempotency key.
         request_key: String,
-        /// When it is abandoned, if ever.
+        /// The deadline of the charge, if there is one.
         answer_by: Option<TimestampMs>,
     },
-    /// The gateway has not answered in time and is not asked any more; the order will be cancelled.
+    /// The gateway did not answer in time and is not called any more; the order will be cancelled.
     Abandoned {
         /// Who would pay.
         customer_id: String,
@@ -59,7 +59,7 @@ pub enum State {
         /// The charge's idempotency key.
         request_key: String,
     },
-    /// Cancelled while the charge was unanswered; the gateway is asked to void it.
+    /// Cancelled while the charge was unanswered; a void is pending.
     Voiding {
         /// Who would pay.
         customer_id: String,
@@ -74,40 +74,40 @@ pub enum State {
     Taken {
         /// How much.
         amount: Money,
-        /// The gateway's name for it.
+        /// The id of the payment at the gateway.
         payment_id: String,
     },
-    /// The gateway is asked to pay back.
+    /// A refund is pending.
     Refunding {
         /// How much.
         amount: Money,
-        /// The gateway's name for the payment.
+        /// The id of the payment at the gateway.
         payment_id: String,
         /// The refund's idempotency key.
         request_key: String,
-        /// Which time it is asked.
+        /// The number of the attempt.
         attempt: i32,
     },
-    /// The gateway refuses to pay back; an operator is needed.
+    /// The gateway refused the refund; an operator must act.
     RefundRefused {
         /// How much.
         amount: Money,
-        /// The gateway's name for the payment.
+        /// The id of the payment at the gateway.
         payment_id: String,
-        /// How many times it was asked.
+        /// The number of attempts.
         attempts: i32,
     },
     /// Ended: declined.
     Declined,
     /// Ended: nothing was captured and nothing will be.
     Voided,
-    /// Ended: paid back.
+    /// Ended: refunded.
     Refunded,
 }
 
-/// What an order says about its payment.
+/// The terms of a payment, from the order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Terms {
+pub struct PaymentTerms {
     /// Who pays.
     pub customer_id: String,
     /// How much.
@@ -116,13 +116,13 @@ pub struct Terms {
     pub payment_method: String,
 }
 
-/// Folds one event into the state.
+/// Applies one event to the state.
 #[must_use]
 pub fn evolve(state: State, event: &Event) -> State {
     match event {
         Event::PaymentAwaited(e) => awaited(e),
         Event::PaymentRequested(e) => State::Charging {
-            terms: Terms {
+            terms: PaymentTerms {
                 customer_id: e.customer_id.clone(),
                 amount: e.amount.clone(),
                 payment_method: e.payment_method.clone(),
@@ -155,7 +155,7 @@ pub fn evolve(state: State, event: &Event) -> State {
 
 fn awaited(event: &PaymentAwaited) -> State {
     match (&event.customer_id, &event.amount, &event.payment_method) {
-        (Some(customer_id), Some(amount), Some(payment_method)) => State::AwaitingStock(Terms {
+        (Some(customer_id), Some(amount), Some(payment_method)) => State::AwaitingStock(PaymentTerms {
             customer_id: customer_id.clone(),
             amount: amount.clone(),
             payment_method: payment_method.clone(),
@@ -166,7 +166,7 @@ fn awaited(event: &PaymentAwaited) -> State {
 
 fn void_requested(state: State, reason: &str) -> State {
     match state {
-        State::Charging { terms: Terms { customer_id, amount, .. }, request_key, .. }
+        State::Charging { terms: PaymentTerms { customer_id, amount, .. }, request_key, .. }
         | State::Abandoned { customer_id, amount, request_key } => {
             State::Voiding { customer_id, amount, request_key, reason: reason.to_owned() }
         }

@@ -1,58 +1,58 @@
-//! What enters payment's own inbox: the gateway's definite answers, which are facts, and what operators ask for.
+//! The inbox of payment: the definite answers of the gateway, and the commands of operators.
 
 use serde::{Deserialize, Serialize};
 
 runtime::produces! {
-    /// What payment sends to its own inbox, and what operators put there.
+    /// The commands that payment sends to its own inbox, and those of operators.
     pub enum Command in "../../schemas" {
         inbox of "payment" { GatewayAnswered = 2, RetryRefund = 1 }
     }
 }
 
-/// What the gateway was asked.
+/// The kind of a call to the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum GatewayRequest {
-    /// To charge the customer.
+    /// A charge.
     Charge,
-    /// To make sure that a charge is never captured, or to tell what became of it.
+    /// A void of a charge, which returns what became of the charge.
     Void,
-    /// To pay back what was captured.
+    /// A refund.
     Refund,
     /// A request that this build does not know.
     #[serde(other)]
     Unknown,
 }
 
-/// What the gateway answered.
+/// The answer of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum GatewayOutcome {
     /// The money was captured.
     Captured,
-    /// The charge was declined for good.
+    /// The charge was declined permanently.
     Declined,
     /// The charge was not captured and never will be.
     Voided,
-    /// The money was paid back.
+    /// The money was refunded.
     Refunded,
-    /// The money will not be paid back under this key.
+    /// The refund under this key was refused permanently.
     Refused,
     /// An answer that this build does not know.
     #[serde(other)]
     Unknown,
 }
 
-/// What the payment gateway answered, definitely.
+/// A definite answer of the payment gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GatewayAnswered {
     /// The order.
     pub order_id: String,
     /// The idempotency key of the charge or refund it is about.
     pub request_key: String,
-    /// What was asked.
+    /// The kind of the call.
     pub request: GatewayRequest,
-    /// What it answered.
+    /// The answer.
     pub outcome: GatewayOutcome,
     /// The payment, if captured.
     pub payment_id: Option<String>,
@@ -62,7 +62,7 @@ pub struct GatewayAnswered {
     pub reason: Option<String>,
 }
 
-/// An operator wants a refused refund to be asked for again.
+/// Request a refused refund again, for an operator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RetryRefund {
     /// The order.

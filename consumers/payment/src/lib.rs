@@ -1,17 +1,17 @@
-//! Payment: charges an order once its stock is reserved, and undoes the charge of a cancelled one.
+//! Payment: charges an order once its stock is reserved, and compensates the charge of a cancelled order.
 //!
 //! | card | |
 //! |---|---|
 //! | key | the order |
-//! | hears | order-processor: OrderPlaced, OrderCancelled; warehouse: StockReserved |
+//! | consumes | order-processor: OrderPlaced, OrderCancelled; warehouse: StockReserved |
 //! | inbox | from the gateway: GatewayAnswered; its timers; operator: RetryRefund |
-//! | says | PaymentAwaited, PaymentRequested, PaymentTaken, PaymentDeclined, PaymentAbandoned, PaymentVoidRequested, PaymentVoided, RefundRequested, PaymentRefunded, RefundFailed, CommandRefused |
-//! | remembers | where the payment stands and what the next step needs of it; of an ended one only how it ended |
-//! | undoes | on OrderCancelled: what is captured is refunded, what is asked is voided, what is neither ends at once |
-//! | personal data | none but the customer's id and the token of the means of payment, in PaymentAwaited and PaymentRequested |
+//! | produces | PaymentAwaited, PaymentRequested, PaymentTaken, PaymentDeclined, PaymentAbandoned, PaymentVoidRequested, PaymentVoided, RefundRequested, PaymentRefunded, RefundFailed, CommandRefused |
+//! | remembers | the state of the payment and the data that the next step requires; of an ended payment only its end |
+//! | compensates | on OrderCancelled: a captured payment is refunded, a pending charge is voided, anything else ends at once |
+//! | personal data | only the customer id and the token of the means of payment, in PaymentAwaited and PaymentRequested |
 //!
-//! The amount is the order's, never the warehouse's. The next stop of a payment's walk is `reads`, then `decide`, `events`,
-//! `evolve`, `effects`. This crate must never know skus, stock or another service's types.
+//! The amount comes from the order, never from the warehouse. A payment passes through `reads`, `decide`, `events`, `evolve` and
+//! `effects`. This crate knows no sku, no stock and no type of another service.
 
 pub mod decide;
 pub mod effects;
@@ -28,7 +28,7 @@ use runtime::{
 };
 
 use crate::{
-    effects::{Effect, Gateway, Settings},
+    effects::{Gateway, GatewayCall, Settings},
     events::Event,
     evolve::State,
     inbox::Command,
@@ -38,7 +38,7 @@ use crate::{
 /// The payment service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Payment {
-    /// How long the gateway may take to answer a charge before the payment is abandoned, in milliseconds.
+    /// The time in which the gateway must answer a charge before the payment is abandoned, in milliseconds.
     pub charge_deadline_ms: u32,
 }
 
@@ -49,7 +49,7 @@ impl Default for Payment {
 }
 
 impl Payment {
-    /// The service with the deadline that the settings give.
+    /// The service with the deadline of the settings.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
         settings.charge_deadline_ms.map_or_else(Self::default, |charge_deadline_ms| Self { charge_deadline_ms })
@@ -63,10 +63,10 @@ impl Decider for Payment {
     type Input = Input;
     type Event = Event;
     type Command = Command;
-    type Effect = Effect;
+    type Effect = GatewayCall;
 
     fn entity<'a>(&self, input: &'a Received<Input>) -> Cow<'a, str> {
-        reads::entity(input)
+        reads::order_of(input)
     }
 
     fn decide(&self, state: &State, input: &Received<Input>) -> Decision<Event, Command> {
@@ -77,7 +77,7 @@ impl Decider for Payment {
         evolve::evolve(state, event)
     }
 
-    fn pending(&self, state: &State) -> Vec<Effect> {
+    fn pending(&self, state: &State) -> Vec<GatewayCall> {
         effects::pending(state)
     }
 
@@ -92,19 +92,15 @@ impl Decider for Payment {
 /// Starts the service.
 ///
 /// # Errors
-/// Something that waiting does not resolve keeps it from starting.
+/// The service cannot start, and waiting does not help.
 pub async fn service(config: Config, payment: Payment, gateway: Gateway) -> Result<Running, StartError> {
     service::start(config, payment, gateway, axum::Router::new()).await
 }
 
-/// The service as a program: its own binary runs it, and so does `dacapo service`.
+/// The service as a program. The `payment` binary and `dacapo service` both run it.
 #[must_use]
 pub fn program() -> Program {
-    Program::new(
-        Payment::NAME,
-        "Charges orders, and pays back what was undone",
-        |config, settings: Settings| async move {
-            Ok(service(config, Payment::of(&settings), Gateway::of(&settings)?).await?)
-        },
-    )
+    Program::new(Payment::NAME, "Charges orders and refunds cancelled ones", |config, settings: Settings| async move {
+        Ok(service(config, Payment::of(&settings), Gateway::of(&settings)?).await?)
+    })
 }

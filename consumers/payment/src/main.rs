@@ -1,4 +1,4 @@
-//! The payment as a program of its own.
+//! The `payment` binary.
 
 fn main() -> std::process::ExitCode {
     payment::program().main()

@@ -1,4 +1,4 @@
-//! What payment hears, each record with only the fields it uses. What becomes of it stands in `decide`.
+//! The inputs of payment: its own reader types, each with only the fields it uses. `decide` has their effect.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 runtime::consumes! {
-    /// What payment hears.
+    /// The inputs of payment.
     pub enum Input {
         events of "order-processor" { OrderPlaced, OrderCancelled }
         events of "warehouse" { StockReserved }
@@ -49,15 +49,15 @@ pub struct StockReserved {
     pub order_id: String,
 }
 
-/// The order an input is about. A timer comes under the key of the order that asked to be woken.
+/// The order of an input. A timer has the key of the order that set it.
 #[must_use]
-pub fn entity(input: &Received<Input>) -> Cow<'_, str> {
+pub fn order_of(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
-        Input::OrderPlaced(of) => &of.order_id,
-        Input::OrderCancelled(of) => &of.order_id,
-        Input::StockReserved(of) => &of.order_id,
-        Input::GatewayAnswered(of) => &of.order_id,
-        Input::RetryRefund(of) => &of.order_id,
+        Input::OrderPlaced(body) => &body.order_id,
+        Input::OrderCancelled(body) => &body.order_id,
+        Input::StockReserved(body) => &body.order_id,
+        Input::GatewayAnswered(body) => &body.order_id,
+        Input::RetryRefund(body) => &body.order_id,
         Input::TimerFired(_) => &input.key,
     })
 }

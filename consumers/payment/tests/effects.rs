@@ -1,4 +1,4 @@
-//! What payment asks of the gateway, and what it makes of its replies.
+//! The calls of payment to the gateway, and its handling of the replies.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,7 +14,7 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
 };
 use payment::{
-    effects::{Effect, Gateway},
+    effects::{Gateway, GatewayCall},
     events::Money,
     inbox::{Command, GatewayAnswered, GatewayOutcome, GatewayRequest},
 };
@@ -31,42 +31,44 @@ const VOIDED: &str = r#"{"status":"voided"}"#;
 const REFUNDED: &str = r#"{"status":"refunded","refund_id":"ref-1"}"#;
 
 #[tokio::test]
-async fn a_charge_is_asked_in_full_and_captured() {
-    let (gateway, url) = FarEnd::replying(&[(200, CAPTURED)]).await;
+async fn a_charge_is_requested_with_its_details_and_captured() {
+    let (gateway, url) = FakeGateway::replying(&[(200, CAPTURED)]).await;
     let answer = perform(&url, charge()).await.unwrap();
     assert_eq!(answer, captured(GatewayRequest::Charge));
     let body = json!({ "order_id": ORDER, "amount_minor": 6497, "currency": "EUR", "payment_method": "card-ok" });
-    assert_eq!(gateway.asked(), [Asked { path: "/charges".to_owned(), key: CHARGE.to_owned(), body }]);
+    assert_eq!(gateway.requests(), [ReceivedRequest { path: "/charges".to_owned(), key: CHARGE.to_owned(), body }]);
 }
 
 #[tokio::test]
 async fn a_charge_may_be_declined() {
     for status in [402, 200] {
-        let (_, url) = FarEnd::replying(&[(status, DECLINED)]).await;
+        let (_, url) = FakeGateway::replying(&[(status, DECLINED)]).await;
         assert_eq!(perform(&url, charge()).await.unwrap(), declined(GatewayRequest::Charge));
     }
 }
 
 #[tokio::test]
-async fn a_void_is_asked_under_the_charges_key_and_tells_what_became_of_it() {
-    let (gateway, url) = FarEnd::replying(&[(200, VOIDED), (200, CAPTURED), (402, DECLINED), (200, DECLINED)]).await;
+async fn a_void_uses_the_key_of_the_charge_and_returns_what_became_of_it() {
+    let (gateway, url) =
+        FakeGateway::replying(&[(200, VOIDED), (200, CAPTURED), (402, DECLINED), (200, DECLINED)]).await;
     assert_eq!(perform(&url, void()).await.unwrap(), voided(GatewayRequest::Void));
     assert_eq!(perform(&url, void()).await.unwrap(), captured(GatewayRequest::Void));
     assert_eq!(perform(&url, void()).await.unwrap(), declined(GatewayRequest::Void));
     assert_eq!(perform(&url, void()).await.unwrap(), declined(GatewayRequest::Void));
-    let asked = Asked { path: "/voids".to_owned(), key: CHARGE.to_owned(), body: json!({ "order_id": ORDER }) };
-    assert_eq!(gateway.asked(), vec![asked; 4]);
+    let requests =
+        ReceivedRequest { path: "/voids".to_owned(), key: CHARGE.to_owned(), body: json!({ "order_id": ORDER }) };
+    assert_eq!(gateway.requests(), vec![requests; 4]);
 }
 
 #[tokio::test]
-async fn a_charge_that_was_voided_meanwhile_says_so() {
-    let (_, url) = FarEnd::replying(&[(200, VOIDED)]).await;
+async fn a_charge_that_was_voided_meanwhile_is_reported_as_voided() {
+    let (_, url) = FakeGateway::replying(&[(200, VOIDED)]).await;
     assert_eq!(perform(&url, charge()).await.unwrap(), voided(GatewayRequest::Charge));
 }
 
 #[tokio::test]
-async fn a_refund_is_asked_for_the_payment_and_made() {
-    let (gateway, url) = FarEnd::replying(&[(200, REFUNDED)]).await;
+async fn a_refund_is_requested_for_the_payment_and_made() {
+    let (gateway, url) = FakeGateway::replying(&[(200, REFUNDED)]).await;
     let expected = GatewayAnswered {
         request_key: REFUND.to_owned(),
         outcome: GatewayOutcome::Refunded,
@@ -76,13 +78,14 @@ async fn a_refund_is_asked_for_the_payment_and_made() {
     let expected = Answer { outcome: "refunded ref-1".to_owned(), command: expected.into() };
     assert_eq!(perform(&url, refund()).await.unwrap(), expected);
     let body = json!({ "payment_id": "pay-1", "order_id": ORDER, "amount_minor": 6497, "currency": "EUR" });
-    assert_eq!(gateway.asked(), [Asked { path: "/refunds".to_owned(), key: REFUND.to_owned(), body }]);
+    assert_eq!(gateway.requests(), [ReceivedRequest { path: "/refunds".to_owned(), key: REFUND.to_owned(), body }]);
 }
 
 #[tokio::test]
 async fn a_refund_may_be_refused() {
     for status in [409, 200] {
-        let (_, url) = FarEnd::replying(&[(status, r#"{"status":"refused","reason":"the card is closed"}"#)]).await;
+        let (_, url) =
+            FakeGateway::replying(&[(status, r#"{"status":"refused","reason":"the card is closed"}"#)]).await;
         let expected = GatewayAnswered {
             request_key: REFUND.to_owned(),
             outcome: GatewayOutcome::Refused,
@@ -95,15 +98,15 @@ async fn a_refund_may_be_refused() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_answers_twice_gives_the_same_answer() {
-    let (gateway, url) = FarEnd::replying(&[(200, CAPTURED)]).await;
+async fn a_repeated_reply_gives_the_same_answer() {
+    let (gateway, url) = FakeGateway::replying(&[(200, CAPTURED)]).await;
     let (first, second) = (perform(&url, charge()).await.unwrap(), perform(&url, charge()).await.unwrap());
     assert_eq!(first, second);
-    assert_eq!(gateway.asked()[0], gateway.asked()[1], "asked again in the same words under the same key");
+    assert_eq!(gateway.requests()[0], gateway.requests()[1], "the second request equals the first");
 }
 
 #[tokio::test]
-async fn anything_else_is_no_answer() {
+async fn any_other_reply_is_no_answer() {
     let cases = [
         (200, ""),
         (200, "{"),
@@ -124,7 +127,7 @@ async fn anything_else_is_no_answer() {
         (502, DECLINED),
     ];
     for (status, reply) in cases {
-        let (_, url) = FarEnd::replying(&[(status, reply)]).await;
+        let (_, url) = FakeGateway::replying(&[(status, reply)]).await;
         for effect in [charge(), void()] {
             let unanswered = perform(&url, effect).await.expect_err(reply);
             assert!(unanswered.reason.contains("unexpected reply"), "{unanswered}");
@@ -139,27 +142,27 @@ async fn anything_else_is_no_answer() {
         (200, r#"{"status":"refunded","refund_id":""}"#),
         (503, REFUNDED),
     ] {
-        let (_, url) = FarEnd::replying(&[(status, reply)]).await;
+        let (_, url) = FakeGateway::replying(&[(status, reply)]).await;
         let unanswered = perform(&url, refund()).await.expect_err(reply);
         assert!(unanswered.reason.contains("unexpected reply"), "{unanswered}");
     }
 }
 
 #[tokio::test]
-async fn a_gateway_that_was_too_busy_is_asked_again_under_the_same_key() {
-    let (gateway, url) = FarEnd::replying(&[(429, "later"), (500, "sorry"), (200, CAPTURED)]).await;
+async fn a_busy_gateway_is_called_again_under_the_same_key() {
+    let (gateway, url) = FakeGateway::replying(&[(429, "later"), (500, "sorry"), (200, CAPTURED)]).await;
     perform(&url, charge()).await.unwrap_err();
     perform(&url, charge()).await.unwrap_err();
     assert_eq!(perform(&url, charge()).await.unwrap(), captured(GatewayRequest::Charge));
-    assert!(gateway.asked().iter().all(|asked| asked.key == CHARGE));
+    assert!(gateway.requests().iter().all(|requests| requests.key == CHARGE));
 }
 
 #[tokio::test]
-async fn a_wrong_address_is_refused_at_the_start() {
+async fn an_invalid_address_is_refused_at_the_start() {
     assert!(Gateway::at("gateway").is_err());
 }
 
-async fn perform(url: &str, effect: Effect) -> Result<Answer<Command>, Unanswered> {
+async fn perform(url: &str, effect: GatewayCall) -> Result<Answer<Command>, Unanswered> {
     let due = Due { key: ORDER.to_owned(), correlation_id: ORDER.to_owned(), effect, attempt: 0 };
     let gateway = Gateway::at(url).unwrap();
     tokio::time::timeout(Duration::from_secs(20), gateway.perform(due)).await.unwrap()
@@ -169,16 +172,16 @@ fn amount() -> Money {
     Money { amount_minor: 6497, currency: "EUR".to_owned() }
 }
 
-fn charge() -> Effect {
-    Effect::Charge { request_key: CHARGE.to_owned(), amount: amount(), payment_method: "card-ok".to_owned() }
+fn charge() -> GatewayCall {
+    GatewayCall::Charge { request_key: CHARGE.to_owned(), amount: amount(), payment_method: "card-ok".to_owned() }
 }
 
-fn void() -> Effect {
-    Effect::Void { charge_key: CHARGE.to_owned() }
+fn void() -> GatewayCall {
+    GatewayCall::Void { charge_key: CHARGE.to_owned() }
 }
 
-fn refund() -> Effect {
-    Effect::Refund { request_key: REFUND.to_owned(), payment_id: "pay-1".to_owned(), amount: amount() }
+fn refund() -> GatewayCall {
+    GatewayCall::Refund { request_key: REFUND.to_owned(), payment_id: "pay-1".to_owned(), amount: amount() }
 }
 
 fn answered(request: GatewayRequest) -> GatewayAnswered {
@@ -210,42 +213,42 @@ fn voided(request: GatewayRequest) -> Answer<Command> {
     Answer { outcome: "voided".to_owned(), command: command.into() }
 }
 
-/// A far end that gives prepared replies, the last one for ever, and keeps what it was asked.
+/// A gateway that returns prepared replies, repeating the last one, and records the requests.
 #[derive(Clone, Default)]
-struct FarEnd {
+struct FakeGateway {
     replies: Arc<Mutex<VecDeque<(u16, String)>>>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Asked {
+struct ReceivedRequest {
     path: String,
     key: String,
     body: Value,
 }
 
-impl FarEnd {
+impl FakeGateway {
     async fn replying(replies: &[(u16, &str)]) -> (Self, String) {
-        let far_end = Self::default();
-        far_end.replies.lock().unwrap().extend(replies.iter().map(|&(status, body)| (status, body.to_owned())));
+        let fake = Self::default();
+        fake.replies.lock().unwrap().extend(replies.iter().map(|&(status, body)| (status, body.to_owned())));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let routes = Router::new().fallback(reply).with_state(far_end.clone());
+        let routes = Router::new().fallback(reply).with_state(fake.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        (far_end, url)
+        (fake, url)
     }
 
-    fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+    fn requests(&self) -> Vec<ReceivedRequest> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-async fn reply(State(far_end): State<FarEnd>, uri: Uri, headers: HeaderMap, body: String) -> (StatusCode, String) {
+async fn reply(State(fake): State<FakeGateway>, uri: Uri, headers: HeaderMap, body: String) -> (StatusCode, String) {
     let key = headers["idempotency-key"].to_str().unwrap().to_owned();
     assert_eq!(headers["content-type"], "application/json");
     let body = serde_json::from_str(&body).unwrap();
-    far_end.asked.lock().unwrap().push(Asked { path: uri.path().to_owned(), key, body });
-    let mut replies = far_end.replies.lock().unwrap();
+    fake.requests.lock().unwrap().push(ReceivedRequest { path: uri.path().to_owned(), key, body });
+    let mut replies = fake.replies.lock().unwrap();
     let (status, text) = if replies.len() > 1 { replies.pop_front().unwrap() } else { replies[0].clone() };
     (StatusCode::from_u16(status).unwrap(), text)
 }

@@ -1,13 +1,13 @@
-//! Random interleavings of every fact, every answer and their repeats, against a model of a gateway that keeps its promises:
-//! one outcome per key, nothing captured after a void. It may refuse refunds, and its answers may come after the deadline. The
-//! owner of the order cancels what is abandoned, and an operator asks for a refused refund again. Whatever the order, money is
-//! taken at most once, a cancelled order ends exactly once, and what the gateway kept is what the customer owes.
+//! Random interleavings of every fact, every answer and their repeats, against a model of the gateway: one outcome per key, and
+//! nothing captured after a void. The gateway may refuse refunds and answer after the deadline. The order-processor cancels
+//! abandoned orders, and an operator retries refused refunds. In every order of events money is taken at most once, a cancelled
+//! order ends exactly once, and the gateway keeps exactly what the customer owes.
 
 use std::collections::BTreeMap;
 
 use payment::{
     Payment,
-    effects::Effect,
+    effects::GatewayCall,
     events::{Event, Money},
     evolve::State,
     inbox::{GatewayAnswered, GatewayOutcome, GatewayRequest, RetryRefund},
@@ -22,24 +22,24 @@ use runtime::{
 const ORDER: &str = "order-1";
 const PAYMENT: Payment = Payment { charge_deadline_ms: 1_000 };
 
-/// One step of a schedule. The number chooses among what there is to choose from.
+/// One step of a schedule. The number selects one of the candidates.
 #[derive(Debug, Clone)]
 enum Step {
-    /// A fact is heard, for the first time or again.
-    Hear(usize),
-    /// What is pending is sent off: it may reach the gateway much later.
-    Launch(usize),
-    /// A request reaches the gateway.
-    Reach(usize),
-    /// An answer is heard, for the first time or again.
+    /// A fact is received, for the first time or again.
+    Receive(usize),
+    /// A pending call is sent. It may arrive at the gateway much later.
+    Send(usize),
+    /// A call arrives at the gateway.
+    Arrive(usize),
+    /// An answer is received, for the first time or again.
     Answer(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0..64_usize).prop_map(Step::Hear),
-        (0..64_usize).prop_map(Step::Launch),
-        (0..64_usize).prop_map(Step::Reach),
+        (0..64_usize).prop_map(Step::Receive),
+        (0..64_usize).prop_map(Step::Send),
+        (0..64_usize).prop_map(Step::Arrive),
         (0..64_usize).prop_map(Step::Answer),
     ]
 }
@@ -56,28 +56,28 @@ proptest! {
         refusals in 0..3_usize,
         amount_minor in prop_oneof![Just(0_i64), Just(-5), 1..10_000_i64],
     ) {
-        let mut world = World::new(cancelled, too_late, amount_minor);
-        world.gateway = Gateway { declines: gateway_declines, refusals, ..Gateway::default() };
+        let mut model = Model::new(cancelled, too_late, amount_minor);
+        model.gateway = Gateway { declines: gateway_declines, refusals, ..Gateway::default() };
         for step in &schedule {
-            world.take(step);
-            world.check_at_every_moment()?;
+            model.run(step);
+            model.check_at_every_moment()?;
         }
-        world.settle();
-        world.check_at_every_moment()?;
-        world.check_in_the_end(cancelled, gateway_declines, amount_minor)?;
+        model.settle();
+        model.check_at_every_moment()?;
+        model.check_in_the_end(cancelled, gateway_declines, amount_minor)?;
     }
 }
 
-struct World {
+struct Model {
     state: State,
     events: Vec<Event>,
     facts: Vec<Input>,
-    launched: Vec<Effect>,
+    sent: Vec<GatewayCall>,
     answers: Vec<GatewayAnswered>,
     gateway: Gateway,
 }
 
-impl World {
+impl Model {
     fn new(cancelled: bool, too_late: bool, amount_minor: i64) -> Self {
         let total = Money { amount_minor, currency: "EUR".to_owned() };
         let (order_id, customer_id) = (ORDER.to_owned(), "customer-1".to_owned());
@@ -93,47 +93,47 @@ impl World {
             facts.push(TimerFired { due_at: NOW_MS + i64::from(PAYMENT.charge_deadline_ms) }.into());
         }
         let gateway = Gateway::default();
-        Self { state: State::default(), events: vec![], facts, launched: vec![], answers: vec![], gateway }
+        Self { state: State::default(), events: vec![], facts, sent: vec![], answers: vec![], gateway }
     }
 
-    fn take(&mut self, step: &Step) {
+    fn run(&mut self, step: &Step) {
         match step {
-            Step::Hear(at) => self.hear(self.facts[at % self.facts.len()].clone()),
-            Step::Launch(at) => {
+            Step::Receive(at) => self.receive(self.facts[at % self.facts.len()].clone()),
+            Step::Send(at) => {
                 let pending = PAYMENT.pending(&self.state);
-                self.launched.extend(chosen(&pending, *at).cloned());
+                self.sent.extend(chosen(&pending, *at).cloned());
             }
-            Step::Reach(at) => {
-                let answer = chosen(&self.launched, *at).cloned().map(|effect| self.gateway.asked(&effect));
+            Step::Arrive(at) => {
+                let answer = chosen(&self.sent, *at).cloned().map(|effect| self.gateway.handle(&effect));
                 self.answers.extend(answer);
             }
             Step::Answer(at) => {
                 if let Some(answer) = chosen(&self.answers, *at).cloned() {
-                    self.hear(answer.into());
+                    self.receive(answer.into());
                 }
             }
         }
     }
 
-    /// Everything that is still to come comes, and the gateway answers all that it is asked.
+    /// Delivers everything that is outstanding; the gateway answers every call.
     fn settle(&mut self) {
         for _ in 0..8 {
             for fact in self.facts.clone() {
-                self.hear(fact);
+                self.receive(fact);
             }
             for effect in PAYMENT.pending(&self.state) {
-                let answer = self.gateway.asked(&effect);
-                self.hear(answer.into());
+                let answer = self.gateway.handle(&effect);
+                self.receive(answer.into());
             }
         }
         for answer in self.answers.clone() {
-            self.hear(answer.into());
+            self.receive(answer.into());
         }
     }
 
-    fn hear(&mut self, input: Input) {
+    fn receive(&mut self, input: Input) {
         let decision = PAYMENT.decide(&self.state, &received_at(NOW_MS, ORDER, input));
-        assert!(decision.commands.is_empty(), "payment has one kind of entity, so nobody to send to");
+        assert!(decision.commands.is_empty(), "payment has one kind of entity and sends no commands");
         for event in decision.events {
             self.state = PAYMENT.evolve(std::mem::take(&mut self.state), &event);
             let order_id = ORDER.to_owned();
@@ -148,22 +148,26 @@ impl World {
         }
     }
 
-    fn said(&self, which: fn(&Event) -> bool) -> usize {
+    fn count(&self, which: fn(&Event) -> bool) -> usize {
         self.events.iter().filter(|event| which(event)).count()
     }
 
     fn ends(&self) -> usize {
-        self.said(|event| {
+        self.count(|event| {
             matches!(event, Event::PaymentDeclined(_) | Event::PaymentVoided(_) | Event::PaymentRefunded(_))
         })
     }
 
     fn check_at_every_moment(&self) -> Result<(), TestCaseError> {
-        prop_assert!(self.said(|event| matches!(event, Event::PaymentRequested(_))) <= 1);
-        prop_assert!(self.said(|event| matches!(event, Event::PaymentTaken(_))) <= 1, "taken twice: {:?}", self.events);
-        prop_assert!(self.said(|event| matches!(event, Event::PaymentAbandoned(_))) <= 1);
-        let refused = self.said(|event| matches!(event, Event::RefundFailed(_)));
-        prop_assert!(self.said(|event| matches!(event, Event::RefundRequested(_))) <= 1 + refused);
+        prop_assert!(self.count(|event| matches!(event, Event::PaymentRequested(_))) <= 1);
+        prop_assert!(
+            self.count(|event| matches!(event, Event::PaymentTaken(_))) <= 1,
+            "taken twice: {:?}",
+            self.events
+        );
+        prop_assert!(self.count(|event| matches!(event, Event::PaymentAbandoned(_))) <= 1);
+        let refused = self.count(|event| matches!(event, Event::RefundFailed(_)));
+        prop_assert!(self.count(|event| matches!(event, Event::RefundRequested(_))) <= 1 + refused);
         prop_assert!(self.ends() <= 1, "ended twice: {:?}", self.events);
         Ok(())
     }
@@ -171,7 +175,7 @@ impl World {
     fn check_in_the_end(&self, cancelled: bool, declines: bool, amount: i64) -> Result<(), TestCaseError> {
         prop_assert!(PAYMENT.pending(&self.state).is_empty(), "still pending in {:?}", self.state);
         let refused = amount < 0 || (declines && amount > 0);
-        let abandoned = self.said(|event| matches!(event, Event::PaymentAbandoned(_))) > 0;
+        let abandoned = self.count(|event| matches!(event, Event::PaymentAbandoned(_))) > 0;
         let ended = cancelled || refused || abandoned;
         prop_assert_eq!(self.ends(), usize::from(ended), "{:?}", self.events);
         let owed = if ended { 0 } else { amount };
@@ -194,19 +198,19 @@ fn chosen<T>(from: &[T], at: usize) -> Option<&T> {
     from.get(at.checked_rem(from.len())?)
 }
 
-/// A gateway that gives one outcome per key, for ever.
+/// A gateway with one outcome per key.
 #[derive(Default)]
 struct Gateway {
     declines: bool,
-    /// How many refunds it refuses before it makes one.
+    /// The number of refunds that it refuses before it makes one.
     refusals: usize,
     by_key: BTreeMap<String, (GatewayOutcome, i64)>,
 }
 
 impl Gateway {
-    fn asked(&mut self, effect: &Effect) -> GatewayAnswered {
+    fn handle(&mut self, effect: &GatewayCall) -> GatewayAnswered {
         let (request, key, outcome) = match effect {
-            Effect::Charge { request_key, amount, .. } => {
+            GatewayCall::Charge { request_key, amount, .. } => {
                 let outcome = if self.declines {
                     (GatewayOutcome::Declined, 0)
                 } else {
@@ -214,8 +218,8 @@ impl Gateway {
                 };
                 (GatewayRequest::Charge, request_key, outcome)
             }
-            Effect::Void { charge_key } => (GatewayRequest::Void, charge_key, (GatewayOutcome::Voided, 0)),
-            Effect::Refund { request_key, amount, .. } => {
+            GatewayCall::Void { charge_key } => (GatewayRequest::Void, charge_key, (GatewayOutcome::Voided, 0)),
+            GatewayCall::Refund { request_key, amount, .. } => {
                 let refused = self.by_key.values().filter(|(outcome, _)| *outcome == GatewayOutcome::Refused).count();
                 let outcome = if refused < self.refusals {
                     (GatewayOutcome::Refused, 0)

@@ -1,8 +1,8 @@
-//! Every rule of payment: given events, when an input, then events. The kit handles each input twice.
+//! Every rule of payment: given events, when an input, then events. Each input is handled twice.
 
 use payment::{
     Payment,
-    effects::Effect,
+    effects::GatewayCall,
     events::*,
     evolve::State,
     inbox::*,
@@ -22,7 +22,7 @@ fn an_order() -> Scenario<Payment> {
     Scenario::of(Payment::default())
 }
 
-// ── asked for ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── charges ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
 fn a_placed_order_awaits_its_stock() {
@@ -35,24 +35,24 @@ fn a_reserved_stock_awaits_its_order() {
 }
 
 #[test]
-fn the_second_of_the_two_asks_for_the_orders_amount() {
+fn the_second_of_the_two_facts_requests_the_amount_of_the_order() {
     an_order().given([awaited_with_terms()]).when(&reserved()).then([requested()]).then_pending([charge()]);
     an_order().given([awaited_without_terms()]).when(&placed(6497)).then([requested()]).then_pending([charge()]);
 }
 
 #[test]
-fn a_repeated_fact_asks_for_nothing_more() {
+fn a_repeated_fact_requests_nothing_more() {
     an_order().given([awaited_with_terms()]).when(&placed(6497)).then_nothing();
     an_order().given([awaited_without_terms()]).when(&reserved()).then_nothing();
     for fact in [placed(6497), reserved()] {
         an_order().given(charging()).when(&fact).then_nothing();
-        an_order().given(taken_story()).when(&fact).then_nothing();
+        an_order().given(taken_events()).when(&fact).then_nothing();
         an_order().given(and(charging(), declined("no"))).when(&fact).then_nothing();
     }
 }
 
 #[test]
-fn an_order_that_costs_nothing_is_taken_without_asking() {
+fn an_order_that_costs_nothing_is_taken_without_a_charge() {
     let nothing = Money { amount_minor: 0, ..amount() };
     let free = PaymentTaken { amount: nothing.clone(), payment_id: "nothing-to-pay".to_owned(), ..taken() };
     let awaited = PaymentAwaited { amount: Some(nothing), ..awaited_with_terms() };
@@ -69,13 +69,13 @@ fn an_order_that_costs_nothing_is_taken_without_asking() {
 }
 
 #[test]
-fn a_negative_amount_is_declined_without_asking() {
+fn a_negative_amount_is_declined_without_a_charge() {
     let negative = Money { amount_minor: -1, ..amount() };
     let refused = PaymentDeclined { amount: negative, ..declined("the amount is negative") };
     an_order().given([awaited_without_terms()]).when(&placed(-1)).then([refused]).then_pending([]);
 }
 
-// ── answered ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── answers ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
 fn a_captured_charge_is_taken() {
@@ -92,21 +92,21 @@ fn a_declined_charge_is_declined() {
 }
 
 #[test]
-fn a_declined_charge_without_a_reason_says_so() {
+fn a_declined_charge_without_a_reason_gets_a_default_reason() {
     let silent = GatewayAnswered { outcome: GatewayOutcome::Declined, ..answer(GatewayRequest::Charge) };
-    an_order().given(charging()).when(&hear(silent)).then([declined("the gateway gave no reason")]);
+    an_order().given(charging()).when(&input(silent)).then([declined("the gateway gave no reason")]);
 }
 
 #[test]
-fn a_charge_that_the_gateway_holds_for_voided_is_declined() {
+fn a_charge_that_the_gateway_reports_as_voided_is_declined() {
     let voided = GatewayAnswered { outcome: GatewayOutcome::Voided, ..answer(GatewayRequest::Charge) };
-    an_order().given(charging()).when(&hear(voided)).then([declined("the gateway holds the charge for voided")]);
+    an_order().given(charging()).when(&input(voided)).then([declined("the gateway reports the charge as voided")]);
 }
 
 #[test]
 fn a_second_answer_changes_nothing() {
     for again in [captured(GatewayRequest::Charge), gateway_declined(GatewayRequest::Charge), gateway_voided()] {
-        an_order().given(taken_story()).when(&again).then_nothing();
+        an_order().given(taken_events()).when(&again).then_nothing();
         an_order().given(and(charging(), declined("no"))).when(&again).then_nothing();
         an_order().given(and(voiding(), voided())).when(&again).then_nothing();
         an_order().given(refunding()).when(&again).then_nothing();
@@ -118,34 +118,34 @@ fn a_second_answer_changes_nothing() {
 fn an_answer_to_another_request_changes_nothing() {
     let other = GatewayAnswered { request_key: "charge-order-2".to_owned(), ..answer(GatewayRequest::Charge) };
     let other = GatewayAnswered { outcome: GatewayOutcome::Declined, ..other };
-    an_order().given(charging()).when(&hear(other)).then_nothing().then_pending([charge()]);
+    an_order().given(charging()).when(&input(other)).then_nothing().then_pending([charge()]);
     an_order().given(charging()).when(&refunded()).then_nothing().then_pending([charge()]);
 }
 
 #[test]
-fn an_answer_that_this_build_does_not_know_leaves_the_question_open() {
-    let unknown = |request| hear(GatewayAnswered { outcome: GatewayOutcome::Unknown, ..answer(request) });
+fn an_unknown_answer_leaves_the_call_pending() {
+    let unknown = |request| input(GatewayAnswered { outcome: GatewayOutcome::Unknown, ..answer(request) });
     an_order().given(charging()).when(&unknown(GatewayRequest::Charge)).then_nothing().then_pending([charge()]);
     an_order().given(voiding()).when(&unknown(GatewayRequest::Void)).then_nothing().then_pending([void()]);
 }
 
 #[test]
-fn an_answer_without_the_name_of_the_payment_leaves_the_question_open() {
+fn an_answer_without_an_id_leaves_the_call_pending() {
     let nameless = GatewayAnswered { outcome: GatewayOutcome::Captured, ..answer(GatewayRequest::Charge) };
-    an_order().given(charging()).when(&hear(nameless.clone())).then_nothing().then_pending([charge()]);
-    an_order().given(voiding()).when(&hear(nameless)).then_nothing().then_pending([void()]);
+    an_order().given(charging()).when(&input(nameless.clone())).then_nothing().then_pending([charge()]);
+    an_order().given(voiding()).when(&input(nameless)).then_nothing().then_pending([void()]);
     let nameless = GatewayAnswered {
         request_key: REFUND.to_owned(),
         outcome: GatewayOutcome::Refunded,
         ..answer(GatewayRequest::Refund)
     };
-    an_order().given(refunding()).when(&hear(nameless)).then_nothing().then_pending([refund()]);
+    an_order().given(refunding()).when(&input(nameless)).then_nothing().then_pending([refund()]);
 }
 
-// ── not answered in time ────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── deadlines ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn a_charge_that_is_not_answered_in_time_is_abandoned_and_asked_for_no_more() {
+fn an_unanswered_charge_is_abandoned_at_its_deadline_and_not_repeated() {
     let waiting = an_order().given(charging());
     assert_eq!(waiting.wake_at(), Some(DEADLINE));
     let abandoned = waiting.when(&timer(DEADLINE)).then([abandoned()]).then_pending([]).and();
@@ -153,19 +153,19 @@ fn a_charge_that_is_not_answered_in_time_is_abandoned_and_asked_for_no_more() {
 }
 
 #[test]
-fn a_deadline_counts_from_the_request_and_is_the_service_s() {
+fn a_deadline_counts_from_the_request_and_comes_from_the_service() {
     let hasty = Scenario::of(Payment { charge_deadline_ms: 1_500 });
     let by = PaymentRequested { answer_by: Some(NOW_MS + 1_500), ..requested() };
     hasty.given([awaited_with_terms()]).when(&reserved()).then([by]);
 }
 
 #[test]
-fn a_deadline_that_is_not_awaited_changes_nothing() {
-    for story in [vec![], charging(), taken_story(), voiding(), refunding(), and(charging(), declined("no"))] {
-        an_order().given(story).when(&timer(NOW_MS)).then_nothing();
+fn an_expired_timer_that_is_not_pending_changes_nothing() {
+    for events in [vec![], charging(), taken_events(), voiding(), refunding(), and(charging(), declined("no"))] {
+        an_order().given(events).when(&timer(NOW_MS)).then_nothing();
     }
-    for story in [taken_story(), voiding(), and(charging(), declined("no")), and(charging(), abandoned())] {
-        an_order().given(story).when(&timer(DEADLINE)).then_nothing();
+    for events in [taken_events(), voiding(), and(charging(), declined("no")), and(charging(), abandoned())] {
+        an_order().given(events).when(&timer(DEADLINE)).then_nothing();
     }
     let of_old = PaymentRequested { answer_by: None, ..requested() };
     let waiting = an_order().given([Event::from(awaited_with_terms()), of_old.into()]);
@@ -187,7 +187,7 @@ fn an_abandoned_charge_of_a_cancelled_order_is_voided_under_the_same_key() {
 }
 
 #[test]
-fn a_late_answer_to_an_abandoned_charge_is_cleared_up() {
+fn a_late_answer_to_an_abandoned_charge_is_reconciled() {
     let late = || an_order().given(and(charging(), abandoned()));
     let why = "the gateway gave no definite answer in time".to_owned();
     late()
@@ -201,7 +201,7 @@ fn a_late_answer_to_an_abandoned_charge_is_cleared_up() {
     late().when(&gateway_voided()).then([PaymentVoided { reason: why, ..voided() }]).then_pending([]);
 }
 
-// ── a refund that is refused ────────────────────────────────────────────────────────────────────────────────────────────────
+// ── refused refunds ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
 fn a_refused_refund_waits_for_a_person() {
@@ -209,7 +209,7 @@ fn a_refused_refund_waits_for_a_person() {
 }
 
 #[test]
-fn an_operator_asks_for_a_refused_refund_again_under_a_key_of_its_own() {
+fn an_operator_retries_a_refused_refund_under_a_new_key() {
     let again = "refund-order-1-2";
     let asked = RefundRequested {
         request_key: again.to_owned(),
@@ -217,7 +217,8 @@ fn an_operator_asks_for_a_refused_refund_again_under_a_key_of_its_own() {
         reason: "an operator asked for it again".to_owned(),
         ..refund_requested()
     };
-    let effect = Effect::Refund { request_key: again.to_owned(), payment_id: "pay-1".to_owned(), amount: amount() };
+    let effect =
+        GatewayCall::Refund { request_key: again.to_owned(), payment_id: "pay-1".to_owned(), amount: amount() };
     let failed = an_order().given(and(refunding(), refund_failed(REFUND, 1)));
     assert_eq!(Payment::default().decide(failed.state(), &retry_refund()), Decision::event(asked));
     let retried = failed.given_received(&retry_refund());
@@ -225,31 +226,31 @@ fn an_operator_asks_for_a_refused_refund_again_under_a_key_of_its_own() {
     retried.clone().when(&refund_refused(REFUND)).then_nothing();
     retried.clone().when(&refund_refused(again)).then([refund_failed(again, 2)]);
     let paid_back = GatewayAnswered { request_key: again.to_owned(), ..refunded_answer() };
-    retried.when(&hear(paid_back)).then([payment_refunded()]).then_pending([]);
+    retried.when(&input(paid_back)).then([payment_refunded()]).then_pending([]);
 }
 
 #[test]
-fn a_retry_of_what_was_not_refused_is_refused() {
-    let refused = |story: Vec<Event>, reason: &str| {
+fn a_retry_without_a_refused_refund_is_refused() {
+    let refused = |events: Vec<Event>, reason: &str| {
         let expected = CommandRefused {
             entity_id: order(),
             command: "RetryRefund".to_owned(),
             reason: reason.to_owned(),
             occurred_at: NOW_MS,
         };
-        an_order().given(story).when(&retry_refund()).then([expected]);
+        an_order().given(events).when(&retry_refund()).then([expected]);
     };
-    for story in [vec![], charging(), taken_story(), voiding(), and(charging(), abandoned())] {
-        refused(story, "no refund of this order was refused");
+    for events in [vec![], charging(), taken_events(), voiding(), and(charging(), abandoned())] {
+        refused(events, "the gateway has refused no refund of this order");
     }
-    refused(refunding(), "the gateway is being asked for the refund");
-    refused(and(refunding(), payment_refunded()), "the money was paid back");
+    refused(refunding(), "the refund is requested already");
+    refused(and(refunding(), payment_refunded()), "the money was refunded");
 }
 
 // ── cancelled ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn an_order_cancelled_before_anything_was_asked_is_voided() {
+fn an_order_cancelled_before_any_charge_is_voided() {
     an_order().when(&cancelled()).then([voided()]);
     an_order().given([awaited_with_terms()]).when(&cancelled()).then([voided()]);
     an_order().given([awaited_without_terms()]).when(&cancelled()).then([voided()]);
@@ -297,7 +298,7 @@ fn a_charge_declined_before_the_void_ends_the_payment() {
 #[test]
 fn captured_money_of_a_cancelled_order_is_refunded() {
     an_order()
-        .given(taken_story())
+        .given(taken_events())
         .when(&cancelled())
         .then([refund_requested()])
         .then_pending([refund()])
@@ -309,8 +310,8 @@ fn captured_money_of_a_cancelled_order_is_refunded() {
 
 #[test]
 fn a_second_cancel_changes_nothing() {
-    for story in [voiding(), refunding(), and(refunding(), payment_refunded()), and(charging(), declined("no"))] {
-        an_order().given(story).when(&cancelled()).then_nothing();
+    for events in [voiding(), refunding(), and(refunding(), payment_refunded()), and(charging(), declined("no"))] {
+        an_order().given(events).when(&cancelled()).then_nothing();
     }
 }
 
@@ -321,15 +322,15 @@ fn an_ended_payment_is_remembered_by_its_end_alone() {
     assert_eq!(an_order().given([voided()]).state(), &State::Voided);
 }
 
-// ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── all rules ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn facts_end_alike_in_every_order() {
+fn facts_end_in_the_same_state_in_every_order() {
     let end = |scenario: &Scenario<Payment>| scenario.state().clone();
     in_every_pairwise_order(&an_order(), &[placed(6497), reserved()], end);
     in_every_pairwise_order(&an_order(), &[reserved(), placed(6497)], end);
     let settled = |scenario: &Scenario<Payment>| {
-        // Whatever is pending then is answered by a gateway that never got the charge.
+        // A gateway that never received the charge answers the pending call.
         let after = if scenario.pending() == [void()] {
             scenario.clone().given_received(&gateway_voided())
         } else {
@@ -338,7 +339,7 @@ fn facts_end_alike_in_every_order() {
         (after.state().clone(), after.pending())
     };
     in_every_pairwise_order(&an_order(), &[placed(6497), reserved(), cancelled()], settled);
-    // The gateway never got the charge, whoever is first: the cancel, or the deadline.
+    // The gateway never received the charge, whichever comes first: the cancellation or the deadline.
     in_every_pairwise_order(&an_order().given(charging()), &[timer(DEADLINE), cancelled()], settled);
     let late = [timer(DEADLINE), cancelled(), captured(GatewayRequest::Charge)];
     in_every_pairwise_order(&an_order().given(charging()), &late, |scenario| {
@@ -347,20 +348,20 @@ fn facts_end_alike_in_every_order() {
 }
 
 #[test]
-fn a_charge_and_its_void_are_told_apart() {
+fn a_charge_and_its_void_have_different_keys() {
     assert_eq!(charge().key(), CHARGE);
     assert_eq!(refund().key(), REFUND);
     assert_ne!(void().key(), charge().key());
 }
 
 #[test]
-fn everything_heard_is_about_the_order_it_names() {
+fn every_input_belongs_to_the_order_it_names() {
     for input in [placed(1), reserved(), cancelled(), refunded(), retry_refund(), timer(1)] {
         assert_eq!(Payment::default().entity(&input), ORDER);
     }
 }
 
-// ── words ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── fixtures ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 fn order() -> String {
     ORDER.to_owned()
@@ -370,12 +371,12 @@ fn amount() -> Money {
     Money { amount_minor: 6497, currency: "EUR".to_owned() }
 }
 
-fn hear(body: impl Into<Input>) -> Received<Input> {
+fn input(body: impl Into<Input>) -> Received<Input> {
     received(ORDER, body)
 }
 
 fn placed(amount_minor: i64) -> Received<Input> {
-    hear(OrderPlaced {
+    input(OrderPlaced {
         order_id: order(),
         customer_id: "customer-1".to_owned(),
         total: Money { amount_minor, ..amount() },
@@ -384,11 +385,11 @@ fn placed(amount_minor: i64) -> Received<Input> {
 }
 
 fn reserved() -> Received<Input> {
-    hear(StockReserved { order_id: order() })
+    input(StockReserved { order_id: order() })
 }
 
 fn cancelled() -> Received<Input> {
-    hear(OrderCancelled { order_id: order(), detail: "out of stock".to_owned() })
+    input(OrderCancelled { order_id: order(), detail: "out of stock".to_owned() })
 }
 
 fn answer(request: GatewayRequest) -> GatewayAnswered {
@@ -405,16 +406,16 @@ fn answer(request: GatewayRequest) -> GatewayAnswered {
 
 fn captured(request: GatewayRequest) -> Received<Input> {
     let payment_id = Some("pay-1".to_owned());
-    hear(GatewayAnswered { outcome: GatewayOutcome::Captured, payment_id, ..answer(request) })
+    input(GatewayAnswered { outcome: GatewayOutcome::Captured, payment_id, ..answer(request) })
 }
 
 fn gateway_declined(request: GatewayRequest) -> Received<Input> {
     let reason = Some("insufficient funds".to_owned());
-    hear(GatewayAnswered { outcome: GatewayOutcome::Declined, reason, ..answer(request) })
+    input(GatewayAnswered { outcome: GatewayOutcome::Declined, reason, ..answer(request) })
 }
 
 fn gateway_voided() -> Received<Input> {
-    hear(GatewayAnswered { outcome: GatewayOutcome::Voided, ..answer(GatewayRequest::Void) })
+    input(GatewayAnswered { outcome: GatewayOutcome::Voided, ..answer(GatewayRequest::Void) })
 }
 
 fn refunded_answer() -> GatewayAnswered {
@@ -427,11 +428,11 @@ fn refunded_answer() -> GatewayAnswered {
 }
 
 fn refunded() -> Received<Input> {
-    hear(refunded_answer())
+    input(refunded_answer())
 }
 
 fn refund_refused(request_key: &str) -> Received<Input> {
-    hear(GatewayAnswered {
+    input(GatewayAnswered {
         request_key: request_key.to_owned(),
         outcome: GatewayOutcome::Refused,
         reason: Some("the card is closed".to_owned()),
@@ -440,23 +441,23 @@ fn refund_refused(request_key: &str) -> Received<Input> {
 }
 
 fn retry_refund() -> Received<Input> {
-    hear(RetryRefund { order_id: order() })
+    input(RetryRefund { order_id: order() })
 }
 
 fn timer(due_at: i64) -> Received<Input> {
-    hear(TimerFired { due_at })
+    input(TimerFired { due_at })
 }
 
-fn charge() -> Effect {
-    Effect::Charge { request_key: CHARGE.to_owned(), amount: amount(), payment_method: "card-ok".to_owned() }
+fn charge() -> GatewayCall {
+    GatewayCall::Charge { request_key: CHARGE.to_owned(), amount: amount(), payment_method: "card-ok".to_owned() }
 }
 
-fn void() -> Effect {
-    Effect::Void { charge_key: CHARGE.to_owned() }
+fn void() -> GatewayCall {
+    GatewayCall::Void { charge_key: CHARGE.to_owned() }
 }
 
-fn refund() -> Effect {
-    Effect::Refund { request_key: REFUND.to_owned(), payment_id: "pay-1".to_owned(), amount: amount() }
+fn refund() -> GatewayCall {
+    GatewayCall::Refund { request_key: REFUND.to_owned(), payment_id: "pay-1".to_owned(), amount: amount() }
 }
 
 fn awaited_with_terms() -> PaymentAwaited {
@@ -575,7 +576,7 @@ fn charging() -> Vec<Event> {
     vec![awaited_with_terms().into(), requested().into()]
 }
 
-fn taken_story() -> Vec<Event> {
+fn taken_events() -> Vec<Event> {
     and(charging(), taken())
 }
 
@@ -584,10 +585,10 @@ fn voiding() -> Vec<Event> {
 }
 
 fn refunding() -> Vec<Event> {
-    and(taken_story(), refund_requested())
+    and(taken_events(), refund_requested())
 }
 
-fn and(mut story: Vec<Event>, event: impl Into<Event>) -> Vec<Event> {
-    story.push(event.into());
-    story
+fn and(mut events: Vec<Event>, event: impl Into<Event>) -> Vec<Event> {
+    events.push(event.into());
+    events
 }

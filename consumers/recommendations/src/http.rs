@@ -2,10 +2,10 @@
 //!
 //! | answer | when |
 //! |---|---|
-//! | 200 | the album, and at most `limit` others (10 if not given, at most 100), most often bought with it first |
-//! | 400 | the limit is none |
+//! | 200 | the album, and at most `limit` others (default 10, at most 100), most often bought with it first |
+//! | 400 | the limit is invalid |
 //! | 404 | the album was neither listed nor ordered |
-//! | 503, Retry-After | what was said before is still being read |
+//! | 503, Retry-After | the service has not caught up yet |
 
 use axum::{
     Json, Router,
@@ -13,57 +13,57 @@ use axum::{
     http::StatusCode,
     routing::get,
 };
-use runtime::{http::Problem, projection::LiveView};
+use runtime::{http::Problem, projection::View};
 
-use crate::together::{Recommended, Together};
+use crate::together::{BoughtTogether, Recommendation};
 
-/// How many albums are answered where nothing else is asked for.
-const USUAL_LIMIT: usize = 10;
-/// How many albums are answered at most.
+/// The default number of albums.
+const DEFAULT_LIMIT: usize = 10;
+/// The most albums in one reply.
 const MAX_LIMIT: usize = 100;
 
 /// The routes.
-pub(crate) fn routes(view: LiveView<Together>) -> Router {
+pub(crate) fn routes(view: View<BoughtTogether>) -> Router {
     Router::new().route("/albums/{sku}/bought-together", get(bought_together)).with_state(view)
 }
 
-/// Why it should be asked nothing now, if so.
-pub(crate) fn is_ready(view: &LiveView<Together>) -> Result<(), String> {
+/// Whether it is ready, or why not.
+pub(crate) fn is_ready(view: &View<BoughtTogether>) -> Result<(), String> {
     is_usable(view)?;
-    if view.health().is_disconnected { Err("no broker answers".to_owned()) } else { Ok(()) }
+    if view.health().is_cut_off { Err("no broker answers".to_owned()) } else { Ok(()) }
 }
 
-/// Why it answers nothing now, if so. While brokers are away it goes on answering what it knows.
-fn is_usable(view: &LiveView<Together>) -> Result<(), String> {
+/// Whether it can answer, or why not. It continues to answer while brokers are unreachable.
+fn is_usable(view: &View<BoughtTogether>) -> Result<(), String> {
     let health = view.health();
     match (health.failed, health.caught_up) {
         (Some(reason), _) => Err(reason),
-        (None, false) => Err(format!("what was said before is still being read, {} records to go", health.behind)),
+        (None, false) => Err(format!("the service has not caught up yet, {} records to go", health.behind)),
         (None, true) => Ok(()),
     }
 }
 
 async fn bought_together(
-    State(view): State<LiveView<Together>>,
+    State(view): State<View<BoughtTogether>>,
     Path(sku): Path<String>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Recommended>, Problem> {
+) -> Result<Json<Recommendation>, Problem> {
     let limit = limit(query.as_deref().unwrap_or_default()).map_err(bad_query)?;
     is_usable(&view).map_err(Problem::unavailable)?;
     let recommended = view.read(|together| together.with(&sku, limit));
     recommended.map(Json).ok_or_else(|| Problem::not_found("album of that sku"))
 }
 
-/// What the query asks for, or what is wrong with it.
+/// The limit in a query string, or its fault.
 fn limit(query: &str) -> Result<usize, String> {
-    let mut limit = USUAL_LIMIT;
+    let mut limit = DEFAULT_LIMIT;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         limit = match pair.split_once('=') {
             Some(("limit", number)) => match number.parse() {
                 Ok(number) if (1..=MAX_LIMIT).contains(&number) => number,
                 _ => return Err(format!("limit must be a whole number from 1 to {MAX_LIMIT}, not {number:?}")),
             },
-            _ => return Err(format!("{pair:?} is not known here; known is limit")),
+            _ => return Err(format!("{pair:?} is not a known parameter; known is limit")),
         };
     }
     Ok(limit)
@@ -78,8 +78,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_a_number_in_its_range_and_nothing_else_is_asked() {
-        assert_eq!(limit(""), Ok(USUAL_LIMIT));
+    fn a_limit_is_a_number_in_its_range_and_the_only_parameter() {
+        assert_eq!(limit(""), Ok(DEFAULT_LIMIT));
         assert_eq!(limit("limit=1"), Ok(1));
         assert_eq!(limit("limit=100"), Ok(MAX_LIMIT));
         for bad in ["limit=0", "limit=101", "limit=-1", "limit=ten", "limit=", "limit", "limits=3"] {

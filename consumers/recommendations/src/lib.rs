@@ -1,16 +1,16 @@
-//! Recommendations: what was bought together. A projection with a query: it decides nothing, remembers nothing of its own and says
-//! nothing, so it has no group, no inbox and no events topic.
+//! Recommendations: the albums that were bought together. A projection with a query: it makes no decisions and produces no events,
+//! so it has no consumer group, no inbox and no events topic.
 //!
 //! | card | |
 //! |---|---|
-//! | hears | order-processor: OrderPlaced; catalogue: AlbumListed |
+//! | consumes | order-processor: OrderPlaced; catalogue: AlbumListed |
 //! | inbox | none |
-//! | says | nothing |
-//! | remembers | in memory only, folded from the beginning at every start: of each album its title and artist, in how many orders it was, and with which others |
-//! | undoes | nothing: an order that is cancelled later was a choice all the same |
-//! | personal data | none: who ordered is not read |
+//! | produces | nothing |
+//! | remembers | in memory only, folded from the beginning at every start: of each album its title and artist, the number of its orders, and the albums in the same orders |
+//! | compensates | nothing: an order counts even if it is cancelled later |
+//! | personal data | none: the customer is not read |
 //!
-//! The next stop of the walk is `reads`, then `together`, then `http`.
+//! A record passes through `reads` and `together`; `http` serves the result.
 
 mod http;
 pub mod reads;
@@ -21,52 +21,52 @@ use std::sync::Arc;
 use runtime::{
     Config,
     codec::Readers,
-    health::HealthChecks,
+    health::Checks,
     message::{Channel, topic},
-    projection::{LiveView, Topics, ViewError},
-    registry::{RegistryClient, RegistryError},
+    projection::{Topics, View, ViewError},
+    registry::{Registry, RegistryError},
     service::{self, Program, Running},
 };
 
-use crate::together::Together;
+use crate::together::BoughtTogether;
 
-/// The service's name, which its settings go by.
+/// The name of the service in its settings.
 pub const NAME: &str = "recommendations";
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The registry's client cannot be made.
-    #[error("recommendations cannot ask the schema registry")]
+    /// The client of the schema registry cannot be created.
+    #[error("recommendations cannot create its client of the schema registry")]
     Registry(#[from] RegistryError),
     /// The topics cannot be read.
     #[error("recommendations cannot read its topics")]
     View(#[from] ViewError),
-    /// It cannot be served.
+    /// The service cannot be served.
     #[error(transparent)]
     Service(#[from] service::StartError),
 }
 
-/// Starts the service. Until everything said before is read, it is not ready and answers nothing.
+/// Starts the service. It is not ready and answers no query until it has caught up.
 ///
 /// # Errors
-/// Something that waiting does not resolve keeps it from starting.
+/// The service cannot start, and waiting does not help.
 pub async fn service(config: Config) -> Result<Running, StartError> {
     let config = config.for_service(NAME);
-    let readers = Readers::new(Arc::new(RegistryClient::new(&config)?));
+    let readers = Readers::new(Arc::new(Registry::new(&config)?));
     let topics = ["order-processor", "catalogue"].map(|service| topic(&config.system, service, Channel::Events));
-    let together = Together::new(&config.system);
-    let view = LiveView::start(&config, "bought-together", readers, Topics::decoded(topics), together)?;
-    let (checks, live, ready) = (HealthChecks::default(), view.clone(), view.clone());
-    checks.live("what was bought", move || live.health().failed.map_or(Ok(()), Err));
-    checks.ready("what was bought", move || http::is_ready(&ready));
+    let together = BoughtTogether::new(&config.system);
+    let view = View::start(&config, "bought-together", readers, Topics::decoded(topics), together)?;
+    let (checks, live, ready) = (Checks::default(), view.clone(), view.clone());
+    checks.live("purchases", move || live.health().failed.map_or(Ok(()), Err));
+    checks.ready("purchases", move || http::is_ready(&ready));
     Ok(service::start_reader(NAME, config, http::routes(view), checks).await?)
 }
 
-/// The service as a program: its own binary runs it, and so does `dacapo service`.
+/// The service as a program. The `recommendations` binary and `dacapo service` both run it.
 #[must_use]
 pub fn program() -> Program {
-    Program::new(NAME, "Answers what was bought together", |config, _: service::NoSettings| async move {
+    Program::new(NAME, "Recommends albums that were bought together", |config, _: service::NoSettings| async move {
         Ok(service(config).await?)
     })
 }

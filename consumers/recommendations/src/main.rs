@@ -1,4 +1,4 @@
-//! The recommendations as a program of its own.
+//! The `recommendations` binary.
 
 fn main() -> std::process::ExitCode {
     recommendations::program().main()

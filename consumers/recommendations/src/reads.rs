@@ -1,9 +1,9 @@
-//! What recommendations hears: its own reader types for others' events, each with only the fields it uses.
+//! The events that recommendations consumes: its own reader types, each with only the fields it uses.
 
 use serde::Deserialize;
 
 runtime::consumes! {
-    /// What was bought together is folded from these.
+    /// The inputs of the projection.
     pub enum Input {
         events of "order-processor" { OrderPlaced }
         events of "catalogue" { AlbumListed }

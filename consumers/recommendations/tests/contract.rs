@@ -1,9 +1,9 @@
-//! The structs of recommendations against every version of every schema they read, and the examples beside them.
+//! The message types of this service match every version of their schemas, and the examples beside them.
 
 use recommendations::reads::Input;
-use runtime::testing::contract;
+use runtime::testing::contract::ServiceContract;
 
 #[test]
-fn every_version_of_what_is_heard_is_understood() {
-    contract::reads::<Input>(concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas"));
+fn message_types_match_their_schemas() {
+    ServiceContract::in_folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas")).consumes::<Input>().check();
 }

@@ -1,8 +1,9 @@
-//! What the warehouse decides: which of its two kinds of entity an input is for. Pure: it reads its state, its input and how
-//! patient it is with the courier.
+//! The decisions of the warehouse: selects the kind of entity of an input. Pure: they read only the state, the input and the
+//! configured deadlines.
 //!
-//! Facts are never refused and may come in any order; an order or item that cannot use one yet says an event that keeps it, one
-//! that can no longer use it says nothing. `ReceiveGoods` and `RetryDispatch` are the only commands from outside, so the only ones that are refused.
+//! Facts are never refused and may be received in any order. An order or item that cannot use a fact yet remembers it by an
+//! event; a fact that has no effect any more causes no event. `ReceiveGoods` and `RetryDispatch` are the only commands from
+//! outside, so only they can be refused.
 
 mod cancellation;
 mod dispatch;
@@ -14,16 +15,16 @@ use runtime::{Decision, Received};
 
 use crate::{Warehouse, events::Event, evolve::State, inbox::Command, reads::Input};
 
-/// What comes of one input.
+/// The decision for one input.
 pub(crate) type Decided = Decision<Event, Command>;
 
-/// Decides what comes of an input.
+/// Decides the events of an input.
 #[must_use]
-pub fn decide(warehouse: &Warehouse, state: &State, heard: &Received<Input>) -> Decided {
-    let at = heard.at_ms;
+pub fn decide(warehouse: &Warehouse, state: &State, input: &Received<Input>) -> Decided {
+    let at = input.at_ms;
     let order = state.fulfilment.as_deref();
     let item = state.item.as_deref();
-    match &heard.body {
+    match &input.body {
         Input::OrderPlaced(placed) => fulfilment::on_placed(order, placed, at),
         Input::HoldResult(result) => fulfilment::on_hold_result(order, result, at),
         Input::OrderPaid(paid) => fulfilment::on_paid(order, paid, at),

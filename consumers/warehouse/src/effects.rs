@@ -1,23 +1,23 @@
-//! What the warehouse asks of the outside world, until it answers: the picking floor to pick, the courier to take the parcel.
-//! A definite answer enters the inbox; anything else is none, and is asked again under the same key.
+//! The calls of the warehouse to picking and to the courier, repeated until they answer. A definite answer goes to the inbox.
+//! Any other reply is no answer, and the call is repeated under the same key.
 
 use runtime::{
     Answer, Due, Perform, Unanswered,
-    external_service::{ExternalService, ExternalServiceError, ServiceReply},
+    outside::{Outside, OutsideError, Reply},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Warehouse,
     events::{Address, ItemLine},
-    evolve::{Attempt, Phase, State},
+    evolve::{AttemptStatus, FulfilmentPhase, State},
     inbox::{Command, CourierAnswer, CourierOutcome, PickOutcome, PickResult},
 };
 
-/// A request to the outside world.
+/// A call to picking or to the courier.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// To the picking floor: pick and pack.
+pub enum WarehouseCall {
+    /// To picking: pick and pack.
     Pick {
         /// The order.
         order_id: String,
@@ -32,16 +32,16 @@ pub enum Effect {
         parcel_id: String,
         /// Where it goes.
         ship_to: Address,
-        /// Which attempt; each is a request of its own.
+        /// The number of the attempt. Each attempt is a call of its own.
         attempt: i32,
     },
-    /// To the courier: see to it that an attempt never takes the parcel, or tell what became of it.
+    /// To the courier: withdraw an attempt, or return what became of the parcel.
     Withdraw {
         /// The order.
         order_id: String,
         /// The parcel.
         parcel_id: String,
-        /// Which attempt.
+        /// The number of the attempt.
         attempt: i32,
     },
 }
@@ -54,7 +54,7 @@ fn dispatch_key(order_id: &str, attempt: i32) -> String {
     }
 }
 
-impl runtime::Effect for Effect {
+impl runtime::Effect for WarehouseCall {
     fn key(&self) -> String {
         match self {
             Self::Pick { order_id, .. } => format!("pick-{order_id}"),
@@ -64,81 +64,83 @@ impl runtime::Effect for Effect {
     }
 }
 
-/// What is asked and not yet answered.
+/// The calls that are pending in a state.
 #[must_use]
-pub fn pending(state: &State) -> Vec<Effect> {
+pub fn pending(state: &State) -> Vec<WarehouseCall> {
     let Some(order) = &state.fulfilment else { return Vec::new() };
     let order_id = order.order_id.clone();
     match (&order.phase, &order.ship_to) {
-        (Phase::Picking, _) => vec![Effect::Pick { order_id, lines: order.item_lines() }],
-        (Phase::Packaged { parcel_id, dispatch }, Some(ship_to)) => {
+        (FulfilmentPhase::Picking, _) => vec![WarehouseCall::Pick { order_id, lines: order.item_lines() }],
+        (FulfilmentPhase::Packaged { parcel_id, dispatch }, Some(ship_to)) => {
             let (parcel_id, attempt) = (parcel_id.clone(), dispatch.number);
             match dispatch.attempt {
-                // The parcel of a cancelled order is called back.
-                Attempt::Asked { .. } if !order.is_cancelled() => {
-                    vec![Effect::Dispatch { order_id, parcel_id, ship_to: ship_to.clone(), attempt }]
+                // The parcel of a cancelled order is withdrawn.
+                AttemptStatus::Requested { .. } if !order.is_cancelled() => {
+                    vec![WarehouseCall::Dispatch { order_id, parcel_id, ship_to: ship_to.clone(), attempt }]
                 }
-                Attempt::Asked { .. } | Attempt::Withdrawing => vec![Effect::Withdraw { order_id, parcel_id, attempt }],
-                Attempt::Pausing { .. } | Attempt::Abandoned => Vec::new(),
+                AttemptStatus::Requested { .. } | AttemptStatus::Withdrawing => {
+                    vec![WarehouseCall::Withdraw { order_id, parcel_id, attempt }]
+                }
+                AttemptStatus::Pausing { .. } | AttemptStatus::Abandoned => Vec::new(),
             }
         }
         _ => Vec::new(),
     }
 }
 
-/// Where the picking floor and the courier are, where that is not the default.
+/// The addresses of picking and the courier, and the deadlines, where they are not the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Address of the picking floor. [default: http://localhost:8090]
-    #[arg(long, env = "DACAPO_FLOOR_URL", value_name = "URL")]
-    pub floor_url: Option<String>,
+    /// Address of the picking service. [default: http://localhost:8090]
+    #[arg(long, env = "DACAPO_PICKING_URL", value_name = "URL")]
+    pub picking_url: Option<String>,
     /// Address of the courier. [default: http://localhost:8090]
     #[arg(long, env = "DACAPO_COURIER_URL", value_name = "URL")]
     pub courier_url: Option<String>,
-    /// How long the courier may take to answer an attempt before it is withdrawn, in milliseconds. [default: 300000]
+    /// Time in which the courier must answer an attempt before it is withdrawn, in milliseconds. [default: 300000]
     #[arg(long, env = "DACAPO_COURIER_DEADLINE_MS", value_name = "MS")]
     pub courier_deadline_ms: Option<u32>,
-    /// How long after a failed attempt to dispatch the next one comes, in milliseconds; doubled each time. [default: 60000]
+    /// Pause after a failed attempt to dispatch, in milliseconds; doubled each time. [default: 60000]
     #[arg(long, env = "DACAPO_DISPATCH_PAUSE_MS", value_name = "MS")]
     pub dispatch_pause_ms: Option<u32>,
-    /// How many attempts to dispatch are made before an operator is needed. [default: 5]
+    /// Number of attempts to dispatch before an operator is needed. [default: 5]
     #[arg(long, env = "DACAPO_DISPATCH_ATTEMPTS", value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub dispatch_attempts: Option<u8>,
 }
 
-/// Where the simulated outside world stands.
+/// The default address: that of the stubs.
 const DEFAULT_URL: &str = "http://localhost:8090";
 
-/// Asks the picking floor and the courier over HTTP.
+/// Calls picking and the courier over HTTP.
 #[derive(Debug, Clone)]
-pub struct FloorAndCourier {
-    floor: ExternalService,
-    courier: ExternalService,
+pub struct PickingAndCourier {
+    picking: Outside,
+    courier: Outside,
 }
 
-impl FloorAndCourier {
-    /// Asks the floor and the courier at these addresses.
+impl PickingAndCourier {
+    /// Picking and the courier at these addresses.
     ///
     /// # Errors
-    /// An address is not understood.
-    pub fn at(floor_url: &str, courier_url: &str) -> Result<Self, ExternalServiceError> {
-        let floor = ExternalService::at(floor_url)?;
-        let courier = floor.with_address(courier_url)?;
-        Ok(Self { floor, courier })
+    /// An address is invalid.
+    pub fn at(picking_url: &str, courier_url: &str) -> Result<Self, OutsideError> {
+        let picking = Outside::at(picking_url)?;
+        let courier = picking.and_at(courier_url)?;
+        Ok(Self { picking, courier })
     }
 
-    /// Asks the floor and the courier where the settings say they are.
+    /// Picking and the courier at the addresses of the settings.
     ///
     /// # Errors
-    /// An address is not understood.
-    pub fn of(settings: &Settings) -> Result<Self, ExternalServiceError> {
+    /// An address is invalid.
+    pub fn of(settings: &Settings) -> Result<Self, OutsideError> {
         let url = |setting: &Option<String>| setting.clone().unwrap_or_else(|| DEFAULT_URL.to_owned());
-        Self::at(&url(&settings.floor_url), &url(&settings.courier_url))
+        Self::at(&url(&settings.picking_url), &url(&settings.courier_url))
     }
 
     async fn pick(&self, key: &str, order_id: &str, lines: &[ItemLine]) -> Result<Answer<Command>, Unanswered> {
-        let reply = self.floor.post("picks", key, &PickRequest { order_id, lines }).await?;
+        let reply = self.picking.ask("picks", key, &PickRequest { order_id, lines }).await?;
         let result = |outcome| PickResult {
             order_id: order_id.to_owned(),
             outcome,
@@ -147,12 +149,12 @@ impl FloorAndCourier {
             detail: None,
         };
         match ok(&reply)? {
-            FloorReply::Packaged { parcel_id } if parcel_id.is_empty() => Err(reply.unexpected()),
-            FloorReply::Packaged { parcel_id } => Ok(Answer {
+            PickingReply::Packaged { parcel_id } if parcel_id.is_empty() => Err(reply.unexpected()),
+            PickingReply::Packaged { parcel_id } => Ok(Answer {
                 outcome: format!("packaged {parcel_id}"),
                 command: PickResult { parcel_id: Some(parcel_id), ..result(PickOutcome::Packaged) }.into(),
             }),
-            FloorReply::Missing { missing, detail } => Ok(Answer {
+            PickingReply::Missing { missing, detail } => Ok(Answer {
                 outcome: missing
                     .iter()
                     .fold("missing".to_owned(), |text, line| format!("{text} {}*{}", line.quantity, line.sku)),
@@ -162,32 +164,26 @@ impl FloorAndCourier {
     }
 }
 
-impl Perform<Warehouse> for FloorAndCourier {
-    async fn perform(&self, due: Due<Effect>) -> Result<Answer<Command>, Unanswered> {
+impl Perform<Warehouse> for PickingAndCourier {
+    async fn perform(&self, due: Due<WarehouseCall>) -> Result<Answer<Command>, Unanswered> {
         let key = runtime::Effect::key(&due.effect);
         match &due.effect {
-            Effect::Pick { order_id, lines } => self.pick(&key, order_id, lines).await,
-            Effect::Dispatch { order_id, parcel_id, ship_to, attempt } => {
-                let reply = self.courier.post("parcels", &key, &ParcelRequest { parcel_id, order_id, ship_to }).await?;
+            WarehouseCall::Pick { order_id, lines } => self.pick(&key, order_id, lines).await,
+            WarehouseCall::Dispatch { order_id, parcel_id, ship_to, attempt } => {
+                let reply = self.courier.ask("parcels", &key, &ParcelRequest { parcel_id, order_id, ship_to }).await?;
                 courier_answer(&reply, order_id, parcel_id, *attempt)
             }
-            Effect::Withdraw { order_id, parcel_id, attempt } => {
+            WarehouseCall::Withdraw { order_id, parcel_id, attempt } => {
                 let key = dispatch_key(order_id, *attempt);
-                let reply = self.courier.post("withdrawals", &key, &WithdrawalRequest { parcel_id, order_id }).await?;
+                let reply = self.courier.ask("withdrawals", &key, &WithdrawalRequest { parcel_id, order_id }).await?;
                 courier_answer(&reply, order_id, parcel_id, *attempt)
             }
         }
     }
 }
 
-/// The courier's definite answer, the same whether the parcel was to be taken or the attempt withdrawn: what counts is what became
-/// of the parcel.
-fn courier_answer(
-    reply: &ServiceReply,
-    order_id: &str,
-    parcel_id: &str,
-    attempt: i32,
-) -> Result<Answer<Command>, Unanswered> {
+/// The definite answer of the courier, the same for a dispatch and for a withdrawal: only the result for the parcel counts.
+fn courier_answer(reply: &Reply, order_id: &str, parcel_id: &str, attempt: i32) -> Result<Answer<Command>, Unanswered> {
     let mut answer = CourierAnswer {
         order_id: order_id.to_owned(),
         outcome: CourierOutcome::Unknown,
@@ -200,11 +196,11 @@ fn courier_answer(
     let CourierReply { status, carrier, tracking_number, reason } = reply.json()?;
     let outcome = match (reply.status(), status.as_deref(), carrier, tracking_number) {
         (200, None | Some("taken"), Some(carrier), Some(number)) if !carrier.is_empty() && !number.is_empty() => {
-            let told = format!("dispatched {carrier} {number}");
+            let summary = format!("dispatched {carrier} {number}");
             answer.outcome = CourierOutcome::Dispatched;
             answer.carrier = Some(carrier);
             answer.tracking_number = Some(number);
-            told
+            summary
         }
         (200, Some("withdrawn"), ..) => {
             answer.outcome = CourierOutcome::Withdrawn;
@@ -220,17 +216,17 @@ fn courier_answer(
     Ok(Answer { outcome, command: answer.into() })
 }
 
-/// What the floor is asked.
+/// The body of a call to picking.
 #[derive(Serialize)]
 struct PickRequest<'a> {
     order_id: &'a str,
     lines: &'a [ItemLine],
 }
 
-/// What the floor may answer.
+/// The replies of picking.
 #[derive(Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
-enum FloorReply {
+enum PickingReply {
     Packaged {
         parcel_id: String,
     },
@@ -241,7 +237,7 @@ enum FloorReply {
     },
 }
 
-/// What the courier is asked.
+/// The body of a dispatch.
 #[derive(Serialize)]
 struct ParcelRequest<'a> {
     parcel_id: &'a str,
@@ -249,14 +245,14 @@ struct ParcelRequest<'a> {
     ship_to: &'a Address,
 }
 
-/// What the courier is asked to forget: the attempt of the same idempotency key.
+/// The body of a withdrawal of the attempt with the same idempotency key.
 #[derive(Serialize)]
 struct WithdrawalRequest<'a> {
     parcel_id: &'a str,
     order_id: &'a str,
 }
 
-/// What the courier may answer.
+/// The replies of the courier.
 #[derive(Deserialize)]
 struct CourierReply {
     status: Option<String>,
@@ -265,6 +261,6 @@ struct CourierReply {
     reason: Option<String>,
 }
 
-fn ok<T: serde::de::DeserializeOwned>(reply: &ServiceReply) -> Result<T, Unanswered> {
+fn ok<T: serde::de::DeserializeOwned>(reply: &Reply) -> Result<T, Unanswered> {
     if reply.status() == 200 { reply.json() } else { Err(reply.unexpected()) }
 }

@@ -1,11 +1,10 @@
-//! What the warehouse says, in full detail, and nothing but the shapes: when it is said stands in `decide`, what it changes in
-//! `evolve`.
+//! The events of the warehouse in full detail. `decide` has the rules for producing them, `evolve` their effect on the state.
 
 use runtime::TimestampMs;
 use serde::{Deserialize, Serialize};
 
 runtime::produces! {
-    /// What the warehouse says, of orders and of items.
+    /// The events that the warehouse produces, of orders and of items.
     pub enum Event in "../../schemas" {
         events of "warehouse" {
             ReservationStarted = 1, LineHeld = 1, StockReserved = 1, StockShort = 1, PaymentNoted = 1, PickingStarted = 1,
@@ -45,9 +44,9 @@ pub struct Address {
 pub struct ReservationStarted {
     /// The order.
     pub order_id: String,
-    /// What the order needs, one line per sku, in sku order.
+    /// The lines of the order, one per sku, in sku order.
     pub lines: Vec<ItemLine>,
-    /// Where the parcel is to go; kept here because nothing else remembers it.
+    /// Where the parcel goes; kept here because no other event has it.
     pub ship_to: Address,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
@@ -77,7 +76,7 @@ pub struct StockReserved {
     pub occurred_at: TimestampMs,
 }
 
-/// A line of an order cannot be held: fewer pieces are free than it wants. What is held already is given back once the order is cancelled.
+/// A line of an order cannot be held: the free stock is too small. Held lines are released once the order is cancelled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StockShort {
     /// The order.
@@ -101,7 +100,7 @@ pub struct PaymentNoted {
     pub occurred_at: TimestampMs,
 }
 
-/// A paid order went to the picking floor.
+/// Picking of a paid order started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PickingStarted {
     /// The order.
@@ -117,24 +116,24 @@ pub struct PickingStarted {
 pub struct OrderPackaged {
     /// The order.
     pub order_id: String,
-    /// The parcel, as the picking floor calls it.
+    /// The id of the parcel at picking.
     pub parcel_id: String,
     /// What is in the parcel.
     pub lines: Vec<ItemLine>,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
-    /// When the first attempt to dispatch it is withdrawn if the courier has not answered; `None` if it never is.
+    /// The deadline of the first attempt to dispatch; `None` if there is none.
     pub answer_by: Option<TimestampMs>,
 }
 
-/// Items that the books show as held were not on the shelf when the order was picked.
+/// Held items were missing when the order was picked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PackagingFailed {
     /// The order.
     pub order_id: String,
-    /// What was not there.
+    /// The missing items.
     pub missing: Vec<ItemLine>,
-    /// What the picking floor says about it.
+    /// The details from picking.
     pub detail: String,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
@@ -147,26 +146,26 @@ pub struct DispatchDelayed {
     pub order_id: String,
     /// The parcel.
     pub parcel_id: String,
-    /// Which attempt.
+    /// The number of the attempt.
     pub attempt: i32,
     /// Why, for a person.
     pub reason: String,
-    /// When the courier is asked again; `None` while the attempt is being withdrawn.
+    /// When the next attempt starts; `None` while the attempt is being withdrawn.
     pub next_attempt_at: Option<TimestampMs>,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
 }
 
-/// The courier is asked to take a parcel once more.
+/// A further attempt to dispatch a parcel was requested.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DispatchRequested {
     /// The order.
     pub order_id: String,
     /// The parcel.
     pub parcel_id: String,
-    /// Which attempt.
+    /// The number of the attempt.
     pub attempt: i32,
-    /// When the attempt is withdrawn if the courier has not answered; `None` if it never is.
+    /// The deadline of the attempt; `None` if there is none.
     pub answer_by: Option<TimestampMs>,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
@@ -194,15 +193,15 @@ pub struct OrderDispatched {
     pub order_id: String,
     /// The parcel.
     pub parcel_id: String,
-    /// Who carries it.
+    /// The carrier.
     pub carrier: String,
-    /// The carrier's number for following it.
+    /// The tracking number of the carrier.
     pub tracking_number: String,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
 }
 
-/// An order that was not packed will not be. What is held for it is given back once it is cancelled.
+/// The cancellation of an order was accepted. Its held items are released once it is cancelled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CancellationAccepted {
     /// The order.
@@ -213,25 +212,25 @@ pub struct CancellationAccepted {
     pub occurred_at: TimestampMs,
 }
 
-/// An order is too far on to be cancelled.
+/// The cancellation of an order was refused: it is too late.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CancellationRefused {
     /// The order.
     pub order_id: String,
     /// The number of the request.
     pub request: i32,
-    /// What makes it too late, for a person.
+    /// Why it is too late, for a person.
     pub reason: String,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
 }
 
-/// A cancelled order's stock is being given back.
+/// The release of the stock of a cancelled order started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReleaseStarted {
     /// The order.
     pub order_id: String,
-    /// What is held for the order at this moment.
+    /// The items that are held for the order at this moment.
     pub lines: Vec<ItemLine>,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub occurred_at: TimestampMs,
@@ -252,7 +251,7 @@ pub struct LineReleased {
     pub occurred_at: TimestampMs,
 }
 
-/// Nothing is held for a cancelled order any more, and nothing asked for it is unanswered. Said once per cancelled order.
+/// Nothing is held for a cancelled order any more, and no answer is pending. Produced once per cancelled order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StockReleased {
     /// The order.
@@ -332,7 +331,7 @@ pub struct ItemShipped {
     pub occurred_at: TimestampMs,
 }
 
-/// Pieces held for an order do not exist and are taken off the books.
+/// Missing pieces that were held for an order are written off.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StockWrittenOff {
     /// The item.

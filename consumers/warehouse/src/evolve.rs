@@ -1,15 +1,17 @@
-//! What the warehouse remembers: the fold of its own events, total, arguing with none of them.
+//! The state of the warehouse: the fold of its own events. Total: an event is never rejected.
 
 mod fulfilment;
 mod stock_item;
 
-pub use fulfilment::{Attempt, Dispatch, Fulfilment, Line, LineStock, Phase, Release};
+pub use fulfilment::{
+    AttemptStatus, DispatchProgress, Fulfilment, FulfilmentLine, FulfilmentPhase, LineStock, ReleaseStatus,
+};
 use serde::{Deserialize, Serialize};
 pub use stock_item::StockItem;
 
 use crate::events::Event;
 
-/// What is remembered of one key. Its events tell which of the two it is; an order that is called like a sku has both, so
+/// The state of one key. Its events determine whether the key is an order or a sku. A key that is both has both states, so
 /// neither can overwrite the other.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct State {
@@ -19,16 +21,16 @@ pub struct State {
     pub item: Option<Box<StockItem>>,
 }
 
-/// Folds one event into the state.
+/// Applies one event.
 #[must_use]
 pub fn evolve(mut state: State, event: &Event) -> State {
     match event {
         Event::ReservationStarted(e) => state.order(&e.order_id).reservation_started(e),
         Event::LineHeld(e) => state.order(&e.order_id).line_held(&e.sku),
-        Event::StockReserved(e) => state.order(&e.order_id).phase = Phase::Reserved,
+        Event::StockReserved(e) => state.order(&e.order_id).phase = FulfilmentPhase::Reserved,
         Event::StockShort(e) => state.order(&e.order_id).stock_short(&e.sku),
         Event::PaymentNoted(e) => state.order(&e.order_id).paid_early = true,
-        Event::PickingStarted(e) => state.order(&e.order_id).phase = Phase::Picking,
+        Event::PickingStarted(e) => state.order(&e.order_id).phase = FulfilmentPhase::Picking,
         Event::OrderPackaged(e) => state.order(&e.order_id).order_packaged(e),
         Event::PackagingFailed(e) => state.order(&e.order_id).packaging_failed(e),
         Event::DispatchDelayed(e) => state.order(&e.order_id).dispatch_delayed(e.next_attempt_at),

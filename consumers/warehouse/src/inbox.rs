@@ -1,5 +1,5 @@
-//! What enters the warehouse's own inbox: deliveries from outside, the talk between orders and items, the answers of the picking
-//! floor and the courier, and what operators ask for. Commands may be refused, answers are facts.
+//! The inbox of the warehouse: deliveries, the commands and answers between orders and items, the answers of picking and the
+//! courier, and the commands of operators. Commands may be refused; answers are facts.
 //!
 //! | an order sends | the item answers |
 //! |---|---|
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::events::ItemLine;
 
 runtime::produces! {
-    /// What the warehouse sends to its own inbox. Deliveries are sent by whoever receives goods, RetryDispatch by operators.
+    /// The commands that the warehouse sends to its own inbox. ReceiveGoods comes from deliveries, RetryDispatch from operators.
     pub enum Command in "../../schemas" {
         inbox of "warehouse" {
             ReceiveGoods = 1, HoldItem = 1, FreeItem = 1, ShipItem = 1, WriteOffItem = 1,
@@ -22,20 +22,20 @@ runtime::produces! {
     }
 }
 
-/// How picking ended.
+/// The result of picking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum PickOutcome {
     /// Everything is in one parcel.
     Packaged,
-    /// Something was not on the shelf.
+    /// Some items were missing.
     Missing,
     /// An outcome that this build does not know.
     #[serde(other)]
     Unknown,
 }
 
-/// How a request to the courier ended.
+/// The result of a call to the courier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CourierOutcome {
@@ -94,14 +94,14 @@ pub struct ShipItem {
     pub quantity: i32,
 }
 
-/// To an item: of what is held for an order, take these pieces off the books and free the rest. Answered by WriteOffResult.
+/// To an item: of the pieces held for an order, write off these pieces and free the rest. Answered by WriteOffResult.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WriteOffItem {
     /// The item.
     pub sku: String,
     /// The order.
     pub order_id: String,
-    /// How many pieces to take off the books.
+    /// The number of pieces to write off.
     pub quantity: i32,
     /// Why.
     pub reason: String,
@@ -114,7 +114,7 @@ pub struct HoldResult {
     pub order_id: String,
     /// The item.
     pub sku: String,
-    /// How many pieces were asked for.
+    /// The requested number of pieces.
     pub quantity: i32,
     /// True if all of them are held, false if none is.
     pub held: bool,
@@ -133,48 +133,48 @@ pub struct FreeResult {
     pub quantity: i32,
 }
 
-/// To an order: an item is no longer held for it, in part because pieces were taken off the books.
+/// To an order: an item is no longer held for it, in part because pieces were written off.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WriteOffResult {
     /// The order.
     pub order_id: String,
     /// The item.
     pub sku: String,
-    /// How many pieces were taken off the books.
+    /// The number of pieces that were written off.
     pub quantity: i32,
     /// How many pieces became free.
     pub freed: i32,
 }
 
-/// What the picking floor answered.
+/// The answer of picking.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PickResult {
     /// The order.
     pub order_id: String,
-    /// How it ended.
+    /// The result.
     pub outcome: PickOutcome,
     /// The parcel, if packaged.
     pub parcel_id: Option<String>,
-    /// What was not on the shelf, if anything was missing.
+    /// The missing items, if any.
     pub missing: Vec<ItemLine>,
-    /// What the floor says about it.
+    /// The details from picking.
     pub detail: Option<String>,
 }
 
-/// What the courier answered.
+/// The answer of the courier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CourierAnswer {
     /// The order.
     pub order_id: String,
-    /// How it ended.
+    /// The result.
     pub outcome: CourierOutcome,
     /// The parcel it is about.
     pub parcel_id: Option<String>,
-    /// Who carries it.
+    /// The carrier.
     pub carrier: Option<String>,
-    /// The carrier's number for following it.
+    /// The tracking number of the carrier.
     pub tracking_number: Option<String>,
-    /// Which attempt it is about. The first version knew one attempt only.
+    /// The attempt that is answered. The first version had one attempt only.
     #[serde(default = "first_attempt")]
     pub attempt: i32,
     /// Why, if refused.
@@ -185,7 +185,7 @@ fn first_attempt() -> i32 {
     1
 }
 
-/// An operator wants an abandoned dispatch to be tried again.
+/// Retry an abandoned dispatch, for an operator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RetryDispatch {
     /// The order.

@@ -1,17 +1,18 @@
-//! The warehouse: holds an order's items, has them picked and packed, hands the parcel to the courier, or gives everything back.
+//! The warehouse: holds the items of an order, has them picked and packed, dispatches the parcel, or releases the items.
 //!
 //! | card | |
 //! |---|---|
 //! | key | the order (*fulfilment*); the sku (*stock item*) |
-//! | hears | order-processor: OrderPlaced, OrderPaid, OrderCancellationRequested, OrderCancelled |
-//! | inbox | ReceiveGoods from outside; between orders and items: HoldItem, FreeItem, ShipItem, WriteOffItem, HoldResult, FreeResult, WriteOffResult; from the outside world: PickResult, CourierAnswer; its timers; operator: RetryDispatch |
-//! | says | of an order: ReservationStarted, LineHeld, StockReserved, StockShort, PaymentNoted, PickingStarted, OrderPackaged, PackagingFailed, DispatchDelayed, DispatchRequested, DispatchAbandoned, OrderDispatched, CancellationAccepted, CancellationRefused, ReleaseStarted, LineReleased, StockReleased; of an item: GoodsReceived, ItemHeld, ItemShort, ItemFreed, ItemShipped, StockWrittenOff; of either: CommandRefused |
-//! | remembers | of an order: its phase, and until it ends its lines and where the parcel goes; of an item: its counts, what is held for which order, its deliveries |
-//! | undoes | on OrderCancelled: frees what is held, writes off what was not on the shelf, and says StockReleased once |
-//! | personal data | the postal address, in ReservationStarted; the state forgets it when the parcel is dispatched or the stock released |
+//! | consumes | order-processor: OrderPlaced, OrderPaid, OrderCancellationRequested, OrderCancelled |
+//! | inbox | ReceiveGoods from deliveries; between orders and items: HoldItem, FreeItem, ShipItem, WriteOffItem, HoldResult, FreeResult, WriteOffResult; from picking and the courier: PickResult, CourierAnswer; its timers; operator: RetryDispatch |
+//! | produces | of an order: ReservationStarted, LineHeld, StockReserved, StockShort, PaymentNoted, PickingStarted, OrderPackaged, PackagingFailed, DispatchDelayed, DispatchRequested, DispatchAbandoned, OrderDispatched, CancellationAccepted, CancellationRefused, ReleaseStarted, LineReleased, StockReleased; of an item: GoodsReceived, ItemHeld, ItemShort, ItemFreed, ItemShipped, StockWrittenOff; of either: CommandRefused |
+//! | remembers | of an order: its phase, and until it ends its lines and the address; of an item: its quantities, what is held for each order, and its deliveries |
+//! | compensates | on OrderCancelled: frees held items, writes off missing ones, and produces StockReleased once |
+//! | personal data | the postal address, in ReservationStarted; the state drops it when the parcel is dispatched or the stock released |
 //!
-//! An order knows no stock and an item knows no order's story: they talk through the inbox. The next stop of an order's walk is
-//! `reads`, then `decide`, `events`, `evolve`, `effects`. This crate must never know prices, payments or another service's types.
+//! An order does not know the stock, and an item does not know the phase of an order: they exchange commands through the inbox. A
+//! record passes through `reads`, `decide`, `events`, `evolve` and `effects`. This crate knows no prices, no payments and no type of
+//! another service.
 
 pub mod decide;
 pub mod effects;
@@ -28,7 +29,7 @@ use runtime::{
 };
 
 use crate::{
-    effects::{Effect, FloorAndCourier, Settings},
+    effects::{PickingAndCourier, Settings, WarehouseCall},
     events::Event,
     evolve::State,
     inbox::Command,
@@ -38,11 +39,11 @@ use crate::{
 /// The warehouse service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Warehouse {
-    /// How long the courier may take to answer an attempt before it is withdrawn, in milliseconds.
+    /// The time in which the courier must answer an attempt before it is withdrawn, in milliseconds.
     pub courier_deadline_ms: u32,
-    /// How long after a failed attempt to dispatch the next one comes, in milliseconds; doubled each time, up to an hour.
+    /// The pause after a failed attempt to dispatch, in milliseconds; doubled each time, up to an hour.
     pub dispatch_pause_ms: u32,
-    /// How many attempts to dispatch are made before an operator is needed; at least one.
+    /// The number of attempts to dispatch before an operator is needed; at least one.
     pub dispatch_attempts: u8,
 }
 
@@ -56,22 +57,22 @@ impl Default for Warehouse {
 const LONGEST_PAUSE_MS: i64 = 60 * 60 * 1_000;
 
 impl Warehouse {
-    /// The service with the patience that the settings give.
+    /// The service with the deadlines of the settings.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
-        let usual = Self::default();
+        let default = Self::default();
         Self {
-            courier_deadline_ms: settings.courier_deadline_ms.unwrap_or(usual.courier_deadline_ms),
-            dispatch_pause_ms: settings.dispatch_pause_ms.unwrap_or(usual.dispatch_pause_ms),
-            dispatch_attempts: settings.dispatch_attempts.unwrap_or(usual.dispatch_attempts),
+            courier_deadline_ms: settings.courier_deadline_ms.unwrap_or(default.courier_deadline_ms),
+            dispatch_pause_ms: settings.dispatch_pause_ms.unwrap_or(default.dispatch_pause_ms),
+            dispatch_attempts: settings.dispatch_attempts.unwrap_or(default.dispatch_attempts),
         }
     }
 
-    fn courier_answers_by(&self, at: TimestampMs) -> TimestampMs {
+    fn courier_deadline(&self, at: TimestampMs) -> TimestampMs {
         at.saturating_add(self.courier_deadline_ms.into())
     }
 
-    /// The pause after so many attempts have failed in a row, at least one.
+    /// The pause after `failed` consecutive attempts, at least one.
     fn pause_ms(&self, failed: i32) -> i64 {
         let doublings = u32::try_from(failed.saturating_sub(1)).unwrap_or(0).min(30);
         i64::from(self.dispatch_pause_ms).saturating_mul(1 << doublings).min(LONGEST_PAUSE_MS)
@@ -85,7 +86,7 @@ impl Decider for Warehouse {
     type Input = Input;
     type Event = Event;
     type Command = Command;
-    type Effect = Effect;
+    type Effect = WarehouseCall;
 
     fn entity<'a>(&self, input: &'a Received<Input>) -> Cow<'a, str> {
         reads::entity(input)
@@ -99,7 +100,7 @@ impl Decider for Warehouse {
         evolve::evolve(state, event)
     }
 
-    fn pending(&self, state: &State) -> Vec<Effect> {
+    fn pending(&self, state: &State) -> Vec<WarehouseCall> {
         effects::pending(state)
     }
 
@@ -111,19 +112,19 @@ impl Decider for Warehouse {
 /// Starts the service.
 ///
 /// # Errors
-/// Something that waiting does not resolve keeps it from starting.
-pub async fn service(config: Config, warehouse: Warehouse, outside: FloorAndCourier) -> Result<Running, StartError> {
-    service::start(config, warehouse, outside, axum::Router::new()).await
+/// The service cannot start, and waiting does not help.
+pub async fn service(config: Config, warehouse: Warehouse, calls: PickingAndCourier) -> Result<Running, StartError> {
+    service::start(config, warehouse, calls, axum::Router::new()).await
 }
 
-/// The service as a program: its own binary runs it, and so does `dacapo service`.
+/// The service as a program. The `warehouse` binary and `dacapo service` both run it.
 #[must_use]
 pub fn program() -> Program {
     Program::new(
         Warehouse::NAME,
-        "Holds stock, has orders packaged and dispatched",
+        "Holds stock, packages and dispatches orders",
         |config, settings: Settings| async move {
-            Ok(service(config, Warehouse::of(&settings), FloorAndCourier::of(&settings)?).await?)
+            Ok(service(config, Warehouse::of(&settings), PickingAndCourier::of(&settings)?).await?)
         },
     )
 }

@@ -1,4 +1,4 @@
-//! The warehouse as a program of its own.
+//! The `warehouse` binary.
 
 fn main() -> std::process::ExitCode {
     warehouse::program().main()

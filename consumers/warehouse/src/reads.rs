@@ -1,5 +1,5 @@
-//! What the warehouse hears, each record with only the fields it uses, and which entity each is about. What becomes of it
-//! stands in `decide`.
+//! The inputs of the warehouse: its own reader types, each with only the fields it uses, and the entity of each. `decide` has
+//! their effect.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 runtime::consumes! {
-    /// What the warehouse hears.
+    /// The inputs of the warehouse.
     pub enum Input {
         events of "order-processor" { OrderPlaced, OrderPaid, OrderCancellationRequested, OrderCancelled }
         inbox of "warehouse" {
@@ -33,7 +33,7 @@ pub struct OrderPlaced {
     pub order_id: String,
     /// Where the parcel is to go.
     pub ship_to: Address,
-    /// What was ordered; a sku may stand on more than one line.
+    /// The lines of the order; a sku may be on more than one line.
     pub lines: Vec<OrderLine>,
 }
 
@@ -46,14 +46,14 @@ pub struct OrderLine {
     pub quantity: i32,
 }
 
-/// An order's money is there.
+/// An order is paid.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct OrderPaid {
     /// The order.
     pub order_id: String,
 }
 
-/// Somebody wants an order cancelled.
+/// The cancellation of an order was requested.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct OrderCancellationRequested {
     /// The order.
@@ -69,26 +69,25 @@ pub struct OrderCancelled {
     pub order_id: String,
 }
 
-/// The entity an input is about: an item for what is asked of items, else an order. A timer comes under the key of the order that
-/// asked to be woken.
+/// The entity of an input: an item for requests to items, else an order. A timer has the key of the order that set it.
 #[must_use]
 pub fn entity(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
-        Input::ReceiveGoods(of) => &of.sku,
-        Input::HoldItem(of) => &of.sku,
-        Input::FreeItem(of) => &of.sku,
-        Input::ShipItem(of) => &of.sku,
-        Input::WriteOffItem(of) => &of.sku,
-        Input::OrderPlaced(of) => &of.order_id,
-        Input::OrderPaid(of) => &of.order_id,
-        Input::OrderCancellationRequested(of) => &of.order_id,
-        Input::OrderCancelled(of) => &of.order_id,
-        Input::HoldResult(of) => &of.order_id,
-        Input::FreeResult(of) => &of.order_id,
-        Input::WriteOffResult(of) => &of.order_id,
-        Input::PickResult(of) => &of.order_id,
-        Input::CourierAnswer(of) => &of.order_id,
-        Input::RetryDispatch(of) => &of.order_id,
+        Input::ReceiveGoods(body) => &body.sku,
+        Input::HoldItem(body) => &body.sku,
+        Input::FreeItem(body) => &body.sku,
+        Input::ShipItem(body) => &body.sku,
+        Input::WriteOffItem(body) => &body.sku,
+        Input::OrderPlaced(body) => &body.order_id,
+        Input::OrderPaid(body) => &body.order_id,
+        Input::OrderCancellationRequested(body) => &body.order_id,
+        Input::OrderCancelled(body) => &body.order_id,
+        Input::HoldResult(body) => &body.order_id,
+        Input::FreeResult(body) => &body.order_id,
+        Input::WriteOffResult(body) => &body.order_id,
+        Input::PickResult(body) => &body.order_id,
+        Input::CourierAnswer(body) => &body.order_id,
+        Input::RetryDispatch(body) => &body.order_id,
         Input::TimerFired(_) => &input.key,
     })
 }

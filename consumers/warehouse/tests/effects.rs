@@ -1,4 +1,4 @@
-//! What the warehouse asks of the picking floor and the courier, and what it makes of their replies.
+//! The calls of the warehouse to picking and the courier, and its handling of the replies.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,7 +17,7 @@ use runtime::{Answer, Due, Perform, Unanswered};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use warehouse::{
-    effects::{Effect, FloorAndCourier},
+    effects::{PickingAndCourier, WarehouseCall},
     events::{Address, ItemLine},
     inbox::{Command, CourierAnswer, CourierOutcome, PickOutcome, PickResult},
 };
@@ -25,8 +25,9 @@ use warehouse::{
 const ORDER: &str = "order-1";
 
 #[tokio::test]
-async fn the_floor_is_asked_for_the_lines_and_names_the_parcel() {
-    let (floor, url) = FarEnd::replying(&[(200, r#"{"outcome":"packaged","parcel_id":"parcel-1","shelf":14}"#)]).await;
+async fn picking_receives_the_lines_and_returns_the_parcel() {
+    let (picking, url) =
+        FakeService::replying(&[(200, r#"{"outcome":"packaged","parcel_id":"parcel-1","shelf":14}"#)]).await;
     let answer = perform(&url, pick()).await.unwrap();
     assert_eq!(answer.outcome, "packaged parcel-1");
     assert_eq!(
@@ -34,18 +35,18 @@ async fn the_floor_is_asked_for_the_lines_and_names_the_parcel() {
         PickResult { parcel_id: Some("parcel-1".to_owned()), ..result(PickOutcome::Packaged) }.into()
     );
     let lines = json!([{ "sku": "a", "quantity": 1 }, { "sku": "b", "quantity": 2 }]);
-    let asked = Asked {
+    let asked = ReceivedRequest {
         path: "/picks".to_owned(),
         key: "pick-order-1".to_owned(),
         body: json!({ "order_id": ORDER, "lines": lines }),
     };
-    assert_eq!(floor.asked(), [asked]);
+    assert_eq!(picking.requests(), [asked]);
 }
 
 #[tokio::test]
-async fn the_floor_says_what_is_missing() {
+async fn picking_returns_the_missing_items() {
     let reply = r#"{"outcome":"missing","missing":[{"sku":"b","quantity":2}],"detail":"shelf 14 is empty"}"#;
-    let (_, url) = FarEnd::replying(&[(200, reply)]).await;
+    let (_, url) = FakeService::replying(&[(200, reply)]).await;
     let answer = perform(&url, pick()).await.unwrap();
     assert_eq!(answer.outcome, "missing 2*b");
     let missing = vec![ItemLine { sku: "b".to_owned(), quantity: 2 }];
@@ -54,9 +55,9 @@ async fn the_floor_says_what_is_missing() {
 }
 
 #[tokio::test]
-async fn the_courier_is_asked_with_the_address_and_names_the_carrier() {
+async fn the_courier_receives_the_address_and_returns_the_carrier() {
     let reply = r#"{"carrier":"Northwind Parcels","tracking_number":"NW1"}"#;
-    let (courier, url) = FarEnd::replying(&[(200, reply)]).await;
+    let (courier, url) = FakeService::replying(&[(200, reply)]).await;
     let answer = perform(&url, dispatch()).await.unwrap();
     assert_eq!(answer.outcome, "dispatched Northwind Parcels NW1");
     let expected = CourierAnswer {
@@ -70,58 +71,58 @@ async fn the_courier_is_asked_with_the_address_and_names_the_carrier() {
     };
     assert_eq!(answer.command, expected.into());
     let ship_to = json!({ "street": "Lindenstraße 14", "city": "Leipzig", "postcode": "04105", "country": "DE" });
-    let asked = Asked {
+    let asked = ReceivedRequest {
         path: "/parcels".to_owned(),
         key: "dispatch-order-1".to_owned(),
         body: json!({ "parcel_id": "parcel-1", "order_id": ORDER, "ship_to": ship_to }),
     };
-    assert_eq!(courier.asked(), [asked]);
+    assert_eq!(courier.requests(), [asked]);
 }
 
 #[tokio::test]
-async fn a_withdrawal_is_asked_under_the_key_of_its_attempt_and_tells_what_became_of_the_parcel() {
+async fn a_withdrawal_uses_the_key_of_its_attempt_and_returns_what_became_of_the_parcel() {
     let taken = r#"{"status":"taken","carrier":"Northwind Parcels","tracking_number":"NW1"}"#;
     let refused = r#"{"status":"refused","reason":"no van has room"}"#;
     let replies = [(200, r#"{"status":"withdrawn"}"#), (409, refused), (200, taken)];
-    let (courier, url) = FarEnd::replying(&replies).await;
+    let (courier, url) = FakeService::replying(&replies).await;
     let withdrawn = perform(&url, withdraw()).await.unwrap();
-    assert_eq!(withdrawn.command, courier_said(CourierOutcome::Withdrawn, None).into());
+    assert_eq!(withdrawn.command, courier_answer(CourierOutcome::Withdrawn, None).into());
     let refused = perform(&url, withdraw()).await.unwrap();
-    assert_eq!(refused.command, courier_said(CourierOutcome::Refused, Some("no van has room")).into());
+    assert_eq!(refused.command, courier_answer(CourierOutcome::Refused, Some("no van has room")).into());
     let taken = perform(&url, withdraw()).await.unwrap();
     let expected = CourierAnswer {
         carrier: Some("Northwind Parcels".to_owned()),
         tracking_number: Some("NW1".to_owned()),
-        ..courier_said(CourierOutcome::Dispatched, None)
+        ..courier_answer(CourierOutcome::Dispatched, None)
     };
     assert_eq!(taken.command, expected.into());
-    let asked = Asked {
+    let asked = ReceivedRequest {
         path: "/withdrawals".to_owned(),
         key: "dispatch-order-1-2".to_owned(),
         body: json!({ "parcel_id": "parcel-1", "order_id": ORDER }),
     };
-    assert_eq!(courier.asked(), vec![asked; 3]);
+    assert_eq!(courier.requests(), vec![asked; 3]);
 }
 
 #[tokio::test]
-async fn a_courier_may_refuse() {
-    let (_, url) = FarEnd::replying(&[(409, r#"{"status":"refused","reason":"no van has room"}"#)]).await;
+async fn the_courier_may_refuse() {
+    let (_, url) = FakeService::replying(&[(409, r#"{"status":"refused","reason":"no van has room"}"#)]).await;
     let answer = perform(&url, dispatch()).await.unwrap();
-    let expected = CourierAnswer { attempt: 1, ..courier_said(CourierOutcome::Refused, Some("no van has room")) };
+    let expected = CourierAnswer { attempt: 1, ..courier_answer(CourierOutcome::Refused, Some("no van has room")) };
     assert_eq!((answer.outcome.as_str(), answer.command), ("refused", expected.into()));
 }
 
 #[tokio::test]
-async fn a_floor_that_answers_twice_gives_the_same_answer() {
-    let (floor, url) = FarEnd::replying(&[(200, r#"{"outcome":"packaged","parcel_id":"parcel-1"}"#)]).await;
+async fn a_repeated_reply_gives_the_same_answer() {
+    let (picking, url) = FakeService::replying(&[(200, r#"{"outcome":"packaged","parcel_id":"parcel-1"}"#)]).await;
     let (first, second) = (perform(&url, pick()).await.unwrap(), perform(&url, pick()).await.unwrap());
     assert_eq!(first, second);
-    let asked = floor.asked();
-    assert_eq!(asked[0], asked[1], "asked again in the same words under the same key");
+    let asked = picking.requests();
+    assert_eq!(asked[0], asked[1], "the second request equals the first");
 }
 
 #[tokio::test]
-async fn anything_else_is_no_answer() {
+async fn any_other_reply_is_no_answer() {
     for (status, reply) in [
         (200, ""),
         (200, "{"),
@@ -137,7 +138,7 @@ async fn anything_else_is_no_answer() {
         (404, "no such call"),
         (500, r#"{"outcome":"packaged","parcel_id":"parcel-1"}"#),
     ] {
-        let (_, url) = FarEnd::replying(&[(status, reply)]).await;
+        let (_, url) = FakeService::replying(&[(status, reply)]).await;
         let unanswered = perform(&url, pick()).await.expect_err(reply);
         assert!(unanswered.reason.contains("unexpected reply"), "{unanswered}");
     }
@@ -152,51 +153,54 @@ async fn anything_else_is_no_answer() {
         (409, r#"{"reason":"no van has room"}"#),
         (503, r#"{"carrier":"Northwind Parcels","tracking_number":"NW1"}"#),
     ] {
-        let (_, url) = FarEnd::replying(&[(status, reply)]).await;
+        let (_, url) = FakeService::replying(&[(status, reply)]).await;
         let unanswered = perform(&url, dispatch()).await.expect_err(reply);
         assert!(unanswered.reason.contains("unexpected reply"), "{unanswered}");
     }
 }
 
 #[tokio::test]
-async fn a_floor_that_was_too_busy_is_asked_again_under_the_same_key() {
-    let (floor, url) =
-        FarEnd::replying(&[(429, "later"), (500, "sorry"), (200, r#"{"outcome":"packaged","parcel_id":"parcel-1"}"#)])
-            .await;
+async fn a_busy_service_is_called_again_under_the_same_key() {
+    let (picking, url) = FakeService::replying(&[
+        (429, "later"),
+        (500, "sorry"),
+        (200, r#"{"outcome":"packaged","parcel_id":"parcel-1"}"#),
+    ])
+    .await;
     perform(&url, pick()).await.unwrap_err();
     perform(&url, pick()).await.unwrap_err();
     assert_eq!(perform(&url, pick()).await.unwrap().outcome, "packaged parcel-1");
-    assert!(floor.asked().iter().all(|asked| asked.key == "pick-order-1"));
+    assert!(picking.requests().iter().all(|asked| asked.key == "pick-order-1"));
 }
 
 #[tokio::test]
-async fn wrong_addresses_are_refused_at_the_start() {
-    assert!(FloorAndCourier::at("floor", "http://localhost:1").is_err());
-    assert!(FloorAndCourier::at("http://localhost:1", "courier").is_err());
+async fn invalid_addresses_are_refused_at_the_start() {
+    assert!(PickingAndCourier::at("floor", "http://localhost:1").is_err());
+    assert!(PickingAndCourier::at("http://localhost:1", "courier").is_err());
 }
 
-async fn perform(url: &str, effect: Effect) -> Result<Answer<Command>, Unanswered> {
+async fn perform(url: &str, effect: WarehouseCall) -> Result<Answer<Command>, Unanswered> {
     let due = Due { key: ORDER.to_owned(), correlation_id: ORDER.to_owned(), effect, attempt: 0 };
-    let performed = FloorAndCourier::at(url, url).unwrap();
+    let performed = PickingAndCourier::at(url, url).unwrap();
     tokio::time::timeout(Duration::from_secs(20), performed.perform(due)).await.unwrap()
 }
 
-fn pick() -> Effect {
+fn pick() -> WarehouseCall {
     let lines = [("a", 1), ("b", 2)].map(|(sku, quantity)| ItemLine { sku: sku.to_owned(), quantity });
-    Effect::Pick { order_id: ORDER.to_owned(), lines: lines.into() }
+    WarehouseCall::Pick { order_id: ORDER.to_owned(), lines: lines.into() }
 }
 
-fn dispatch() -> Effect {
+fn dispatch() -> WarehouseCall {
     let [street, city, postcode, country] = ["Lindenstraße 14", "Leipzig", "04105", "DE"].map(str::to_owned);
     let ship_to = Address { street, city, postcode, country };
-    Effect::Dispatch { order_id: ORDER.to_owned(), parcel_id: "parcel-1".to_owned(), ship_to, attempt: 1 }
+    WarehouseCall::Dispatch { order_id: ORDER.to_owned(), parcel_id: "parcel-1".to_owned(), ship_to, attempt: 1 }
 }
 
-fn withdraw() -> Effect {
-    Effect::Withdraw { order_id: ORDER.to_owned(), parcel_id: "parcel-1".to_owned(), attempt: 2 }
+fn withdraw() -> WarehouseCall {
+    WarehouseCall::Withdraw { order_id: ORDER.to_owned(), parcel_id: "parcel-1".to_owned(), attempt: 2 }
 }
 
-fn courier_said(outcome: CourierOutcome, reason: Option<&str>) -> CourierAnswer {
+fn courier_answer(outcome: CourierOutcome, reason: Option<&str>) -> CourierAnswer {
     CourierAnswer {
         order_id: ORDER.to_owned(),
         outcome,
@@ -212,42 +216,42 @@ fn result(outcome: PickOutcome) -> PickResult {
     PickResult { order_id: ORDER.to_owned(), outcome, parcel_id: None, missing: vec![], detail: None }
 }
 
-/// A far end that gives prepared replies, the last one for ever, and keeps what it was asked.
+/// A service that returns prepared replies, repeating the last one, and records the requests.
 #[derive(Clone, Default)]
-struct FarEnd {
+struct FakeService {
     replies: Arc<Mutex<VecDeque<(u16, String)>>>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Asked {
+struct ReceivedRequest {
     path: String,
     key: String,
     body: Value,
 }
 
-impl FarEnd {
+impl FakeService {
     async fn replying(replies: &[(u16, &str)]) -> (Self, String) {
-        let far_end = Self::default();
-        far_end.replies.lock().unwrap().extend(replies.iter().map(|&(status, body)| (status, body.to_owned())));
+        let fake = Self::default();
+        fake.replies.lock().unwrap().extend(replies.iter().map(|&(status, body)| (status, body.to_owned())));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let routes = Router::new().fallback(reply).with_state(far_end.clone());
+        let routes = Router::new().fallback(reply).with_state(fake.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        (far_end, url)
+        (fake, url)
     }
 
-    fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+    fn requests(&self) -> Vec<ReceivedRequest> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-async fn reply(State(far_end): State<FarEnd>, uri: Uri, headers: HeaderMap, body: String) -> (StatusCode, String) {
+async fn reply(State(fake): State<FakeService>, uri: Uri, headers: HeaderMap, body: String) -> (StatusCode, String) {
     let key = headers["idempotency-key"].to_str().unwrap().to_owned();
     assert_eq!(headers["content-type"], "application/json");
     let body = serde_json::from_str(&body).unwrap();
-    far_end.asked.lock().unwrap().push(Asked { path: uri.path().to_owned(), key, body });
-    let mut replies = far_end.replies.lock().unwrap();
+    fake.requests.lock().unwrap().push(ReceivedRequest { path: uri.path().to_owned(), key, body });
+    let mut replies = fake.replies.lock().unwrap();
     let (status, text) = if replies.len() > 1 { replies.pop_front().unwrap() } else { replies[0].clone() };
     (StatusCode::from_u16(status).unwrap(), text)
 }

@@ -1,9 +1,9 @@
 //! Random interleavings of every fact, command, answer and their repeats, with several orders competing for the same items.
 //!
-//! The model keeps what a partitioned log keeps: what one entity sends to another arrives in order. Everything else comes in any
-//! order, any number of times. Whatever the schedule: stock is conserved at every step, nothing is held below zero, an order is
-//! picked and dispatched at most once and released exactly once if cancelled, and nothing is left held for an order that ended.
-//! Not repeated are ShipItem and WriteOffItem: see `decide::stock_item` for what tells their repeats apart.
+//! The model preserves what a partitioned log preserves: commands from one entity to another arrive in order. Everything else
+//! arrives in any order, any number of times. For every schedule: stock is conserved at every step, held quantities are never below
+//! zero, an order is picked and dispatched at most once and released exactly once if cancelled, and nothing is left held for an
+//! ended order. ShipItem and WriteOffItem are not repeated: see `decide::stock_item` for how their repeats are recognised.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +16,7 @@ use runtime::{
 };
 use warehouse::{
     Warehouse,
-    effects::Effect,
+    effects::WarehouseCall,
     events::{Address, Event, ItemLine},
     evolve::State,
     inbox::{Command, CourierAnswer, CourierOutcome, PickOutcome, PickResult, ReceiveGoods, RetryDispatch},
@@ -24,7 +24,7 @@ use warehouse::{
 };
 
 const SKUS: [&str; 3] = ["sku-a", "sku-b", "sku-c"];
-/// Gives up after two attempts.
+/// Abandons a dispatch after two attempts.
 const WAREHOUSE: Warehouse = Warehouse { courier_deadline_ms: 1_000, dispatch_pause_ms: 500, dispatch_attempts: 2 };
 
 #[derive(Debug, Clone)]
@@ -32,26 +32,26 @@ struct Order {
     lines: Vec<(usize, i32)>,
     paid: bool,
     cancelled: bool,
-    /// Somebody asks for its cancellation; it is cancelled if the warehouse agrees.
+    /// Its cancellation is requested; it is cancelled if the warehouse accepts.
     asked_to_cancel: bool,
-    /// How many attempts to dispatch it the courier refuses.
+    /// The number of attempts to dispatch that the courier refuses.
     refusals: i32,
-    /// What the floor will not find, by sku; it may say more than the order holds.
+    /// The items that picking will miss, by sku; possibly more than the order holds.
     missing: Vec<(usize, i32)>,
 }
 
-/// One step of a schedule. The number chooses among what there is to choose from.
+/// One step of a schedule. The number selects one of the candidates.
 #[derive(Debug, Clone)]
 enum Step {
-    /// A fact or a delivery is heard.
-    Hear(usize),
+    /// A fact or a delivery is received.
+    Receive(usize),
     /// The oldest message between two entities arrives.
     Arrive(usize),
-    /// Something heard before is heard again.
+    /// An earlier input is received again.
     Repeat(usize),
-    /// The outside world is asked what is pending; it may be asked twice.
-    Ask(usize),
-    /// An order is woken.
+    /// The outside model is asked what is pending; it may be asked twice.
+    Call(usize),
+    /// A timer fires.
     Wake(usize),
 }
 
@@ -73,10 +73,10 @@ fn order() -> impl Strategy<Value = Order> {
 fn step() -> impl Strategy<Value = Step> {
     let at = || 0..1_000_usize;
     prop_oneof![
-        2 => at().prop_map(Step::Hear),
+        2 => at().prop_map(Step::Receive),
         6 => at().prop_map(Step::Arrive),
         2 => at().prop_map(Step::Repeat),
-        2 => at().prop_map(Step::Ask),
+        2 => at().prop_map(Step::Call),
         1 => at().prop_map(Step::Wake),
     ]
 }
@@ -90,144 +90,144 @@ proptest! {
         deliveries in prop::collection::vec((0..SKUS.len(), 1..6_i32), 0..5),
         schedule in prop::collection::vec(step(), 0..160),
     ) {
-        let mut world = World::new(&orders, &deliveries);
+        let mut model = Model::new(&orders, &deliveries);
         for step in &schedule {
-            world.take(step);
-            world.check_at_every_moment()?;
+            model.run(step);
+            model.check_at_every_moment()?;
         }
-        world.settle();
-        world.check_at_every_moment()?;
+        model.settle();
+        model.check_at_every_moment()?;
         for (number, order) in orders.iter().enumerate() {
-            world.check_in_the_end(&order_id(number), order)?;
+            model.check_in_the_end(&order_id(number), order)?;
         }
     }
 }
 
 #[derive(Default)]
-struct World {
+struct Model {
     orders: Vec<Order>,
     states: BTreeMap<String, State>,
     events: Vec<Event>,
-    /// Facts and deliveries that were not heard yet.
+    /// Facts and deliveries that were not received yet.
     outstanding: Vec<Input>,
-    /// Messages on their way, in order for each sender and receiver.
-    on_the_way: BTreeMap<(String, String), VecDeque<Input>>,
-    heard: Vec<Input>,
-    /// What the courier answered to each attempt of an order: one answer for ever.
+    /// Commands in transit, in order for each sender and receiver.
+    in_transit: BTreeMap<(String, String), VecDeque<Input>>,
+    received: Vec<Input>,
+    /// The answer of the courier to each attempt of an order; it never changes.
     courier: BTreeMap<(String, i32), CourierOutcome>,
 }
 
-impl World {
+impl Model {
     fn new(orders: &[Order], deliveries: &[(usize, i32)]) -> Self {
-        let mut world = Self { orders: orders.to_vec(), ..Self::default() };
+        let mut model = Self { orders: orders.to_vec(), ..Self::default() };
         for (number, &(sku, quantity)) in deliveries.iter().enumerate() {
             let delivery = ReceiveGoods { sku: SKUS[sku].into(), delivery_id: format!("d-{number}"), quantity };
-            world.outstanding.push(delivery.into());
+            model.outstanding.push(delivery.into());
         }
         for (number, order) in orders.iter().enumerate() {
             let order_id = order_id(number);
             let line = |&(sku, quantity): &(usize, i32)| OrderLine { sku: SKUS[sku].into(), quantity };
             let lines = order.lines.iter().map(line).collect();
             let placed = OrderPlaced { order_id: order_id.clone(), ship_to: address(), lines };
-            world.outstanding.push(placed.into());
+            model.outstanding.push(placed.into());
             if order.paid {
-                world.outstanding.push(OrderPaid { order_id: order_id.clone() }.into());
+                model.outstanding.push(OrderPaid { order_id: order_id.clone() }.into());
             }
             if order.asked_to_cancel {
                 let asked = OrderCancellationRequested { order_id: order_id.clone(), request: 1 };
-                world.outstanding.push(asked.into());
+                model.outstanding.push(asked.into());
             }
             if order.cancelled {
-                world.outstanding.push(OrderCancelled { order_id }.into());
+                model.outstanding.push(OrderCancelled { order_id }.into());
             }
         }
-        world
+        model
     }
 
-    fn take(&mut self, step: &Step) {
+    fn run(&mut self, step: &Step) {
         match *step {
-            Step::Hear(at) if !self.outstanding.is_empty() => {
+            Step::Receive(at) if !self.outstanding.is_empty() => {
                 let fact = self.outstanding.remove(at % self.outstanding.len());
-                self.hear(fact);
+                self.receive(fact);
             }
-            Step::Arrive(at) if !self.on_the_way.is_empty() => {
-                let way = self.on_the_way.keys().nth(at % self.on_the_way.len()).unwrap().clone();
-                self.arrive(&way);
+            Step::Arrive(at) if !self.in_transit.is_empty() => {
+                let route = self.in_transit.keys().nth(at % self.in_transit.len()).unwrap().clone();
+                self.arrive(&route);
             }
-            Step::Repeat(at) if !self.heard.is_empty() => {
-                let again = self.heard[at % self.heard.len()].clone();
-                self.hear(again);
+            Step::Repeat(at) if !self.received.is_empty() => {
+                let again = self.received[at % self.received.len()].clone();
+                self.receive(again);
             }
-            Step::Ask(at) => self.ask(at),
+            Step::Call(at) => self.call(at),
             Step::Wake(at) => self.wake(at),
             _ => {}
         }
     }
 
-    /// Everything that is still to come comes, until nothing is on its way and nothing pending.
+    /// Delivers everything that is outstanding, until nothing is in transit or pending.
     fn settle(&mut self) {
         while self.is_busy() {
             for fact in std::mem::take(&mut self.outstanding) {
-                self.hear(fact);
+                self.receive(fact);
             }
-            while let Some(way) = self.on_the_way.keys().next().cloned() {
-                self.arrive(&way);
+            while let Some(route) = self.in_transit.keys().next().cloned() {
+                self.arrive(&route);
             }
             if self.pending().is_empty() {
                 self.wake(0);
             }
-            self.ask(0);
+            self.call(0);
         }
     }
 
-    fn pending(&self) -> Vec<Effect> {
+    fn pending(&self) -> Vec<WarehouseCall> {
         self.states.values().flat_map(|state| WAREHOUSE.pending(state)).collect()
     }
 
-    /// Wakes one of those who want to be woken.
+    /// Fires one of the timers that are set.
     fn wake(&mut self, at: usize) {
-        let wishes = self.states.iter().filter_map(|(key, state)| Some((key.clone(), WAREHOUSE.wake_at(state)?)));
-        let wishes: Vec<(String, i64)> = wishes.collect();
-        let Some((key, due_at)) = at.checked_rem(wishes.len()).map(|at| wishes[at].clone()) else { return };
-        self.hear_as(&key, TimerFired { due_at }.into());
+        let timers = self.states.iter().filter_map(|(key, state)| Some((key.clone(), WAREHOUSE.wake_at(state)?)));
+        let timers: Vec<(String, i64)> = timers.collect();
+        let Some((key, due_at)) = at.checked_rem(timers.len()).map(|at| timers[at].clone()) else { return };
+        self.receive_as(&key, TimerFired { due_at }.into());
     }
 
     fn is_busy(&self) -> bool {
         !self.outstanding.is_empty()
-            || !self.on_the_way.is_empty()
+            || !self.in_transit.is_empty()
             || self
                 .states
                 .values()
                 .any(|state| !WAREHOUSE.pending(state).is_empty() || WAREHOUSE.wake_at(state).is_some())
     }
 
-    fn arrive(&mut self, way: &(String, String)) {
-        let queue = self.on_the_way.get_mut(way).unwrap();
+    fn arrive(&mut self, route: &(String, String)) {
+        let queue = self.in_transit.get_mut(route).unwrap();
         let input = queue.pop_front().unwrap();
         if queue.is_empty() {
-            self.on_the_way.remove(way);
+            self.in_transit.remove(route);
         }
-        self.hear(input);
+        self.receive(input);
     }
 
-    fn hear(&mut self, input: Input) {
+    fn receive(&mut self, input: Input) {
         if !matches!(input, Input::ShipItem(_) | Input::WriteOffItem(_)) {
-            self.heard.push(input.clone());
+            self.received.push(input.clone());
         }
         let key = entity(&input);
-        self.hear_as(&key, input);
+        self.receive_as(&key, input);
     }
 
-    fn hear_as(&mut self, key: &str, input: Input) {
+    fn receive_as(&mut self, key: &str, input: Input) {
         let state = self.states.entry(key.to_owned()).or_default();
         let decision = WAREHOUSE.decide(state, &received_at(NOW_MS, key, input));
         for event in decision.events {
             *state = WAREHOUSE.evolve(std::mem::take(state), &event);
-            // The owner of the order keeps its word: what the warehouse agreed to cancel is cancelled.
+            // The order-processor cancels an order whose cancellation the warehouse accepted.
             if let Event::CancellationAccepted(accepted) = &event {
                 self.outstanding.push(OrderCancelled { order_id: accepted.order_id.clone() }.into());
             }
-            // And an operator has another try.
+            // An operator retries an abandoned dispatch.
             if let Event::DispatchAbandoned(abandoned) = &event {
                 self.outstanding.push(RetryDispatch { order_id: abandoned.order_id.clone() }.into());
             }
@@ -241,25 +241,25 @@ impl World {
     fn send(&mut self, from: String, to: String, command: Command) {
         let input = into_input(command);
         assert_eq!(entity(&input), to, "a command goes to the entity it is about");
-        self.on_the_way.entry((from, to)).or_default().push_back(input);
+        self.in_transit.entry((from, to)).or_default().push_back(input);
     }
 
-    fn ask(&mut self, at: usize) {
+    fn call(&mut self, at: usize) {
         let pending = self.pending();
         let Some(effect) = at.checked_rem(pending.len()).map(|at| pending[at].clone()) else { return };
         match effect {
-            Effect::Pick { order_id, .. } => {
+            WarehouseCall::Pick { order_id, .. } => {
                 let missing = &self.orders[order_number(&order_id)].missing;
                 let result = pick_result(&order_id, missing);
                 self.send("floor".to_owned(), order_id, result.into());
             }
-            Effect::Dispatch { order_id, parcel_id, ship_to, attempt } => {
+            WarehouseCall::Dispatch { order_id, parcel_id, ship_to, attempt } => {
                 assert_eq!(ship_to, address());
                 let refused = attempt <= self.orders[order_number(&order_id)].refusals;
                 let outcome = if refused { CourierOutcome::Refused } else { CourierOutcome::Dispatched };
                 self.courier_answers(order_id, parcel_id, attempt, outcome);
             }
-            Effect::Withdraw { order_id, parcel_id, attempt } => {
+            WarehouseCall::Withdraw { order_id, parcel_id, attempt } => {
                 self.courier_answers(order_id, parcel_id, attempt, CourierOutcome::Withdrawn);
             }
         }
@@ -287,7 +287,7 @@ impl World {
             prop_assert_eq!(item.received(), accounted, "{}: {:?}", sku, item);
         }
         for number in 0..self.orders.len() {
-            let said = self.said_of(&order_id(number));
+            let events = self.events_of(&order_id(number));
             for once in [
                 "ReservationStarted",
                 "StockReserved",
@@ -301,16 +301,16 @@ impl World {
                 "ReleaseStarted",
                 "StockReleased",
             ] {
-                let times = said.iter().filter(|name| **name == once).count();
-                prop_assert!(times <= 1, "{once} was said {times} times: {said:?}");
+                let times = events.iter().filter(|name| **name == once).count();
+                prop_assert!(times <= 1, "{once} was produced {times} times: {events:?}");
             }
         }
         Ok(())
     }
 
     fn check_in_the_end(&self, order_id: &str, order: &Order) -> Result<(), TestCaseError> {
-        let said = self.said_of(order_id);
-        let has = |name: &str| said.contains(&name);
+        let events = self.events_of(order_id);
+        let has = |name: &str| events.contains(&name);
         let still_held: i64 = self
             .states
             .values()
@@ -323,26 +323,26 @@ impl World {
         });
         let wanted: i64 = order.lines.iter().map(|&(_, quantity)| i64::from(quantity)).sum();
         let agreed = has("CancellationAccepted");
-        prop_assert!(!(agreed && has("CancellationRefused")), "two answers: {said:?}");
-        prop_assert!(!(agreed && has("OrderDispatched")), "sent and cancelled: {said:?}");
+        prop_assert!(!(agreed && has("CancellationRefused")), "two answers: {events:?}");
+        prop_assert!(!(agreed && has("OrderDispatched")), "sent and cancelled: {events:?}");
         if order.asked_to_cancel && !order.cancelled {
-            prop_assert!(agreed || has("CancellationRefused"), "no answer: {said:?}");
+            prop_assert!(agreed || has("CancellationRefused"), "no answer: {events:?}");
         }
         let cancelled = order.cancelled || agreed;
-        prop_assert_eq!(has("StockReleased"), cancelled, "{:?}", said);
-        prop_assert_eq!(shipped, if has("OrderDispatched") { wanted } else { 0 }, "{:?}", said);
+        prop_assert_eq!(has("StockReleased"), cancelled, "{:?}", events);
+        prop_assert_eq!(shipped, if has("OrderDispatched") { wanted } else { 0 }, "{:?}", events);
         let taken =
             self.courier.iter().filter(|((of, _), outcome)| of == order_id && **outcome == CourierOutcome::Dispatched);
-        prop_assert_eq!(taken.count(), usize::from(has("OrderDispatched")), "what the courier has: {:?}", said);
-        prop_assert!(has("StockReserved") || has("StockShort") || cancelled, "neither held nor short: {said:?}");
+        prop_assert_eq!(taken.count(), usize::from(has("OrderDispatched")), "what the courier has: {:?}", events);
+        prop_assert!(has("StockReserved") || has("StockShort") || cancelled, "neither held nor short: {events:?}");
         if cancelled || has("OrderDispatched") {
-            prop_assert_eq!(still_held, 0, "left held: {:?}", said);
+            prop_assert_eq!(still_held, 0, "left held: {:?}", events);
         }
         if order.paid && !cancelled && has("StockReserved") {
-            prop_assert!(has("OrderDispatched") || has("PackagingFailed"), "stands still: {said:?}");
+            prop_assert!(has("OrderDispatched") || has("PackagingFailed"), "stuck: {events:?}");
         }
         if has("StockReserved") && !cancelled && !has("OrderDispatched") {
-            prop_assert_eq!(still_held, wanted, "all or nothing: {:?}", said);
+            prop_assert_eq!(still_held, wanted, "all or nothing: {:?}", events);
         }
         Ok(())
     }
@@ -352,8 +352,8 @@ impl World {
         matching.map(|(_, pieces)| i64::from(pieces)).sum()
     }
 
-    /// The names of what was said of an order under its own key.
-    fn said_of(&self, order_id: &str) -> Vec<&'static str> {
+    /// The names of the events of an order.
+    fn events_of(&self, order_id: &str) -> Vec<&'static str> {
         use runtime::Message as _;
         let is_of = |event: &&Event| match event {
             Event::ReservationStarted(e) => e.order_id == order_id,

@@ -1,8 +1,8 @@
-//! How the catalogue decides. Pure.
+//! The decisions of the catalogue. Pure.
 //!
 //! | command | not listed | listed |
 //! |---|---|---|
-//! | ListAlbum | AlbumListed | – if it says the same as the listing did, else refused |
+//! | ListAlbum | AlbumListed | – if the data is that of the listing, else refused |
 //! | ChangePrice | refused | AlbumPriceChanged, – if that is the price already |
 
 use runtime::{Decision, Received, TimestampMs};
@@ -14,14 +14,14 @@ use crate::{
     reads::Input,
 };
 
-/// The most characters that a sku may have.
+/// The most characters of a sku.
 pub const MAX_SKU_CHARS: usize = 64;
-/// The most characters that a title or an artist may have.
+/// The most characters of a title or artist.
 pub const MAX_TEXT_CHARS: usize = 300;
-/// The most that one copy may cost, in minor units.
+/// The highest price of one copy, in minor units.
 pub const MAX_PRICE_MINOR: i64 = 10_000_000;
 
-/// Decides what comes of an input.
+/// Decides the events of an input.
 pub fn decide(state: &State, input: &Received<Input>) -> Decision<Event, Command> {
     let event = match &input.body {
         Input::ListAlbum(command) => list(state, command, input.at_ms),
@@ -55,7 +55,7 @@ fn list(state: &State, command: &ListAlbum, at: TimestampMs) -> Option<Event> {
 fn change_price(state: &State, command: &ChangePrice, at: TimestampMs) -> Option<Event> {
     let ChangePrice { sku, new_price } = command;
     let refuse = |reason: &str| Some(refused(sku, "ChangePrice", reason, at));
-    let Some(album) = &state.album else { return refuse("nobody lists this sku") };
+    let Some(album) = &state.album else { return refuse("the sku is not listed") };
     if album.price == *new_price {
         return None;
     }
@@ -73,7 +73,7 @@ fn change_price(state: &State, command: &ChangePrice, at: TimestampMs) -> Option
     )
 }
 
-/// What is wrong with a listing: the field, and what it is or lacks.
+/// The fault of a listing, if there is one: the field and the fault.
 #[must_use]
 pub fn fault(album: &ListAlbum) -> Option<(&'static str, String)> {
     sku_fault(&album.sku)
@@ -82,7 +82,8 @@ pub fn fault(album: &ListAlbum) -> Option<(&'static str, String)> {
         .or_else(|| album.price.as_ref().and_then(price_fault))
 }
 
-/// What is wrong with a sku. It becomes a record key and part of addresses, so it is letters, digits, `-`, `_` and `.` only.
+/// The fault of a sku, if there is one. A sku becomes a record key and part of URLs, so only letters, digits, `-`, `_` and `.`
+/// are allowed.
 fn sku_fault(sku: &str) -> Option<(&'static str, String)> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if sku.is_empty() {
@@ -108,7 +109,7 @@ fn text_fault(text: &str) -> Option<String> {
     }
 }
 
-/// What is wrong with a price: the field, and what it is or lacks.
+/// The fault of a price, if there is one: the field and the fault.
 #[must_use]
 pub fn price_fault(price: &Money) -> Option<(&'static str, String)> {
     if !(1..=MAX_PRICE_MINOR).contains(&price.amount_minor) {
@@ -116,7 +117,7 @@ pub fn price_fault(price: &Money) -> Option<(&'static str, String)> {
     }
     let code = price.currency.as_bytes();
     if code.len() != 3 || !code.iter().all(u8::is_ascii_uppercase) {
-        return Some(("price.currency", "is no code of three capital letters".to_owned()));
+        return Some(("price.currency", "is not a code of three capital letters".to_owned()));
     }
     None
 }

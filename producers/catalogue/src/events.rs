@@ -1,9 +1,9 @@
-//! What the catalogue says: every event on its own topic, as its schema has it.
+//! The events of the catalogue, as their schemas define them.
 
 use serde::{Deserialize, Serialize};
 
 runtime::produces! {
-    /// What the catalogue says.
+    /// The events that the catalogue produces.
     pub enum Event in "../../schemas" {
         events of "catalogue" { AlbumListed = 1, AlbumPriceChanged = 1, CommandRefused = 1 }
     }
@@ -46,7 +46,7 @@ pub struct AlbumPriceChanged {
     pub occurred_at: i64,
 }
 
-/// A command may not be carried out.
+/// A command was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandRefused {
     /// The sku it was for.

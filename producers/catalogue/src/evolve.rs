@@ -1,10 +1,10 @@
-//! What the catalogue remembers of an album: the fold of its own events.
+//! The state of an album: the fold of its own events.
 
 use serde::{Deserialize, Serialize};
 
 use crate::events::{Event, Money};
 
-/// What is remembered of one sku.
+/// The state of one sku.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The album, once it is listed.
@@ -18,13 +18,13 @@ pub struct Album {
     pub title: String,
     /// Its artist.
     pub artist: String,
-    /// The price it was listed with: tells a repeated listing from another one.
+    /// The price of its listing. It distinguishes a repeated listing from a different one.
     pub first_price: Option<Money>,
-    /// The price now; `None` if it is not sold.
+    /// The current price; `None` if it is not sold.
     pub price: Option<Money>,
 }
 
-/// Folds one event. Total: what was said is never argued with.
+/// Applies one event. Total: an event is never rejected.
 pub fn evolve(state: State, event: &Event) -> State {
     match event {
         Event::AlbumListed(listed) => State {

@@ -8,7 +8,7 @@ use axum::{
     routing::{get, post, put},
 };
 use runtime::{
-    edge::{BackgroundEdge, EdgeError, Submission, Submitted},
+    edge::{Door, EdgeError, Submission, Submitted},
     http::{Json, Problem},
 };
 use serde_json::json;
@@ -22,91 +22,91 @@ use crate::{
     request::{listing, new_price},
 };
 
-/// What of an answering event the edge needs again.
+/// The part of an answering event that the API needs again.
 #[derive(Debug, Clone)]
-pub(crate) enum Summary {
-    /// It was done.
+pub(crate) enum CommandOutcome {
+    /// The command was executed.
     Done,
-    /// It was refused.
+    /// The command was refused.
     Refused(String),
 }
 
-/// Draws from an event what the edge needs again.
-pub(crate) fn summarise(event: &Event) -> Option<Summary> {
+/// Returns the part of an event that the API needs again.
+pub(crate) fn outcome_of(event: &Event) -> Option<CommandOutcome> {
     Some(match event {
-        Event::CommandRefused(refused) => Summary::Refused(refused.reason.clone()),
-        Event::AlbumListed(_) | Event::AlbumPriceChanged(_) => Summary::Done,
+        Event::CommandRefused(refused) => CommandOutcome::Refused(refused.reason.clone()),
+        Event::AlbumListed(_) | Event::AlbumPriceChanged(_) => CommandOutcome::Done,
     })
 }
 
-type Desk = BackgroundEdge<Catalogue, Summary>;
+type CatalogueEdge = Door<Catalogue, CommandOutcome>;
 
 /// The routes.
-pub(crate) fn routes(desk: Desk) -> Router {
+pub(crate) fn routes(edge: CatalogueEdge) -> Router {
     Router::new()
         .route("/albums", post(list))
         .route("/albums/{sku}", get(show))
         .route("/albums/{sku}/price", put(change_price))
-        .with_state(desk)
+        .with_state(edge)
 }
 
-async fn list(Shared(desk): Shared<Desk>, Json(body): Json) -> Result<Response, Problem> {
-    let command = listing(&body).map_err(Problem::invalid_body)?;
+async fn list(Shared(edge): Shared<CatalogueEdge>, Json(body): Json) -> Result<Response, Problem> {
+    let command = listing(&body).map_err(Problem::of_faults)?;
     let sku = command.sku.clone();
-    if let Some(album) = listed(&desk, &sku)? {
+    if let Some(album) = listed(&edge, &sku)? {
         let same = album.title == command.title && album.artist == command.artist && album.first_price == command.price;
         return if same {
-            Ok(told(StatusCode::OK, &sku, "listed"))
+            Ok(status_response(StatusCode::OK, &sku, "listed"))
         } else {
             Err(refused("the sku is listed already, with other data"))
         };
     }
-    submit(&desk, Submission::new(sku.as_str(), command), StatusCode::CREATED, &sku).await
+    submit(&edge, Submission::new(sku.as_str(), command), StatusCode::CREATED, &sku).await
 }
 
 async fn change_price(
-    Shared(desk): Shared<Desk>,
+    Shared(edge): Shared<CatalogueEdge>,
     Path(sku): Path<String>,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let command = new_price(&body, &sku).map_err(Problem::invalid_body)?;
-    let Some(album) = listed(&desk, &sku)? else { return Err(unlisted()) };
+    let command = new_price(&body, &sku).map_err(Problem::of_faults)?;
+    let Some(album) = listed(&edge, &sku)? else { return Err(unlisted()) };
     if album.price == command.new_price {
-        return Ok(told(StatusCode::OK, &sku, "listed"));
+        return Ok(status_response(StatusCode::OK, &sku, "listed"));
     }
-    // An id of its own: a price that comes back is another change.
+    // The command gets a new id: a price that returns is another change.
     let submission = Submission::new(sku.as_str(), command).with_id(Uuid::now_v7());
-    submit(&desk, submission, StatusCode::OK, &sku).await
+    submit(&edge, submission, StatusCode::OK, &sku).await
 }
 
-async fn show(Shared(desk): Shared<Desk>, Path(sku): Path<String>) -> Result<Response, Problem> {
-    let Some(Album { title, artist, price, .. }) = listed(&desk, &sku)? else { return Err(unlisted()) };
+async fn show(Shared(edge): Shared<CatalogueEdge>, Path(sku): Path<String>) -> Result<Response, Problem> {
+    let Some(Album { title, artist, price, .. }) = listed(&edge, &sku)? else { return Err(unlisted()) };
     let price =
         price.map(|Money { amount_minor, currency }| json!({ "amount_minor": amount_minor, "currency": currency }));
     Ok(axum::Json(json!({ "sku": sku, "title": title, "artist": artist, "price": price })).into_response())
 }
 
-fn listed(desk: &Desk, sku: &str) -> Result<Option<Album>, EdgeError> {
-    Ok(desk.state(sku)?.and_then(|state| state.album))
+fn listed(edge: &CatalogueEdge, sku: &str) -> Result<Option<Album>, EdgeError> {
+    Ok(edge.state(sku)?.and_then(|state| state.album))
 }
 
 async fn submit(
-    desk: &Desk,
+    edge: &CatalogueEdge,
     submission: Submission<Command>,
     done: StatusCode,
     sku: &str,
 ) -> Result<Response, Problem> {
-    match desk.submit(submission).await? {
+    match edge.submit(submission).await? {
         Submitted::Answered(answered) => match answered.summary {
-            Summary::Done => Ok(told(done, sku, "listed")),
-            Summary::Refused(reason) => Err(refused(reason)),
+            CommandOutcome::Done => Ok(status_response(done, sku, "listed")),
+            CommandOutcome::Refused(reason) => Err(refused(reason)),
         },
-        Submitted::Pending { .. } => Ok(told(StatusCode::ACCEPTED, sku, "pending")),
+        Submitted::Pending { .. } => Ok(status_response(StatusCode::ACCEPTED, sku, "pending")),
     }
 }
 
-fn told(status: StatusCode, sku: &str, standing: &str) -> Response {
-    let body = json!({ "sku": sku, "status": standing });
+fn status_response(status: StatusCode, sku: &str, status_text: &str) -> Response {
+    let body = json!({ "sku": sku, "status": status_text });
     (status, [(header::LOCATION, format!("/albums/{sku}"))], axum::Json(body)).into_response()
 }
 
@@ -115,5 +115,5 @@ fn unlisted() -> Problem {
 }
 
 fn refused(reason: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::CONFLICT, "refused", "this may not be done now").detail(reason)
+    Problem::new(StatusCode::CONFLICT, "refused", "the command is not allowed now").detail(reason)
 }

@@ -1,17 +1,17 @@
-//! What enters the catalogue's inbox: the commands of its edge.
+//! The inbox of the catalogue: the commands of its HTTP API.
 
 use serde::{Deserialize, Serialize};
 
 use crate::events::Money;
 
 runtime::produces! {
-    /// What the edge asks.
+    /// The commands of the HTTP API.
     pub enum Command in "../../schemas" {
         inbox of "catalogue" { ListAlbum = 1, ChangePrice = 1 }
     }
 }
 
-/// An album is to enter the catalogue.
+/// List an album.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListAlbum {
     /// The album's stock keeping unit.
@@ -24,7 +24,7 @@ pub struct ListAlbum {
     pub price: Option<Money>,
 }
 
-/// An album's price is to change.
+/// Change the price of an album.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangePrice {
     /// The album's stock keeping unit.

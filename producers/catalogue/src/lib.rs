@@ -1,18 +1,18 @@
-//! The catalogue: owns what albums there are and what they cost. Key: the sku.
+//! The catalogue: owns the albums and their prices. Key: the sku.
 //!
-//! - **Hears** nobody.
+//! - **Consumes** nothing.
 //! - **Inbox** ListAlbum, ChangePrice.
-//! - **Says** AlbumListed, AlbumPriceChanged, CommandRefused.
+//! - **Produces** AlbumListed, AlbumPriceChanged, CommandRefused.
 //! - **Remembers** title, artist and price of each listed album.
-//! - **Undoes** nothing: an order keeps the price of its day.
+//! - **Compensates** nothing: an order keeps the price at which it was placed.
 //! - **Personal data** none.
 
 use std::borrow::Cow;
 
 use runtime::{
     Config, Decider, Decision, NoEffect, NothingToPerform, Received,
-    edge::BackgroundEdge,
-    health::HealthChecks,
+    edge::Door,
+    health::Checks,
     service::{self, Program, Running, StartError},
 };
 
@@ -24,7 +24,7 @@ pub mod inbox;
 pub mod reads;
 pub mod request;
 
-/// The catalogue's rules.
+/// The decider of the catalogue.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Catalogue;
 
@@ -49,19 +49,19 @@ impl Decider for Catalogue {
     }
 }
 
-/// Starts the service with its edge.
+/// Starts the service with its HTTP API.
 ///
 /// # Errors
-/// Something that waiting does not resolve keeps it from starting.
+/// The service cannot start, and waiting does not help.
 pub async fn service(config: Config) -> Result<Running, StartError> {
-    let edge = BackgroundEdge::start(&config, Catalogue, http::summarise);
-    let (checks, checked) = (HealthChecks::default(), edge.clone());
-    checks.ready("edge", move || checked.ready());
+    let edge = Door::start(&config, Catalogue, http::outcome_of);
+    let (checks, checked) = (Checks::default(), edge.clone());
+    checks.ready("HTTP API", move || checked.ready());
     let routes = http::routes(edge);
     service::start_with(config, Catalogue, NothingToPerform, routes, checks).await
 }
 
-/// The service as a program: its own binary runs it, and so does `dacapo service`.
+/// The service as a program. The `catalogue` binary and `dacapo service` both run it.
 #[must_use]
 pub fn program() -> Program {
     Program::new(Catalogue::NAME, "Lists albums and their prices", |config, _: service::NoSettings| async move {

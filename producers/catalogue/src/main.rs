@@ -1,4 +1,4 @@
-//! Catalogue as a program of its own.
+//! The `catalogue` binary.
 
 fn main() -> std::process::ExitCode {
     catalogue::program().main()

@@ -1,4 +1,4 @@
-//! What the catalogue hears: its own inbox, nothing else.
+//! The inputs of the catalogue: its own inbox, nothing else.
 
 use std::borrow::Cow;
 
@@ -7,13 +7,13 @@ use runtime::Received;
 use crate::inbox::{ChangePrice, ListAlbum};
 
 runtime::consumes! {
-    /// What the catalogue hears.
+    /// The inputs of the catalogue.
     pub enum Input {
         inbox of "catalogue" { ListAlbum, ChangePrice }
     }
 }
 
-/// The sku an input is about, whatever key it came under.
+/// The sku of an input, regardless of its key.
 pub fn sku_of(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
         Input::ListAlbum(command) => &command.sku,

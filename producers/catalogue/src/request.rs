@@ -1,6 +1,6 @@
-//! What a person sends: the bodies of `POST /albums` and `PUT /albums/{sku}/price`, checked field by field.
+//! The bodies of `POST /albums` and `PUT /albums/{sku}/price`, checked field by field.
 
-use runtime::request::{FieldError, FieldErrors, Fields};
+use runtime::request::{Fault, Faults, Fields};
 use serde_json::Value;
 
 use crate::{
@@ -12,9 +12,9 @@ use crate::{
 /// Reads a listing.
 ///
 /// # Errors
-/// Everything that is wrong with it, each with its place.
-pub fn listing(body: &Value) -> Result<ListAlbum, Vec<FieldError>> {
-    let faults = FieldErrors::default();
+/// Every fault, with its position.
+pub fn listing(body: &Value) -> Result<ListAlbum, Vec<Fault>> {
+    let faults = Faults::default();
     let command = {
         let fields = faults.object(body, &["sku", "title", "artist", "price"]);
         ListAlbum {
@@ -24,22 +24,22 @@ pub fn listing(body: &Value) -> Result<ListAlbum, Vec<FieldError>> {
             price: price(&fields),
         }
     };
-    let command = faults.finish(command)?;
-    verdict(fault(&command), command)
+    let command = faults.verdict(command)?;
+    checked(fault(&command), command)
 }
 
 /// Reads a new price for a sku: `{"price": {...}}`, or `{"price": null}` to stop selling.
 ///
 /// # Errors
-/// Everything that is wrong with it, each with its place.
-pub fn new_price(body: &Value, sku: &str) -> Result<ChangePrice, Vec<FieldError>> {
-    let faults = FieldErrors::default();
+/// Every fault, with its position.
+pub fn new_price(body: &Value, sku: &str) -> Result<ChangePrice, Vec<Fault>> {
+    let faults = Faults::default();
     let new_price = price(&faults.object(body, &["price"]));
     if body.get("price").is_none() {
         faults.add("/price", "is missing; null stops selling");
     }
-    let command = faults.finish(ChangePrice { sku: sku.to_owned(), new_price })?;
-    verdict(command.new_price.as_ref().and_then(price_fault), command)
+    let command = faults.verdict(ChangePrice { sku: sku.to_owned(), new_price })?;
+    checked(command.new_price.as_ref().and_then(price_fault), command)
 }
 
 fn price(fields: &Fields<'_>) -> Option<Money> {
@@ -47,11 +47,11 @@ fn price(fields: &Fields<'_>) -> Option<Money> {
     Some(Money { amount_minor: price.whole("amount_minor", 1..=MAX_PRICE_MINOR), currency: price.text("currency", 3) })
 }
 
-/// What the decider would find wrong, told as a fault of the body.
-fn verdict<T>(fault: Option<(&'static str, String)>, command: T) -> Result<T, Vec<FieldError>> {
+/// Reports a fault that the decider would find as a fault of the body.
+fn checked<T>(fault: Option<(&'static str, String)>, command: T) -> Result<T, Vec<Fault>> {
     match fault {
         None => Ok(command),
-        Some((field, detail)) => Err(vec![FieldError { pointer: format!("/{}", field.replace('.', "/")), detail }]),
+        Some((field, detail)) => Err(vec![Fault { pointer: format!("/{}", field.replace('.', "/")), detail }]),
     }
 }
 
@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    fn pointers<T: std::fmt::Debug>(read: Result<T, Vec<FieldError>>) -> Vec<String> {
+    fn pointers<T: std::fmt::Debug>(read: Result<T, Vec<Fault>>) -> Vec<String> {
         read.expect_err("the body is faulty").into_iter().map(|fault| fault.pointer).collect()
     }
 
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_listing_is_read_with_or_without_a_price() {
+    fn a_valid_listing_is_read_with_or_without_a_price() {
         let mut body = json!({ "sku": "LP-1", "title": "Blue", "artist": "Joni Mitchell" });
         assert_eq!(listing(&body).unwrap().price, None);
         body["price"] = json!({ "amount_minor": 1999, "currency": "EUR" });
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_a_listing_is_named() {
+    fn every_fault_of_a_listing_is_reported() {
         assert_eq!(pointers(listing(&json!({}))), ["/sku", "/title", "/artist"]);
         let body = |price: Value| json!({ "sku": "LP-1", "title": "Blue", "artist": "Joni Mitchell", "price": price });
         assert_eq!(pointers(listing(&body(json!({ "amount_minor": 0, "currency": "EUR" })))), ["/price/amount_minor"]);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_price_is_changed_or_taken_away_but_never_by_accident() {
+    fn a_price_is_changed_or_removed_only_explicitly() {
         let body = json!({ "price": { "amount_minor": 1999, "currency": "EUR" } });
         assert_eq!(new_price(&body, "LP-1").unwrap().new_price, eur(1999));
         assert_eq!(new_price(&json!({ "price": null }), "LP-1").unwrap().new_price, None);

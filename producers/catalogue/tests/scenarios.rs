@@ -1,4 +1,4 @@
-//! What the catalogue says when. Every input is handled twice.
+//! The decisions of the catalogue. Every input is handled twice.
 
 use catalogue::{
     Catalogue,
@@ -64,7 +64,7 @@ fn a_new_album_is_listed_with_or_without_a_price() {
 }
 
 #[test]
-fn a_repeated_listing_was_answered_before_even_after_the_price_changed() {
+fn a_repeated_listing_causes_no_event_even_after_a_price_change() {
     listed().when(&list(Some(eur(2299)))).then_nothing();
     let changed = listed().given([price_changed(Some(eur(2299)), Some(eur(2499)))]);
     changed.when(&list(Some(eur(2299)))).then_nothing();
@@ -77,7 +77,7 @@ fn a_listing_with_other_data_is_refused() {
 }
 
 #[test]
-fn a_faulty_listing_is_refused() {
+fn an_invalid_listing_is_refused() {
     let reason = format!("price.amount_minor is not from 1 to {MAX_PRICE_MINOR}");
     unlisted().when(&list(Some(eur(0)))).then([refused("ListAlbum", &reason)]);
 }
@@ -88,7 +88,7 @@ fn a_price_is_changed() {
 }
 
 #[test]
-fn a_price_goes_and_comes_back() {
+fn a_price_is_removed_and_set_again() {
     listed()
         .when(&change_to(None))
         .then([price_changed(Some(eur(2299)), None)])
@@ -98,17 +98,17 @@ fn a_price_goes_and_comes_back() {
 }
 
 #[test]
-fn the_price_that_is_already_there_changes_nothing() {
+fn the_current_price_causes_no_event() {
     listed().when(&change_to(Some(eur(2299)))).then_nothing();
 }
 
 #[test]
 fn the_price_of_an_unlisted_album_is_refused() {
-    unlisted().when(&change_to(Some(eur(1)))).then([refused("ChangePrice", "nobody lists this sku")]);
+    unlisted().when(&change_to(Some(eur(1)))).then([refused("ChangePrice", "the sku is not listed")]);
 }
 
 #[test]
-fn a_faulty_price_is_refused() {
+fn an_invalid_price_is_refused() {
     let reason = format!("price.amount_minor is not from 1 to {MAX_PRICE_MINOR}");
     listed().when(&change_to(Some(eur(-1)))).then([refused("ChangePrice", &reason)]);
 }
@@ -116,17 +116,17 @@ fn a_faulty_price_is_refused() {
 #[test]
 fn an_input_belongs_to_the_sku_that_its_body_names() {
     for input in [list(None), change_to(None)] {
-        let astray = Received { key: "another-sku".to_owned(), ..input };
-        assert_eq!(Catalogue.entity(&astray), SKU);
+        let misrouted = Received { key: "another-sku".to_owned(), ..input };
+        assert_eq!(Catalogue.entity(&misrouted), SKU);
     }
 }
 
 #[test]
 fn a_listing_is_checked_field_by_field() {
-    let good = album(Some(eur(MAX_PRICE_MINOR)));
-    assert_eq!(fault(&good), None);
+    let valid = album(Some(eur(MAX_PRICE_MINOR)));
+    assert_eq!(fault(&valid), None);
     let other = |change: &dyn Fn(&mut ListAlbum)| {
-        let mut album = good.clone();
+        let mut album = valid.clone();
         change(&mut album);
         fault(&album).map(|(field, _)| field)
     };

@@ -1,4 +1,4 @@
-//! How customers decides. Pure; the table of moves stands at [`State`].
+//! The decisions of customers. Pure; [`State`] has the table of transitions.
 
 use runtime::{Decision, Received, TimestampMs};
 
@@ -9,12 +9,12 @@ use crate::{
     reads::Input,
 };
 
-/// The most characters that a name may have.
+/// The most characters of a name.
 pub const MAX_NAME_CHARS: usize = 200;
-/// The most characters that a mail address may have: what SMTP carries.
+/// The most characters of a mail address: the limit of SMTP.
 pub const MAX_EMAIL_CHARS: usize = 254;
 
-/// Decides what comes of an input.
+/// Decides the events of an input.
 pub fn decide(state: &State, input: &Received<Input>) -> Decision<Event, Command> {
     let at = input.at_ms;
     let event = match &input.body {
@@ -57,7 +57,7 @@ fn verify(state: &State, command: &VerifyCustomer, at: TimestampMs) -> Option<Ev
                 .into(),
         ),
         State::Verified(_) => None,
-        State::Unknown => Some(refused(customer_id, "VerifyCustomer", "nobody has this customer id", at)),
+        State::Unknown => Some(refused(customer_id, "VerifyCustomer", "the customer id is unknown", at)),
         State::Forgotten => Some(refused(customer_id, "VerifyCustomer", "the customer was forgotten", at)),
     }
 }
@@ -69,11 +69,11 @@ fn forget(state: &State, command: &ForgetCustomer, at: TimestampMs) -> Option<Ev
             Some(CustomerForgotten { customer_id: customer_id.clone(), occurred_at: at }.into())
         }
         State::Forgotten => None,
-        State::Unknown => Some(refused(customer_id, "ForgetCustomer", "nobody has this customer id", at)),
+        State::Unknown => Some(refused(customer_id, "ForgetCustomer", "the customer id is unknown", at)),
     }
 }
 
-/// What is wrong with a contact: the field, and what it is or lacks.
+/// The fault of a contact, if there is one: the field and the fault.
 #[must_use]
 pub fn fault(contact: &Contact) -> Option<(&'static str, String)> {
     let text = |value: &str, most: usize| {
@@ -99,7 +99,7 @@ pub fn fault(contact: &Contact) -> Option<(&'static str, String)> {
         }
         None => false,
     };
-    if looks_like_mail { None } else { Some(("email", "is no mail address".to_owned())) }
+    if looks_like_mail { None } else { Some(("email", "is not a mail address".to_owned())) }
 }
 
 fn refused(customer_id: &str, command: &str, reason: &str, at: TimestampMs) -> Event {

@@ -1,9 +1,9 @@
-//! What customers says: every event on its own topic, as its schema has it.
+//! The events of customers, as their schemas define them.
 
 use serde::{Deserialize, Serialize};
 
 runtime::produces! {
-    /// What customers says.
+    /// The events that customers produces.
     pub enum Event in "../../schemas" {
         events of "customers" { CustomerRegistered = 1, CustomerVerified = 1, CustomerForgotten = 1, CommandRefused = 1 }
     }
@@ -18,14 +18,14 @@ pub struct Contact {
     pub email: String,
 }
 
-/// Somebody registered; the mail address is not verified yet.
+/// A customer registered; the mail address is not verified yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CustomerRegistered {
     /// The customer.
     pub customer_id: String,
     /// How the customer is addressed.
     pub contact: Contact,
-    /// True if the customer agreed to be told of offers.
+    /// True if the customer agreed to receive offers.
     pub marketing_consent: bool,
     /// When it was decided.
     pub occurred_at: i64,
@@ -51,7 +51,7 @@ pub struct CustomerForgotten {
     pub occurred_at: i64,
 }
 
-/// A command may not be carried out.
+/// A command was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandRefused {
     /// The customer it was for.

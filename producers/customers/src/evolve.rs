@@ -1,10 +1,10 @@
-//! What customers remembers of a customer: the fold of its own events.
+//! The state of a customer: the fold of its own events.
 
 use serde::{Deserialize, Serialize};
 
 use crate::events::{Contact, Event};
 
-/// What is remembered of one customer.
+/// The state of one customer.
 ///
 /// ```text
 ///  Unknown ──> Registered ──> Verified
@@ -14,32 +14,32 @@ use crate::events::{Contact, Event};
 ///
 /// | command | `Unknown` | `Registered` | `Verified` | `Forgotten` |
 /// |---|---|---|---|---|
-/// | RegisterCustomer | CustomerRegistered | – if it says the same, else refused | like `Registered` | refused |
+/// | RegisterCustomer | CustomerRegistered | – if the data is the same, else refused | like `Registered` | refused |
 /// | VerifyCustomer | refused | CustomerVerified | – | refused |
 /// | ForgetCustomer | refused | CustomerForgotten | CustomerForgotten | – |
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
-    /// Nothing was ever said about them.
+    /// No event yet.
     #[default]
     Unknown,
-    /// Known, the mail address not verified.
+    /// Registered; the mail address is not verified.
     Registered(Profile),
-    /// Known, the mail address verified.
+    /// Registered; the mail address is verified.
     Verified(Profile),
-    /// Asked to be forgotten: nothing else is kept.
+    /// Forgotten: no other data is kept.
     Forgotten,
 }
 
-/// What a known customer told.
+/// The data of a registered customer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
     /// How they are addressed.
     pub contact: Contact,
-    /// True if they agreed to be told of offers.
+    /// True if they agreed to receive offers.
     pub marketing_consent: bool,
 }
 
-/// Folds one event. Total: what was said is never argued with.
+/// Applies one event. Total: an event is never rejected.
 pub fn evolve(state: State, event: &Event) -> State {
     match event {
         Event::CustomerRegistered(registered) => State::Registered(Profile {

@@ -1,6 +1,6 @@
 //! Customers over HTTP: `POST /customers`, `GET /customers/{id}`, `POST /customers/{id}/verification`, `DELETE /customers/{id}`.
 //!
-//! Answers carry no personal data: whoever knows an id learns only how far that customer is.
+//! Replies have no personal data: a client that knows an id learns only the status of that customer.
 
 use axum::{
     Router,
@@ -10,7 +10,7 @@ use axum::{
     routing::{get, post},
 };
 use runtime::{
-    edge::{BackgroundEdge, Submission, Submitted, entity_of_key},
+    edge::{Door, Submission, Submitted, entity_of_key},
     http::{Json, Problem},
 };
 use serde_json::json;
@@ -24,131 +24,131 @@ use crate::{
     request::{key_fault, registration},
 };
 
-/// What of an answering event the edge needs again.
+/// The part of an answering event that the API needs again.
 #[derive(Debug, Clone)]
-pub(crate) enum Summary {
-    /// It was done.
+pub(crate) enum CommandOutcome {
+    /// The command was executed.
     Done,
-    /// It was refused.
+    /// The command was refused.
     Refused(String),
 }
 
-/// Draws from an event what the edge needs again.
-pub(crate) fn summarise(event: &Event) -> Option<Summary> {
+/// Returns the part of an event that the API needs again.
+pub(crate) fn outcome_of(event: &Event) -> Option<CommandOutcome> {
     Some(match event {
-        Event::CommandRefused(refused) => Summary::Refused(refused.reason.clone()),
-        Event::CustomerRegistered(_) | Event::CustomerVerified(_) | Event::CustomerForgotten(_) => Summary::Done,
+        Event::CommandRefused(refused) => CommandOutcome::Refused(refused.reason.clone()),
+        Event::CustomerRegistered(_) | Event::CustomerVerified(_) | Event::CustomerForgotten(_) => CommandOutcome::Done,
     })
 }
 
 #[derive(Clone)]
-struct Desk {
+struct ApiState {
     system: String,
-    edge: BackgroundEdge<Customers, Summary>,
+    edge: Door<Customers, CommandOutcome>,
 }
 
 /// The routes.
-pub(crate) fn routes(system: &str, edge: BackgroundEdge<Customers, Summary>) -> Router {
+pub(crate) fn routes(system: &str, edge: Door<Customers, CommandOutcome>) -> Router {
     Router::new()
         .route("/customers", post(register))
         .route("/customers/{customer_id}", get(show).delete(forget))
         .route("/customers/{customer_id}/verification", post(verify))
-        .with_state(Desk { system: system.to_owned(), edge })
+        .with_state(ApiState { system: system.to_owned(), edge })
 }
 
-async fn register(Shared(desk): Shared<Desk>, headers: HeaderMap, Json(body): Json) -> Result<Response, Problem> {
+async fn register(Shared(api): Shared<ApiState>, headers: HeaderMap, Json(body): Json) -> Result<Response, Problem> {
     let id = match headers.get("idempotency-key") {
         None => Uuid::now_v7(),
         Some(key) => {
-            let key = key.to_str().map_err(|_| bad_key("is not plain text"))?;
+            let key = key.to_str().map_err(|_| invalid_key("is not plain text"))?;
             if let Some(fault) = key_fault(key) {
-                return Err(bad_key(&fault));
+                return Err(invalid_key(&fault));
             }
-            entity_of_key(&desk.system, "customers", key)
+            entity_of_key(&api.system, "customers", key)
         }
     };
-    let command = registration(&body, id).map_err(Problem::invalid_body)?;
+    let command = registration(&body, id).map_err(Problem::of_faults)?;
     let id = id.to_string();
-    // Made of the content, so the same registration again is the same command.
+    // The id is derived from the content, so a repeated registration is the same command.
     let submission = Submission::new(id.as_str(), command);
-    match desk.submit(submission).await? {
-        Some(Summary::Done) => Ok(told(StatusCode::CREATED, &id, "registered")),
-        Some(Summary::Refused(_)) if desk.edge.state(&id)?.is_some() => Err(Problem::new(
+    match api.submit(submission).await? {
+        Some(CommandOutcome::Done) => Ok(status_response(StatusCode::CREATED, &id, "registered")),
+        Some(CommandOutcome::Refused(_)) if api.edge.state(&id)?.is_some() => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "idempotency-key-reused",
             "the Idempotency-Key was used for another request",
         )),
-        Some(Summary::Refused(reason)) => Err(refused(reason)),
-        None => Ok(told(StatusCode::ACCEPTED, &id, "pending")),
+        Some(CommandOutcome::Refused(reason)) => Err(refused(reason)),
+        None => Ok(status_response(StatusCode::ACCEPTED, &id, "pending")),
     }
 }
 
-async fn verify(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
-    match desk.edge.state(&id)? {
-        None | Some(State::Unknown) => Err(nobody()),
-        Some(State::Verified(_)) => Ok(told(StatusCode::OK, &id, "verified")),
+async fn verify(Shared(api): Shared<ApiState>, Path(id): Path<String>) -> Result<Response, Problem> {
+    match api.edge.state(&id)? {
+        None | Some(State::Unknown) => Err(unknown_customer()),
+        Some(State::Verified(_)) => Ok(status_response(StatusCode::OK, &id, "verified")),
         Some(State::Forgotten) => Err(refused("the customer was forgotten")),
         Some(State::Registered(_)) => {
             let command = VerifyCustomer { customer_id: id.clone() };
-            desk.ask(&id, command, "verified").await
+            api.execute(&id, command, "verified").await
         }
     }
 }
 
-async fn forget(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
-    match desk.edge.state(&id)? {
-        None | Some(State::Unknown) => Err(nobody()),
-        Some(State::Forgotten) => Ok(told(StatusCode::OK, &id, "forgotten")),
+async fn forget(Shared(api): Shared<ApiState>, Path(id): Path<String>) -> Result<Response, Problem> {
+    match api.edge.state(&id)? {
+        None | Some(State::Unknown) => Err(unknown_customer()),
+        Some(State::Forgotten) => Ok(status_response(StatusCode::OK, &id, "forgotten")),
         Some(State::Registered(_) | State::Verified(_)) => {
             let command = ForgetCustomer { customer_id: id.clone() };
-            desk.ask(&id, command, "forgotten").await
+            api.execute(&id, command, "forgotten").await
         }
     }
 }
 
-async fn show(Shared(desk): Shared<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let status = match desk.edge.state(&id)? {
-        None | Some(State::Unknown) => return Err(nobody()),
+async fn show(Shared(api): Shared<ApiState>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let status = match api.edge.state(&id)? {
+        None | Some(State::Unknown) => return Err(unknown_customer()),
         Some(State::Registered(_)) => "registered",
         Some(State::Verified(_)) => "verified",
         Some(State::Forgotten) => "forgotten",
     };
-    Ok(told(StatusCode::OK, &id, status))
+    Ok(status_response(StatusCode::OK, &id, status))
 }
 
-impl Desk {
-    /// The answer, if it came in time.
-    async fn submit(&self, submission: Submission<Command>) -> Result<Option<Summary>, Problem> {
+impl ApiState {
+    /// The outcome, if it arrived in time.
+    async fn submit(&self, submission: Submission<Command>) -> Result<Option<CommandOutcome>, Problem> {
         match self.edge.submit(submission).await? {
             Submitted::Answered(answered) => Ok(Some(answered.summary)),
             Submitted::Pending { .. } => Ok(None),
         }
     }
 
-    async fn ask(&self, id: &str, command: impl Into<Command>, done: &str) -> Result<Response, Problem> {
+    async fn execute(&self, id: &str, command: impl Into<Command>, done: &str) -> Result<Response, Problem> {
         match self.submit(Submission::new(id, command).with_id(Uuid::now_v7())).await? {
-            Some(Summary::Done) => Ok(told(StatusCode::OK, id, done)),
-            Some(Summary::Refused(reason)) => Err(refused(reason)),
-            None => Ok(told(StatusCode::ACCEPTED, id, "pending")),
+            Some(CommandOutcome::Done) => Ok(status_response(StatusCode::OK, id, done)),
+            Some(CommandOutcome::Refused(reason)) => Err(refused(reason)),
+            None => Ok(status_response(StatusCode::ACCEPTED, id, "pending")),
         }
     }
 }
 
-fn told(status: StatusCode, id: &str, standing: &str) -> Response {
+fn status_response(status: StatusCode, id: &str, status_text: &str) -> Response {
     let location = format!("/customers/{id}");
-    let body = json!({ "customer_id": id, "status": standing });
+    let body = json!({ "customer_id": id, "status": status_text });
     (status, [(header::LOCATION, location)], axum::Json(body)).into_response()
 }
 
-fn bad_key(detail: &str) -> Problem {
+fn invalid_key(detail: &str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "bad-idempotency-key", "the Idempotency-Key is not valid")
         .detail(format!("the Idempotency-Key {detail}"))
 }
 
-fn nobody() -> Problem {
+fn unknown_customer() -> Problem {
     Problem::not_found("customer of that id")
 }
 
 fn refused(reason: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::CONFLICT, "refused", "this may not be done now").detail(reason)
+    Problem::new(StatusCode::CONFLICT, "refused", "the command is not allowed now").detail(reason)
 }

@@ -1,10 +1,10 @@
-//! Customers: owns who buys here. Key: the customer. Its first event starts the onboarding story.
+//! Customers: owns the customers of the shop. Key: the customer. Its first event starts the onboarding saga.
 //!
-//! - **Hears** nobody.
+//! - **Consumes** nothing.
 //! - **Inbox** RegisterCustomer, VerifyCustomer, ForgetCustomer.
-//! - **Says** CustomerRegistered (pending), CustomerVerified, CustomerForgotten, CommandRefused.
-//! - **Remembers** the contact and consent of a known customer, and of a forgotten one only that.
-//! - **Undoes** nothing.
+//! - **Produces** CustomerRegistered (pending), CustomerVerified, CustomerForgotten, CommandRefused.
+//! - **Remembers** the contact and consent of a registered customer; of a forgotten one only that it is forgotten.
+//! - **Compensates** nothing.
 //! - **Personal data** name and mail address, in its events, in RegisterCustomer and in its state; the state drops them with
 //!   CustomerForgotten.
 
@@ -12,8 +12,8 @@ use std::borrow::Cow;
 
 use runtime::{
     Config, Decider, Decision, NoEffect, NothingToPerform, Received,
-    edge::BackgroundEdge,
-    health::HealthChecks,
+    edge::Door,
+    health::Checks,
     service::{self, Program, Running, StartError},
 };
 
@@ -25,7 +25,7 @@ pub mod inbox;
 pub mod reads;
 pub mod request;
 
-/// The rules of customers.
+/// The decider of customers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Customers;
 
@@ -50,22 +50,22 @@ impl Decider for Customers {
     }
 }
 
-/// Starts the service with its edge.
+/// Starts the service with its HTTP API.
 ///
 /// # Errors
-/// Something that waiting does not resolve keeps it from starting.
+/// The service cannot start, and waiting does not help.
 pub async fn service(config: Config) -> Result<Running, StartError> {
-    let edge = BackgroundEdge::start(&config, Customers, http::summarise);
-    let (checks, checked) = (HealthChecks::default(), edge.clone());
-    checks.ready("edge", move || checked.ready());
+    let edge = Door::start(&config, Customers, http::outcome_of);
+    let (checks, checked) = (Checks::default(), edge.clone());
+    checks.ready("HTTP API", move || checked.ready());
     let routes = http::routes(&config.system, edge);
     service::start_with(config, Customers, NothingToPerform, routes, checks).await
 }
 
-/// The service as a program: its own binary runs it, and so does `dacapo service`.
+/// The service as a program. The `customers` binary and `dacapo service` both run it.
 #[must_use]
 pub fn program() -> Program {
-    Program::new(Customers::NAME, "Knows who buys here", |config, _: service::NoSettings| async move {
+    Program::new(Customers::NAME, "Owns the customers", |config, _: service::NoSettings| async move {
         Ok(service(config).await?)
     })
 }

@@ -1,4 +1,4 @@
-//! Customers as a program of its own.
+//! The `customers` binary.
 
 fn main() -> std::process::ExitCode {
     customers::program().main()

@@ -1,4 +1,4 @@
-//! What customers hears: its own inbox, nothing else.
+//! The inputs of customers: its own inbox, nothing else.
 
 use std::borrow::Cow;
 
@@ -7,13 +7,13 @@ use runtime::Received;
 use crate::inbox::{ForgetCustomer, RegisterCustomer, VerifyCustomer};
 
 runtime::consumes! {
-    /// What customers hears.
+    /// The inputs of customers.
     pub enum Input {
         inbox of "customers" { RegisterCustomer, VerifyCustomer, ForgetCustomer }
     }
 }
 
-/// The customer an input is about, whatever key it came under.
+/// The customer of an input, regardless of its key.
 pub fn customer_of(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
         Input::RegisterCustomer(command) => &command.customer_id,

@@ -1,6 +1,6 @@
-//! What a person sends: the body of `POST /customers`, checked field by field.
+//! The body of `POST /customers`, checked field by field.
 
-use runtime::request::{FieldError, FieldErrors};
+use runtime::request::{Fault, Faults};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use crate::{
 /// The longest idempotency key.
 const MAX_KEY_BYTES: usize = 200;
 
-/// What is wrong with an idempotency key, if anything.
+/// The fault of an idempotency key, if there is one.
 #[must_use]
 pub fn key_fault(key: &str) -> Option<String> {
     if key.is_empty() || key.len() > MAX_KEY_BYTES {
@@ -28,9 +28,9 @@ pub fn key_fault(key: &str) -> Option<String> {
 /// Reads a registration.
 ///
 /// # Errors
-/// Everything that is wrong with it, each with its place.
-pub fn registration(body: &Value, customer_id: Uuid) -> Result<RegisterCustomer, Vec<FieldError>> {
-    let faults = FieldErrors::default();
+/// Every fault, with its position.
+pub fn registration(body: &Value, customer_id: Uuid) -> Result<RegisterCustomer, Vec<Fault>> {
+    let faults = Faults::default();
     let command = {
         let fields = faults.object(body, &["name", "email", "marketing_consent"]);
         RegisterCustomer {
@@ -42,10 +42,10 @@ pub fn registration(body: &Value, customer_id: Uuid) -> Result<RegisterCustomer,
             marketing_consent: fields.flag("marketing_consent", false),
         }
     };
-    let command = faults.finish(command)?;
+    let command = faults.verdict(command)?;
     match fault(&command.contact) {
         None => Ok(command),
-        Some((field, what)) => Err(vec![FieldError { pointer: format!("/{field}"), detail: what }]),
+        Some((field, what)) => Err(vec![Fault { pointer: format!("/{field}"), detail: what }]),
     }
 }
 
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_registration_is_read_and_consent_is_not_assumed() {
+    fn a_valid_registration_is_read_and_consent_defaults_to_false() {
         let id = Uuid::from_u128(7);
         let command = registration(&json!({ "name": "Inés", "email": "ines@example.org" }), id).unwrap();
         let contact = Contact { name: "Inés".to_owned(), email: "ines@example.org".to_owned() };
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_named() {
+    fn every_fault_is_reported() {
         assert_eq!(pointers(&json!({})), ["/name", "/email"]);
         assert_eq!(pointers(&json!({ "name": "Inés", "email": "nowhere" })), ["/email"]);
         assert_eq!(pointers(&json!({ "name": "a\nb", "email": "a@b.example" })), ["/name"]);

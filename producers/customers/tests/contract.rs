@@ -1,26 +1,13 @@
-//! The structs of this service against every version of every schema they read or write, and the examples beside them.
+//! The message types of this service match every version of their schemas, and the examples beside them.
 
 use customers::{events::Event, inbox::Command, reads::Input};
-use runtime::testing::contract;
-
-const SCHEMAS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas");
+use runtime::testing::contract::ServiceContract;
 
 #[test]
-fn every_version_of_what_is_heard_is_understood() {
-    contract::reads::<Input>(SCHEMAS);
-}
-
-#[test]
-fn every_version_of_what_was_said_is_understood() {
-    contract::reads::<Event>(SCHEMAS);
-}
-
-#[test]
-fn every_event_is_written_as_its_schema_has_it() {
-    contract::writes::<Event>(SCHEMAS);
-}
-
-#[test]
-fn every_command_is_written_as_its_schema_has_it() {
-    contract::writes::<Command>(SCHEMAS);
+fn message_types_match_their_schemas() {
+    ServiceContract::in_folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas"))
+        .consumes::<Input>()
+        .produces::<Event>()
+        .produces::<Command>()
+        .check();
 }

@@ -14,22 +14,22 @@ use runtime::{Config, Message, TimerFired, kafka::TopicSpec, service::Running};
 use serde_json::{Value, json};
 
 runtime::produces! {
-    enum Technical in "../../schemas" { inbox of "runtime" { TimerFired = 1 } }
+    enum RuntimeRecords in "../../schemas" { inbox of "runtime" { TimerFired = 1 } }
 }
 
-struct Desk {
+struct TestService {
     _cluster: Cluster,
     running: Running,
     base: String,
     client: Client,
 }
 
-impl Desk {
+impl TestService {
     async fn open() -> Self {
         let cluster = Cluster::start("customers").await;
         let config = &cluster.config;
         cluster.create(&TopicSpec::of_service(&config.system, "customers", config.partitions)).await;
-        cluster.register(&[Event::RECORDS, Command::RECORDS, Technical::RECORDS].concat());
+        cluster.register(&[Event::RECORDS, Command::RECORDS, RuntimeRecords::RECORDS].concat());
         let listen: SocketAddr = ([127, 0, 0, 1], 0).into();
         let running = customers::service(Config { listen: Some(listen), ..config.clone() }).await.unwrap();
         tokio::time::timeout(PATIENCE, running.ready()).await.expect("ready in time").unwrap();
@@ -49,28 +49,28 @@ impl Desk {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_customer_is_registered_verified_and_forgotten() {
-    let desk = Desk::open().await;
+    let service = TestService::open().await;
     let ines = json!({ "name": "Inés", "email": "ines@example.org" });
-    let (status, told) = desk.ask(Method::POST, "/customers", Some("k-1"), &ines).await;
-    assert_eq!((status, &told["status"]), (201, &json!("registered")));
-    let path = format!("/customers/{}", told["customer_id"].as_str().unwrap());
-    assert_eq!(desk.ask(Method::POST, "/customers", Some("k-1"), &ines).await, (201, told));
+    let (status, reply) = service.ask(Method::POST, "/customers", Some("k-1"), &ines).await;
+    assert_eq!((status, &reply["status"]), (201, &json!("registered")));
+    let path = format!("/customers/{}", reply["customer_id"].as_str().unwrap());
+    assert_eq!(service.ask(Method::POST, "/customers", Some("k-1"), &ines).await, (201, reply));
     let other = json!({ "name": "Inés", "email": "other@example.org" });
-    let (status, reused) = desk.ask(Method::POST, "/customers", Some("k-1"), &other).await;
+    let (status, reused) = service.ask(Method::POST, "/customers", Some("k-1"), &other).await;
     assert_eq!((status, &reused["type"]), (422, &json!("/problems/idempotency-key-reused")));
     let nothing = Value::Null;
     for _ in 0..2 {
-        let (status, told) = desk.ask(Method::POST, &format!("{path}/verification"), None, &nothing).await;
-        assert_eq!((status, &told["status"]), (200, &json!("verified")));
+        let (status, reply) = service.ask(Method::POST, &format!("{path}/verification"), None, &nothing).await;
+        assert_eq!((status, &reply["status"]), (200, &json!("verified")));
     }
     for _ in 0..2 {
-        let (status, told) = desk.ask(Method::DELETE, &path, None, &nothing).await;
-        assert_eq!((status, &told["status"]), (200, &json!("forgotten")));
+        let (status, reply) = service.ask(Method::DELETE, &path, None, &nothing).await;
+        assert_eq!((status, &reply["status"]), (200, &json!("forgotten")));
     }
-    assert_eq!(desk.ask(Method::POST, &format!("{path}/verification"), None, &nothing).await.0, 409);
-    assert_eq!(desk.ask(Method::GET, &path, None, &nothing).await.1["status"], "forgotten");
-    assert_eq!(desk.ask(Method::DELETE, "/customers/nobody", None, &nothing).await.0, 404);
-    let (status, problem) = desk.ask(Method::POST, "/customers", None, &json!({ "name": "", "email": "x" })).await;
+    assert_eq!(service.ask(Method::POST, &format!("{path}/verification"), None, &nothing).await.0, 409);
+    assert_eq!(service.ask(Method::GET, &path, None, &nothing).await.1["status"], "forgotten");
+    assert_eq!(service.ask(Method::DELETE, "/customers/nobody", None, &nothing).await.0, 404);
+    let (status, problem) = service.ask(Method::POST, "/customers", None, &json!({ "name": "", "email": "x" })).await;
     assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/name")));
-    assert!(desk.running.stop().await, "stops in time");
+    assert!(service.running.stop().await, "stops in time");
 }

@@ -1,4 +1,4 @@
-//! What customers says when. Every input is handled twice.
+//! The decisions of customers. Every input is handled twice.
 
 use customers::{
     Customers,
@@ -77,12 +77,12 @@ fn forgotten() -> Scenario<Customers> {
 }
 
 #[test]
-fn somebody_new_is_registered() {
+fn a_new_customer_is_registered() {
     unknown().when(&register()).then([customer_registered()]);
 }
 
 #[test]
-fn a_repeated_registration_was_answered_before() {
+fn a_repeated_registration_causes_no_event() {
     registered().when(&register()).then_nothing();
     verified().when(&register()).then_nothing();
 }
@@ -96,11 +96,11 @@ fn a_registration_with_other_data_is_refused() {
 }
 
 #[test]
-fn a_registration_with_a_faulty_contact_is_refused() {
+fn a_registration_with_an_invalid_contact_is_refused() {
     unknown().when(&register_with(contact("", "a@b.example"))).then([refused("RegisterCustomer", "name is empty")]);
     unknown()
         .when(&register_with(contact("Inés", "nowhere")))
-        .then([refused("RegisterCustomer", "email is no mail address")]);
+        .then([refused("RegisterCustomer", "email is not a mail address")]);
 }
 
 #[test]
@@ -114,13 +114,13 @@ fn a_verified_customer_is_not_verified_again() {
 }
 
 #[test]
-fn nobody_cannot_be_verified_nor_forgotten() {
-    unknown().when(&verify()).then([refused("VerifyCustomer", "nobody has this customer id")]);
-    unknown().when(&forget()).then([refused("ForgetCustomer", "nobody has this customer id")]);
+fn an_unknown_customer_cannot_be_verified_or_forgotten() {
+    unknown().when(&verify()).then([refused("VerifyCustomer", "the customer id is unknown")]);
+    unknown().when(&forget()).then([refused("ForgetCustomer", "the customer id is unknown")]);
 }
 
 #[test]
-fn a_known_customer_is_forgotten_and_nothing_of_them_is_kept() {
+fn a_registered_customer_is_forgotten_and_their_data_is_dropped() {
     for scenario in [registered(), verified()] {
         let after = scenario.when(&forget()).then([customer_forgotten()]).and();
         assert_eq!(after.state(), &State::Forgotten);
@@ -137,8 +137,8 @@ fn a_forgotten_customer_stays_forgotten() {
 #[test]
 fn an_input_belongs_to_the_customer_that_its_body_names() {
     for input in [register(), verify(), forget()] {
-        let astray = Received { key: "somebody-else".to_owned(), ..input };
-        assert_eq!(Customers.entity(&astray), ID);
+        let misrouted = Received { key: "somebody-else".to_owned(), ..input };
+        assert_eq!(Customers.entity(&misrouted), ID);
     }
 }
 
@@ -153,10 +153,10 @@ fn a_contact_is_checked_field_by_field() {
         (contact("Inés\r\nBcc: x@y.example", "a@b.example"), "name", "has a control character"),
         (contact("Inés", ""), "email", "is empty"),
         (contact("Inés", &long_mail), "email", "has more than 254 characters"),
-        (contact("Inés", "a@b@c"), "email", "is no mail address"),
-        (contact("Inés", "@b.example"), "email", "is no mail address"),
-        (contact("Inés", "a@"), "email", "is no mail address"),
-        (contact("Inés", "a b@c.example"), "email", "is no mail address"),
+        (contact("Inés", "a@b@c"), "email", "is not a mail address"),
+        (contact("Inés", "@b.example"), "email", "is not a mail address"),
+        (contact("Inés", "a@"), "email", "is not a mail address"),
+        (contact("Inés", "a b@c.example"), "email", "is not a mail address"),
     ];
     for (contact, field, what) in faults {
         assert_eq!(fault(&contact), Some((field, what.to_owned())), "{contact:?}");

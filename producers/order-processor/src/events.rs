@@ -1,11 +1,11 @@
-//! What the order-processor says: every event on its own topic, as its schema has it.
+//! The events of the order-processor, as their schemas define them.
 //!
-//! These structs are written, and read back when the own log is folded. They know no other service's types.
+//! The service writes these structs, and reads them back when it folds its own log. They share no type with other services.
 
 use serde::{Deserialize, Serialize};
 
 runtime::produces! {
-    /// What the order-processor says.
+    /// The events that the order-processor produces.
     pub enum Event in "../../schemas" {
         events of "order-processor" {
             OrderPlaced = 1,
@@ -90,7 +90,7 @@ pub struct OrderPlaced {
     pub total: Money,
     /// The gateway's token for the means of payment.
     pub payment_method: String,
-    /// Tells a repeated request from another one.
+    /// Identifies the request.
     pub request_digest: String,
     /// When it was decided.
     pub occurred_at: i64,
@@ -100,17 +100,17 @@ pub struct OrderPlaced {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum RejectReason {
-    /// Nobody has the customer id.
+    /// The customer id is unknown.
     UnknownCustomer,
     /// The customer asked to be forgotten.
     CustomerForgotten,
-    /// Nobody lists a sku.
+    /// A sku is not in the catalogue.
     UnknownSku,
     /// An album is no longer sold.
     PriceGone,
     /// The prices are in several currencies.
     MixedCurrencies,
-    /// More than this shop sells in one order.
+    /// The order exceeds a limit of the shop.
     TooLarge,
     /// A reason that a later version gives.
     #[serde(other)]
@@ -120,15 +120,15 @@ pub enum RejectReason {
 /// An order was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderRejected {
-    /// The order that is none.
+    /// The order id of the request.
     pub order_id: String,
     /// The customer that the request named.
     pub customer_id: String,
-    /// The rule that the request broke.
+    /// The rule that the request violates.
     pub reason: RejectReason,
-    /// What broke it, for a person.
+    /// The violating value, for a person.
     pub detail: String,
-    /// Tells a repeated request from another one.
+    /// Identifies the request.
     pub request_digest: String,
     /// When it was decided.
     pub occurred_at: i64,
@@ -147,7 +147,7 @@ pub struct OrderPaid {
     pub lines: Vec<OrderLine>,
     /// What was paid.
     pub total: Money,
-    /// The payment, as the payment service calls it.
+    /// The id of the payment at the payment service.
     pub payment_id: String,
     /// When it was decided.
     pub occurred_at: i64,
@@ -189,7 +189,7 @@ pub struct OrderShipped {
     pub occurred_at: i64,
 }
 
-/// An order reached its good end.
+/// An order is fulfilled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderCompleted {
     /// The order.
@@ -214,13 +214,13 @@ pub enum CancelReason {
     OutOfStock,
     /// The gateway declined the payment.
     PaymentDeclined,
-    /// The gateway never answered in time.
+    /// The gateway gave no definite answer in time.
     PaymentAbandoned,
     /// An album was not on the shelf when the parcel was packed.
     LostAtPackaging,
     /// The customer changed their mind.
     CustomerRequest,
-    /// An operator gave up.
+    /// An operator gave up the order.
     GivenUp,
     /// A reason that a later version gives.
     #[serde(other)]
@@ -240,9 +240,9 @@ pub struct OrderCancelled {
     pub lines: Vec<OrderLine>,
     /// What it would have cost.
     pub total: Money,
-    /// What stopped it.
+    /// The cause.
     pub reason: CancelReason,
-    /// What stopped it, for a person.
+    /// The cause, for a person.
     pub detail: String,
     /// When it was decided.
     pub occurred_at: i64,
@@ -265,27 +265,27 @@ pub struct OrderDelayed {
     pub occurred_at: i64,
 }
 
-/// What only a person can put right.
+/// An issue that only a person can resolve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum AttentionNeed {
-    /// The courier takes the parcel in no attempt.
+    /// The courier refused the parcel in every attempt.
     DispatchAbandoned,
-    /// The gateway does not pay back.
+    /// The gateway refuses the refund.
     RefundFailed,
     /// A need that a later version knows.
     #[serde(other)]
     Unknown,
 }
 
-/// An order cannot go on without a person.
+/// An order cannot proceed without a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderNeedsAttention {
     /// The order.
     pub order_id: String,
-    /// What is to be put right.
+    /// The issue to resolve.
     pub need: AttentionNeed,
-    /// The attempt that failed last, as its owner counts.
+    /// The number of the failed attempt, as its owner counts.
     pub attempt: i32,
     /// What happened, for a person.
     pub detail: String,
@@ -293,7 +293,7 @@ pub struct OrderNeedsAttention {
     pub occurred_at: i64,
 }
 
-/// Who asks for a cancellation.
+/// Who requests a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CancelRequester {
@@ -301,12 +301,12 @@ pub enum CancelRequester {
     Customer,
     /// An operator.
     Operator,
-    /// Somebody whom a later version knows.
+    /// A requester that only a later version knows.
     #[serde(other)]
     Unknown,
 }
 
-/// Somebody asked for an order to be cancelled; the warehouse answers.
+/// The cancellation of an order was requested; the warehouse decides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderCancellationRequested {
     /// The order.
@@ -315,7 +315,7 @@ pub struct OrderCancellationRequested {
     pub customer_id: String,
     /// The number of the request, counted from 1 per order.
     pub request: i32,
-    /// Who asked.
+    /// Who requested it.
     pub requested_by: CancelRequester,
     /// Why; perhaps empty.
     pub reason: String,
@@ -323,7 +323,7 @@ pub struct OrderCancellationRequested {
     pub occurred_at: i64,
 }
 
-/// An order goes on although somebody asked for its cancellation.
+/// A request to cancel an order was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderCancellationRefused {
     /// The order.
@@ -334,9 +334,9 @@ pub struct OrderCancellationRefused {
     pub contact: Contact,
     /// What was ordered.
     pub lines: Vec<OrderLine>,
-    /// The number of the request; 0 if the parcel was gone when it came.
+    /// The number of the request; 0 if the parcel had left before the request.
     pub request: i32,
-    /// Who asked.
+    /// Who requested it.
     pub requested_by: CancelRequester,
     /// Why it came too late, for a person.
     pub reason: String,
@@ -344,7 +344,7 @@ pub struct OrderCancellationRefused {
     pub occurred_at: i64,
 }
 
-/// A fact that can be heard early.
+/// A fact that can be received early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum NotedFact {
@@ -359,12 +359,12 @@ pub enum NotedFact {
     Unknown,
 }
 
-/// A fact was heard before the one it follows from.
+/// A fact was received before the fact it follows from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderFactNoted {
     /// The order.
     pub order_id: String,
-    /// What was heard.
+    /// The fact.
     pub fact: NotedFact,
     /// The courier, if the parcel is with one.
     pub carrier: Option<String>,
@@ -376,7 +376,7 @@ pub struct OrderFactNoted {
     pub occurred_at: i64,
 }
 
-/// A command may not be carried out.
+/// A command was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandRefused {
     /// The order it was for.

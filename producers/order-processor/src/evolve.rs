@@ -1,4 +1,4 @@
-//! What the order-processor remembers of an order: the fold of its own events, nothing else.
+//! The state of an order: the fold of its own events.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::events::{
     OrderFactNoted, OrderLine, OrderNeedsAttention, OrderPlaced,
 };
 
-/// Where an order stands.
+/// The phase of an order.
 ///
 /// ```text
 ///  (unplaced) ──> placed ──> paid ──> picking ──> shipped ──> completed
@@ -16,74 +16,74 @@ use crate::events::{
 ///      └────────────────────────────────────────> rejected
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Status {
-    /// Nothing was ever said about it.
+pub enum OrderPhase {
+    /// It has no event.
     #[default]
     Unplaced,
-    /// Accepted; the warehouse and payment are at work.
+    /// Accepted; the warehouse and payment are working.
     Placed,
     /// The money was taken.
     Paid,
     /// The warehouse is picking it.
     Picking,
-    /// The parcel is with the courier.
+    /// The courier has the parcel.
     Shipped,
-    /// The good end.
+    /// Ended: fulfilled.
     Completed,
-    /// The bad end of an accepted order.
+    /// Ended: accepted, but not fulfilled.
     Cancelled,
-    /// The end of an order that was never accepted.
+    /// Ended: never accepted.
     Rejected,
 }
 
-impl Status {
-    /// Every legal move; all others are none. A test holds every decision against this table.
-    pub const MOVES: &'static [(Status, Status)] = &[
-        (Status::Unplaced, Status::Placed),
-        (Status::Unplaced, Status::Rejected),
-        (Status::Placed, Status::Paid),
-        (Status::Placed, Status::Cancelled),
-        (Status::Paid, Status::Picking),
-        (Status::Paid, Status::Cancelled),
-        (Status::Picking, Status::Shipped),
-        (Status::Picking, Status::Cancelled),
-        (Status::Shipped, Status::Completed),
+impl OrderPhase {
+    /// Every legal transition. A test checks every decision against this table.
+    pub const TRANSITIONS: &'static [(OrderPhase, OrderPhase)] = &[
+        (OrderPhase::Unplaced, OrderPhase::Placed),
+        (OrderPhase::Unplaced, OrderPhase::Rejected),
+        (OrderPhase::Placed, OrderPhase::Paid),
+        (OrderPhase::Placed, OrderPhase::Cancelled),
+        (OrderPhase::Paid, OrderPhase::Picking),
+        (OrderPhase::Paid, OrderPhase::Cancelled),
+        (OrderPhase::Picking, OrderPhase::Shipped),
+        (OrderPhase::Picking, OrderPhase::Cancelled),
+        (OrderPhase::Shipped, OrderPhase::Completed),
     ];
 
-    /// True if an order may go from here to `next`.
+    /// True if an order may change from this phase to `next`.
     #[must_use]
-    pub fn may_become(self, next: Status) -> bool {
-        Self::MOVES.contains(&(self, next))
+    pub fn may_become(self, next: OrderPhase) -> bool {
+        Self::TRANSITIONS.contains(&(self, next))
     }
 }
 
-/// What is remembered of one order.
+/// The state of one order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Where it stands.
-    pub status: Status,
-    /// Tells a repeated request from another one; empty while unplaced.
+    /// Its phase.
+    pub phase: OrderPhase,
+    /// Identifies the request that placed it; empty while unplaced.
     pub request_digest: String,
-    /// What was ordered, while the order is open. An ended order says nothing more, so it keeps nothing more.
+    /// The order while it is open. An ended order needs none of this for further events.
     pub order: Option<Order>,
-    /// Facts that came early.
-    pub noted: Noted,
-    /// How many times the warehouse was asked to cancel it.
+    /// Facts that were received early.
+    pub noted: NotedFacts,
+    /// The number of requests to cancel it.
     pub cancel_requests: i32,
     /// The request that the warehouse has not answered yet.
     pub cancel_request: Option<CancelRequest>,
-    /// What was said of what held it up.
-    pub trouble: Trouble,
+    /// The issues that were reported.
+    pub reported: ReportedIssues,
 }
 
-/// What was said of what held an order up.
+/// The issues of an order that were reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
-    /// The customer knows that the parcel is late.
-    pub delay_told: bool,
-    /// The last dispatch attempt that a person was called for.
+pub struct ReportedIssues {
+    /// The customer was notified of a delay.
+    pub delay_reported: bool,
+    /// The last dispatch attempt that was reported to a person.
     pub dispatch_attempt: i32,
-    /// The last refund attempt that a person was called for.
+    /// The last refund attempt that was reported to a person.
     pub refund_attempt: i32,
 }
 
@@ -92,13 +92,13 @@ pub struct Trouble {
 pub struct CancelRequest {
     /// Its number, counted from 1 per order.
     pub number: i32,
-    /// Who asked.
+    /// Who requested it.
     pub requested_by: CancelRequester,
     /// Why.
     pub reason: String,
 }
 
-/// What an open order's events tell in full.
+/// The data of an open order that its events repeat in full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// The order.
@@ -115,20 +115,20 @@ pub struct Order {
     pub total: Money,
 }
 
-/// Facts that came before the one they follow from.
+/// Facts that were received before the facts they follow from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Noted {
+pub struct NotedFacts {
     /// The warehouse started to pick.
     pub picking_started: bool,
-    /// The parcel is with the courier.
-    pub dispatch: Option<Dispatch>,
+    /// The courier has the parcel.
+    pub shipment: Option<Shipment>,
     /// The points were awarded.
     pub points: Option<i64>,
 }
 
-/// Who has the parcel.
+/// The courier of the parcel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dispatch {
+pub struct Shipment {
     /// The courier.
     pub carrier: String,
     /// The parcel's number with that courier.
@@ -136,12 +136,12 @@ pub struct Dispatch {
 }
 
 impl State {
-    fn moved(self, status: Status) -> Self {
-        Self { status, ..self }
+    fn moved(self, phase: OrderPhase) -> Self {
+        Self { phase, ..self }
     }
 
-    fn ended(self, status: Status) -> Self {
-        Self { status, order: None, noted: Noted::default(), cancel_request: None, ..self }
+    fn ended(self, phase: OrderPhase) -> Self {
+        Self { phase, order: None, noted: NotedFacts::default(), cancel_request: None, ..self }
     }
 
     fn cancel_requested(self, event: &OrderCancellationRequested) -> Self {
@@ -152,8 +152,8 @@ impl State {
 
     fn needing_attention(mut self, event: &OrderNeedsAttention) -> Self {
         match event.need {
-            AttentionNeed::DispatchAbandoned => self.trouble.dispatch_attempt = event.attempt,
-            AttentionNeed::RefundFailed => self.trouble.refund_attempt = event.attempt,
+            AttentionNeed::DispatchAbandoned => self.reported.dispatch_attempt = event.attempt,
+            AttentionNeed::RefundFailed => self.reported.refund_attempt = event.attempt,
             AttentionNeed::Unknown => {}
         }
         self
@@ -163,7 +163,7 @@ impl State {
         match event.fact {
             NotedFact::PickingStarted => self.noted.picking_started = true,
             NotedFact::Dispatched => {
-                self.noted.dispatch = Some(Dispatch {
+                self.noted.shipment = Some(Shipment {
                     carrier: event.carrier.clone().unwrap_or_default(),
                     tracking_number: event.tracking_number.clone().unwrap_or_default(),
                 });
@@ -188,24 +188,26 @@ impl From<&OrderPlaced> for Order {
     }
 }
 
-/// Folds one event. Total: what was said is never argued with.
+/// Applies one event. Total: an event is never rejected.
 pub fn evolve(state: State, event: &Event) -> State {
     match event {
         Event::OrderPlaced(placed) => State {
-            status: Status::Placed,
+            phase: OrderPhase::Placed,
             request_digest: placed.request_digest.clone(),
             order: Some(Order::from(placed)),
             ..state
         },
         Event::OrderRejected(rejected) => {
-            State { request_digest: rejected.request_digest.clone(), ..state.ended(Status::Rejected) }
+            State { request_digest: rejected.request_digest.clone(), ..state.ended(OrderPhase::Rejected) }
         }
-        Event::OrderPaid(_) => state.moved(Status::Paid),
-        Event::OrderPicking(_) => state.moved(Status::Picking),
-        Event::OrderShipped(_) => state.moved(Status::Shipped),
-        Event::OrderCompleted(_) => state.ended(Status::Completed),
-        Event::OrderCancelled(_) => state.ended(Status::Cancelled),
-        Event::OrderDelayed(_) => State { trouble: Trouble { delay_told: true, ..state.trouble }, ..state },
+        Event::OrderPaid(_) => state.moved(OrderPhase::Paid),
+        Event::OrderPicking(_) => state.moved(OrderPhase::Picking),
+        Event::OrderShipped(_) => state.moved(OrderPhase::Shipped),
+        Event::OrderCompleted(_) => state.ended(OrderPhase::Completed),
+        Event::OrderCancelled(_) => state.ended(OrderPhase::Cancelled),
+        Event::OrderDelayed(_) => {
+            State { reported: ReportedIssues { delay_reported: true, ..state.reported }, ..state }
+        }
         Event::OrderNeedsAttention(needed) => state.needing_attention(needed),
         Event::OrderCancellationRequested(requested) => state.cancel_requested(requested),
         Event::OrderCancellationRefused(_) => State { cancel_request: None, ..state },

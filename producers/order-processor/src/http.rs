@@ -2,20 +2,20 @@
 //!
 //! | answer | when |
 //! |---|---|
-//! | 201, Location | the order was placed, now or by the same request before |
-//! | 202, Location | it was taken; its answer was not seen in time |
-//! | 400 | the body is no JSON, or the Idempotency-Key is none |
-//! | 422 | a field is faulty, the order was rejected, or the key was used for another request |
-//! | 503, Retry-After | it cannot be taken now; the same request may be sent again |
+//! | 201, Location | the order was placed, by this request or by the same request before |
+//! | 202, Location | the request was accepted; its answer did not arrive in time |
+//! | 400 | the body is not JSON, or the Idempotency-Key is invalid |
+//! | 422 | a field is invalid, the order was rejected, or the key was used for another request |
+//! | 503, Retry-After | the request cannot be accepted now; the same request may be sent again |
 //!
-//! A cancellation is answered by the warehouse later; until then, and after it, `GET /orders/{id}` tells how that stands:
+//! The warehouse decides a cancellation later. `GET /orders/{id}` shows the status of the request before and after that:
 //!
 //! | answer | when |
 //! |---|---|
 //! | 200 | the order is cancelled already |
-//! | 202, Location | the warehouse was asked, or the request was taken and its answer was not seen in time |
+//! | 202, Location | the warehouse was asked, or the request was accepted and its answer did not arrive in time |
 //! | 404 | there is no such order |
-//! | 409 | the order has gone too far, or was rejected |
+//! | 409 | it is too late to cancel the order, or the order was rejected |
 //! | 400, 422, 503 | as above |
 
 use axum::{
@@ -30,13 +30,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    edge::{Answer, Cancellation, Edge, Placed, RequestError},
+    edge::{CancellationOutcome, OrderEdge, Placement, PlacementOutcome, RequestError},
+    order_status::OrderStatus,
     request::{OrderRequest, cancellation_reason},
-    standing::Standing,
 };
 
 /// The routes.
-pub(crate) fn routes(edge: Edge) -> Router {
+pub(crate) fn routes(edge: OrderEdge) -> Router {
     Router::new()
         .route("/orders", post(place))
         .route("/orders/{order_id}", get(show))
@@ -44,33 +44,33 @@ pub(crate) fn routes(edge: Edge) -> Router {
         .with_state(edge)
 }
 
-async fn place(State(edge): State<Edge>, headers: HeaderMap, Json(body): Json) -> Result<Response, Problem> {
-    let key = idempotency_key(&headers).map_err(bad_key)?;
-    let request = OrderRequest::read(&body).map_err(Problem::invalid_body)?;
-    Ok(answer(edge.place_request(key, &request).await?))
+async fn place(State(edge): State<OrderEdge>, headers: HeaderMap, Json(body): Json) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers).map_err(invalid_key)?;
+    let request = OrderRequest::read(&body).map_err(Problem::of_faults)?;
+    Ok(response(edge.place_request(key, &request).await?))
 }
 
 async fn cancel(
-    State(edge): State<Edge>,
+    State(edge): State<OrderEdge>,
     Path(order_id): Path<String>,
     headers: HeaderMap,
     body: Option<Json>,
 ) -> Result<Response, Problem> {
-    let key = idempotency_key(&headers).map_err(bad_key)?;
-    let reason = cancellation_reason(body.as_ref().map(|Json(body)| body)).map_err(Problem::invalid_body)?;
+    let key = idempotency_key(&headers).map_err(invalid_key)?;
+    let reason = cancellation_reason(body.as_ref().map(|Json(body)| body)).map_err(Problem::of_faults)?;
     let location = format!("/orders/{order_id}");
-    let (status, standing) = match edge.cancel(&order_id, key, &reason).await? {
-        Cancellation::Requested => (StatusCode::ACCEPTED, "cancellation-requested"),
-        Cancellation::Pending => (StatusCode::ACCEPTED, "pending"),
-        Cancellation::Cancelled => (StatusCode::OK, "cancelled"),
-        Cancellation::Refused(reason) => {
+    let (code, status) = match edge.cancel(&order_id, key, &reason).await? {
+        CancellationOutcome::Requested => (StatusCode::ACCEPTED, "cancellation-requested"),
+        CancellationOutcome::Pending => (StatusCode::ACCEPTED, "pending"),
+        CancellationOutcome::Cancelled => (StatusCode::OK, "cancelled"),
+        CancellationOutcome::Refused(reason) => {
             let title = "the order can no longer be cancelled";
             let problem = Problem::new(StatusCode::CONFLICT, "cancellation-refused", title);
             return Err(problem.detail(reason).instance(location));
         }
     };
-    let body = json!({ "order_id": order_id, "status": standing });
-    Ok((status, [(header::LOCATION, location)], axum::Json(body)).into_response())
+    let body = json!({ "order_id": order_id, "status": status });
+    Ok((code, [(header::LOCATION, location)], axum::Json(body)).into_response())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
@@ -78,20 +78,20 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
     value.to_str().map(Some).map_err(|_| "is not plain text")
 }
 
-fn bad_key(detail: &str) -> Problem {
+fn invalid_key(detail: &str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "bad-idempotency-key", "the Idempotency-Key is not valid")
         .detail(format!("the Idempotency-Key {detail}"))
 }
 
-fn answer(placed: Placed) -> Response {
-    let Placed { order_id, answer, .. } = placed;
+fn response(placement: Placement) -> Response {
+    let Placement { order_id, outcome, .. } = placement;
     let location = format!("/orders/{order_id}");
-    let (status, body) = match answer {
-        Answer::Accepted { total } => {
+    let (status, body) = match outcome {
+        PlacementOutcome::Accepted { total } => {
             (StatusCode::CREATED, json!({ "order_id": order_id, "status": "placed", "total": total }))
         }
-        Answer::Pending => (StatusCode::ACCEPTED, json!({ "order_id": order_id, "status": "pending" })),
-        Answer::Rejected { reason, detail } => {
+        PlacementOutcome::Pending => (StatusCode::ACCEPTED, json!({ "order_id": order_id, "status": "pending" })),
+        PlacementOutcome::Rejected { reason, detail } => {
             let code = serde_json::to_value(reason).unwrap_or_default();
             let title = format!("the order was rejected: {}", code.as_str().unwrap_or("UNKNOWN"));
             let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "order-rejected", title);
@@ -104,8 +104,8 @@ fn answer(placed: Placed) -> Response {
 impl From<RequestError> for Problem {
     fn from(error: RequestError) -> Self {
         match error {
-            RequestError::Faulty(faults) => Problem::invalid_body(faults),
-            RequestError::Key(detail) => bad_key(&detail),
+            RequestError::Invalid(faults) => Problem::of_faults(faults),
+            RequestError::InvalidKey(detail) => invalid_key(&detail),
             RequestError::KeyReused => Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency-key-reused",
@@ -115,23 +115,26 @@ impl From<RequestError> for Problem {
             RequestError::Refused(reason) => {
                 Problem::new(StatusCode::CONFLICT, "refused", "the order was refused").detail(reason)
             }
-            RequestError::Unknown => Problem::not_found("order of that id"),
-            RequestError::NotOpen(reason) => Problem::unavailable(reason),
-            RequestError::NotTaken(error) => error.into(),
+            RequestError::UnknownOrder => Problem::not_found("order of that id"),
+            RequestError::NotReady(reason) => Problem::unavailable(reason),
+            RequestError::NotSubmitted(error) => error.into(),
         }
     }
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct OrderResponse {
     order_id: String,
     #[serde(flatten)]
-    standing: Standing,
+    status: OrderStatus,
 }
 
-async fn show(State(edge): State<Edge>, Path(order_id): Path<String>) -> Result<axum::Json<Shown>, Problem> {
-    match edge.standing(&order_id).await? {
-        Some(standing) => Ok(axum::Json(Shown { order_id, standing })),
+async fn show(
+    State(edge): State<OrderEdge>,
+    Path(order_id): Path<String>,
+) -> Result<axum::Json<OrderResponse>, Problem> {
+    match edge.status(&order_id).await? {
+        Some(status) => Ok(axum::Json(OrderResponse { order_id, status })),
         None => Err(Problem::not_found("order of that id")),
     }
 }

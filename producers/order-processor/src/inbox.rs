@@ -1,36 +1,36 @@
-//! What enters the order-processor's inbox: the commands of its edge, with everything that had to be looked up.
+//! The inbox of the order-processor: the commands of its edge, with everything that had to be looked up.
 
 use serde::{Deserialize, Serialize};
 
 use crate::events::{Address, Contact, Money};
 
 runtime::produces! {
-    /// What the edge and operators ask of an order.
+    /// The commands of the edge and of operators.
     pub enum Command in "../../schemas" {
         inbox of "order-processor" { PlaceOrder = 1, CancelOrder = 1, GiveUpOrder = 1 }
     }
 }
 
-/// A customer wants albums.
+/// Place an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlaceOrder {
-    /// The order to be.
+    /// The order id.
     pub order_id: String,
     /// The customer that the request names.
     pub customer_id: String,
-    /// What is known about the customer; `None` if nobody has that id.
+    /// The customer, as looked up; `None` if the id is unknown.
     pub customer: Option<ResolvedCustomer>,
     /// Where the parcel goes.
     pub ship_to: Address,
-    /// What is wanted.
+    /// The requested albums.
     pub lines: Vec<RequestedLine>,
     /// The gateway's token for the means of payment.
     pub payment_method: String,
-    /// Tells a repeated request from another one.
+    /// Identifies the request.
     pub request_digest: String,
 }
 
-/// A customer wants an order cancelled.
+/// Cancel an order, for its customer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CancelOrder {
     /// The order.
@@ -39,7 +39,7 @@ pub struct CancelOrder {
     pub reason: String,
 }
 
-/// An operator wants an order cancelled that cannot go on.
+/// Cancel an order that cannot proceed, for an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GiveUpOrder {
     /// The order.
@@ -48,7 +48,7 @@ pub struct GiveUpOrder {
     pub reason: String,
 }
 
-/// What is known about a customer when a request comes in.
+/// A customer, as looked up for a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedCustomer {
     /// How the customer is addressed; empty once forgotten.
@@ -57,18 +57,18 @@ pub struct ResolvedCustomer {
     pub forgotten: bool,
 }
 
-/// One album that is wanted.
+/// One requested album.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestedLine {
     /// The album's stock keeping unit.
     pub sku: String,
     /// How many copies.
     pub quantity: i32,
-    /// The album; `None` if nobody lists that sku.
+    /// The album, as looked up; `None` if the catalogue does not list the sku.
     pub album: Option<ResolvedAlbum>,
 }
 
-/// What the catalogue said about an album when a request came in.
+/// An album, as looked up for a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedAlbum {
     /// The album's title.

@@ -1,26 +1,26 @@
 //! The order-processor: owns orders, from the request to one of three ends. Key: the order.
 //!
-//! - **Hears** warehouse: StockShort, PickingStarted, PackagingFailed, OrderDispatched, DispatchDelayed, DispatchAbandoned,
+//! - **Consumes** warehouse: StockShort, PickingStarted, PackagingFailed, OrderDispatched, DispatchDelayed, DispatchAbandoned,
 //!   CancellationAccepted, CancellationRefused · payment: PaymentTaken, PaymentDeclined, PaymentAbandoned, RefundFailed ·
-//!   loyalty: PointsAwarded. Its edge looks customers and albums up in their owners' events.
+//!   loyalty: PointsAwarded. Its edge looks up customers and albums in the events of their owners.
 //! - **Inbox** PlaceOrder, CancelOrder; operator: GiveUpOrder.
-//! - **Says** OrderPlaced, OrderRejected, OrderPaid, OrderPicking, OrderDelayed, OrderShipped, OrderCompleted,
+//! - **Produces** OrderPlaced, OrderRejected, OrderPaid, OrderPicking, OrderDelayed, OrderShipped, OrderCompleted,
 //!   OrderNeedsAttention, OrderCancellationRequested, OrderCancellationRefused, OrderCancelled, OrderFactNoted, CommandRefused.
-//! - **Remembers** of an open order its status, customer, lines and total, facts that came early, and a request to cancel it that
-//!   is not answered yet; of an ended one its status; of both which failed attempts a person was called for.
-//! - **Undoes** nothing of its own: OrderCancelled is the one event on which every other service undoes what it did.
-//! - **Personal data** name, mail address and postal address, in its events, in PlaceOrder and in the state of open orders. A
-//!   forgotten customer's open orders finish first; their events stay, new orders are rejected.
+//! - **Remembers** of an open order its phase, customer, lines and total, the facts that were received early, and an open
+//!   request to cancel it; of an ended order its phase; of both the failed attempts that were reported to a person.
+//! - **Compensates** nothing of its own: OrderCancelled is the one event on which every other service compensates.
+//! - **Personal data** name, mail address and postal address, in its events, in PlaceOrder and in the state of open orders. The
+//!   open orders of a forgotten customer finish first; their events stay, and new orders are rejected.
 
 use std::borrow::Cow;
 
 use runtime::{
     Config, Decider, Decision, NoEffect, NothingToPerform, Received,
-    health::HealthChecks,
+    health::Checks,
     service::{self, Program, Running, StartError},
 };
 
-use crate::edge::Edge;
+use crate::edge::OrderEdge;
 
 pub mod decide;
 pub mod edge;
@@ -29,11 +29,11 @@ pub mod evolve;
 mod http;
 pub mod inbox;
 pub mod lookups;
+pub mod order_status;
 pub mod reads;
 pub mod request;
-pub mod standing;
 
-/// The order-processor's rules.
+/// The decider of the order-processor.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OrderProcessor;
 
@@ -62,24 +62,24 @@ impl Decider for OrderProcessor {
     }
 }
 
-/// Starts the service with its edge.
+/// Starts the service with its edge and HTTP API.
 ///
 /// # Errors
-/// Something that waiting does not resolve keeps it from starting.
-pub async fn service(config: Config, edge: Edge) -> Result<Running, StartError> {
-    let (checks, checked) = (HealthChecks::default(), edge.clone());
-    checks.ready("edge", move || checked.ready());
+/// The service cannot start, and waiting does not help.
+pub async fn service(config: Config, edge: OrderEdge) -> Result<Running, StartError> {
+    let (checks, checked) = (Checks::default(), edge.clone());
+    checks.ready("HTTP API", move || checked.ready());
     service::start_with(config, OrderProcessor, NothingToPerform, http::routes(edge), checks).await
 }
 
-/// The service as a program: its own binary runs it, and so does `dacapo service`.
+/// The service as a program. The `order-processor` binary and `dacapo service` both run it.
 #[must_use]
 pub fn program() -> Program {
     Program::new(
         OrderProcessor::NAME,
         "Takes orders and owns each to its end",
         |config, _: service::NoSettings| async move {
-            let edge = edge::Edge::start(&config);
+            let edge = edge::OrderEdge::start(&config);
             Ok(service(config, edge).await?)
         },
     )

@@ -1,6 +1,7 @@
-//! What the edge looks up: who the customers are and what albums cost, folded from their owners' events.
+//! The look-ups of the edge: customers and albums with their prices, folded from the events of their owners.
 //!
-//! Serves the edge only. What it finds, or does not find, travels in the command; no decision ever asks it.
+//! They serve the edge only. The result of a look-up, or that there is none, is part of the command; no decision reads a
+//! look-up.
 
 use std::collections::HashMap;
 
@@ -18,14 +19,14 @@ use crate::{
 };
 
 runtime::consumes! {
-    /// What the look-ups are folded from.
-    pub enum Looked {
+    /// The events that the look-ups are folded from.
+    pub enum LookupEvent {
         events of "customers" { CustomerRegistered, CustomerForgotten }
         events of "catalogue" { AlbumListed, AlbumPriceChanged }
     }
 }
 
-/// Somebody registered.
+/// A customer registered.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct CustomerRegistered {
     /// The customer.
@@ -66,34 +67,34 @@ pub struct AlbumPriceChanged {
 /// Customers and albums as they are now.
 #[derive(Debug)]
 pub struct Lookups {
-    vocabulary: Vocabulary<Looked>,
+    vocabulary: Vocabulary<LookupEvent>,
     customers: HashMap<String, ResolvedCustomer>,
     albums: HashMap<String, ResolvedAlbum>,
 }
 
 impl Lookups {
-    /// Look-ups in a system, before anything was heard.
+    /// Look-ups of a system, before any event.
     #[must_use]
     pub fn new(system: &str) -> Self {
         Self { vocabulary: Vocabulary::new(system), customers: HashMap::new(), albums: HashMap::new() }
     }
 
-    /// Folds one event in.
-    pub fn hear(&mut self, event: Looked) {
+    /// Folds one event.
+    pub fn apply_event(&mut self, event: LookupEvent) {
         match event {
-            Looked::CustomerRegistered(fact) => {
+            LookupEvent::CustomerRegistered(fact) => {
                 let customer = ResolvedCustomer { contact: fact.contact, forgotten: false };
                 self.customers.insert(fact.customer_id, customer);
             }
-            Looked::CustomerForgotten(fact) => {
+            LookupEvent::CustomerForgotten(fact) => {
                 let contact = Contact { name: String::new(), email: String::new() };
                 self.customers.insert(fact.customer_id, ResolvedCustomer { contact, forgotten: true });
             }
-            Looked::AlbumListed(fact) => {
+            LookupEvent::AlbumListed(fact) => {
                 let album = ResolvedAlbum { title: fact.title, artist: fact.artist, unit_price: fact.price };
                 self.albums.insert(fact.sku, album);
             }
-            Looked::AlbumPriceChanged(fact) => {
+            LookupEvent::AlbumPriceChanged(fact) => {
                 if let Some(album) = self.albums.get_mut(&fact.sku) {
                     album.unit_price = fact.new_price;
                 }
@@ -113,7 +114,7 @@ impl Lookups {
         self.customers.contains_key(customer_id)
     }
 
-    /// The command for a request, with everything that could be looked up.
+    /// The command of a request, with the results of the look-ups.
     #[must_use]
     pub fn resolve(&self, order_id: Uuid, request: &OrderRequest) -> PlaceOrder {
         let line = |line: &crate::request::LineRequest| RequestedLine {
@@ -135,11 +136,11 @@ impl Lookups {
 
 impl Projection for Lookups {
     fn apply(&mut self, record: &LogRecord<'_>) {
-        // A body that cannot be read was counted where it was decoded.
+        // The decoder has counted a body that cannot be read.
         if let Some(decoded) = record.decoded()
             && let Ok(Some(event)) = self.vocabulary.read(&decoded)
         {
-            self.hear(event);
+            self.apply_event(event);
         }
     }
 }
@@ -171,25 +172,25 @@ mod tests {
         }
     }
 
-    fn listed() -> Looked {
+    fn listed() -> LookupEvent {
         let (title, artist) = ("Blue".to_owned(), "Joni Mitchell".to_owned());
         AlbumListed { sku: "LP-1".to_owned(), title, artist, price: Some(eur(1999)) }.into()
     }
 
-    fn registered() -> Looked {
+    fn registered() -> LookupEvent {
         CustomerRegistered { customer_id: "customer-1".to_owned(), contact: contact() }.into()
     }
 
-    fn resolved(events: impl IntoIterator<Item = Looked>) -> PlaceOrder {
+    fn resolved(events: impl IntoIterator<Item = LookupEvent>) -> PlaceOrder {
         let mut lookups = Lookups::new("musiccorp");
         for event in events {
-            lookups.hear(event);
+            lookups.apply_event(event);
         }
         lookups.resolve(Uuid::nil(), &request())
     }
 
     #[test]
-    fn what_nobody_told_of_is_not_found() {
+    fn an_unknown_customer_or_album_is_not_found() {
         let command = resolved([]);
         assert_eq!((command.customer, command.lines[0].album.clone()), (None, None));
         assert_eq!(command.request_digest, request().digest());

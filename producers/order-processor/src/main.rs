@@ -1,4 +1,4 @@
-//! The order-processor as a program of its own.
+//! The `order-processor` binary.
 
 fn main() -> std::process::ExitCode {
     order_processor::program().main()

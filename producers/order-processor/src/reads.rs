@@ -1,4 +1,4 @@
-//! What the order-processor hears: its own reader types for others' events, each with only the fields it uses.
+//! The events and commands that the order-processor consumes: its own reader types, each with only the fields it uses.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::inbox::{CancelOrder, GiveUpOrder, PlaceOrder};
 
 runtime::consumes! {
-    /// What the order-processor hears.
+    /// The inputs of the order-processor.
     pub enum Input {
         inbox of "order-processor" { PlaceOrder, CancelOrder, GiveUpOrder }
         events of "warehouse" {
@@ -20,8 +20,8 @@ runtime::consumes! {
     }
 }
 
-/// The order an input is about. Taken from the body: loyalty's records are keyed by customer, and a record that came under a
-/// wrong key still belongs to the order it names.
+/// The order of an input, taken from the body: records of loyalty are keyed by customer, and a record under a wrong key still
+/// belongs to the order it names.
 pub fn order_of(input: &Received<Input>) -> Cow<'_, str> {
     Cow::Borrowed(match &input.body {
         Input::PlaceOrder(command) => &command.order_id,
@@ -50,9 +50,9 @@ pub struct StockShort {
     pub order_id: String,
     /// The album that is short.
     pub sku: String,
-    /// How many were wanted.
+    /// The requested quantity.
     pub wanted: i32,
-    /// How many were free.
+    /// The free quantity.
     pub free: i32,
 }
 
@@ -83,21 +83,21 @@ pub struct OrderDispatched {
     pub tracking_number: String,
 }
 
-/// The warehouse does nothing more for the order.
+/// The warehouse accepted a cancellation.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct CancellationAccepted {
     /// The order.
     pub order_id: String,
-    /// The request that is answered.
+    /// The number of the request.
     pub request: i32,
 }
 
-/// The warehouse has gone too far to turn back.
+/// The warehouse refused a cancellation.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct CancellationRefused {
     /// The order.
     pub order_id: String,
-    /// The request that is answered.
+    /// The number of the request.
     pub request: i32,
     /// Why, for a person.
     pub reason: String,
@@ -112,7 +112,7 @@ pub struct DispatchDelayed {
     pub reason: String,
 }
 
-/// The courier took the parcel in no attempt.
+/// The courier refused the parcel in every attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct DispatchAbandoned {
     /// The order.
@@ -141,7 +141,7 @@ pub struct PaymentDeclined {
     pub reason: String,
 }
 
-/// The gateway did not answer in time.
+/// The gateway gave no definite answer in time.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct PaymentAbandoned {
     /// The order.
@@ -150,14 +150,14 @@ pub struct PaymentAbandoned {
     pub reason: String,
 }
 
-/// The gateway refused to pay back.
+/// The gateway refused a refund.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RefundFailed {
     /// The order.
     pub order_id: String,
-    /// Which time it was asked.
+    /// The number of the attempt.
     pub attempt: i32,
-    /// Why, as the gateway says it.
+    /// The reason of the gateway.
     pub reason: String,
 }
 
@@ -166,6 +166,6 @@ pub struct RefundFailed {
 pub struct PointsAwarded {
     /// The order that earned them.
     pub order_id: String,
-    /// How many; perhaps none.
+    /// The number of points, possibly zero.
     pub points: i64,
 }

@@ -1,8 +1,8 @@
-//! What a person sends: the body of `POST /orders`, checked field by field, and the digest that tells it from others.
+//! The body of `POST /orders`, checked field by field, and the digest that identifies it.
 //!
-//! Knows the shape of a good order; knows neither customers nor albums. A request that gets past here is answered by an event.
+//! This module knows the form of a valid order, but no customers or albums. A request that passes is answered by an event.
 
-use runtime::request::{FieldError, FieldErrors, Fields};
+use runtime::request::{Fault, Faults, Fields};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::{
     events::Address,
 };
 
-/// The most characters of an id that others made: a customer id or a sku.
+/// The most characters of a customer id or sku.
 const MAX_ID_CHARS: usize = 128;
 /// The most characters of one field of an address.
 const MAX_ADDRESS_CHARS: usize = 200;
@@ -21,17 +21,17 @@ const MAX_REASON_CHARS: usize = 500;
 /// The longest idempotency key.
 pub const MAX_KEY_BYTES: usize = 200;
 
-/// What request digests are made under.
+/// The namespace of request digests.
 const DIGESTS: Uuid = Uuid::from_u128(0xa8c3_5d17_20f6_4e9b_b74d_681f_c3e2_05d9);
 
-/// A well-formed order, as a person asks for it.
+/// A well-formed request for an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrderRequest {
-    /// Who orders.
+    /// The customer.
     pub customer_id: String,
     /// Where the parcel goes.
     pub ship_to: Address,
-    /// What is wanted: every sku once.
+    /// The requested albums, each sku once.
     pub lines: Vec<LineRequest>,
     /// The gateway's token for the means of payment.
     pub payment_method: String,
@@ -42,25 +42,25 @@ pub struct OrderRequest {
 pub struct LineRequest {
     /// The album's stock keeping unit.
     pub sku: String,
-    /// How many copies.
+    /// The number of copies.
     pub quantity: i32,
 }
 
 impl OrderRequest {
-    /// Reads a body as it came in.
+    /// Parses a body.
     ///
     /// # Errors
-    /// Everything that is wrong with it, each with its place.
-    pub fn parse(body: &[u8]) -> Result<Self, Vec<FieldError>> {
+    /// Every fault, with its position.
+    pub fn parse(body: &[u8]) -> Result<Self, Vec<Fault>> {
         Self::read(&runtime::request::parse(body).map_err(|fault| vec![fault])?)
     }
 
-    /// Reads a body that is JSON already.
+    /// Reads a body that was parsed as JSON.
     ///
     /// # Errors
-    /// Everything that is wrong with it, each with its place.
-    pub fn read(body: &Value) -> Result<Self, Vec<FieldError>> {
-        let faults = FieldErrors::default();
+    /// Every fault, with its position.
+    pub fn read(body: &Value) -> Result<Self, Vec<Fault>> {
+        let faults = Faults::default();
         let order = {
             let fields = faults.object(body, &["customer_id", "ship_to", "lines", "payment_method"]);
             Self {
@@ -70,29 +70,29 @@ impl OrderRequest {
                 payment_method: fields.text("payment_method", MAX_ID_CHARS),
             }
         };
-        faults.finish(order)
+        faults.verdict(order)
     }
 
-    /// Tells this request from another one: equal requests have equal digests, however their JSON was written.
+    /// Identifies this request: equal requests have equal digests, regardless of their JSON formatting.
     #[must_use]
     pub fn digest(&self) -> String {
-        let canonical = serde_json::to_vec(self).expect("texts, numbers and lists always make JSON");
+        let canonical = serde_json::to_vec(self).expect("strings, numbers and lists are always valid JSON");
         Uuid::new_v5(&DIGESTS, &canonical).to_string()
     }
 }
 
-/// Why a customer wants an order cancelled, as the body of `POST /orders/{id}/cancel` has it; no body is no reason.
+/// The reason for a cancellation in the body of `POST /orders/{id}/cancel`; without a body there is no reason.
 ///
 /// # Errors
-/// Everything that is wrong with it, each with its place.
-pub fn cancellation_reason(body: Option<&Value>) -> Result<String, Vec<FieldError>> {
+/// Every fault, with its position.
+pub fn cancellation_reason(body: Option<&Value>) -> Result<String, Vec<Fault>> {
     let Some(body) = body else { return Ok(String::new()) };
-    let faults = FieldErrors::default();
+    let faults = Faults::default();
     let reason = faults.object(body, &["reason"]).optional_text("reason", MAX_REASON_CHARS);
-    faults.finish(reason.unwrap_or_default())
+    faults.verdict(reason.unwrap_or_default())
 }
 
-/// What is wrong with an idempotency key, if anything.
+/// The fault of an idempotency key, if there is one.
 #[must_use]
 pub fn key_fault(key: &str) -> Option<String> {
     if key.is_empty() || key.len() > MAX_KEY_BYTES {
@@ -113,7 +113,7 @@ fn address(fields: &Fields<'_>) -> Address {
     };
     let is_code = address.country.len() == 2 && address.country.bytes().all(|b| b.is_ascii_uppercase());
     if !address.country.is_empty() && !is_code {
-        fields.error("country", "must be a code of two capital letters, such as DE");
+        fields.fault("country", "must be a code of two capital letters, such as DE");
     }
     address
 }
@@ -128,7 +128,7 @@ fn lines(fields: &Fields<'_>) -> Vec<LineRequest> {
             quantity: i32::try_from(quantity).unwrap_or(MAX_QUANTITY),
         };
         if !line.sku.is_empty() && lines.iter().any(|other| other.sku == line.sku) {
-            item.error("sku", "stands in an earlier line too; give the quantity there");
+            item.fault("sku", "is in an earlier line too; add the quantity there");
         }
         lines.push(line);
     }
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    fn good() -> Value {
+    fn valid() -> Value {
         json!({
             "customer_id": "customer-0001",
             "ship_to": { "street": "Lindenstraße 14", "city": "Leipzig", "postcode": "04105", "country": "DE" },
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn faults_with(change: impl Fn(&mut Value)) -> Vec<(String, String)> {
-        let mut body = good();
+        let mut body = valid();
         change(&mut body);
         let faults = OrderRequest::read(&body).expect_err("the request is faulty");
         faults.into_iter().map(|fault| (fault.pointer, fault.detail)).collect()
@@ -163,14 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn a_good_order_is_read() {
-        let order = OrderRequest::read(&good()).unwrap();
+    fn a_valid_order_is_read() {
+        let order = OrderRequest::read(&valid()).unwrap();
         assert_eq!(order.lines[1], LineRequest { sku: "LP-2".to_owned(), quantity: 2 });
-        assert_eq!(OrderRequest::parse(good().to_string().as_bytes()), Ok(order));
+        assert_eq!(OrderRequest::parse(valid().to_string().as_bytes()), Ok(order));
     }
 
     #[test]
-    fn every_fault_is_named() {
+    fn every_fault_is_reported() {
         one_fault("/customer_id", "is missing", |b| drop(b.as_object_mut().unwrap().remove("customer_id")));
         one_fault("/lines", "must have 1 to 200 entries, not 0", |b| b["lines"] = json!([]));
         one_fault("/lines", "must have 1 to 200 entries, not 10000", |b| {
@@ -182,7 +182,7 @@ mod tests {
         one_fault("/lines/1/quantity", "must be a whole number from 1 to 1000, not 99999999999", |b| {
             b["lines"][1]["quantity"] = json!(99_999_999_999_i64);
         });
-        one_fault("/lines/1/sku", "stands in an earlier line too; give the quantity there", |b| {
+        one_fault("/lines/1/sku", "is in an earlier line too; add the quantity there", |b| {
             b["lines"][1]["sku"] = json!("LP-1");
         });
         one_fault("/ship_to/street", "must have at most 200 characters, not 5000", |b| {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn several_faults_are_told_at_once() {
+    fn several_faults_are_reported_at_once() {
         let faults = faults_with(|b| {
             b["payment_method"] = json!(5);
             b["lines"][0]["quantity"] = json!(-1);
@@ -208,10 +208,10 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_tells_requests_apart_and_not_their_spelling() {
+    fn a_digest_depends_on_the_request_and_not_on_its_formatting() {
         let digest = |body: &str| OrderRequest::parse(body.as_bytes()).unwrap().digest();
-        let compact = good().to_string();
-        let spaced = serde_json::to_string_pretty(&good()).unwrap();
+        let compact = valid().to_string();
+        let spaced = serde_json::to_string_pretty(&valid()).unwrap();
         assert_eq!(digest(&compact), digest(&spaced));
         assert_ne!(digest(&compact), digest(&compact.replace("\"quantity\":2", "\"quantity\":3")));
     }
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_a_short_text() {
+    fn a_key_is_a_short_string() {
         assert_eq!(key_fault("any text"), None);
         for key in ["", &"x".repeat(MAX_KEY_BYTES + 1), "a\nb"] {
             assert!(key_fault(key).is_some(), "{key:?}");

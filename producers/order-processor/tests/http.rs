@@ -1,4 +1,4 @@
-//! Orders over HTTP, on a broker: placed, rejected, refused, repeated, and every kind of bad input.
+//! Orders over HTTP, on a broker: placed, rejected, refused, repeated, and every kind of invalid input.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use cluster::{Cluster, PATIENCE};
 use order_processor::{
-    edge::{Answer, Edge, RequestError},
+    edge::{OrderEdge, PlacementOutcome, RequestError},
     events::{Contact, Event, Money},
     inbox::Command,
 };
@@ -52,7 +52,7 @@ runtime::produces! {
 struct Shop {
     cluster: Cluster,
     running: Running,
-    edge: Edge,
+    edge: OrderEdge,
     base: String,
     client: Client,
 }
@@ -71,7 +71,7 @@ impl Shop {
         seed(&cluster).await;
         let listen: SocketAddr = ([127, 0, 0, 1], 0).into();
         let config = Config { listen: Some(listen), ..cluster.config.clone() };
-        let edge = Edge::start(&config);
+        let edge = OrderEdge::start(&config);
         let running = order_processor::service(config, edge.clone()).await.unwrap();
         tokio::time::timeout(PATIENCE, running.ready()).await.expect("ready in time").unwrap();
         let base = format!("http://{}", running.http_addr().unwrap());
@@ -159,7 +159,7 @@ async fn an_order_is_placed_once_and_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_cannot_be_is_rejected_with_its_reason() {
+async fn an_order_that_violates_a_rule_is_rejected_with_its_reason() {
     let shop = Shop::open().await;
     let cases = [
         ("UNKNOWN_CUSTOMER", with(|body| body["customer_id"] = json!("nobody"))),
@@ -177,16 +177,16 @@ async fn an_order_that_cannot_be_is_rejected_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_input_is_a_problem_that_says_what_and_where() {
+async fn invalid_input_is_a_problem_that_names_the_field() {
     let shop = Shop::open().await;
-    let faulty = [
+    let invalid = [
         ("/lines/0/quantity", with(|body| body["lines"][0]["quantity"] = json!(0))),
         ("/lines/0/quantity", with(|body| body["lines"][0]["quantity"] = json!(1e12))),
         ("/lines", with(|body| body["lines"] = json!(vec![json!({ "sku": "LP-1", "quantity": 1 }); 5_000]))),
         ("/ship_to/street", with(|body| body["ship_to"]["street"] = json!("x".repeat(10_000)))),
         ("/coupon", with(|body| body["coupon"] = json!(1))),
     ];
-    for (pointer, body) in faulty {
+    for (pointer, body) in invalid {
         let (status, problem) = problem(shop.post(&body).send().await.unwrap()).await;
         assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!(pointer)), "{problem}");
     }
@@ -205,7 +205,7 @@ async fn bad_input_is_a_problem_that_says_what_and_where() {
 async fn an_order_is_placed_without_http_and_a_repeat_is_not_new() {
     let shop = Shop::open().await;
     let first = shop.edge.place("line-1", &order()).await.unwrap();
-    assert!(first.is_new && matches!(first.answer, Answer::Accepted { .. }), "{first:?}");
+    assert!(first.is_new && matches!(first.outcome, PlacementOutcome::Accepted { .. }), "{first:?}");
     let again = shop.edge.place("line-1", &order()).await.unwrap();
     assert_eq!((again.is_new, again.order_id), (false, first.order_id));
     let other = with(|body| body["payment_method"] = json!("card-declined"));
@@ -219,7 +219,7 @@ async fn an_order_is_placed_without_http_and_a_repeat_is_not_new() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_is_asked_to_be_cancelled_once_and_one_that_never_was_is_not_found() {
+async fn a_cancellation_is_requested_once_and_an_unknown_order_is_not_found() {
     let shop = Shop::open().await;
     let placed = shop.post(&order()).send().await.unwrap();
     let location = placed.headers()["location"].to_str().unwrap().to_owned();
@@ -232,8 +232,8 @@ async fn an_order_is_asked_to_be_cancelled_once_and_one_that_never_was_is_not_fo
         assert_eq!((asked.status().as_u16(), asked.headers()["location"].to_str().unwrap()), (202, location.as_str()));
         assert_eq!(asked.json::<Value>().await.unwrap()["status"], "cancellation-requested");
     }
-    let standing: Value = shop.get(&location).await.json().await.unwrap();
-    assert_eq!((&standing["status"], &standing["cancellation"]), (&json!("placed"), &json!({ "status": "requested" })));
+    let status: Value = shop.get(&location).await.json().await.unwrap();
+    assert_eq!((&status["status"], &status["cancellation"]), (&json!("placed"), &json!({ "status": "requested" })));
     let (status, unknown) = problem(cancel("/orders/nobodys", "c-3", None).await.unwrap()).await;
     assert_eq!((status, &unknown["type"]), (404, &json!("/problems/not-found")), "{unknown}");
     let rejected = shop.post(&with(|body| body["customer_id"] = json!("nobody"))).send().await.unwrap();
@@ -241,7 +241,7 @@ async fn an_order_is_asked_to_be_cancelled_once_and_one_that_never_was_is_not_fo
     let (status, refused) = problem(cancel(&rejected, "c-4", None).await.unwrap()).await;
     assert_eq!((status, &refused["type"]), (409, &json!("/problems/cancellation-refused")), "{refused}");
     assert_eq!(refused["detail"], "the order was rejected");
-    let (status, faulty) = problem(cancel(&location, "c-5", Some(json!({ "why": 1 }))).await.unwrap()).await;
-    assert_eq!((status, &faulty["errors"][0]["pointer"]), (422, &json!("/why")), "{faulty}");
+    let (status, invalid) = problem(cancel(&location, "c-5", Some(json!({ "why": 1 }))).await.unwrap()).await;
+    assert_eq!((status, &invalid["errors"][0]["pointer"]), (422, &json!("/why")), "{invalid}");
     shop.close().await;
 }

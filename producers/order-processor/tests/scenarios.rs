@@ -1,291 +1,27 @@
-//! What the order-processor says when. Every input is handled twice, and facts come in every pairwise order.
+//! The decisions of the order-processor. Every input is handled twice, and facts are received in every pairwise order.
 
-#[path = "scenarios/called_off.rs"]
-mod called_off;
+#[path = "scenarios/cancellation.rs"]
+mod cancellation;
+#[path = "scenarios/fixtures.rs"]
+mod fixtures;
 
 use order_processor::{
     OrderProcessor,
     decide::{MAX_LINES, MAX_QUANTITY, MAX_TOTAL_MINOR},
-    events::{
-        Address, AttentionNeed, CancelReason, CancelRequester, CommandRefused, Contact, Event, Money, NotedFact,
-        OrderCancellationRefused, OrderCancellationRequested, OrderCancelled, OrderCompleted, OrderDelayed,
-        OrderFactNoted, OrderLine, OrderNeedsAttention, OrderPaid, OrderPicking, OrderPlaced, OrderRejected,
-        OrderShipped, RejectReason,
-    },
-    evolve::{State, Status},
-    inbox::{CancelOrder, GiveUpOrder, PlaceOrder, RequestedLine, ResolvedAlbum, ResolvedCustomer},
-    reads::{
-        CancellationAccepted, CancellationRefused, DispatchAbandoned, DispatchDelayed, Input, OrderDispatched,
-        PackagingFailed, PaymentAbandoned, PaymentDeclined, PaymentTaken, PickingStarted, PointsAwarded, RefundFailed,
-        StockShort,
-    },
+    events::{CancelReason, CommandRefused, Event, Money, NotedFact, OrderFactNoted, OrderRejected, RejectReason},
+    evolve::{OrderPhase, State},
+    inbox::PlaceOrder,
+    reads::Input,
 };
 use runtime::{
     Decider, Received,
     testing::{NOW_MS, Scenario, in_every_pairwise_order, received},
 };
 
-const ORDER: &str = "order-1";
-
-fn eur(amount_minor: i64) -> Money {
-    Money { amount_minor, currency: "EUR".to_owned() }
-}
-
-fn contact() -> Contact {
-    Contact { name: "Inés Calderón".to_owned(), email: "ines.calderon@example.org".to_owned() }
-}
-
-fn ship_to() -> Address {
-    Address {
-        street: "Lindenstraße 14".to_owned(),
-        city: "Leipzig".to_owned(),
-        postcode: "04105".to_owned(),
-        country: "DE".to_owned(),
-    }
-}
-
-fn wanted(sku: &str, quantity: i32, unit_price: Option<Money>) -> RequestedLine {
-    let album = ResolvedAlbum { title: "Blue".to_owned(), artist: "Joni Mitchell".to_owned(), unit_price };
-    RequestedLine { sku: sku.to_owned(), quantity, album: Some(album) }
-}
-
-fn place_order() -> PlaceOrder {
-    PlaceOrder {
-        order_id: ORDER.to_owned(),
-        customer_id: "customer-1".to_owned(),
-        customer: Some(ResolvedCustomer { contact: contact(), forgotten: false }),
-        ship_to: ship_to(),
-        lines: vec![wanted("LP-1", 1, Some(eur(2499))), wanted("LP-2", 2, Some(eur(1999)))],
-        payment_method: "card-ok".to_owned(),
-        request_digest: "digest-1".to_owned(),
-    }
-}
-
-fn sold(sku: &str, quantity: i32, unit: i64) -> OrderLine {
-    OrderLine {
-        sku: sku.to_owned(),
-        title: "Blue".to_owned(),
-        artist: "Joni Mitchell".to_owned(),
-        quantity,
-        unit_price: eur(unit),
-        line_total: eur(unit * i64::from(quantity)),
-    }
-}
-
-fn lines() -> Vec<OrderLine> {
-    vec![sold("LP-1", 1, 2499), sold("LP-2", 2, 1999)]
-}
-
-fn order_placed() -> OrderPlaced {
-    OrderPlaced {
-        order_id: ORDER.to_owned(),
-        customer_id: "customer-1".to_owned(),
-        contact: contact(),
-        ship_to: ship_to(),
-        lines: lines(),
-        total: eur(6497),
-        payment_method: "card-ok".to_owned(),
-        request_digest: "digest-1".to_owned(),
-        occurred_at: NOW_MS,
-    }
-}
-
-fn order_paid() -> OrderPaid {
-    OrderPaid {
-        order_id: ORDER.to_owned(),
-        customer_id: "customer-1".to_owned(),
-        contact: contact(),
-        lines: lines(),
-        total: eur(6497),
-        payment_id: "pay-1".to_owned(),
-        occurred_at: NOW_MS,
-    }
-}
-
-fn order_picking() -> OrderPicking {
-    OrderPicking {
-        order_id: ORDER.to_owned(),
-        customer_id: "customer-1".to_owned(),
-        lines: lines(),
-        occurred_at: NOW_MS,
-    }
-}
-
-fn order_shipped() -> OrderShipped {
-    OrderShipped {
-        order_id: ORDER.to_owned(),
-        customer_id: "customer-1".to_owned(),
-        contact: contact(),
-        ship_to: ship_to(),
-        lines: lines(),
-        total: eur(6497),
-        carrier: "Parcelwing".to_owned(),
-        tracking_number: "PW-1".to_owned(),
-        occurred_at: NOW_MS,
-    }
-}
-
-fn order_completed() -> OrderCompleted {
-    OrderCompleted {
-        order_id: ORDER.to_owned(),
-        customer_id: "customer-1".to_owned(),
-        lines: lines(),
-        total: eur(6497),
-        points_awarded: 64,
-        occurred_at: NOW_MS,
-    }
-}
-
-fn order_cancelled(reason: CancelReason, detail: &str) -> OrderCancelled {
-    OrderCancelled {
-        order_id: ORDER.to_owned(),
-        customer_id: "customer-1".to_owned(),
-        contact: contact(),
-        lines: lines(),
-        total: eur(6497),
-        reason,
-        detail: detail.to_owned(),
-        occurred_at: NOW_MS,
-    }
-}
-
-fn cancel_requested(request: i32) -> OrderCancellationRequested {
-    OrderCancellationRequested {
-        order_id: ORDER.to_owned(),
-        customer_id: "customer-1".to_owned(),
-        request,
-        requested_by: CancelRequester::Customer,
-        reason: "bought twice".to_owned(),
-        occurred_at: NOW_MS,
-    }
-}
-
-fn cancel_refused(request: i32, reason: &str) -> OrderCancellationRefused {
-    OrderCancellationRefused {
-        order_id: ORDER.to_owned(),
-        customer_id: "customer-1".to_owned(),
-        contact: contact(),
-        lines: lines(),
-        request,
-        requested_by: CancelRequester::Customer,
-        reason: reason.to_owned(),
-        occurred_at: NOW_MS,
-    }
-}
-
-fn command_refused(command: &str, reason: &str) -> CommandRefused {
-    CommandRefused {
-        entity_id: ORDER.to_owned(),
-        command: command.to_owned(),
-        reason: reason.to_owned(),
-        occurred_at: NOW_MS,
-    }
-}
-
-fn noted(fact: NotedFact) -> OrderFactNoted {
-    let order_id = ORDER.to_owned();
-    OrderFactNoted { order_id, fact, carrier: None, tracking_number: None, points: None, occurred_at: NOW_MS }
-}
-
-fn payment_taken() -> Received<Input> {
-    received(ORDER, PaymentTaken { order_id: ORDER.to_owned(), payment_id: "pay-1".to_owned() })
-}
-
-fn picking_started() -> Received<Input> {
-    received(ORDER, PickingStarted { order_id: ORDER.to_owned() })
-}
-
-fn dispatched() -> Received<Input> {
-    let (carrier, tracking_number) = ("Parcelwing".to_owned(), "PW-1".to_owned());
-    received(ORDER, OrderDispatched { order_id: ORDER.to_owned(), carrier, tracking_number })
-}
-
-fn points_awarded() -> Received<Input> {
-    received("customer-1", PointsAwarded { order_id: ORDER.to_owned(), points: 64 })
-}
-
-fn stock_short() -> Received<Input> {
-    received(ORDER, StockShort { order_id: ORDER.to_owned(), sku: "LP-2".to_owned(), wanted: 2, free: 1 })
-}
-
-fn payment_declined() -> Received<Input> {
-    received(ORDER, PaymentDeclined { order_id: ORDER.to_owned(), reason: "insufficient funds".to_owned() })
-}
-
-fn packaging_failed() -> Received<Input> {
-    received(ORDER, PackagingFailed { order_id: ORDER.to_owned(), detail: "LP-2 was not on the shelf".to_owned() })
-}
-
-fn cancel() -> Received<Input> {
-    received(ORDER, CancelOrder { order_id: ORDER.to_owned(), reason: "bought twice".to_owned() })
-}
-
-fn cancel_accepted(request: i32) -> Received<Input> {
-    received(ORDER, CancellationAccepted { order_id: ORDER.to_owned(), request })
-}
-
-fn cancel_too_late(request: i32) -> Received<Input> {
-    let reason = "the parcel is packed".to_owned();
-    received(ORDER, CancellationRefused { order_id: ORDER.to_owned(), request, reason })
-}
-
-fn give_up() -> Received<Input> {
-    received(ORDER, GiveUpOrder { order_id: ORDER.to_owned(), reason: "no courier goes there".to_owned() })
-}
-
-fn payment_abandoned() -> Received<Input> {
-    received(ORDER, PaymentAbandoned { order_id: ORDER.to_owned(), reason: "no answer in time".to_owned() })
-}
-
-fn refund_failed(attempt: i32) -> Received<Input> {
-    received(ORDER, RefundFailed { order_id: ORDER.to_owned(), attempt, reason: "the card is closed".to_owned() })
-}
-
-fn dispatch_delayed(reason: &str) -> Received<Input> {
-    received(ORDER, DispatchDelayed { order_id: ORDER.to_owned(), reason: reason.to_owned() })
-}
-
-fn dispatch_abandoned(attempt: i32) -> Received<Input> {
-    received(ORDER, DispatchAbandoned { order_id: ORDER.to_owned(), attempt, reason: "no van has room".to_owned() })
-}
-
-fn order_delayed() -> OrderDelayed {
-    OrderDelayed {
-        order_id: ORDER.to_owned(),
-        customer_id: "customer-1".to_owned(),
-        contact: contact(),
-        lines: lines(),
-        reason: "no van has room".to_owned(),
-        occurred_at: NOW_MS,
-    }
-}
-
-fn needs_attention(need: AttentionNeed, attempt: i32, detail: &str) -> OrderNeedsAttention {
-    OrderNeedsAttention { order_id: ORDER.to_owned(), need, attempt, detail: detail.to_owned(), occurred_at: NOW_MS }
-}
-
-fn new() -> Scenario<OrderProcessor> {
-    Scenario::of(OrderProcessor)
-}
-
-fn placed() -> Scenario<OrderProcessor> {
-    new().given([order_placed()])
-}
-
-fn paid() -> Scenario<OrderProcessor> {
-    placed().given([order_paid()])
-}
-
-fn picking() -> Scenario<OrderProcessor> {
-    paid().given([order_picking()])
-}
-
-fn shipped() -> Scenario<OrderProcessor> {
-    picking().given([order_shipped()])
-}
+use fixtures::*;
 
 #[test]
-fn a_good_request_is_placed_with_prices_and_total() {
+fn a_valid_request_is_placed_with_prices_and_total() {
     new().when(&received(ORDER, place_order())).then([order_placed()]);
 }
 
@@ -302,7 +38,7 @@ fn rejected_with(reason: RejectReason, detail: &str, change: impl Fn(&mut PlaceO
         occurred_at: NOW_MS,
     };
     let outcome = new().when(&received(ORDER, command)).then([event]).and();
-    assert_eq!(outcome.state().status, Status::Rejected);
+    assert_eq!(outcome.state().phase, OrderPhase::Rejected);
 }
 
 #[test]
@@ -319,7 +55,7 @@ fn a_forgotten_customer_is_rejected() {
 
 #[test]
 fn an_unknown_sku_is_rejected() {
-    rejected_with(RejectReason::UnknownSku, "nobody lists the sku LP-2", |c| c.lines[1].album = None);
+    rejected_with(RejectReason::UnknownSku, "the catalogue does not list the sku LP-2", |c| c.lines[1].album = None);
 }
 
 #[test]
@@ -348,7 +84,7 @@ fn the_most_lines_are_placed() {
     let mut command = place_order();
     command.lines = (0..MAX_LINES).map(|n| wanted(&format!("LP-{n}"), 1, Some(eur(1)))).collect();
     let after = new().when(&received(ORDER, command)).and();
-    assert_eq!(after.state().status, Status::Placed);
+    assert_eq!(after.state().phase, OrderPhase::Placed);
 }
 
 #[test]
@@ -359,14 +95,14 @@ fn too_many_copies_are_rejected() {
 }
 
 #[test]
-fn a_line_total_beyond_all_numbers_is_rejected() {
+fn a_line_total_that_overflows_is_rejected() {
     rejected_with(RejectReason::TooLarge, "the total is above 100000000 minor units", |c| {
         c.lines = vec![wanted("LP-1", 2, Some(eur(i64::MAX)))];
     });
 }
 
 #[test]
-fn a_total_beyond_all_numbers_is_rejected() {
+fn a_total_that_overflows_is_rejected() {
     rejected_with(RejectReason::TooLarge, "the total is above 100000000 minor units", |c| {
         c.lines = vec![wanted("LP-1", 1, Some(eur(i64::MAX))), wanted("LP-2", 1, Some(eur(1)))];
     });
@@ -400,22 +136,22 @@ fn an_order_without_lines_is_refused() {
 
 #[test]
 fn a_line_without_copies_is_refused() {
-    refused_because("0 copies of LP-1 make no line", |c| c.lines[0].quantity = 0);
-    refused_because("-3 copies of LP-1 make no line", |c| c.lines[0].quantity = -3);
+    refused_because("a line needs at least one copy; 0 of LP-1 were requested", |c| c.lines[0].quantity = 0);
+    refused_because("a line needs at least one copy; -3 of LP-1 were requested", |c| c.lines[0].quantity = -3);
 }
 
 #[test]
 fn a_sku_in_two_lines_is_refused() {
-    refused_because("the sku LP-1 stands in two lines", |c| c.lines[1].sku = "LP-1".to_owned());
+    refused_because("the sku LP-1 is in two lines", |c| c.lines[1].sku = "LP-1".to_owned());
 }
 
 #[test]
-fn a_price_that_is_no_price_is_refused() {
+fn a_price_of_zero_is_refused() {
     refused_because("the price of LP-1 is 0", |c| c.lines[0] = wanted("LP-1", 1, Some(eur(0))));
 }
 
 #[test]
-fn a_repeated_request_is_answered_by_what_was_said_before() {
+fn a_repeated_request_causes_no_event() {
     placed().when(&received(ORDER, place_order())).then_nothing();
     let mut command = place_order();
     command.customer = None;
@@ -423,7 +159,7 @@ fn a_repeated_request_is_answered_by_what_was_said_before() {
 }
 
 #[test]
-fn a_repeated_request_is_answered_by_its_digest_even_after_the_end() {
+fn a_repeated_request_is_recognised_by_its_digest_even_after_the_end() {
     let ended = shipped().given([order_completed()]);
     ended.clone().when(&received(ORDER, place_order())).then_nothing();
     let other = PlaceOrder { request_digest: "digest-2".to_owned(), ..place_order() };
@@ -437,13 +173,13 @@ fn another_request_for_the_same_order_is_refused() {
     placed().when(&received(ORDER, command)).then([CommandRefused {
         entity_id: ORDER.to_owned(),
         command: "PlaceOrder".to_owned(),
-        reason: "another request was answered under this order id".to_owned(),
+        reason: "the order id belongs to another request".to_owned(),
         occurred_at: NOW_MS,
     }]);
 }
 
 #[test]
-fn taken_money_makes_a_paid_order() {
+fn a_taken_payment_makes_a_paid_order() {
     placed().when(&payment_taken()).then([order_paid()]);
 }
 
@@ -463,7 +199,7 @@ fn awarded_points_complete_a_shipped_order() {
 }
 
 #[test]
-fn stock_short_cancels_an_order_whose_parcel_is_not_gone() {
+fn stock_short_cancels_an_order_that_is_not_shipped() {
     for scenario in [placed(), paid(), picking()] {
         scenario.when(&stock_short()).then([order_cancelled(CancelReason::OutOfStock, "2 of LP-2 wanted, 1 free")]);
     }
@@ -489,7 +225,7 @@ fn a_shipped_order_is_not_cancelled() {
 }
 
 #[test]
-fn started_picking_that_comes_early_is_noted_and_takes_effect_with_the_money() {
+fn picking_started_received_early_is_noted_and_takes_effect_with_the_payment() {
     placed()
         .when(&picking_started())
         .then([noted(NotedFact::PickingStarted)])
@@ -499,7 +235,7 @@ fn started_picking_that_comes_early_is_noted_and_takes_effect_with_the_money() {
 }
 
 #[test]
-fn a_dispatch_that_comes_early_is_noted_and_takes_effect_with_the_picking() {
+fn a_dispatch_received_early_is_noted_and_takes_effect_with_the_picking() {
     let early = OrderFactNoted {
         carrier: Some("Parcelwing".to_owned()),
         tracking_number: Some("PW-1".to_owned()),
@@ -515,7 +251,7 @@ fn a_dispatch_that_comes_early_is_noted_and_takes_effect_with_the_picking() {
 }
 
 #[test]
-fn points_that_come_early_are_noted_and_take_effect_with_the_dispatch() {
+fn points_received_early_are_noted_and_take_effect_with_the_dispatch() {
     let early = OrderFactNoted { points: Some(64), ..noted(NotedFact::PointsAwarded) };
     for scenario in [placed(), paid(), picking()] {
         scenario.when(&points_awarded()).then([early.clone()]);
@@ -527,7 +263,7 @@ fn points_that_come_early_are_noted_and_take_effect_with_the_dispatch() {
 }
 
 #[test]
-fn everything_that_came_early_takes_effect_at_once() {
+fn all_noted_facts_take_effect_at_once() {
     placed()
         .given_received(&points_awarded())
         .given_received(&dispatched())
@@ -542,7 +278,7 @@ fn everything_that_came_early_takes_effect_at_once() {
 }
 
 #[test]
-fn a_fact_that_comes_again_is_passed_over() {
+fn a_repeated_fact_is_ignored() {
     for scenario in [paid(), picking(), shipped()] {
         scenario.when(&payment_taken()).then_nothing();
     }
@@ -585,7 +321,7 @@ fn an_ended_order_ignores_every_fact() {
 }
 
 #[test]
-fn a_fact_about_an_order_that_never_was_is_passed_over() {
+fn a_fact_about_an_unknown_order_is_ignored() {
     for fact in facts() {
         new().when(&fact).then_nothing();
     }
@@ -605,28 +341,29 @@ fn facts_end_in_completed_in_every_pairwise_order() {
     let facts = [payment_taken(), picking_started(), dispatched(), points_awarded()];
     in_every_pairwise_order(&placed(), &facts, |after| after.state().clone());
     let after = facts.iter().rev().fold(placed(), Scenario::given_received);
-    assert_eq!(after.state().status, Status::Completed);
+    assert_eq!(after.state().phase, OrderPhase::Completed);
 }
 
 #[test]
 fn facts_of_each_cancelled_order_end_in_cancelled_in_every_pairwise_order() {
-    let stories = [
+    let cancelling = [
         vec![stock_short()],
         vec![payment_declined()],
         vec![payment_taken(), stock_short()],
         vec![payment_taken(), picking_started(), packaging_failed()],
     ];
-    for story in stories {
-        in_every_pairwise_order(&placed(), &story, |after| after.state().clone());
-        let after = story.iter().fold(placed(), Scenario::given_received);
-        assert_eq!(after.state().status, Status::Cancelled);
+    for facts in cancelling {
+        in_every_pairwise_order(&placed(), &facts, |after| after.state().clone());
+        let after = facts.iter().fold(placed(), Scenario::given_received);
+        assert_eq!(after.state().phase, OrderPhase::Cancelled);
     }
 }
 
 #[test]
-fn every_decision_in_every_status_moves_as_the_table_has_it() {
-    let asked = |scenario: Scenario<OrderProcessor>| scenario.given([cancel_requested(1)]);
-    let starts = [new(), placed(), paid(), picking(), shipped(), asked(placed()), asked(paid()), asked(picking())];
+fn every_decision_in_every_phase_makes_a_legal_transition() {
+    let requested = |scenario: Scenario<OrderProcessor>| scenario.given([cancel_requested(1)]);
+    let starts =
+        [new(), placed(), paid(), picking(), shipped(), requested(placed()), requested(paid()), requested(picking())];
     let mut inputs = facts().to_vec();
     inputs.extend([received(ORDER, place_order()), cancel(), give_up(), refund_failed(1)]);
     for start in &starts {
@@ -635,10 +372,10 @@ fn every_decision_in_every_status_moves_as_the_table_has_it() {
                 let mut state = start.state().clone();
                 for input in [first, second] {
                     for event in OrderProcessor.decide(&state, input).events {
-                        let before = state.status;
+                        let before = state.phase;
                         state = OrderProcessor.evolve(state, &event);
-                        let legal = before == state.status || before.may_become(state.status);
-                        assert!(legal, "{before:?} -> {:?} on {:?}", state.status, input.body);
+                        let legal = before == state.phase || before.may_become(state.phase);
+                        assert!(legal, "{before:?} -> {:?} on {:?}", state.phase, input.body);
                     }
                 }
             }
@@ -649,7 +386,7 @@ fn every_decision_in_every_status_moves_as_the_table_has_it() {
 #[test]
 fn every_input_belongs_to_the_order_that_its_body_names() {
     for fact in facts().into_iter().chain([cancel(), give_up(), refund_failed(1), received(ORDER, place_order())]) {
-        let astray = Received { key: "somebody-else".to_owned(), ..fact };
-        assert_eq!(OrderProcessor.entity(&astray), ORDER);
+        let misrouted = Received { key: "somebody-else".to_owned(), ..fact };
+        assert_eq!(OrderProcessor.entity(&misrouted), ORDER);
     }
 }

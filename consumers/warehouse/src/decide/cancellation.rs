@@ -1,24 +1,28 @@
-//! Whether an order can still be cancelled. The warehouse alone decides: it alone knows whether the parcel is packed.
+//! Decides whether an order can still be cancelled. Only the warehouse knows whether the parcel is packed.
 //!
-//! An accepted cancellation is a promise: nothing more is held, picked, packed or sent for the order, and what is held stays held
-//! until OrderCancelled, the one trigger that undoes, is heard.
+//! An accepted cancellation is a promise: nothing more is held, picked, packed or dispatched for the order, and held items stay
+//! held until OrderCancelled is received, the one event that starts a release.
 
 use runtime::TimestampMs;
 
 use super::Decided;
 use crate::{
     events::{CancellationAccepted, CancellationRefused},
-    evolve::{Attempt, Fulfilment, Phase},
+    evolve::{AttemptStatus, Fulfilment, FulfilmentPhase},
     reads::OrderCancellationRequested,
 };
 
 /// Each request is answered once. A cancelled order has no open request.
-pub(super) fn on_requested(order: Option<&Fulfilment>, asked: &OrderCancellationRequested, at: TimestampMs) -> Decided {
-    let answered = |order: &Fulfilment| order.is_cancelled() || order.answered_request >= asked.request;
+pub(super) fn on_requested(
+    order: Option<&Fulfilment>,
+    requested: &OrderCancellationRequested,
+    at: TimestampMs,
+) -> Decided {
+    let answered = |order: &Fulfilment| order.is_cancelled() || order.answered_request >= requested.request;
     if order.is_some_and(answered) {
         return Decided::nothing();
     }
-    let (order_id, request) = (asked.order_id.clone(), asked.request);
+    let (order_id, request) = (requested.order_id.clone(), requested.request);
     match order.and_then(too_late) {
         None => Decided::event(CancellationAccepted { order_id, request, occurred_at: at }),
         Some(reason) => {
@@ -27,19 +31,19 @@ pub(super) fn on_requested(order: Option<&Fulfilment>, asked: &OrderCancellation
     }
 }
 
-/// What makes it too late, if anything does.
+/// Why it is too late, if it is.
 fn too_late(order: &Fulfilment) -> Option<&'static str> {
     match &order.phase {
-        // The courier has not taken it and will not: nothing stands in the way any more.
-        Phase::Packaged { dispatch, .. } if dispatch.attempt == Attempt::Abandoned => None,
-        Phase::Packaged { .. } => Some("the parcel is packed"),
-        Phase::Dispatched => Some("the parcel is on its way"),
-        Phase::Unplaced
-        | Phase::Reserving
-        | Phase::Short
-        | Phase::Reserved
-        | Phase::Picking
-        | Phase::PackagingFailed { .. }
-        | Phase::Unpacking => None,
+        // The courier has not taken the parcel and will not, so the order can be cancelled.
+        FulfilmentPhase::Packaged { dispatch, .. } if dispatch.attempt == AttemptStatus::Abandoned => None,
+        FulfilmentPhase::Packaged { .. } => Some("the parcel is packed"),
+        FulfilmentPhase::Dispatched => Some("the parcel is on its way"),
+        FulfilmentPhase::Unplaced
+        | FulfilmentPhase::Reserving
+        | FulfilmentPhase::Short
+        | FulfilmentPhase::Reserved
+        | FulfilmentPhase::Picking
+        | FulfilmentPhase::PackagingFailed { .. }
+        | FulfilmentPhase::Unpacking => None,
     }
 }

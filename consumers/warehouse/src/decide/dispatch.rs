@@ -1,23 +1,23 @@
-//! How the courier is got to take a parcel. An attempt that the courier refuses is followed by the next one after a pause, each
-//! twice as long as the one before; one that is not answered in time is withdrawn first, and only a confirmed withdrawal counts as
-//! a no. So a dispatch is abandoned only when the courier has definitely not taken the parcel in any attempt, and a parcel is never
-//! both given up and sent.
+//! Dispatching a parcel. After the courier refuses an attempt, the next one follows after a pause; each pause is twice as long
+//! as the one before. An attempt that is not answered in time is withdrawn first, and only a confirmed withdrawal counts as a
+//! refusal. So a dispatch is abandoned only when the courier has definitely not taken the parcel in any attempt, and a parcel
+//! is never both given up and sent.
 
 use runtime::TimestampMs;
 
 use super::{
     Decided,
-    release::{self, give_back_held, stock_released},
+    release::{self, release_held, stock_released},
 };
 use crate::{
     Warehouse,
     events::{CommandRefused, DispatchAbandoned, DispatchDelayed, DispatchRequested, OrderDispatched},
-    evolve::{Attempt, Dispatch, Fulfilment, Phase},
+    evolve::{AttemptStatus, DispatchProgress, Fulfilment, FulfilmentPhase},
     inbox::{CourierAnswer, CourierOutcome, RetryDispatch, ShipItem},
 };
 
-/// The courier's definite answer to the present attempt, whether it was asked to take the parcel or to forget it. One about an
-/// earlier attempt changes nothing: its no was definite.
+/// A definite answer of the courier to the current attempt, whether it was called to take the parcel or to withdraw the
+/// attempt. An answer about an earlier attempt changes nothing: its refusal was definite.
 pub(super) fn on_courier_answer(
     warehouse: &Warehouse,
     order: Option<&Fulfilment>,
@@ -25,13 +25,13 @@ pub(super) fn on_courier_answer(
     at: TimestampMs,
 ) -> Decided {
     let Some((order, parcel_id, dispatch)) = order.and_then(packed) else { return Decided::nothing() };
-    if dispatch.number != answer.attempt || !order.is_in_hand() {
+    if dispatch.number != answer.attempt || !order.is_being_handled() {
         return Decided::nothing();
     }
     match answer.outcome {
         CourierOutcome::Dispatched => dispatched(order, parcel_id, answer, at),
         CourierOutcome::Refused => {
-            let reason = answer.reason.as_deref().unwrap_or("the courier refuses and gives no reason");
+            let reason = answer.reason.as_deref().unwrap_or("the courier refused without a reason");
             not_taken(warehouse, order, parcel_id, dispatch, reason, at)
         }
         CourierOutcome::Withdrawn => {
@@ -41,7 +41,7 @@ pub(super) fn on_courier_answer(
     }
 }
 
-/// The goods have left, whatever became of the order meanwhile.
+/// The goods have left, regardless of the status of the order.
 fn dispatched(order: &Fulfilment, parcel_id: &str, answer: &CourierAnswer, at: TimestampMs) -> Decided {
     let (Some(carrier), Some(tracking_number)) = (&answer.carrier, &answer.tracking_number) else {
         return Decided::nothing();
@@ -60,12 +60,12 @@ fn dispatched(order: &Fulfilment, parcel_id: &str, answer: &CourierAnswer, at: T
     if order.is_cancelled() { shipped.and_event(stock_released(&order.order_id, &[], at)) } else { shipped }
 }
 
-/// A definite no: the next attempt after a pause, or none. A cancelled order's parcel is unpacked.
+/// A definite refusal: the next attempt after a pause, or none. The parcel of a cancelled order is unpacked.
 fn not_taken(
     warehouse: &Warehouse,
     order: &Fulfilment,
     parcel_id: &str,
-    dispatch: Dispatch,
+    dispatch: DispatchProgress,
     reason: &str,
     at: TimestampMs,
 ) -> Decided {
@@ -85,23 +85,25 @@ fn not_taken(
     }
     let abandoned = Decided::event(DispatchAbandoned { order_id, parcel_id, attempt, reason, occurred_at: at });
     if order.is_cancelled() {
-        release::and_released_if_settled(order, give_back_held(order, abandoned, &[], ""), at)
+        release::and_released_if_settled(order, release_held(order, abandoned, &[], ""), at)
     } else {
         abandoned
     }
 }
 
-/// An attempt's time is up, or its pause is over. A timer that is no longer awaited changes nothing.
+/// The deadline of an attempt has passed, or its pause is over. A timer that is not pending any more changes nothing.
 pub(super) fn on_timer(
     warehouse: &Warehouse,
     order: Option<&Fulfilment>,
     due_at: TimestampMs,
     at: TimestampMs,
 ) -> Decided {
-    let awaited = |order: &&Fulfilment| order.wake_at() == Some(due_at);
-    let Some((order, parcel_id, dispatch)) = order.filter(awaited).and_then(packed) else { return Decided::nothing() };
+    let is_pending = |order: &&Fulfilment| order.wake_at() == Some(due_at);
+    let Some((order, parcel_id, dispatch)) = order.filter(is_pending).and_then(packed) else {
+        return Decided::nothing();
+    };
     match dispatch.attempt {
-        Attempt::Asked { .. } => Decided::event(DispatchDelayed {
+        AttemptStatus::Requested { .. } => Decided::event(DispatchDelayed {
             order_id: order.order_id.clone(),
             parcel_id: parcel_id.to_owned(),
             attempt: dispatch.number,
@@ -109,12 +111,12 @@ pub(super) fn on_timer(
             next_attempt_at: None,
             occurred_at: at,
         }),
-        Attempt::Pausing { .. } => Decided::event(next_attempt(warehouse, order, parcel_id, dispatch, at)),
-        Attempt::Withdrawing | Attempt::Abandoned => Decided::nothing(),
+        AttemptStatus::Pausing { .. } => Decided::event(next_attempt(warehouse, order, parcel_id, dispatch, at)),
+        AttemptStatus::Withdrawing | AttemptStatus::Abandoned => Decided::nothing(),
     }
 }
 
-/// An operator has an abandoned dispatch tried again.
+/// An operator retries an abandoned dispatch.
 pub(super) fn retry(
     warehouse: &Warehouse,
     order: Option<&Fulfilment>,
@@ -130,23 +132,23 @@ pub(super) fn retry(
         })
     };
     match order.map(|order| (order, packed(order))) {
-        Some((order, _)) if order.is_called_off() => refused("the order is cancelled"),
+        Some((order, _)) if order.is_stopped() => refused("the order is cancelled"),
         Some((_, Some((order, parcel_id, dispatch)))) => match dispatch.attempt {
-            Attempt::Abandoned => Decided::event(next_attempt(warehouse, order, parcel_id, dispatch, at)),
-            Attempt::Pausing { .. } => refused("the dispatch is not abandoned: its next attempt is waiting"),
-            Attempt::Asked { .. } | Attempt::Withdrawing => {
-                refused("the dispatch is not abandoned: the courier is being asked")
+            AttemptStatus::Abandoned => Decided::event(next_attempt(warehouse, order, parcel_id, dispatch, at)),
+            AttemptStatus::Pausing { .. } => refused("the dispatch is not abandoned: its next attempt is waiting"),
+            AttemptStatus::Requested { .. } | AttemptStatus::Withdrawing => {
+                refused("the dispatch is not abandoned: a call to the courier is pending")
             }
         },
-        Some((order, None)) if order.phase == Phase::Dispatched => refused("the parcel is on its way"),
+        Some((order, None)) if order.phase == FulfilmentPhase::Dispatched => refused("the parcel is on its way"),
         Some((_, None)) => refused("the order is not packed"),
-        None => refused("no order of this id is known here"),
+        None => refused("no order of this id is known"),
     }
 }
 
-fn packed(order: &Fulfilment) -> Option<(&Fulfilment, &str, Dispatch)> {
+fn packed(order: &Fulfilment) -> Option<(&Fulfilment, &str, DispatchProgress)> {
     match &order.phase {
-        Phase::Packaged { parcel_id, dispatch } => Some((order, parcel_id, *dispatch)),
+        FulfilmentPhase::Packaged { parcel_id, dispatch } => Some((order, parcel_id, *dispatch)),
         _ => None,
     }
 }
@@ -155,14 +157,14 @@ fn next_attempt(
     warehouse: &Warehouse,
     order: &Fulfilment,
     parcel_id: &str,
-    dispatch: Dispatch,
+    dispatch: DispatchProgress,
     at: TimestampMs,
 ) -> DispatchRequested {
     DispatchRequested {
         order_id: order.order_id.clone(),
         parcel_id: parcel_id.to_owned(),
         attempt: dispatch.number.saturating_add(1),
-        answer_by: Some(warehouse.courier_answers_by(at)),
+        answer_by: Some(warehouse.courier_deadline(at)),
         occurred_at: at,
     }
 }

@@ -1,5 +1,5 @@
-//! What an order's story makes of what it hears: hold its lines one after another in sku order, have them picked once they are
-//! all held and paid. How the parcel is handed over stands in `dispatch`, how a cancelled order gives its stock back in `release`.
+//! Fulfilling an order: its lines are held one after another in sku order, and picked once all are held and the order is paid.
+//! `dispatch` has the dispatch of the parcel, `release` the release of a cancelled order.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use runtime::TimestampMs;
 
 use super::{
     Decided,
-    release::{self, give_back_held},
+    release::{self, release_held},
 };
 use crate::{
     Warehouse,
@@ -15,15 +15,15 @@ use crate::{
         ItemLine, LineHeld, OrderPackaged, PackagingFailed, PaymentNoted, PickingStarted, ReservationStarted,
         StockReserved, StockShort,
     },
-    evolve::{Fulfilment, LineStock, Phase},
+    evolve::{Fulfilment, FulfilmentPhase, LineStock},
     inbox::{FreeItem, HoldItem, HoldResult, PickOutcome, PickResult},
     reads::{OrderLine, OrderPaid, OrderPlaced},
 };
 
-/// A placed order's first item is asked for; each further one when the one before is held. So two orders that want the same
-/// items ask for them in the same order.
+/// Requests the first item of a placed order. Each further item is requested when the one before is held, so two orders that
+/// want the same items request them in the same order.
 pub(super) fn on_placed(order: Option<&Fulfilment>, placed: &OrderPlaced, at: TimestampMs) -> Decided {
-    if order.is_some_and(|order| order.phase != Phase::Unplaced || order.is_called_off()) {
+    if order.is_some_and(|order| order.phase != FulfilmentPhase::Unplaced || order.is_stopped()) {
         return Decided::nothing();
     }
     let lines = one_line_per_sku(&placed.lines);
@@ -39,12 +39,12 @@ pub(super) fn on_placed(order: Option<&Fulfilment>, placed: &OrderPlaced, at: Ti
     }
 }
 
-/// An item's answer: the next line's turn, or the end of the reservation. Held without being wanted (a repeated HoldItem was
-/// taken for a new one, long after the order ended): freed again.
+/// The answer of an item: requests the next line, or ends the reservation. An item that is held without being wanted is freed
+/// again; this happens when a repeated HoldItem is taken for a new one, long after the order ended.
 pub(super) fn on_hold_result(order: Option<&Fulfilment>, result: &HoldResult, at: TimestampMs) -> Decided {
     let line = order.and_then(|order| Some((order, order.line(&result.sku)?)));
     match line {
-        Some((order, line)) if line.stock == LineStock::Asked => {
+        Some((order, line)) if line.stock == LineStock::Requested => {
             if result.held {
                 on_held(order, result, at)
             } else {
@@ -71,7 +71,7 @@ fn on_held(order: &Fulfilment, result: &HoldResult, at: TimestampMs) -> Decided 
         let free = FreeItem { sku: result.sku.clone(), order_id: order.order_id.clone(), quantity: result.quantity };
         return held.and_command(result.sku.clone(), free);
     }
-    if order.is_called_off() {
+    if order.is_stopped() {
         return held;
     }
     match order.lines.iter().find(|line| line.stock == LineStock::Wanted) {
@@ -91,26 +91,26 @@ fn on_short(order: &Fulfilment, result: &HoldResult, at: TimestampMs) -> Decided
     release::and_released_if_settled(order, Decided::event(short), at)
 }
 
-/// Paid: picked as soon as everything is held.
+/// A paid order is picked as soon as every line is held.
 pub(super) fn on_paid(order: Option<&Fulfilment>, paid: &OrderPaid, at: TimestampMs) -> Decided {
     let noted = PaymentNoted { order_id: paid.order_id.clone(), occurred_at: at };
     let Some(order) = order else { return Decided::event(noted) };
     match order.phase {
-        _ if order.is_called_off() => Decided::nothing(),
-        Phase::Reserved => Decided::event(picking_started(&order.order_id, order.item_lines(), at)),
-        Phase::Unplaced | Phase::Reserving if !order.paid_early => Decided::event(noted),
+        _ if order.is_stopped() => Decided::nothing(),
+        FulfilmentPhase::Reserved => Decided::event(picking_started(&order.order_id, order.item_lines(), at)),
+        FulfilmentPhase::Unplaced | FulfilmentPhase::Reserving if !order.paid_early => Decided::event(noted),
         _ => Decided::nothing(),
     }
 }
 
-/// The picking floor's answer. If the order was cancelled while the floor was at work, its items go back at once.
+/// The answer of picking. If the order was cancelled meanwhile, its items are released at once.
 pub(super) fn on_pick_result(
     warehouse: &Warehouse,
     order: Option<&Fulfilment>,
     result: &PickResult,
     at: TimestampMs,
 ) -> Decided {
-    let Some(order) = order.filter(|order| order.phase == Phase::Picking) else { return Decided::nothing() };
+    let Some(order) = order.filter(|order| order.phase == FulfilmentPhase::Picking) else { return Decided::nothing() };
     match (result.outcome, &result.parcel_id) {
         (PickOutcome::Packaged, Some(parcel_id)) => {
             let packaged = Decided::event(OrderPackaged {
@@ -118,9 +118,9 @@ pub(super) fn on_pick_result(
                 parcel_id: parcel_id.clone(),
                 lines: order.item_lines(),
                 occurred_at: at,
-                answer_by: Some(warehouse.courier_answers_by(at)),
+                answer_by: Some(warehouse.courier_deadline(at)),
             });
-            if_cancelled_give_back(order, packaged, &[], "", at)
+            and_released_if_cancelled(order, packaged, &[], "", at)
         }
         (PickOutcome::Missing, _) => {
             let missing = really_missing(order, &result.missing);
@@ -131,13 +131,13 @@ pub(super) fn on_pick_result(
                 detail: detail.clone(),
                 occurred_at: at,
             });
-            if_cancelled_give_back(order, failed, &missing, &detail, at)
+            and_released_if_cancelled(order, failed, &missing, &detail, at)
         }
         (PickOutcome::Packaged, None) | (PickOutcome::Unknown, _) => Decided::nothing(),
     }
 }
 
-fn if_cancelled_give_back(
+fn and_released_if_cancelled(
     order: &Fulfilment,
     decided: Decided,
     missing: &[ItemLine],
@@ -145,7 +145,7 @@ fn if_cancelled_give_back(
     at: TimestampMs,
 ) -> Decided {
     if order.is_cancelled() {
-        release::and_released_if_settled(order, give_back_held(order, decided, missing, detail), at)
+        release::and_released_if_settled(order, release_held(order, decided, missing, detail), at)
     } else {
         decided
     }
@@ -166,7 +166,7 @@ fn picking_started(order_id: &str, lines: Vec<ItemLine>, at: TimestampMs) -> Pic
     PickingStarted { order_id: order_id.to_owned(), lines, occurred_at: at }
 }
 
-/// The lines in sku order, lines of one sku made one. A line that wants nothing holds nothing.
+/// The lines in sku order, one per sku. Lines with no quantity are dropped.
 fn one_line_per_sku(lines: &[OrderLine]) -> Vec<ItemLine> {
     let mut quantities = BTreeMap::<&str, i32>::new();
     for line in lines.iter().filter(|line| line.quantity > 0) {
@@ -176,7 +176,7 @@ fn one_line_per_sku(lines: &[OrderLine]) -> Vec<ItemLine> {
     quantities.into_iter().map(|(sku, quantity)| ItemLine { sku: sku.to_owned(), quantity }).collect()
 }
 
-/// What the floor misses, as far as the order holds it: the books are not corrected for what nobody has.
+/// The missing items, limited to what the order holds: the stock is not corrected for items that the order does not hold.
 fn really_missing(order: &Fulfilment, missing: &[ItemLine]) -> Vec<ItemLine> {
     let pieces = |sku: &str| {
         let of_sku = missing.iter().filter(|line| line.sku == sku && line.quantity > 0);

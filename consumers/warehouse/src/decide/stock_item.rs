@@ -1,10 +1,10 @@
-//! What an item makes of what it is asked. It knows counts and for which order pieces are held, nothing of an order's story.
+//! The decisions of an item. It knows quantities and the orders they are held for, but not the phase of an order.
 //!
-//! Each decision looks up one order in what is held: its cost does not grow with the orders an item has seen. What is told apart
-//! how: a repeated HoldItem while the pieces are held is known by them, and was answered with the event that held them; one that
-//! comes after they were shipped or freed looks like a new one (finished orders are forgotten, or a popular item would grow
-//! without end): it holds and answers, and the order, which wants nothing any more, frees. FreeItem, ShipItem and WriteOffItem
-//! for an order that holds nothing change nothing.
+//! Each decision looks up one order in the held quantities, so its cost does not grow with the number of orders. A repeated
+//! HoldItem while the pieces are held is recognised by them; it was answered with the event that held them. A repeated HoldItem
+//! after the pieces were shipped or freed looks like a new one, because finished orders are dropped (a popular item would otherwise
+//! grow without limit): it holds and answers, and the order, which wants nothing any more, frees the pieces. FreeItem, ShipItem and
+//! WriteOffItem of an order that holds nothing change nothing.
 
 use runtime::TimestampMs;
 
@@ -54,16 +54,16 @@ pub(super) fn hold(item: Option<&StockItem>, hold: &HoldItem, at: TimestampMs) -
     let held = hold.quantity >= 1 && free >= i64::from(hold.quantity);
     let shown_free = i32::try_from(free).unwrap_or(if free < 0 { 0 } else { i32::MAX });
     let HoldItem { sku, order_id, quantity } = hold.clone();
-    let said = if held {
+    let decided = if held {
         Decided::event(ItemHeld { sku, order_id, quantity, occurred_at: at })
     } else {
         Decided::event(ItemShort { sku, order_id, wanted: quantity, free: shown_free, occurred_at: at })
     };
     let HoldItem { sku, order_id, quantity } = hold.clone();
-    said.and_command(hold.order_id.clone(), HoldResult { order_id, sku, quantity, held, free: shown_free })
+    decided.and_command(hold.order_id.clone(), HoldResult { order_id, sku, quantity, held, free: shown_free })
 }
 
-/// Frees all that is held for the order. Answered even if that is nothing: who asks waits for the answer.
+/// Frees all pieces that are held for the order. Answered even if there are none, because the order waits for the answer.
 pub(super) fn free(item: Option<&StockItem>, free: &FreeItem, at: TimestampMs) -> Decided {
     let quantity = held_for(item, &free.order_id);
     let (sku, order_id) = (free.sku.clone(), free.order_id.clone());
@@ -71,7 +71,7 @@ pub(super) fn free(item: Option<&StockItem>, free: &FreeItem, at: TimestampMs) -
     and_freed(Decided::nothing(), sku, order_id, quantity, at).and_command(free.order_id.clone(), answer)
 }
 
-/// All that is held for the order has left.
+/// All pieces that are held for the order have left.
 pub(super) fn ship(item: Option<&StockItem>, ship: &ShipItem, at: TimestampMs) -> Decided {
     match held_for(item, &ship.order_id) {
         0 => Decided::nothing(),
@@ -84,14 +84,14 @@ pub(super) fn ship(item: Option<&StockItem>, ship: &ShipItem, at: TimestampMs) -
     }
 }
 
-/// Writes off pieces of what is held for the order and frees the rest. Answered even if nothing is held.
+/// Writes off some of the pieces that are held for the order and frees the rest. Answered even if nothing is held.
 pub(super) fn write_off(item: Option<&StockItem>, write_off: &WriteOffItem, at: TimestampMs) -> Decided {
     let held = held_for(item, &write_off.order_id);
     let quantity = write_off.quantity.clamp(0, held);
     let freed = held - quantity;
     let (sku, order_id) = (write_off.sku.clone(), write_off.order_id.clone());
     let answer = WriteOffResult { order_id: order_id.clone(), sku: sku.clone(), quantity, freed };
-    let said = match quantity {
+    let decided = match quantity {
         0 => Decided::nothing(),
         _ => Decided::event(StockWrittenOff {
             sku: sku.clone(),
@@ -101,7 +101,7 @@ pub(super) fn write_off(item: Option<&StockItem>, write_off: &WriteOffItem, at: 
             occurred_at: at,
         }),
     };
-    and_freed(said, sku, order_id, freed, at).and_command(write_off.order_id.clone(), answer)
+    and_freed(decided, sku, order_id, freed, at).and_command(write_off.order_id.clone(), answer)
 }
 
 fn and_freed(decided: Decided, sku: String, order_id: String, quantity: i32, at: TimestampMs) -> Decided {
@@ -111,7 +111,7 @@ fn and_freed(decided: Decided, sku: String, order_id: String, quantity: i32, at:
     }
 }
 
-/// How many pieces are held for an order; never below zero.
+/// The number of pieces that are held for an order; never below zero.
 fn held_for(item: Option<&StockItem>, order_id: &str) -> i32 {
     item.and_then(|item| item.held.get(order_id)).copied().unwrap_or(0).max(0)
 }

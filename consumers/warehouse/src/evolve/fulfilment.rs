@@ -1,4 +1,4 @@
-//! What is remembered of one order: where its story stands, and what is held for it.
+//! The state of one order: its phase, and the items that are held for it.
 //!
 //! ```text
 //!                     every line held        paid              packed            courier took it
@@ -7,27 +7,27 @@
 //!                 ▼                                   ▼    ╲
 //!               Short                       PackagingFailed ▶ Unpacking
 //!
-//! beside it:   No ──a cancellation is accepted──▶ Promised ──OrderCancelled──▶ Started ──nothing asked is unanswered──▶ Done
-//!              └──OrderCancelled, from any phase──────────────────────────────▲
+//! release:  NotCancelled ──CancellationAccepted──▶ Accepted ──OrderCancelled──▶ Started ──no answer is pending──▶ Done
+//!              └──OrderCancelled, from any phase──────────────────────────────────▲
 //! ```
 //!
 //! | event | legal in phase | leads to |
 //! |---|---|---|
-//! | ReservationStarted | Unplaced | Reserving; the first line asked |
-//! | LineHeld | Reserving, Short | the line held and the next one asked; once called off: no next one; once cancelled: the line being released |
+//! | ReservationStarted | Unplaced | Reserving; the hold of the first line is pending |
+//! | LineHeld | Reserving, Short | the line held and the hold of the next one pending; once stopped: no next one; once cancelled: the line is being released |
 //! | StockShort | Reserving | Short |
 //! | StockReserved | Reserving | Reserved |
 //! | PaymentNoted | Unplaced, Reserving | the same, paid |
 //! | PickingStarted | Reserved | Picking |
-//! | OrderPackaged | Picking | Packaged; once called off: Unpacking; once cancelled: its lines being released |
-//! | PackagingFailed | Picking | PackagingFailed; once cancelled: its lines being released |
-//! | DispatchDelayed | Packaged, the courier being asked | the attempt pausing, or being withdrawn |
-//! | DispatchRequested | Packaged, the attempt pausing or abandoned | the courier being asked |
-//! | DispatchAbandoned | Packaged, the courier being asked | the attempt abandoned; once cancelled: Unpacking, its lines being released |
+//! | OrderPackaged | Picking | Packaged; once stopped: Unpacking; once cancelled: its lines are being released |
+//! | PackagingFailed | Picking | PackagingFailed; once cancelled: its lines are being released |
+//! | DispatchDelayed | Packaged, with a pending call to the courier | the attempt is pausing, or being withdrawn |
+//! | DispatchRequested | Packaged, the attempt pausing or abandoned | a call to the courier is pending |
+//! | DispatchAbandoned | Packaged, with a pending call to the courier | the attempt abandoned; once cancelled: Unpacking, its lines are being released |
 //! | OrderDispatched | Packaged | Dispatched |
-//! | CancellationAccepted | any before Packaged; Packaged and abandoned | the same, called off |
+//! | CancellationAccepted | any before Packaged; Packaged and abandoned | the same, stopped |
 //! | CancellationRefused | Packaged, Dispatched | the same |
-//! | ReleaseStarted | any, once | held lines are being released, except while the floor or the courier is at work; Packaged: Unpacking |
+//! | ReleaseStarted | any, once | held lines are being released, except while picking or the courier is working; Packaged: Unpacking |
 //! | LineReleased | any, after ReleaseStarted | the line released |
 //! | StockReleased | any, after ReleaseStarted, once | Done |
 
@@ -38,29 +38,29 @@ use crate::events::{
     Address, DispatchRequested, ItemLine, LineReleased, OrderPackaged, PackagingFailed, ReservationStarted,
 };
 
-/// What is remembered of one order.
+/// The state of one order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fulfilment {
     /// The order.
     pub order_id: String,
-    /// Where its story stands.
-    pub phase: Phase,
-    /// Whether it was cancelled, and how far its stock is given back.
-    pub release: Release,
+    /// Its phase.
+    pub phase: FulfilmentPhase,
+    /// The status of its cancellation and of the release of its stock.
+    pub release: ReleaseStatus,
     /// The number of the last request to cancel it that was answered.
     pub answered_request: i32,
-    /// It was paid before its stock was reserved.
+    /// True if it was paid before its stock was reserved.
     pub paid_early: bool,
-    /// What it needs, in sku order, one line per sku; empty before it is placed and after it ended.
-    pub lines: Vec<Line>,
-    /// Where the parcel goes, until it is on its way or never will be.
+    /// Its lines in sku order, one per sku; empty before it is placed and after it ended.
+    pub lines: Vec<FulfilmentLine>,
+    /// The address, until the parcel is dispatched or never will be.
     pub ship_to: Option<Address>,
 }
 
-/// Where an order's story stands.
+/// The phase of an order.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub enum Phase {
-    /// Not heard of as placed.
+pub enum FulfilmentPhase {
+    /// OrderPlaced was not received yet.
     #[default]
     Unplaced,
     /// Its lines are being held, one after another.
@@ -69,33 +69,33 @@ pub enum Phase {
     Short,
     /// Every line is held.
     Reserved,
-    /// The picking floor is at work.
+    /// Picking is in progress.
     Picking,
-    /// The floor did not find everything.
+    /// Picking did not find every item.
     PackagingFailed {
-        /// What was not there; empty again once it is written off.
+        /// The missing items; empty after they are written off.
         missing: Vec<ItemLine>,
-        /// What the floor says about it.
+        /// The details from picking.
         detail: String,
     },
-    /// Packed after it was cancelled: its items go back to the shelf.
+    /// Packed after it was stopped: its items go back to the shelf.
     Unpacking,
-    /// Packed; the courier is to take it.
+    /// Packed; the courier must take it.
     Packaged {
         /// The parcel.
         parcel_id: String,
-        /// How that goes.
-        dispatch: Dispatch,
+        /// The progress of its dispatch.
+        dispatch: DispatchProgress,
     },
-    /// On its way.
+    /// The courier has the parcel.
     Dispatched,
 }
 
-/// How it goes to get the courier to take a parcel.
+/// The progress of a dispatch.
 ///
 /// ```text
 ///            no answer in time
-///    Asked ──────────────────▶ Withdrawing
+///    Requested ──────────────▶ Withdrawing
 ///    ▲  ▲ │ a definite no           │ a definite no
 ///    │  │ ▼                         │
 ///    │  └─Pausing ◀─────────────────┤ attempts are left
@@ -103,71 +103,71 @@ pub enum Phase {
 ///    └──────────────────────── Abandoned
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dispatch {
-    /// Which attempt, counted from 1 per order.
+pub struct DispatchProgress {
+    /// The number of the attempt, counted from 1 per order.
     pub number: i32,
-    /// The first attempt since the order was packed, or since an operator had it tried again.
+    /// The first attempt since the order was packed, or since an operator retried the dispatch.
     pub first_of_round: i32,
-    /// How it stands.
-    pub attempt: Attempt,
+    /// The status of the attempt.
+    pub attempt: AttemptStatus,
 }
 
-/// How an attempt to get a parcel taken stands.
+/// The status of an attempt to dispatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Attempt {
-    /// The courier is asked.
-    Asked {
-        /// When it is withdrawn, if ever.
+pub enum AttemptStatus {
+    /// A call to the courier is pending.
+    Requested {
+        /// The deadline of the call, if there is one.
         answer_by: Option<TimestampMs>,
     },
-    /// The courier has not answered in time and is asked to forget it.
+    /// The courier has not answered in time; a withdrawal is pending.
     Withdrawing,
-    /// It failed; the next one waits.
+    /// The attempt failed; the next one waits.
     Pausing {
         /// Until when.
         until: TimestampMs,
     },
-    /// It failed, and no other one follows by itself.
+    /// The attempt failed, and no further one follows automatically.
     Abandoned,
 }
 
-/// How far a cancelled order's stock is given back.
+/// The status of the cancellation of an order and of the release of its stock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Release {
+pub enum ReleaseStatus {
     /// Not cancelled.
     #[default]
-    No,
-    /// Its cancellation was accepted: nothing more is done for it, and what is held stays held until it is cancelled.
-    Promised,
-    /// Cancelled; something is still held or unanswered.
+    NotCancelled,
+    /// Its cancellation was accepted: no further step is taken for it, and held items stay held until it is cancelled.
+    Accepted,
+    /// Cancelled; items are still held, or answers are pending.
     Started,
-    /// Nothing is held any more.
+    /// Cancelled; nothing is held any more.
     Done,
 }
 
 /// One line of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
+pub struct FulfilmentLine {
     /// The item.
     pub sku: String,
     /// How many pieces.
     pub quantity: i32,
-    /// What the item has been asked and has answered.
+    /// The requests to the item and its answers.
     pub stock: LineStock,
 }
 
-/// What an item has been asked for a line, and has answered.
+/// The requests to an item for a line, and its answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LineStock {
-    /// Nothing asked yet.
+    /// Nothing requested yet.
     Wanted,
-    /// Asked to hold.
-    Asked,
+    /// A hold is pending.
+    Requested,
     /// Held.
     Held,
-    /// Not held: too few were free.
+    /// Not held: the free stock was too small.
     Short,
-    /// Asked to free or write off.
+    /// A release is pending.
     Releasing,
     /// No longer held.
     Released {
@@ -179,12 +179,12 @@ pub enum LineStock {
 }
 
 impl Fulfilment {
-    /// An order nothing was ever said about.
+    /// An order without events.
     pub(crate) fn of(order_id: &str) -> Self {
         Self {
             order_id: order_id.to_owned(),
-            phase: Phase::Unplaced,
-            release: Release::No,
+            phase: FulfilmentPhase::Unplaced,
+            release: ReleaseStatus::NotCancelled,
             answered_request: 0,
             paid_early: false,
             lines: Vec::new(),
@@ -192,134 +192,136 @@ impl Fulfilment {
         }
     }
 
-    /// True if it was cancelled, however far its stock is given back.
+    /// True if it was cancelled, regardless of the release of its stock.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        matches!(self.release, Release::Started | Release::Done)
+        matches!(self.release, ReleaseStatus::Started | ReleaseStatus::Done)
     }
 
-    /// True if nothing more is to be held, picked or packed for it: it is cancelled, or will be.
+    /// True if no further item is held, picked or packed for it, because it is cancelled or will be.
     #[must_use]
-    pub fn is_called_off(&self) -> bool {
-        self.release != Release::No
+    pub fn is_stopped(&self) -> bool {
+        self.release != ReleaseStatus::NotCancelled
     }
 
-    /// True while the picking floor or the courier has the goods in hand, or may have: nothing can be put back before they answer.
+    /// True while picking or the courier has the goods, or may have them: nothing can be put back before they answer.
     #[must_use]
-    pub fn is_in_hand(&self) -> bool {
+    pub fn is_being_handled(&self) -> bool {
         match &self.phase {
-            Phase::Picking => true,
-            Phase::Packaged { dispatch, .. } => {
-                matches!(dispatch.attempt, Attempt::Asked { .. } | Attempt::Withdrawing)
+            FulfilmentPhase::Picking => true,
+            FulfilmentPhase::Packaged { dispatch, .. } => {
+                matches!(dispatch.attempt, AttemptStatus::Requested { .. } | AttemptStatus::Withdrawing)
             }
             _ => false,
         }
     }
 
-    /// When its dispatch goes on by itself: an attempt that is not answered is withdrawn, one that failed is followed by the next.
+    /// The time of its next automatic step: an unanswered attempt is withdrawn, a failed one is followed by the next.
     #[must_use]
     pub fn wake_at(&self) -> Option<TimestampMs> {
-        let Phase::Packaged { dispatch, .. } = &self.phase else { return None };
+        let FulfilmentPhase::Packaged { dispatch, .. } = &self.phase else { return None };
         match dispatch.attempt {
-            // A cancelled order's attempt is being withdrawn already.
-            Attempt::Asked { answer_by } => answer_by.filter(|_| !self.is_cancelled()),
-            Attempt::Pausing { until } => Some(until),
-            Attempt::Withdrawing | Attempt::Abandoned => None,
+            // The attempt of a cancelled order is being withdrawn already.
+            AttemptStatus::Requested { answer_by } => answer_by.filter(|_| !self.is_cancelled()),
+            AttemptStatus::Pausing { until } => Some(until),
+            AttemptStatus::Withdrawing | AttemptStatus::Abandoned => None,
         }
     }
 
-    /// True if nothing is held and nothing asked is unanswered.
+    /// True if nothing is held and no answer is pending.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let open = |line: &Line| matches!(line.stock, LineStock::Asked | LineStock::Held | LineStock::Releasing);
-        !self.is_in_hand() && !self.lines.iter().any(open)
+        let open =
+            |line: &FulfilmentLine| matches!(line.stock, LineStock::Requested | LineStock::Held | LineStock::Releasing);
+        !self.is_being_handled() && !self.lines.iter().any(open)
     }
 
     /// The line of a sku.
     #[must_use]
-    pub fn line(&self, sku: &str) -> Option<&Line> {
+    pub fn line(&self, sku: &str) -> Option<&FulfilmentLine> {
         self.lines.iter().find(|line| line.sku == sku)
     }
 
     /// The lines that are held now.
-    pub fn held_lines(&self) -> impl Iterator<Item = &Line> {
+    pub fn held_lines(&self) -> impl Iterator<Item = &FulfilmentLine> {
         self.lines.iter().filter(|line| line.stock == LineStock::Held)
     }
 
-    /// What the order needs.
+    /// The items of the order.
     #[must_use]
     pub fn item_lines(&self) -> Vec<ItemLine> {
-        self.lines.iter().map(Line::to_item_line).collect()
+        self.lines.iter().map(FulfilmentLine::to_item_line).collect()
     }
 
     pub(super) fn reservation_started(&mut self, event: &ReservationStarted) {
-        self.phase = Phase::Reserving;
+        self.phase = FulfilmentPhase::Reserving;
         self.ship_to = Some(event.ship_to.clone());
-        self.lines = event.lines.iter().map(Line::wanted).collect();
-        self.ask_next();
+        self.lines = event.lines.iter().map(FulfilmentLine::wanted).collect();
+        self.request_next();
     }
 
     pub(super) fn line_held(&mut self, sku: &str) {
         match self.release {
-            Release::No => {
+            ReleaseStatus::NotCancelled => {
                 self.set_stock(sku, LineStock::Held);
-                self.ask_next();
+                self.request_next();
             }
-            Release::Promised => self.set_stock(sku, LineStock::Held),
-            Release::Started | Release::Done => self.set_stock(sku, LineStock::Releasing),
+            ReleaseStatus::Accepted => self.set_stock(sku, LineStock::Held),
+            ReleaseStatus::Started | ReleaseStatus::Done => self.set_stock(sku, LineStock::Releasing),
         }
     }
 
     pub(super) fn stock_short(&mut self, sku: &str) {
-        self.phase = Phase::Short;
+        self.phase = FulfilmentPhase::Short;
         self.set_stock(sku, LineStock::Short);
     }
 
     pub(super) fn order_packaged(&mut self, event: &OrderPackaged) {
-        if !self.is_called_off() {
-            let attempt = Attempt::Asked { answer_by: event.answer_by };
-            let dispatch = Dispatch { number: 1, first_of_round: 1, attempt };
-            self.phase = Phase::Packaged { parcel_id: event.parcel_id.clone(), dispatch };
+        if !self.is_stopped() {
+            let attempt = AttemptStatus::Requested { answer_by: event.answer_by };
+            let dispatch = DispatchProgress { number: 1, first_of_round: 1, attempt };
+            self.phase = FulfilmentPhase::Packaged { parcel_id: event.parcel_id.clone(), dispatch };
             return;
         }
-        self.phase = Phase::Unpacking;
+        self.phase = FulfilmentPhase::Unpacking;
         if self.is_cancelled() {
             self.release_held();
         }
     }
 
-    /// The parcel did not leave: what is in it goes back to the shelf.
+    /// The parcel did not leave: its items go back to the shelf.
     fn unpack(&mut self) {
-        self.phase = Phase::Unpacking;
+        self.phase = FulfilmentPhase::Unpacking;
         self.release_held();
     }
 
     pub(super) fn packaging_failed(&mut self, event: &PackagingFailed) {
-        self.phase = Phase::PackagingFailed { missing: event.missing.clone(), detail: event.detail.clone() };
+        self.phase = FulfilmentPhase::PackagingFailed { missing: event.missing.clone(), detail: event.detail.clone() };
         if self.is_cancelled() {
             self.release_held();
         }
     }
 
     pub(super) fn dispatch_delayed(&mut self, next_attempt_at: Option<TimestampMs>) {
-        if let Phase::Packaged { dispatch, .. } = &mut self.phase {
-            dispatch.attempt = next_attempt_at.map_or(Attempt::Withdrawing, |until| Attempt::Pausing { until });
+        if let FulfilmentPhase::Packaged { dispatch, .. } = &mut self.phase {
+            dispatch.attempt =
+                next_attempt_at.map_or(AttemptStatus::Withdrawing, |until| AttemptStatus::Pausing { until });
         }
     }
 
     pub(super) fn dispatch_requested(&mut self, event: &DispatchRequested) {
-        if let Phase::Packaged { dispatch, .. } = &mut self.phase {
-            if dispatch.attempt == Attempt::Abandoned {
+        if let FulfilmentPhase::Packaged { dispatch, .. } = &mut self.phase {
+            if dispatch.attempt == AttemptStatus::Abandoned {
                 dispatch.first_of_round = event.attempt;
             }
             dispatch.number = event.attempt;
-            dispatch.attempt = Attempt::Asked { answer_by: event.answer_by };
+            dispatch.attempt = AttemptStatus::Requested { answer_by: event.answer_by };
         }
     }
 
     pub(super) fn dispatch_abandoned(&mut self) {
-        if let Phase::Packaged { dispatch, .. } = &mut self.phase {
-            dispatch.attempt = Attempt::Abandoned;
+        if let FulfilmentPhase::Packaged { dispatch, .. } = &mut self.phase {
+            dispatch.attempt = AttemptStatus::Abandoned;
         }
         if self.is_cancelled() {
             self.unpack();
@@ -327,21 +329,21 @@ impl Fulfilment {
     }
 
     pub(super) fn order_dispatched(&mut self) {
-        self.phase = Phase::Dispatched;
-        self.forget_details();
+        self.phase = FulfilmentPhase::Dispatched;
+        self.drop_details();
     }
 
     pub(super) fn cancellation_accepted(&mut self, request: i32) {
         self.answered_request = request;
-        self.release = Release::Promised;
+        self.release = ReleaseStatus::Accepted;
     }
 
     pub(super) fn release_started(&mut self) {
-        self.release = Release::Started;
-        if self.is_in_hand() {
+        self.release = ReleaseStatus::Started;
+        if self.is_being_handled() {
             return;
         }
-        if matches!(self.phase, Phase::Packaged { .. }) {
+        if matches!(self.phase, FulfilmentPhase::Packaged { .. }) {
             self.unpack();
         } else {
             self.release_held();
@@ -353,23 +355,23 @@ impl Fulfilment {
     }
 
     pub(super) fn stock_released(&mut self) {
-        self.release = Release::Done;
-        self.forget_details();
+        self.release = ReleaseStatus::Done;
+        self.drop_details();
     }
 
-    /// An order that ended is remembered as such and no more: its lines and its address serve nobody.
-    fn forget_details(&mut self) {
+    /// An ended order needs neither its lines nor its address.
+    fn drop_details(&mut self) {
         self.lines = Vec::new();
         self.ship_to = None;
-        if let Phase::PackagingFailed { missing, detail } = &mut self.phase {
+        if let FulfilmentPhase::PackagingFailed { missing, detail } = &mut self.phase {
             *missing = Vec::new();
             *detail = String::new();
         }
     }
 
-    fn ask_next(&mut self) {
+    fn request_next(&mut self) {
         if let Some(line) = self.lines.iter_mut().find(|line| line.stock == LineStock::Wanted) {
-            line.stock = LineStock::Asked;
+            line.stock = LineStock::Requested;
         }
     }
 
@@ -386,12 +388,12 @@ impl Fulfilment {
     }
 }
 
-impl Line {
+impl FulfilmentLine {
     fn wanted(line: &ItemLine) -> Self {
         Self { sku: line.sku.clone(), quantity: line.quantity, stock: LineStock::Wanted }
     }
 
-    /// The line as events show it.
+    /// The line as events have it.
     #[must_use]
     pub fn to_item_line(&self) -> ItemLine {
         ItemLine { sku: self.sku.clone(), quantity: self.quantity }

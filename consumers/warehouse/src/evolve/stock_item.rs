@@ -1,4 +1,4 @@
-//! What is remembered of one item: how many pieces there are, and for whom they are held.
+//! The state of one item: its quantities, and the orders they are held for.
 //!
 //! ```text
 //!  GoodsReceived ──▶ free ──ItemHeld──▶ held ──ItemShipped──────▶ shipped
@@ -6,9 +6,9 @@
 //!                     └────ItemFreed─────┘
 //! ```
 //!
-//! received = free + held + shipped + written off, after every event. What is held is remembered per order and only while it is
-//! held, so the state grows with the open orders, not with all there ever were. Deliveries are remembered for ever: they are
-//! few, and they come from outside, where a repeat may come at any time.
+//! received = free + held + shipped + written off, after every event. Held quantities are remembered per order and only while
+//! they are held, so the state grows with the open orders and not with all orders. Deliveries are remembered permanently: they
+//! are few, and a repeated delivery may arrive at any time.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::GoodsReceived;
 
-/// What is remembered of one item.
+/// The state of one item.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StockItem {
     /// Pieces that may be held.
@@ -25,20 +25,20 @@ pub struct StockItem {
     pub held: BTreeMap<String, i32>,
     /// Pieces that left for customers.
     pub shipped: i64,
-    /// Pieces that turned out not to exist.
+    /// Pieces that were missing.
     pub written_off: i64,
-    /// How many pieces each delivery brought.
+    /// The quantity of each delivery.
     pub deliveries: BTreeMap<String, i32>,
 }
 
 impl StockItem {
-    /// Every piece that was ever delivered.
+    /// All delivered pieces.
     #[must_use]
     pub fn received(&self) -> i64 {
         self.deliveries.values().copied().map(i64::from).sum()
     }
 
-    /// Every piece that is held now.
+    /// All pieces that are held now.
     #[must_use]
     pub fn held_in_all(&self) -> i64 {
         self.held.values().copied().map(i64::from).sum()
@@ -55,21 +55,21 @@ impl StockItem {
     }
 
     pub(super) fn freed(&mut self, order_id: &str, quantity: i32) {
-        self.let_go(order_id, quantity);
+        self.reduce_held(order_id, quantity);
         self.free = self.free.saturating_add(quantity.into());
     }
 
     pub(super) fn shipped(&mut self, order_id: &str, quantity: i32) {
-        self.let_go(order_id, quantity);
+        self.reduce_held(order_id, quantity);
         self.shipped = self.shipped.saturating_add(quantity.into());
     }
 
     pub(super) fn written_off(&mut self, order_id: &str, quantity: i32) {
-        self.let_go(order_id, quantity);
+        self.reduce_held(order_id, quantity);
         self.written_off = self.written_off.saturating_add(quantity.into());
     }
 
-    fn let_go(&mut self, order_id: &str, quantity: i32) {
+    fn reduce_held(&mut self, order_id: &str, quantity: i32) {
         if let Some(held) = self.held.get_mut(order_id) {
             *held = held.saturating_sub(quantity);
             if *held <= 0 {

@@ -1,4 +1,4 @@
-//! One order's and one item's words, short enough to read a scenario at a glance.
+//! Inputs, commands and events of one order and one item, for scenarios.
 
 #![expect(unreachable_pub, reason = "a module of the test beside it")]
 
@@ -7,7 +7,7 @@ use runtime::{
     testing::{self, NOW_MS},
 };
 use warehouse::{
-    effects::Effect,
+    effects::WarehouseCall,
     events::*,
     inbox::*,
     reads::{self, Input},
@@ -15,7 +15,7 @@ use warehouse::{
 
 pub const ORDER: &str = "order-1";
 pub const SKU: &str = "a";
-/// When an attempt that is made at the instant of these tests is withdrawn.
+/// The deadline of an attempt that is made at the time of these tests.
 pub const ANSWER_BY: i64 = NOW_MS + 5 * 60 * 1_000;
 
 pub fn received(body: impl Into<Input>) -> Received<Input> {
@@ -43,7 +43,7 @@ fn order() -> String {
     ORDER.to_owned()
 }
 
-// What is heard.
+// Inputs.
 
 pub fn placed(lines: &[(&str, i32)]) -> Received<Input> {
     let line = |&(sku, quantity): &(&str, i32)| reads::OrderLine { sku: sku.to_owned(), quantity };
@@ -88,20 +88,20 @@ pub fn missing(lines: &[(&str, i32)]) -> Received<Input> {
     received(PickResult { outcome: PickOutcome::Missing, missing: items(lines), detail, ..pick_result() })
 }
 
-pub fn courier_took_it() -> Received<Input> {
+pub fn courier_took_parcel() -> Received<Input> {
     received(courier_answer())
 }
 
 pub fn courier_refused(attempt: i32) -> Received<Input> {
     let reason = Some("no van has room".to_owned());
-    received(CourierAnswer { outcome: CourierOutcome::Refused, reason, ..courier_said_no(attempt) })
+    received(CourierAnswer { outcome: CourierOutcome::Refused, reason, ..courier_refusal(attempt) })
 }
 
 pub fn courier_withdrew(attempt: i32) -> Received<Input> {
-    received(CourierAnswer { outcome: CourierOutcome::Withdrawn, ..courier_said_no(attempt) })
+    received(CourierAnswer { outcome: CourierOutcome::Withdrawn, ..courier_refusal(attempt) })
 }
 
-fn courier_said_no(attempt: i32) -> CourierAnswer {
+fn courier_refusal(attempt: i32) -> CourierAnswer {
     CourierAnswer { attempt, carrier: None, tracking_number: None, ..courier_answer() }
 }
 
@@ -117,7 +117,7 @@ pub fn receive(delivery_id: &str, quantity: i32) -> Received<Input> {
     asked(ReceiveGoods { sku: SKU.to_owned(), delivery_id: delivery_id.to_owned(), quantity })
 }
 
-// What is sent.
+// Commands, answers and calls.
 
 pub fn hold(sku: &str, quantity: i32) -> HoldItem {
     HoldItem { sku: sku.to_owned(), order_id: order(), quantity }
@@ -163,23 +163,23 @@ pub fn courier_answer() -> CourierAnswer {
     }
 }
 
-pub fn pick(lines: &[(&str, i32)]) -> Effect {
-    Effect::Pick { order_id: order(), lines: items(lines) }
+pub fn pick(lines: &[(&str, i32)]) -> WarehouseCall {
+    WarehouseCall::Pick { order_id: order(), lines: items(lines) }
 }
 
-pub fn dispatch(parcel_id: &str) -> Effect {
-    Effect::Dispatch { order_id: order(), parcel_id: parcel_id.to_owned(), ship_to: address(), attempt: 1 }
+pub fn dispatch(parcel_id: &str) -> WarehouseCall {
+    WarehouseCall::Dispatch { order_id: order(), parcel_id: parcel_id.to_owned(), ship_to: address(), attempt: 1 }
 }
 
-pub fn dispatch_again(attempt: i32) -> Effect {
-    Effect::Dispatch { order_id: order(), parcel_id: "parcel-1".to_owned(), ship_to: address(), attempt }
+pub fn dispatch_again(attempt: i32) -> WarehouseCall {
+    WarehouseCall::Dispatch { order_id: order(), parcel_id: "parcel-1".to_owned(), ship_to: address(), attempt }
 }
 
-pub fn withdraw(attempt: i32) -> Effect {
-    Effect::Withdraw { order_id: order(), parcel_id: "parcel-1".to_owned(), attempt }
+pub fn withdraw(attempt: i32) -> WarehouseCall {
+    WarehouseCall::Withdraw { order_id: order(), parcel_id: "parcel-1".to_owned(), attempt }
 }
 
-// What is said of an order.
+// Events of an order.
 
 pub fn reservation_started(lines: &[(&str, i32)]) -> ReservationStarted {
     ReservationStarted { order_id: order(), lines: items(lines), ship_to: address(), occurred_at: NOW_MS }
@@ -281,7 +281,7 @@ pub fn stock_released(freed: &[(&str, i32)], written_off: &[(&str, i32)]) -> Sto
 }
 
 /// Two lines, both held.
-pub fn reserved_story() -> Vec<Event> {
+pub fn reserved_events() -> Vec<Event> {
     let lines = [("a", 1), ("b", 2)];
     vec![
         reservation_started(&lines).into(),
@@ -292,31 +292,31 @@ pub fn reserved_story() -> Vec<Event> {
 }
 
 /// The same, paid.
-pub fn picking_story() -> Vec<Event> {
-    and(reserved_story(), picking_started(&[("a", 1), ("b", 2)]))
+pub fn picking_events() -> Vec<Event> {
+    and(reserved_events(), picking_started(&[("a", 1), ("b", 2)]))
 }
 
 /// The same, packed.
-pub fn packaged_story() -> Vec<Event> {
-    and(picking_story(), order_packaged("parcel-1", &[("a", 1), ("b", 2)]))
+pub fn packaged_events() -> Vec<Event> {
+    and(picking_events(), order_packaged("parcel-1", &[("a", 1), ("b", 2)]))
 }
 
 /// The same, refused by the courier in the only attempt.
-pub fn abandoned_story() -> Vec<Event> {
-    and(packaged_story(), dispatch_abandoned(1, "no van has room"))
+pub fn abandoned_events() -> Vec<Event> {
+    and(packaged_events(), dispatch_abandoned(1, "no van has room"))
 }
 
 /// The same, on its way.
-pub fn dispatched_story() -> Vec<Event> {
-    and(packaged_story(), order_dispatched("parcel-1"))
+pub fn dispatched_events() -> Vec<Event> {
+    and(packaged_events(), order_dispatched("parcel-1"))
 }
 
-fn and(mut story: Vec<Event>, event: impl Into<Event>) -> Vec<Event> {
-    story.push(event.into());
-    story
+fn and(mut events: Vec<Event>, event: impl Into<Event>) -> Vec<Event> {
+    events.push(event.into());
+    events
 }
 
-// What is said of an item.
+// Events of an item.
 
 pub fn goods_received(delivery_id: &str, quantity: i32) -> GoodsReceived {
     GoodsReceived { sku: SKU.to_owned(), delivery_id: delivery_id.to_owned(), quantity, occurred_at: NOW_MS }

@@ -1,4 +1,4 @@
-//! What comes of a courier that does not take the parcel: refused, not answered, tried again, given up.
+//! Dispatches that the courier does not take: refused, unanswered, retried and given up.
 
 use super::*;
 
@@ -6,12 +6,12 @@ const PAUSE: i64 = 60_000;
 const NO_ROOM: &str = "no van has room";
 
 fn a_packed_order() -> Scenario<Warehouse> {
-    an_order().given(packaged_story())
+    an_order().given(packaged_events())
 }
 
-/// A warehouse that gives up after the first attempt.
+/// A warehouse that abandons the dispatch after the first attempt.
 fn an_abandoned_dispatch() -> Scenario<Warehouse> {
-    Scenario::of(Warehouse { dispatch_attempts: 1, ..Warehouse::default() }).given(abandoned_story())
+    Scenario::of(Warehouse { dispatch_attempts: 1, ..Warehouse::default() }).given(abandoned_events())
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn a_refused_attempt_is_followed_by_the_next_after_a_pause() {
 #[test]
 fn each_pause_is_twice_as_long_as_the_one_before_up_to_an_hour() {
     let mut pauses = Vec::new();
-    let mut order = Scenario::of(Warehouse { dispatch_attempts: 20, ..Warehouse::default() }).given(packaged_story());
+    let mut order = Scenario::of(Warehouse { dispatch_attempts: 20, ..Warehouse::default() }).given(packaged_events());
     for attempt in 1..=10 {
         order = order.given_received(&courier_refused(attempt));
         let until = order.wake_at().unwrap();
@@ -52,7 +52,7 @@ fn the_last_refused_attempt_abandons_the_dispatch() {
 }
 
 #[test]
-fn an_attempt_that_is_not_answered_in_time_is_withdrawn_and_only_then_a_no() {
+fn an_unanswered_attempt_is_withdrawn_before_it_counts_as_refused() {
     let why = "the courier has not answered in time";
     assert_eq!(a_packed_order().wake_at(), Some(ANSWER_BY));
     let withdrawing = a_packed_order()
@@ -67,13 +67,13 @@ fn an_attempt_that_is_not_answered_in_time_is_withdrawn_and_only_then_a_no() {
         Some(NOW_MS + PAUSE),
     )]);
     withdrawing.clone().when(&courier_refused(1)).then([dispatch_delayed(1, NO_ROOM, Some(NOW_MS + PAUSE))]);
-    withdrawing.when(&courier_took_it()).then([order_dispatched("parcel-1")]).then_pending([]);
+    withdrawing.when(&courier_took_parcel()).then([order_dispatched("parcel-1")]).then_pending([]);
 }
 
 #[test]
-fn a_timer_that_is_not_awaited_changes_nothing() {
-    for story in [vec![], picking_story(), dispatched_story(), abandoned_story()] {
-        an_order().given(story).when(&timer(ANSWER_BY)).then_nothing();
+fn a_timer_that_is_not_pending_changes_nothing() {
+    for events in [vec![], picking_events(), dispatched_events(), abandoned_events()] {
+        an_order().given(events).when(&timer(ANSWER_BY)).then_nothing();
     }
     a_packed_order().when(&timer(NOW_MS)).then_nothing();
     a_packed_order().given_received(&courier_refused(1)).when(&timer(ANSWER_BY)).then_nothing();
@@ -82,43 +82,43 @@ fn a_timer_that_is_not_awaited_changes_nothing() {
 #[test]
 fn an_answer_about_an_earlier_attempt_changes_nothing() {
     let second = a_packed_order().given_received(&courier_refused(1)).given_received(&timer(NOW_MS + PAUSE));
-    for late in [courier_refused(1), courier_withdrew(1), courier_took_it()] {
+    for late in [courier_refused(1), courier_withdrew(1), courier_took_parcel()] {
         second.clone().when(&late).then_nothing().then_pending([dispatch_again(2)]);
         an_abandoned_dispatch().when(&late).then_nothing();
     }
 }
 
 #[test]
-fn an_operator_has_an_abandoned_dispatch_tried_again_for_a_round_of_its_own() {
+fn an_operator_retries_an_abandoned_dispatch_for_a_new_round() {
     let retried = an_abandoned_dispatch()
         .when(&retry_dispatch())
         .then([dispatch_requested(2)])
         .then_pending([dispatch_again(2)])
         .and();
     retried.clone().when(&courier_refused(2)).then([dispatch_abandoned(2, NO_ROOM)]);
-    let patient = an_order().given(abandoned_story()).given([dispatch_requested(2)]);
+    let patient = an_order().given(abandoned_events()).given([dispatch_requested(2)]);
     patient.when(&courier_refused(2)).then([dispatch_delayed(2, NO_ROOM, Some(NOW_MS + PAUSE))]);
     let taken = CourierAnswer { attempt: 2, ..courier_answer() };
     retried.when(&received(taken)).then([order_dispatched("parcel-1")]).then_pending([]);
 }
 
 #[test]
-fn a_retry_of_what_is_not_abandoned_is_refused() {
+fn a_retry_without_an_abandoned_dispatch_is_refused() {
     let refused = |order: Scenario<Warehouse>, reason: &str| {
         order.when(&retry_dispatch()).then([retry_refused(reason)]);
     };
-    refused(an_order(), "no order of this id is known here");
-    refused(an_order().given(picking_story()), "the order is not packed");
-    refused(a_packed_order(), "the dispatch is not abandoned: the courier is being asked");
+    refused(an_order(), "no order of this id is known");
+    refused(an_order().given(picking_events()), "the order is not packed");
+    refused(a_packed_order(), "the dispatch is not abandoned: a call to the courier is pending");
     let pausing = a_packed_order().given_received(&courier_refused(1));
     refused(pausing, "the dispatch is not abandoned: its next attempt is waiting");
-    refused(an_order().given(dispatched_story()), "the parcel is on its way");
+    refused(an_order().given(dispatched_events()), "the parcel is on its way");
     refused(an_abandoned_dispatch().given_received(&cancel_requested(1)), "the order is cancelled");
     refused(an_abandoned_dispatch().given_received(&cancelled()), "the order is cancelled");
 }
 
 #[test]
-fn an_order_can_be_given_up_while_its_dispatch_stands_abandoned_and_only_then() {
+fn an_order_can_be_given_up_only_while_its_dispatch_is_abandoned() {
     let lines = [("a", 1), ("b", 2)];
     an_abandoned_dispatch()
         .when(&cancel_requested(1))
@@ -139,7 +139,7 @@ fn an_order_can_be_given_up_while_its_dispatch_stands_abandoned_and_only_then() 
 }
 
 #[test]
-fn a_retry_and_a_request_to_cancel_never_both_have_their_way() {
+fn a_retry_and_a_request_to_cancel_never_both_succeed() {
     let retry_first = an_abandoned_dispatch().given_received(&retry_dispatch());
     retry_first.when(&cancel_requested(1)).then([too_late(1, "the parcel is packed")]);
     let cancel_first = an_abandoned_dispatch().given_received(&cancel_requested(1));
@@ -147,7 +147,7 @@ fn a_retry_and_a_request_to_cancel_never_both_have_their_way() {
 }
 
 #[test]
-fn a_parcel_of_a_cancelled_order_that_the_courier_does_not_have_is_unpacked() {
+fn the_parcel_of_a_cancelled_order_is_unpacked_if_the_courier_does_not_have_it() {
     let lines = [("a", 1), ("b", 2)];
     let both = [("a", free("a", 1)), ("b", free("b", 2))];
     let pausing = a_packed_order().given_received(&courier_refused(1));

@@ -1,15 +1,15 @@
-//! How an order is cancelled: by a fact that stops it, or because somebody asked and the warehouse, which alone knows whether
-//! the parcel is packed, agreed.
+//! Cancelling an order: by a fact that stops it, or by a request that the warehouse accepts. Only the warehouse knows whether
+//! the parcel is packed.
 //!
-//! | asked in | answer |
+//! | requested in | answer |
 //! |---|---|
-//! | `placed`, `paid`, `picking` | OrderCancellationRequested; nothing while a request is open, whose answer is on its way |
+//! | `placed`, `paid`, `picking` | OrderCancellationRequested; nothing while a request is open, because its answer is pending |
 //! | `shipped` | OrderCancellationRefused |
-//! | `cancelled` | nothing: OrderCancelled stands |
+//! | `cancelled` | nothing: OrderCancelled is the answer |
 //! | `completed`, `rejected`, never placed | CommandRefused |
 //!
-//! Requests are numbered, so an answer that comes again is not taken for the answer to a later request. A parcel that turns out
-//! to have left answers the open request itself: the warehouse cannot have accepted it.
+//! Requests are numbered, so a repeated answer is not mistaken for the answer to a later request. The dispatch of the parcel
+//! answers an open request: the warehouse cannot have accepted it.
 
 use runtime::TimestampMs;
 
@@ -17,22 +17,22 @@ use crate::{
     events::{
         CancelReason, CancelRequester, Event, OrderCancellationRefused, OrderCancellationRequested, OrderCancelled,
     },
-    evolve::{CancelRequest, Order, State, Status},
+    evolve::{CancelRequest, Order, OrderPhase, State},
     inbox::{CancelOrder, GiveUpOrder},
 };
 
-/// The number of a request that the warehouse was never asked about.
-const NOT_ASKED: i32 = 0;
+/// The request number in a refusal that the warehouse was not asked for.
+const NO_REQUEST: i32 = 0;
 
-/// A command that wants an order cancelled.
-pub(super) struct Ask<'a> {
+/// A command to cancel an order.
+pub(super) struct CancelCommand<'a> {
     order_id: &'a str,
     command: &'static str,
     requested_by: CancelRequester,
     reason: &'a str,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> CancelCommand<'a> {
     pub(super) fn of_customer(command: &'a CancelOrder) -> Self {
         let CancelOrder { order_id, reason } = command;
         Self { order_id, command: "CancelOrder", requested_by: CancelRequester::Customer, reason }
@@ -44,33 +44,35 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// Somebody asks.
-pub(super) fn ask(state: &State, ask: &Ask<'_>, at: TimestampMs) -> Vec<Event> {
-    let refused = |reason: &str| vec![super::refused(ask.order_id, ask.command, reason, at)];
-    match (state.status, &state.order) {
-        (Status::Placed | Status::Paid | Status::Picking, Some(_)) if state.cancel_request.is_some() => Vec::new(),
-        (Status::Placed | Status::Paid | Status::Picking, Some(order)) => vec![
+/// Decides a command to cancel.
+pub(super) fn request(state: &State, command: &CancelCommand<'_>, at: TimestampMs) -> Vec<Event> {
+    let refused = |reason: &str| vec![super::refused(command.order_id, command.command, reason, at)];
+    match (state.phase, &state.order) {
+        (OrderPhase::Placed | OrderPhase::Paid | OrderPhase::Picking, Some(_)) if state.cancel_request.is_some() => {
+            Vec::new()
+        }
+        (OrderPhase::Placed | OrderPhase::Paid | OrderPhase::Picking, Some(order)) => vec![
             OrderCancellationRequested {
                 order_id: order.order_id.clone(),
                 customer_id: order.customer_id.clone(),
                 request: state.cancel_requests.saturating_add(1),
-                requested_by: ask.requested_by,
-                reason: ask.reason.to_owned(),
+                requested_by: command.requested_by,
+                reason: command.reason.to_owned(),
                 occurred_at: at,
             }
             .into(),
         ],
-        (Status::Shipped, Some(order)) => {
-            vec![too_late(order, NOT_ASKED, ask.requested_by, "the parcel is on its way", at)]
+        (OrderPhase::Shipped, Some(order)) => {
+            vec![too_late(order, NO_REQUEST, command.requested_by, "the parcel is on its way", at)]
         }
-        (Status::Cancelled, _) => Vec::new(),
-        (Status::Completed, _) => refused("the order is completed"),
-        (Status::Rejected, _) => refused("the order was rejected"),
+        (OrderPhase::Cancelled, _) => Vec::new(),
+        (OrderPhase::Completed, _) => refused("the order is completed"),
+        (OrderPhase::Rejected, _) => refused("the order was rejected"),
         _ => refused("no order of this id was placed"),
     }
 }
 
-/// The warehouse will not pack it.
+/// The warehouse accepted the request.
 pub(super) fn accepted(state: &State, request: i32, at: TimestampMs) -> Vec<Event> {
     let Some(open) = open_request(state, request) else { return Vec::new() };
     let (reason, who) = match open.requested_by {
@@ -81,7 +83,7 @@ pub(super) fn accepted(state: &State, request: i32, at: TimestampMs) -> Vec<Even
     cancel(state, reason, detail, at)
 }
 
-/// The warehouse has packed it already.
+/// The warehouse refused the request.
 pub(super) fn refused(state: &State, request: i32, reason: &str, at: TimestampMs) -> Vec<Event> {
     match (open_request(state, request), &state.order) {
         (Some(open), Some(order)) => vec![too_late(order, request, open.requested_by, reason, at)],
@@ -89,7 +91,7 @@ pub(super) fn refused(state: &State, request: i32, reason: &str, at: TimestampMs
     }
 }
 
-/// The parcel has left while a request was open.
+/// The dispatch of the parcel refuses an open request.
 pub(super) fn refused_by_dispatch(state: &State, order: &Order, at: TimestampMs) -> Option<Event> {
     let open = state.cancel_request.as_ref()?;
     Some(too_late(order, open.number, open.requested_by, "the parcel is on its way", at))
@@ -113,10 +115,10 @@ fn too_late(order: &Order, request: i32, requested_by: CancelRequester, reason: 
     .into()
 }
 
-/// Cancels an open order whose parcel is not yet gone.
+/// Cancels an open order whose parcel has not left.
 pub(super) fn cancel(state: &State, reason: CancelReason, detail: String, at: TimestampMs) -> Vec<Event> {
     match &state.order {
-        Some(order) if state.status.may_become(Status::Cancelled) => vec![
+        Some(order) if state.phase.may_become(OrderPhase::Cancelled) => vec![
             OrderCancelled {
                 order_id: order.order_id.clone(),
                 customer_id: order.customer_id.clone(),

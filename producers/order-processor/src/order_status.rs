@@ -1,6 +1,6 @@
-//! Where each order stands, for whoever asks over HTTP: a fold of the own events topic. Never asked by a decision.
+//! The status of each order for queries over HTTP: a fold of the own events topic. No decision reads it.
 //!
-//! Kept small, because it holds every order there ever was: no lines, no personal data.
+//! Kept small, because it has every order: no lines, no personal data.
 
 use std::collections::HashMap;
 
@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::events::{CancelReason, Money, RejectReason};
 
 runtime::consumes! {
-    /// The own events, as far as the edge needs them.
-    pub enum Told {
+    /// The own events that the statuses are folded from.
+    pub enum OwnEvent {
         events of "order-processor" {
             OrderPlaced, OrderRejected, OrderPaid, OrderPicking, OrderShipped, OrderCompleted, OrderCancelled,
             OrderDelayed, OrderCancellationRequested, OrderCancellationRefused,
@@ -22,7 +22,7 @@ runtime::consumes! {
     }
 }
 
-macro_rules! told {
+macro_rules! own_events {
     ($( $(#[$meta:meta])* $Name:ident { $( $field:ident: $type:ty ),* } )*) => { $(
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -39,59 +39,59 @@ macro_rules! told {
     )* };
 }
 
-told! {
+own_events! {
     /// Accepted.
     OrderPlaced { customer_id: String, total: Money, request_digest: String }
     /// Not accepted.
     OrderRejected { customer_id: String, reason: RejectReason, detail: String, request_digest: String }
     /// The money was taken.
     OrderPaid {}
-    /// The warehouse is at it.
+    /// The warehouse is picking.
     OrderPicking {}
-    /// The parcel is gone.
+    /// The courier has the parcel.
     OrderShipped { carrier: String, tracking_number: String }
-    /// The good end.
+    /// Fulfilled.
     OrderCompleted { points_awarded: i64 }
-    /// The bad end.
+    /// Cancelled.
     OrderCancelled { reason: CancelReason, detail: String }
     /// The courier has not taken the parcel yet.
     OrderDelayed { reason: String }
-    /// Somebody wants it cancelled.
+    /// Its cancellation was requested.
     OrderCancellationRequested {}
-    /// It goes on all the same.
+    /// The request was refused.
     OrderCancellationRefused { reason: String }
 }
 
-/// Where one order stands.
+/// The status of one order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Standing {
-    /// Who ordered.
+pub struct OrderStatus {
+    /// The customer.
     pub customer_id: String,
     /// What it costs; `None` if it was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<Money>,
-    /// How far it got, with what there is to say about that.
+    /// Its progress, with details.
     #[serde(flatten)]
-    pub stage: Stage,
+    pub progress: OrderProgress,
     /// Why its parcel is late, until the courier has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delayed: Option<String>,
-    /// The last request to cancel it, if it goes on in spite of one or until one is answered.
+    /// The last request to cancel it, while it is open or after it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cancellation: Option<Cancellation>,
-    /// When it was answered, in milliseconds since the epoch.
+    pub cancellation: Option<CancellationStatus>,
+    /// When its request was answered, in milliseconds since the epoch.
     pub placed_at: i64,
     /// When it last changed.
     pub changed_at: i64,
-    /// Tells a repeated request from another one.
+    /// Identifies the request.
     #[serde(skip)]
     pub request_digest: String,
 }
 
-/// How a request to cancel an order stands.
+/// The status of a request to cancel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
-pub enum Cancellation {
+pub enum CancellationStatus {
     /// The warehouse has not answered yet.
     Requested,
     /// It came too late.
@@ -101,115 +101,123 @@ pub enum Cancellation {
     },
 }
 
-/// How far an order got.
+/// The progress of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
-pub enum Stage {
+pub enum OrderProgress {
     /// Accepted.
     Placed,
     /// Not accepted.
     Rejected {
-        /// The rule that was broken.
+        /// The rule that the request violates.
         reason: RejectReason,
-        /// What broke it.
+        /// The violating value.
         detail: String,
     },
     /// The money was taken.
     Paid,
-    /// The warehouse is at it.
+    /// The warehouse is picking.
     Picking,
-    /// The parcel is gone.
+    /// The courier has the parcel.
     Shipped {
         /// The courier.
         carrier: String,
         /// The parcel's number.
         tracking_number: String,
     },
-    /// The good end.
+    /// Fulfilled.
     Completed {
         /// The loyalty points.
         points_awarded: i64,
     },
-    /// The bad end.
+    /// Cancelled.
     Cancelled {
-        /// What stopped it.
+        /// The cause.
         reason: CancelReason,
-        /// What stopped it, for a person.
+        /// The cause, for a person.
         detail: String,
     },
 }
 
-/// Every order.
+/// The statuses of all orders.
 #[derive(Debug)]
-pub struct Standings {
-    vocabulary: Vocabulary<Told>,
-    orders: HashMap<String, Standing>,
+pub struct OrderStatuses {
+    vocabulary: Vocabulary<OwnEvent>,
+    orders: HashMap<String, OrderStatus>,
 }
 
-impl Standings {
-    /// The orders of a system, before anything was heard.
+impl OrderStatuses {
+    /// The statuses of a system, before any event.
     #[must_use]
     pub fn new(system: &str) -> Self {
         Self { vocabulary: Vocabulary::new(system), orders: HashMap::new() }
     }
 
-    /// Where an order stands; `None` if nobody answered it yet.
+    /// The status of an order; `None` if its request has no answer yet.
     #[must_use]
-    pub fn get(&self, order_id: &str) -> Option<&Standing> {
+    pub fn get(&self, order_id: &str) -> Option<&OrderStatus> {
         self.orders.get(order_id)
     }
 
-    /// How many orders were answered.
+    /// The number of orders.
     #[must_use]
     pub fn len(&self) -> usize {
         self.orders.len()
     }
 
-    /// True if no order was answered yet.
+    /// True if there is no order.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.orders.is_empty()
     }
 
-    /// Folds one event in.
-    pub fn hear(&mut self, event: Told) {
+    /// Folds one event.
+    pub fn apply_event(&mut self, event: OwnEvent) {
         match event {
-            Told::OrderPlaced(told) => self.answered(
-                told.order_id,
-                told.customer_id,
-                Some(told.total),
-                Stage::Placed,
-                told.request_digest,
-                told.occurred_at,
+            OwnEvent::OrderPlaced(event) => self.answered(
+                event.order_id,
+                event.customer_id,
+                Some(event.total),
+                OrderProgress::Placed,
+                event.request_digest,
+                event.occurred_at,
             ),
-            Told::OrderRejected(told) => {
-                let stage = Stage::Rejected { reason: told.reason, detail: told.detail };
-                self.answered(told.order_id, told.customer_id, None, stage, told.request_digest, told.occurred_at);
+            OwnEvent::OrderRejected(event) => {
+                let progress = OrderProgress::Rejected { reason: event.reason, detail: event.detail };
+                self.answered(
+                    event.order_id,
+                    event.customer_id,
+                    None,
+                    progress,
+                    event.request_digest,
+                    event.occurred_at,
+                );
             }
-            Told::OrderPaid(told) => self.moved(&told.order_id, Stage::Paid, told.occurred_at),
-            Told::OrderPicking(told) => self.moved(&told.order_id, Stage::Picking, told.occurred_at),
-            Told::OrderShipped(told) => {
-                let stage = Stage::Shipped { carrier: told.carrier, tracking_number: told.tracking_number };
-                self.moved(&told.order_id, stage, told.occurred_at);
+            OwnEvent::OrderPaid(event) => self.moved(&event.order_id, OrderProgress::Paid, event.occurred_at),
+            OwnEvent::OrderPicking(event) => self.moved(&event.order_id, OrderProgress::Picking, event.occurred_at),
+            OwnEvent::OrderShipped(event) => {
+                let progress =
+                    OrderProgress::Shipped { carrier: event.carrier, tracking_number: event.tracking_number };
+                self.moved(&event.order_id, progress, event.occurred_at);
             }
-            Told::OrderCompleted(told) => {
-                let stage = Stage::Completed { points_awarded: told.points_awarded };
-                self.moved(&told.order_id, stage, told.occurred_at);
+            OwnEvent::OrderCompleted(event) => {
+                let progress = OrderProgress::Completed { points_awarded: event.points_awarded };
+                self.moved(&event.order_id, progress, event.occurred_at);
             }
-            Told::OrderCancelled(told) => {
-                let stage = Stage::Cancelled { reason: told.reason, detail: told.detail };
-                self.moved(&told.order_id, stage, told.occurred_at);
-                self.cancellation(&told.order_id, None, told.occurred_at);
+            OwnEvent::OrderCancelled(event) => {
+                let progress = OrderProgress::Cancelled { reason: event.reason, detail: event.detail };
+                self.moved(&event.order_id, progress, event.occurred_at);
+                self.cancellation(&event.order_id, None, event.occurred_at);
             }
-            Told::OrderDelayed(told) => {
-                self.change(&told.order_id, told.occurred_at, |standing| standing.delayed = Some(told.reason));
+            OwnEvent::OrderDelayed(event) => {
+                self.change(&event.order_id, event.occurred_at, |status| status.delayed = Some(event.reason));
             }
-            Told::OrderCancellationRequested(told) => {
-                self.cancellation(&told.order_id, Some(Cancellation::Requested), told.occurred_at);
+            OwnEvent::OrderCancellationRequested(event) => {
+                self.cancellation(&event.order_id, Some(CancellationStatus::Requested), event.occurred_at);
             }
-            Told::OrderCancellationRefused(told) => {
-                let refused = Cancellation::Refused { reason: told.reason };
-                self.cancellation(&told.order_id, Some(refused), told.occurred_at);
+            OwnEvent::OrderCancellationRefused(event) => {
+                let refused = CancellationStatus::Refused { reason: event.reason };
+                self.cancellation(&event.order_id, Some(refused), event.occurred_at);
             }
         }
     }
@@ -219,50 +227,50 @@ impl Standings {
         order_id: String,
         customer_id: String,
         total: Option<Money>,
-        stage: Stage,
+        progress: OrderProgress,
         request_digest: String,
         at: i64,
     ) {
-        let standing = Standing {
+        let status = OrderStatus {
             customer_id,
             total,
-            stage,
+            progress,
             delayed: None,
             cancellation: None,
             placed_at: at,
             changed_at: at,
             request_digest,
         };
-        self.orders.insert(order_id, standing);
+        self.orders.insert(order_id, status);
     }
 
-    fn moved(&mut self, order_id: &str, stage: Stage, at: i64) {
-        let is_late = matches!(stage, Stage::Placed | Stage::Paid | Stage::Picking);
-        self.change(order_id, at, |standing| {
-            standing.stage = stage;
-            standing.delayed.take_if(|_| !is_late);
+    fn moved(&mut self, order_id: &str, progress: OrderProgress, at: i64) {
+        let is_late = matches!(progress, OrderProgress::Placed | OrderProgress::Paid | OrderProgress::Picking);
+        self.change(order_id, at, |status| {
+            status.progress = progress;
+            status.delayed.take_if(|_| !is_late);
         });
     }
 
-    fn cancellation(&mut self, order_id: &str, cancellation: Option<Cancellation>, at: i64) {
-        self.change(order_id, at, |standing| standing.cancellation = cancellation);
+    fn cancellation(&mut self, order_id: &str, cancellation: Option<CancellationStatus>, at: i64) {
+        self.change(order_id, at, |status| status.cancellation = cancellation);
     }
 
-    fn change(&mut self, order_id: &str, at: i64, change: impl FnOnce(&mut Standing)) {
-        if let Some(standing) = self.orders.get_mut(order_id) {
-            change(standing);
-            standing.changed_at = at;
+    fn change(&mut self, order_id: &str, at: i64, change: impl FnOnce(&mut OrderStatus)) {
+        if let Some(status) = self.orders.get_mut(order_id) {
+            change(status);
+            status.changed_at = at;
         }
     }
 }
 
-impl Projection for Standings {
+impl Projection for OrderStatuses {
     fn apply(&mut self, record: &LogRecord<'_>) {
-        // A body that cannot be read was counted where it was decoded.
+        // The decoder has counted a body that cannot be read.
         if let Some(decoded) = record.decoded()
             && let Ok(Some(event)) = self.vocabulary.read(&decoded)
         {
-            self.hear(event);
+            self.apply_event(event);
         }
     }
 }
@@ -275,7 +283,7 @@ mod tests {
 
     const ORDER: &str = "order-1";
 
-    fn placed() -> Told {
+    fn placed() -> OwnEvent {
         let total = Money { amount_minor: 6497, currency: "EUR".to_owned() };
         OrderPlaced {
             order_id: ORDER.to_owned(),
@@ -287,16 +295,16 @@ mod tests {
         .into()
     }
 
-    fn shown(events: impl IntoIterator<Item = Told>) -> serde_json::Value {
-        let mut standings = Standings::new("musiccorp");
+    fn status_after(events: impl IntoIterator<Item = OwnEvent>) -> serde_json::Value {
+        let mut statuses = OrderStatuses::new("musiccorp");
         for event in events {
-            standings.hear(event);
+            statuses.apply_event(event);
         }
-        serde_json::to_value(standings.get(ORDER)).unwrap()
+        serde_json::to_value(statuses.get(ORDER)).unwrap()
     }
 
     #[test]
-    fn an_order_shows_how_far_it_got() {
+    fn a_status_shows_the_progress_of_its_order() {
         let shipped = OrderShipped {
             order_id: ORDER.to_owned(),
             carrier: "Parcelwing".to_owned(),
@@ -312,16 +320,16 @@ mod tests {
             "placed_at": 1,
             "changed_at": 5,
         });
-        assert_eq!(shown([placed(), shipped.into()]), expected);
+        assert_eq!(status_after([placed(), shipped.into()]), expected);
     }
 
     #[test]
-    fn a_rejected_order_shows_why() {
+    fn the_status_of_a_rejected_order_has_the_reason() {
         let rejected = OrderRejected {
             order_id: ORDER.to_owned(),
             customer_id: "customer-1".to_owned(),
             reason: RejectReason::UnknownSku,
-            detail: "nobody lists the sku LP-9".to_owned(),
+            detail: "the catalogue does not list the sku LP-9".to_owned(),
             request_digest: "d".to_owned(),
             occurred_at: 1,
         };
@@ -329,22 +337,23 @@ mod tests {
             "customer_id": "customer-1",
             "status": "rejected",
             "reason": "UNKNOWN_SKU",
-            "detail": "nobody lists the sku LP-9",
+            "detail": "the catalogue does not list the sku LP-9",
             "placed_at": 1,
             "changed_at": 1,
         });
-        assert_eq!(shown([rejected.into()]), expected);
+        assert_eq!(status_after([rejected.into()]), expected);
     }
 
     #[test]
     fn a_request_to_cancel_is_shown_until_the_order_is_cancelled() {
         let order_id = || ORDER.to_owned();
-        let requested = Told::from(OrderCancellationRequested { order_id: order_id(), occurred_at: 2 });
+        let requested = OwnEvent::from(OrderCancellationRequested { order_id: order_id(), occurred_at: 2 });
         let reason = "the parcel is packed".to_owned();
         let refused = OrderCancellationRefused { order_id: order_id(), reason, occurred_at: 3 };
         let (reason, detail) = (CancelReason::CustomerRequest, "the customer asked".to_owned());
         let cancelled = OrderCancelled { order_id: order_id(), reason, detail, occurred_at: 4 };
-        let cancellation = |events: Vec<Told>| shown([placed()].into_iter().chain(events))["cancellation"].take();
+        let cancellation =
+            |events: Vec<OwnEvent>| status_after([placed()].into_iter().chain(events))["cancellation"].take();
         assert_eq!(cancellation(vec![]), json!(null));
         assert_eq!(cancellation(vec![requested.clone()]), json!({ "status": "requested" }));
         let expected = json!({ "status": "refused", "reason": "the parcel is packed" });
@@ -353,8 +362,8 @@ mod tests {
     }
 
     #[test]
-    fn an_order_that_nobody_answered_is_not_shown() {
+    fn an_order_without_an_answer_has_no_status() {
         let paid = OrderPaid { order_id: ORDER.to_owned(), occurred_at: 2 };
-        assert_eq!(shown([paid.into()]), json!(null));
+        assert_eq!(status_after([paid.into()]), json!(null));
     }
 }

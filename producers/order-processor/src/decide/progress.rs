@@ -1,62 +1,62 @@
-//! How facts carry an order on, in the order of the story, whatever order they are heard in.
+//! Facts that advance an order, in the order of fulfilment, regardless of the order in which they are received.
 
 use runtime::TimestampMs;
 
 use super::cancel;
 use crate::{
     events::{Event, NotedFact, OrderCompleted, OrderFactNoted, OrderPaid, OrderPicking, OrderShipped},
-    evolve::{Dispatch, Order, State, Status},
+    evolve::{Order, OrderPhase, Shipment, State},
 };
 
-/// A fact that carries an order on.
-pub(super) enum Fact<'a> {
+/// A fact that advances an order.
+pub(super) enum ProgressFact<'a> {
     Paid { payment_id: &'a str },
     PickingStarted,
-    Dispatched(Dispatch),
+    Dispatched(Shipment),
     PointsAwarded(i64),
 }
 
-impl Fact<'_> {
-    /// The status that the fact carries an order on from.
-    fn follows(&self) -> Status {
+impl ProgressFact<'_> {
+    /// The phase that the fact advances an order from.
+    fn follows(&self) -> OrderPhase {
         match self {
-            Fact::Paid { .. } => Status::Placed,
-            Fact::PickingStarted => Status::Paid,
-            Fact::Dispatched(_) => Status::Picking,
-            Fact::PointsAwarded(_) => Status::Shipped,
+            ProgressFact::Paid { .. } => OrderPhase::Placed,
+            ProgressFact::PickingStarted => OrderPhase::Paid,
+            ProgressFact::Dispatched(_) => OrderPhase::Picking,
+            ProgressFact::PointsAwarded(_) => OrderPhase::Shipped,
         }
     }
 }
 
-/// Lets a fact take effect now, note it for later, or pass it over.
-pub(super) fn go_on(state: &State, fact: Fact<'_>, at: TimestampMs) -> Vec<Event> {
+/// Applies a fact now, notes it for later, or ignores it.
+pub(super) fn advance(state: &State, fact: ProgressFact<'_>, at: TimestampMs) -> Vec<Event> {
     let Some(order) = &state.order else { return Vec::new() };
-    if fact.follows() == state.status {
+    if fact.follows() == state.phase {
         return take_effect(state, order, fact, at);
     }
     note(state, order, fact, at).into_iter().collect()
 }
 
-/// The fact's event, and those of the facts that were only waiting for it.
-fn take_effect(state: &State, order: &Order, fact: Fact<'_>, at: TimestampMs) -> Vec<Event> {
+/// The event of the fact, and those of the noted facts that it releases.
+fn take_effect(state: &State, order: &Order, fact: ProgressFact<'_>, at: TimestampMs) -> Vec<Event> {
     let mut events = Vec::with_capacity(1);
     let mut next = Some(fact);
     while let Some(fact) = next {
         next = match fact {
-            Fact::Paid { payment_id } => {
+            ProgressFact::Paid { payment_id } => {
                 events.push(paid(order, payment_id, at));
-                state.noted.picking_started.then_some(Fact::PickingStarted)
+                state.noted.picking_started.then_some(ProgressFact::PickingStarted)
             }
-            Fact::PickingStarted => {
+            ProgressFact::PickingStarted => {
                 events.push(picking(order, at));
-                state.noted.dispatch.clone().map(Fact::Dispatched)
+                state.noted.shipment.clone().map(ProgressFact::Dispatched)
             }
-            Fact::Dispatched(dispatch) => {
-                events.push(shipped(order, dispatch, at));
+            ProgressFact::Dispatched(shipment) => {
+                events.push(shipped(order, shipment, at));
                 events.extend(cancel::refused_by_dispatch(state, order, at));
-                state.noted.points.map(Fact::PointsAwarded)
+                state.noted.points.map(ProgressFact::PointsAwarded)
             }
-            Fact::PointsAwarded(points) => {
+            ProgressFact::PointsAwarded(points) => {
                 events.push(completed(order, points, at));
                 None
             }
@@ -65,9 +65,9 @@ fn take_effect(state: &State, order: &Order, fact: Fact<'_>, at: TimestampMs) ->
     events
 }
 
-/// Notes a fact that came early, once. A fact that came again is passed over.
-fn note(state: &State, order: &Order, fact: Fact<'_>, at: TimestampMs) -> Option<Event> {
-    let early = |reached: &[Status]| !reached.contains(&state.status);
+/// Notes a fact that was received early, once. A repeated fact is ignored.
+fn note(state: &State, order: &Order, fact: ProgressFact<'_>, at: TimestampMs) -> Option<Event> {
+    let early = |reached: &[OrderPhase]| !reached.contains(&state.phase);
     let mut event = OrderFactNoted {
         order_id: order.order_id.clone(),
         fact: NotedFact::Unknown,
@@ -77,15 +77,17 @@ fn note(state: &State, order: &Order, fact: Fact<'_>, at: TimestampMs) -> Option
         occurred_at: at,
     };
     match fact {
-        Fact::PickingStarted if early(&[Status::Picking, Status::Shipped]) && !state.noted.picking_started => {
+        ProgressFact::PickingStarted
+            if early(&[OrderPhase::Picking, OrderPhase::Shipped]) && !state.noted.picking_started =>
+        {
             event.fact = NotedFact::PickingStarted;
         }
-        Fact::Dispatched(dispatch) if early(&[Status::Shipped]) && state.noted.dispatch.is_none() => {
+        ProgressFact::Dispatched(shipment) if early(&[OrderPhase::Shipped]) && state.noted.shipment.is_none() => {
             event.fact = NotedFact::Dispatched;
-            event.carrier = Some(dispatch.carrier);
-            event.tracking_number = Some(dispatch.tracking_number);
+            event.carrier = Some(shipment.carrier);
+            event.tracking_number = Some(shipment.tracking_number);
         }
-        Fact::PointsAwarded(points) if state.noted.points.is_none() => {
+        ProgressFact::PointsAwarded(points) if state.noted.points.is_none() => {
             event.fact = NotedFact::PointsAwarded;
             event.points = Some(points);
         }
@@ -117,7 +119,7 @@ fn picking(order: &Order, at: TimestampMs) -> Event {
     .into()
 }
 
-fn shipped(order: &Order, dispatch: Dispatch, at: TimestampMs) -> Event {
+fn shipped(order: &Order, shipment: Shipment, at: TimestampMs) -> Event {
     OrderShipped {
         order_id: order.order_id.clone(),
         customer_id: order.customer_id.clone(),
@@ -125,8 +127,8 @@ fn shipped(order: &Order, dispatch: Dispatch, at: TimestampMs) -> Event {
         ship_to: order.ship_to.clone(),
         lines: order.lines.clone(),
         total: order.total.clone(),
-        carrier: dispatch.carrier,
-        tracking_number: dispatch.tracking_number,
+        carrier: shipment.carrier,
+        tracking_number: shipment.tracking_number,
         occurred_at: at,
     }
     .into()

@@ -1,20 +1,21 @@
-//! What holds an order up without ending it: a dispatch that is delayed or abandoned, a refund that is refused.
+//! Issues that delay an order without ending it: a delayed or abandoned dispatch, a refused refund.
 //!
-//! The customer hears of a delay once. A person is needed once per failed attempt: the number of the attempt tells a repeated fact
-//! from a new one, and is remembered beyond the end of the order, because refunds fail after it.
+//! The customer is notified of a delay once. A person is notified once per failed attempt: the number of the attempt
+//! distinguishes a repeated fact from a new one. It is remembered beyond the end of the order, because refunds fail after the
+//! end.
 
 use runtime::TimestampMs;
 
 use crate::{
     events::{AttentionNeed, Event, OrderDelayed, OrderNeedsAttention},
-    evolve::{State, Status},
+    evolve::{OrderPhase, State},
     reads::{DispatchAbandoned, DispatchDelayed, RefundFailed},
 };
 
 /// The courier has not taken the parcel yet.
 pub(super) fn dispatch_delayed(state: &State, fact: &DispatchDelayed, at: TimestampMs) -> Vec<Event> {
     match &state.order {
-        Some(order) if state.status != Status::Shipped && !state.trouble.delay_told => vec![
+        Some(order) if state.phase != OrderPhase::Shipped && !state.reported.delay_reported => vec![
             OrderDelayed {
                 order_id: order.order_id.clone(),
                 customer_id: order.customer_id.clone(),
@@ -31,18 +32,18 @@ pub(super) fn dispatch_delayed(state: &State, fact: &DispatchDelayed, at: Timest
 
 /// The courier will not take the parcel.
 pub(super) fn dispatch_abandoned(state: &State, fact: &DispatchAbandoned, at: TimestampMs) -> Vec<Event> {
-    let is_open = state.order.is_some() && state.status != Status::Shipped;
-    if is_open && fact.attempt > state.trouble.dispatch_attempt {
+    let is_open = state.order.is_some() && state.phase != OrderPhase::Shipped;
+    if is_open && fact.attempt > state.reported.dispatch_attempt {
         vec![needs_attention(&fact.order_id, AttentionNeed::DispatchAbandoned, fact.attempt, &fact.reason, at)]
     } else {
         Vec::new()
     }
 }
 
-/// The gateway will not pay the money of a cancelled order back.
+/// The gateway refuses the refund of a cancelled order.
 pub(super) fn refund_failed(state: &State, fact: &RefundFailed, at: TimestampMs) -> Vec<Event> {
-    let was_placed = !matches!(state.status, Status::Unplaced | Status::Rejected);
-    if was_placed && fact.attempt > state.trouble.refund_attempt {
+    let was_placed = !matches!(state.phase, OrderPhase::Unplaced | OrderPhase::Rejected);
+    if was_placed && fact.attempt > state.reported.refund_attempt {
         vec![needs_attention(&fact.order_id, AttentionNeed::RefundFailed, fact.attempt, &fact.reason, at)]
     } else {
         Vec::new()
