@@ -7,8 +7,8 @@
 //! - **Remembers** the mails that are due, and which notifications were answered.
 //! - **Compensates** nothing: a mail cannot be recalled, so a cancelled order causes another mail.
 //! - **Personal data** name, mail address and the mails' text, in its events, and in its state while a mail is due.
-//!   CustomerForgotten drops the welcome mail if it is still due, and prevents further ones; the mails of an open order continue until
-//!   the order ends, because they are part of it. The mail folder is not cleared.
+//!   CustomerForgotten drops the welcome mail if it is still due, and prevents further ones; the mails of an open order continue
+//!   until the order ends, because they are part of it. The mail folder is not cleared.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! Recommendations: the albums that were bought together. A projection with a query: it makes no decisions and produces no events,
-//! so it has no consumer group, no inbox and no events topic.
+//! Recommendations: the albums that were bought together. A projection with a query: it makes no decisions and produces no
+//! events, so it has no consumer group, no inbox and no events topic.
 //!
 //! | card | |
 //! |---|---|

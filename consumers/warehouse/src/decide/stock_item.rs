@@ -2,9 +2,9 @@
 //!
 //! Each decision looks up one order in the held quantities, so its cost does not grow with the number of orders. A repeated
 //! HoldItem while the pieces are held is recognised by them; it was answered with the event that held them. A repeated HoldItem
-//! after the pieces were shipped or freed looks like a new one, because finished orders are dropped (a popular item would otherwise
-//! grow without limit): it holds and answers, and the order, which wants nothing any more, frees the pieces. FreeItem, ShipItem and
-//! WriteOffItem of an order that holds nothing change nothing.
+//! after the pieces were shipped or freed looks like a new one, because finished orders are dropped (a popular item would
+//! otherwise grow without limit): it holds and answers, and the order, which wants nothing any more, frees the pieces.
+//! FreeItem, ShipItem and WriteOffItem of an order that holds nothing change nothing.
 
 use runtime::TimestampMs;
 
