@@ -124,7 +124,7 @@ impl Fleet {
         }
         match instance.service {
             "warehouse" => {
-                flag("--floor-url", outside_url);
+                flag("--picking-url", outside_url);
                 flag("--courier-url", outside_url);
                 flag("--courier-deadline-ms", &"8000");
                 flag("--dispatch-pause-ms", &"200");

@@ -25,7 +25,7 @@ pub fn records() -> Vec<RecordType> {
         notifications::inbox::Command::RECORDS,
         runtime::core::RuntimeRecord::RECORDS,
         runtime::core::ParkingCommand::RECORDS,
-        projector::status::Said::RECORDS,
+        projector::status::StatusMessage::RECORDS,
     ];
     groups.concat()
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use runtime::{
-    core::{Parked, ParkedNews},
+    core::{Parked, ParkingUpdate},
     envelope::Position,
     message::PARKED,
 };
@@ -40,11 +40,11 @@ struct ParkedEntry {
 
 impl ParkedIndex {
     /// Folds one record of a service's parked topic. Returns the sagas that have changed.
-    pub(crate) fn fold(&mut self, topic: &str, update: ParkedNews) -> Vec<Arc<str>> {
+    pub(crate) fn fold(&mut self, topic: &str, update: ParkingUpdate) -> Vec<Arc<str>> {
         let service: Arc<str> = service_of(topic).into();
         match update {
-            ParkedNews::Left(left) => self.remove(&(service, left.place)).into_iter().collect(),
-            ParkedNews::Waits(parked) => {
+            ParkingUpdate::Released(left) => self.remove(&(service, left.place)).into_iter().collect(),
+            ParkingUpdate::Parked(parked) => {
                 let key = (Arc::clone(&service), parked.place.clone());
                 let before = self.remove(&key);
                 let saga: Arc<str> = parked.correlation_id().into();
@@ -115,7 +115,7 @@ impl api::ParkedRecord {
             event: parked.type_name().map(|name| truncate(name, record::TEXT_MAX)),
             number: parked.number,
             at: rfc3339(parked.timestamp_ms),
-            failure: parked.verdict.as_ref().map(|verdict| api::ParkedFailure {
+            failure: parked.failure.as_ref().map(|verdict| api::ParkedFailure {
                 class: truncate(&verdict.class, record::TEXT_MAX),
                 reason: truncate(&verdict.reason, REASON_MAX),
                 attempts: verdict.attempts,

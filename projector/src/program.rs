@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use runtime::service::{Program, Runs};
+use runtime::service::{Program, RunningProgram};
 use serde::{Deserialize, Serialize};
 
 use crate::{Declaration, RunningProjector, start};
@@ -32,7 +32,7 @@ pub fn program() -> Program {
     })
 }
 
-impl Runs for RunningProjector {
+impl RunningProgram for RunningProjector {
     fn address(&self) -> Option<SocketAddr> {
         Some(RunningProjector::address(self))
     }

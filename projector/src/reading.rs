@@ -13,11 +13,11 @@ use std::{
 use runtime::{
     Config, clock,
     codec::{Decoded, Readers, SchemaRef},
-    core::ParkedNews,
+    core::ParkingUpdate,
     kafka::admin::Admin,
     message::PARKED,
     projection::{self, LogRecord, Projection, Topics, ViewError},
-    registry::Registry,
+    registry::RegistryClient,
 };
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -56,7 +56,7 @@ impl SagaProjection {
 
     /// Folds a record of a parked topic. A record that is not a parked record is skipped.
     fn fold_parked(&self, projected: &ProjectedRecord<'_>, record: &LogRecord<'_>) {
-        match record.with_record(|record| ParkedNews::read(&self.system, record)) {
+        match record.with_record(|record| ParkingUpdate::read(&self.system, record)) {
             Ok(update) => self.board.write_last(|view| view.fold_parked(projected, update)),
             Err(error) => tracing::warn!(position = %record.position(), %error, "skipped a record of a parked topic"),
         }
@@ -134,10 +134,10 @@ pub(crate) fn declared_topics(view: &SagaView, system: &str) -> Vec<String> {
 pub(crate) struct TopicReaders {
     config: Config,
     readers: Readers,
-    registry: Registry,
+    registry: RegistryClient,
     board: Board,
     admin: Admin,
-    views: Vec<projection::View<SagaProjection>>,
+    views: Vec<projection::LiveView<SagaProjection>>,
     topics: Vec<String>,
     /// The pending query for the list of topics.
     topic_query: Option<JoinHandle<Result<Vec<String>, String>>>,
@@ -149,7 +149,12 @@ pub(crate) struct TopicReaders {
 
 impl TopicReaders {
     /// Starts to read the declared topics.
-    pub(crate) fn start(config: &Config, registry: Registry, admin: Admin, board: Board) -> Result<Self, ViewError> {
+    pub(crate) fn start(
+        config: &Config,
+        registry: RegistryClient,
+        admin: Admin,
+        board: Board,
+    ) -> Result<Self, ViewError> {
         let topics = declared_topics(&board.view(), &config.system);
         let mut topic_readers = Self {
             config: config.clone(),
@@ -171,7 +176,7 @@ impl TopicReaders {
         let purpose = format!("sagas-{}", self.views.len());
         let topics = topics(more.iter().map(String::as_str));
         let projection_of_sagas = SagaProjection::new(self.board.clone(), &self.config.system);
-        self.views.push(projection::View::start(
+        self.views.push(projection::LiveView::start(
             &self.config,
             &purpose,
             self.readers.clone(),
@@ -206,20 +211,21 @@ impl TopicReaders {
     }
 
     fn changes(&self) -> Vec<watch::Receiver<u64>> {
-        self.views.iter().map(projection::View::changes).collect()
+        self.views.iter().map(projection::LiveView::changes).collect()
     }
 
     /// Makes the folded records visible and updates the read progress.
     fn commit(&mut self) {
-        let health: Vec<projection::Health> = self.views.iter().map(projection::View::health).collect();
+        let health: Vec<projection::ViewHealth> = self.views.iter().map(projection::LiveView::health).collect();
         let caught_up = health.iter().all(|health| health.caught_up);
         let missing: BTreeSet<&str> =
             health.iter().flat_map(|health| &health.missing_topics).map(String::as_str).collect();
         let failed = health.iter().find_map(|health| health.failed.clone());
-        let unreachable_now = health.iter().any(|health| health.is_cut_off).then(|| "no broker answers".to_owned());
+        let unreachable_now =
+            health.iter().any(|health| health.is_disconnected).then(|| "no broker answers".to_owned());
         let degraded_reason =
             failed.or_else(|| self.unreachable.clone()).or(unreachable_now).or_else(|| missing_text(&missing));
-        let positions: Vec<projection::Positions> = self.views.iter().map(projection::View::positions).collect();
+        let positions: Vec<projection::Positions> = self.views.iter().map(projection::LiveView::positions).collect();
         let newest_ms = self.board.write(SagaView::take_newest);
         let watermark_ms = self.watermark(caught_up && degraded_reason.is_none(), newest_ms);
         self.board.write(|view| {
@@ -300,7 +306,7 @@ impl TopicReaders {
 }
 
 /// Looks up schema versions. Records are shown without a version until it is known. Blocks.
-fn note_versions(registry: &Registry, board: &Board) {
+fn note_versions(registry: &RegistryClient, board: &Board) {
     let open: Vec<u32> = board.view().unversioned().take(VERSION_LOOKUPS_MAX).collect();
     for schema in open {
         match registry.usages(schema) {

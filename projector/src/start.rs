@@ -11,7 +11,7 @@ use runtime::{
     codec::Readers,
     kafka::admin::{Admin, AdminError},
     projection::{ReplayError, ViewError},
-    registry::{Registry, RegistryError},
+    registry::{RegistryClient, RegistryError},
     table::Table,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -84,7 +84,7 @@ pub async fn start(config: &Config, declarations: &[Declaration]) -> Result<Runn
     let address = config.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
-    let registry = Registry::new(config).map_err(StartError::Registry)?;
+    let registry = RegistryClient::new(config).map_err(StartError::Registry)?;
     // The query is repeated, so a slow reply counts as a failure.
     let mut short_timeout = config.clone();
     short_timeout.timeouts.request = short_timeout.timeouts.request.min(CLUSTER_PATIENCE);
@@ -208,7 +208,7 @@ pub async fn verify(
         return Err(VerifyError::OtherSagas { live, here: here.join(", ") });
     }
     let view = SagaView::new(declarations, 0).map_err(VerifyError::Declarations)?;
-    let registry = Registry::new(config).map_err(VerifyError::Registry)?;
+    let registry = RegistryClient::new(config).map_err(VerifyError::Registry)?;
     let readers = Readers::new(Arc::new(registry));
     let (config, positions) = (config.clone(), frozen.head.positions.clone());
     let folding = move || fold_to(&config, readers, view, &positions, patience);

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use runtime::core::ParkedNews;
+use runtime::core::ParkingUpdate;
 
 use crate::{
     declaration::{Declaration, DeclarationError, check_together},
@@ -172,7 +172,7 @@ impl SagaView {
     }
 
     /// Folds one record of a service's parked topic. It updates the parked records and counts as no event.
-    pub fn fold_parked(&mut self, record: &ProjectedRecord<'_>, update: ParkedNews) {
+    pub fn fold_parked(&mut self, record: &ProjectedRecord<'_>, update: ParkingUpdate) {
         self.records += 1;
         self.advance(record.topic, record.partition, record.offset.saturating_add(1));
         for saga in self.parked.fold(record.topic, update) {

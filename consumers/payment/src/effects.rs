@@ -3,7 +3,7 @@
 
 use runtime::{
     Answer, Due, Perform, Unanswered,
-    outside::{Outside, OutsideError, Reply},
+    external_service::{ExternalService, ExternalServiceError, ServiceReply},
 };
 use serde::{Deserialize, Serialize};
 
@@ -90,7 +90,7 @@ const DEFAULT_URL: &str = "http://localhost:8090";
 /// Calls the payment gateway over HTTP.
 #[derive(Debug, Clone)]
 pub struct Gateway {
-    gateway: Outside,
+    gateway: ExternalService,
 }
 
 impl Gateway {
@@ -98,15 +98,15 @@ impl Gateway {
     ///
     /// # Errors
     /// The address is invalid.
-    pub fn at(url: &str) -> Result<Self, OutsideError> {
-        Ok(Self { gateway: Outside::at(url)? })
+    pub fn at(url: &str) -> Result<Self, ExternalServiceError> {
+        Ok(Self { gateway: ExternalService::at(url)? })
     }
 
     /// A gateway at the address of the settings.
     ///
     /// # Errors
     /// The address is invalid.
-    pub fn of(settings: &Settings) -> Result<Self, OutsideError> {
+    pub fn of(settings: &Settings) -> Result<Self, ExternalServiceError> {
         Self::at(settings.gateway_url.as_deref().unwrap_or(DEFAULT_URL))
     }
 }
@@ -118,16 +118,16 @@ impl Perform<Payment> for Gateway {
             GatewayCall::Charge { request_key, amount, payment_method } => {
                 let Money { amount_minor, currency } = amount;
                 let body = ChargeRequest { order_id, amount_minor: *amount_minor, currency, payment_method };
-                (GatewayRequest::Charge, request_key, self.gateway.ask("charges", request_key, &body).await?)
+                (GatewayRequest::Charge, request_key, self.gateway.post("charges", request_key, &body).await?)
             }
             GatewayCall::Void { charge_key } => {
                 let body = VoidRequest { order_id };
-                (GatewayRequest::Void, charge_key, self.gateway.ask("voids", charge_key, &body).await?)
+                (GatewayRequest::Void, charge_key, self.gateway.post("voids", charge_key, &body).await?)
             }
             GatewayCall::Refund { request_key, payment_id, amount } => {
                 let Money { amount_minor, currency } = amount;
                 let body = RefundRequest { payment_id, order_id, amount_minor: *amount_minor, currency };
-                (GatewayRequest::Refund, request_key, self.gateway.ask("refunds", request_key, &body).await?)
+                (GatewayRequest::Refund, request_key, self.gateway.post("refunds", request_key, &body).await?)
             }
         };
         answer(order_id, request, key, &reply)
@@ -135,7 +135,12 @@ impl Perform<Payment> for Gateway {
 }
 
 /// The definite answer in a reply, if it answers the request.
-fn answer(order_id: &str, request: GatewayRequest, key: &str, reply: &Reply) -> Result<Answer<Command>, Unanswered> {
+fn answer(
+    order_id: &str,
+    request: GatewayRequest,
+    key: &str,
+    reply: &ServiceReply,
+) -> Result<Answer<Command>, Unanswered> {
     let (mut payment_id, mut refund_id, mut reason) = (None, None, None);
     let (outcome, summary) = match (request, definite(reply)?) {
         (GatewayRequest::Charge | GatewayRequest::Void, GatewayReply::Captured { payment_id: id })
@@ -169,7 +174,7 @@ fn answer(order_id: &str, request: GatewayRequest, key: &str, reply: &Reply) -> 
 }
 
 /// Status 402 means that a charge is declined, 409 that a refund is refused. Every successful reply has status 200.
-fn definite(reply: &Reply) -> Result<GatewayReply, Unanswered> {
+fn definite(reply: &ServiceReply) -> Result<GatewayReply, Unanswered> {
     let definite = reply.json()?;
     match (reply.status(), &definite) {
         (200, _) | (402, GatewayReply::Declined { .. }) | (409, GatewayReply::Refused { .. }) => Ok(definite),

@@ -13,7 +13,7 @@ use axum::{
     http::StatusCode,
     routing::get,
 };
-use runtime::{http::Problem, projection::View};
+use runtime::{http::Problem, projection::LiveView};
 
 use crate::together::{BoughtTogether, Recommendation};
 
@@ -23,18 +23,18 @@ const DEFAULT_LIMIT: usize = 10;
 const MAX_LIMIT: usize = 100;
 
 /// The routes.
-pub(crate) fn routes(view: View<BoughtTogether>) -> Router {
+pub(crate) fn routes(view: LiveView<BoughtTogether>) -> Router {
     Router::new().route("/albums/{sku}/bought-together", get(bought_together)).with_state(view)
 }
 
 /// Whether it is ready, or why not.
-pub(crate) fn is_ready(view: &View<BoughtTogether>) -> Result<(), String> {
+pub(crate) fn is_ready(view: &LiveView<BoughtTogether>) -> Result<(), String> {
     is_usable(view)?;
-    if view.health().is_cut_off { Err("no broker answers".to_owned()) } else { Ok(()) }
+    if view.health().is_disconnected { Err("no broker answers".to_owned()) } else { Ok(()) }
 }
 
 /// Whether it can answer, or why not. It continues to answer while brokers are unreachable.
-fn is_usable(view: &View<BoughtTogether>) -> Result<(), String> {
+fn is_usable(view: &LiveView<BoughtTogether>) -> Result<(), String> {
     let health = view.health();
     match (health.failed, health.caught_up) {
         (Some(reason), _) => Err(reason),
@@ -44,7 +44,7 @@ fn is_usable(view: &View<BoughtTogether>) -> Result<(), String> {
 }
 
 async fn bought_together(
-    State(view): State<View<BoughtTogether>>,
+    State(view): State<LiveView<BoughtTogether>>,
     Path(sku): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Recommendation>, Problem> {

@@ -21,10 +21,10 @@ use std::sync::Arc;
 use runtime::{
     Config,
     codec::Readers,
-    health::Checks,
+    health::HealthChecks,
     message::{Channel, topic},
-    projection::{Topics, View, ViewError},
-    registry::{Registry, RegistryError},
+    projection::{LiveView, Topics, ViewError},
+    registry::{RegistryClient, RegistryError},
     service::{self, Program, Running},
 };
 
@@ -53,11 +53,11 @@ pub enum StartError {
 /// The service cannot start, and waiting does not help.
 pub async fn service(config: Config) -> Result<Running, StartError> {
     let config = config.for_service(NAME);
-    let readers = Readers::new(Arc::new(Registry::new(&config)?));
+    let readers = Readers::new(Arc::new(RegistryClient::new(&config)?));
     let topics = ["order-processor", "catalogue"].map(|service| topic(&config.system, service, Channel::Events));
     let together = BoughtTogether::new(&config.system);
-    let view = View::start(&config, "bought-together", readers, Topics::decoded(topics), together)?;
-    let (checks, live, ready) = (Checks::default(), view.clone(), view.clone());
+    let view = LiveView::start(&config, "bought-together", readers, Topics::decoded(topics), together)?;
+    let (checks, live, ready) = (HealthChecks::default(), view.clone(), view.clone());
     checks.live("purchases", move || live.health().failed.map_or(Ok(()), Err));
     checks.ready("purchases", move || http::is_ready(&ready));
     Ok(service::start_reader(NAME, config, http::routes(view), checks).await?)

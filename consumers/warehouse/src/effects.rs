@@ -3,7 +3,7 @@
 
 use runtime::{
     Answer, Due, Perform, Unanswered,
-    outside::{Outside, OutsideError, Reply},
+    external_service::{ExternalService, ExternalServiceError, ServiceReply},
 };
 use serde::{Deserialize, Serialize};
 
@@ -115,8 +115,8 @@ const DEFAULT_URL: &str = "http://localhost:8090";
 /// Calls picking and the courier over HTTP.
 #[derive(Debug, Clone)]
 pub struct PickingAndCourier {
-    picking: Outside,
-    courier: Outside,
+    picking: ExternalService,
+    courier: ExternalService,
 }
 
 impl PickingAndCourier {
@@ -124,9 +124,9 @@ impl PickingAndCourier {
     ///
     /// # Errors
     /// An address is invalid.
-    pub fn at(picking_url: &str, courier_url: &str) -> Result<Self, OutsideError> {
-        let picking = Outside::at(picking_url)?;
-        let courier = picking.and_at(courier_url)?;
+    pub fn at(picking_url: &str, courier_url: &str) -> Result<Self, ExternalServiceError> {
+        let picking = ExternalService::at(picking_url)?;
+        let courier = picking.with_address(courier_url)?;
         Ok(Self { picking, courier })
     }
 
@@ -134,13 +134,13 @@ impl PickingAndCourier {
     ///
     /// # Errors
     /// An address is invalid.
-    pub fn of(settings: &Settings) -> Result<Self, OutsideError> {
+    pub fn of(settings: &Settings) -> Result<Self, ExternalServiceError> {
         let url = |setting: &Option<String>| setting.clone().unwrap_or_else(|| DEFAULT_URL.to_owned());
         Self::at(&url(&settings.picking_url), &url(&settings.courier_url))
     }
 
     async fn pick(&self, key: &str, order_id: &str, lines: &[ItemLine]) -> Result<Answer<Command>, Unanswered> {
-        let reply = self.picking.ask("picks", key, &PickRequest { order_id, lines }).await?;
+        let reply = self.picking.post("picks", key, &PickRequest { order_id, lines }).await?;
         let result = |outcome| PickResult {
             order_id: order_id.to_owned(),
             outcome,
@@ -170,12 +170,12 @@ impl Perform<Warehouse> for PickingAndCourier {
         match &due.effect {
             WarehouseCall::Pick { order_id, lines } => self.pick(&key, order_id, lines).await,
             WarehouseCall::Dispatch { order_id, parcel_id, ship_to, attempt } => {
-                let reply = self.courier.ask("parcels", &key, &ParcelRequest { parcel_id, order_id, ship_to }).await?;
+                let reply = self.courier.post("parcels", &key, &ParcelRequest { parcel_id, order_id, ship_to }).await?;
                 courier_answer(&reply, order_id, parcel_id, *attempt)
             }
             WarehouseCall::Withdraw { order_id, parcel_id, attempt } => {
                 let key = dispatch_key(order_id, *attempt);
-                let reply = self.courier.ask("withdrawals", &key, &WithdrawalRequest { parcel_id, order_id }).await?;
+                let reply = self.courier.post("withdrawals", &key, &WithdrawalRequest { parcel_id, order_id }).await?;
                 courier_answer(&reply, order_id, parcel_id, *attempt)
             }
         }
@@ -183,7 +183,12 @@ impl Perform<Warehouse> for PickingAndCourier {
 }
 
 /// The definite answer of the courier, the same for a dispatch and for a withdrawal: only the result for the parcel counts.
-fn courier_answer(reply: &Reply, order_id: &str, parcel_id: &str, attempt: i32) -> Result<Answer<Command>, Unanswered> {
+fn courier_answer(
+    reply: &ServiceReply,
+    order_id: &str,
+    parcel_id: &str,
+    attempt: i32,
+) -> Result<Answer<Command>, Unanswered> {
     let mut answer = CourierAnswer {
         order_id: order_id.to_owned(),
         outcome: CourierOutcome::Unknown,
@@ -261,6 +266,6 @@ struct CourierReply {
     reason: Option<String>,
 }
 
-fn ok<T: serde::de::DeserializeOwned>(reply: &Reply) -> Result<T, Unanswered> {
+fn ok<T: serde::de::DeserializeOwned>(reply: &ServiceReply) -> Result<T, Unanswered> {
     if reply.status() == 200 { reply.json() } else { Err(reply.unexpected()) }
 }

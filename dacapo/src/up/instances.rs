@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn every_setting_becomes_a_flag_that_its_service_takes() {
         let settings = warehouse::effects::Settings {
-            floor_url: Some("http://floor".to_owned()),
+            picking_url: Some("http://floor".to_owned()),
             courier_url: Some("http://courier".to_owned()),
             courier_deadline_ms: Some(1),
             dispatch_pause_ms: Some(2),

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use order_processor::{
-    edge::{self, Edge, Placed, RequestError},
+    edge::{OrderEdge, Placement, PlacementOutcome, RequestError},
     request::MAX_KEY_BYTES,
 };
 use tokio::{
@@ -86,7 +86,7 @@ impl Tally {
 /// # Errors
 /// The source cannot be read.
 pub(super) async fn place_all(
-    edge: Edge,
+    edge: OrderEdge,
     source: Source,
     rate: Option<f64>,
     mut stop: watch::Receiver<bool>,
@@ -129,14 +129,14 @@ pub(super) async fn place_all(
 /// What became of one order.
 struct Answer {
     number: u64,
-    placed: Result<Placed, String>,
+    placed: Result<Placement, String>,
 }
 
-async fn place(edge: Edge, number: u64, order: Order) -> Answer {
+async fn place(edge: OrderEdge, number: u64, order: Order) -> Answer {
     let mut placed = asked(number, || edge.place(&order.key, &order.body)).await;
     if let Ok(new) = &placed
         && order.cancel
-        && new.answer != edge::Answer::Pending
+        && new.outcome != PlacementOutcome::Pending
     {
         // Too late is an answer as well: the order then completes.
         let key = format!("cancel-{}", order.key);

@@ -8,7 +8,7 @@ use axum::{
     routing::{get, post, put},
 };
 use runtime::{
-    edge::{Door, EdgeError, Submission, Submitted},
+    edge::{BackgroundEdge, EdgeError, Submission, Submitted},
     http::{Json, Problem},
 };
 use serde_json::json;
@@ -39,7 +39,7 @@ pub(crate) fn outcome_of(event: &Event) -> Option<CommandOutcome> {
     })
 }
 
-type CatalogueEdge = Door<Catalogue, CommandOutcome>;
+type CatalogueEdge = BackgroundEdge<Catalogue, CommandOutcome>;
 
 /// The routes.
 pub(crate) fn routes(edge: CatalogueEdge) -> Router {
@@ -51,7 +51,7 @@ pub(crate) fn routes(edge: CatalogueEdge) -> Router {
 }
 
 async fn list(Shared(edge): Shared<CatalogueEdge>, Json(body): Json) -> Result<Response, Problem> {
-    let command = listing(&body).map_err(Problem::of_faults)?;
+    let command = listing(&body).map_err(Problem::invalid_body)?;
     let sku = command.sku.clone();
     if let Some(album) = listed(&edge, &sku)? {
         let same = album.title == command.title && album.artist == command.artist && album.first_price == command.price;
@@ -69,7 +69,7 @@ async fn change_price(
     Path(sku): Path<String>,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let command = new_price(&body, &sku).map_err(Problem::of_faults)?;
+    let command = new_price(&body, &sku).map_err(Problem::invalid_body)?;
     let Some(album) = listed(&edge, &sku)? else { return Err(unlisted()) };
     if album.price == command.new_price {
         return Ok(status_response(StatusCode::OK, &sku, "listed"));

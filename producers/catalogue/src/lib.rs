@@ -11,8 +11,8 @@ use std::borrow::Cow;
 
 use runtime::{
     Config, Decider, Decision, NoEffect, NothingToPerform, Received,
-    edge::Door,
-    health::Checks,
+    edge::BackgroundEdge,
+    health::HealthChecks,
     service::{self, Program, Running, StartError},
 };
 
@@ -54,8 +54,8 @@ impl Decider for Catalogue {
 /// # Errors
 /// The service cannot start, and waiting does not help.
 pub async fn service(config: Config) -> Result<Running, StartError> {
-    let edge = Door::start(&config, Catalogue, http::outcome_of);
-    let (checks, checked) = (Checks::default(), edge.clone());
+    let edge = BackgroundEdge::start(&config, Catalogue, http::outcome_of);
+    let (checks, checked) = (HealthChecks::default(), edge.clone());
     checks.ready("HTTP API", move || checked.ready());
     let routes = http::routes(edge);
     service::start_with(config, Catalogue, NothingToPerform, routes, checks).await

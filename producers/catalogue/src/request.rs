@@ -1,6 +1,6 @@
 //! The bodies of `POST /albums` and `PUT /albums/{sku}/price`, checked field by field.
 
-use runtime::request::{Fault, Faults, Fields};
+use runtime::request::{FieldError, FieldErrors, Fields};
 use serde_json::Value;
 
 use crate::{
@@ -13,8 +13,8 @@ use crate::{
 ///
 /// # Errors
 /// Every fault, with its position.
-pub fn listing(body: &Value) -> Result<ListAlbum, Vec<Fault>> {
-    let faults = Faults::default();
+pub fn listing(body: &Value) -> Result<ListAlbum, Vec<FieldError>> {
+    let faults = FieldErrors::default();
     let command = {
         let fields = faults.object(body, &["sku", "title", "artist", "price"]);
         ListAlbum {
@@ -24,7 +24,7 @@ pub fn listing(body: &Value) -> Result<ListAlbum, Vec<Fault>> {
             price: price(&fields),
         }
     };
-    let command = faults.verdict(command)?;
+    let command = faults.finish(command)?;
     checked(fault(&command), command)
 }
 
@@ -32,13 +32,13 @@ pub fn listing(body: &Value) -> Result<ListAlbum, Vec<Fault>> {
 ///
 /// # Errors
 /// Every fault, with its position.
-pub fn new_price(body: &Value, sku: &str) -> Result<ChangePrice, Vec<Fault>> {
-    let faults = Faults::default();
+pub fn new_price(body: &Value, sku: &str) -> Result<ChangePrice, Vec<FieldError>> {
+    let faults = FieldErrors::default();
     let new_price = price(&faults.object(body, &["price"]));
     if body.get("price").is_none() {
         faults.add("/price", "is missing; null stops selling");
     }
-    let command = faults.verdict(ChangePrice { sku: sku.to_owned(), new_price })?;
+    let command = faults.finish(ChangePrice { sku: sku.to_owned(), new_price })?;
     checked(command.new_price.as_ref().and_then(price_fault), command)
 }
 
@@ -48,10 +48,10 @@ fn price(fields: &Fields<'_>) -> Option<Money> {
 }
 
 /// Reports a fault that the decider would find as a fault of the body.
-fn checked<T>(fault: Option<(&'static str, String)>, command: T) -> Result<T, Vec<Fault>> {
+fn checked<T>(fault: Option<(&'static str, String)>, command: T) -> Result<T, Vec<FieldError>> {
     match fault {
         None => Ok(command),
-        Some((field, detail)) => Err(vec![Fault { pointer: format!("/{}", field.replace('.', "/")), detail }]),
+        Some((field, detail)) => Err(vec![FieldError { pointer: format!("/{}", field.replace('.', "/")), detail }]),
     }
 }
 
@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    fn pointers<T: std::fmt::Debug>(read: Result<T, Vec<Fault>>) -> Vec<String> {
+    fn pointers<T: std::fmt::Debug>(read: Result<T, Vec<FieldError>>) -> Vec<String> {
         read.expect_err("the body is faulty").into_iter().map(|fault| fault.pointer).collect()
     }
 

@@ -10,7 +10,7 @@ use axum::{
     routing::{get, post},
 };
 use runtime::{
-    edge::{Door, Submission, Submitted, entity_of_key},
+    edge::{BackgroundEdge, Submission, Submitted, entity_of_key},
     http::{Json, Problem},
 };
 use serde_json::json;
@@ -44,11 +44,11 @@ pub(crate) fn outcome_of(event: &Event) -> Option<CommandOutcome> {
 #[derive(Clone)]
 struct ApiState {
     system: String,
-    edge: Door<Customers, CommandOutcome>,
+    edge: BackgroundEdge<Customers, CommandOutcome>,
 }
 
 /// The routes.
-pub(crate) fn routes(system: &str, edge: Door<Customers, CommandOutcome>) -> Router {
+pub(crate) fn routes(system: &str, edge: BackgroundEdge<Customers, CommandOutcome>) -> Router {
     Router::new()
         .route("/customers", post(register))
         .route("/customers/{customer_id}", get(show).delete(forget))
@@ -67,7 +67,7 @@ async fn register(Shared(api): Shared<ApiState>, headers: HeaderMap, Json(body):
             entity_of_key(&api.system, "customers", key)
         }
     };
-    let command = registration(&body, id).map_err(Problem::of_faults)?;
+    let command = registration(&body, id).map_err(Problem::invalid_body)?;
     let id = id.to_string();
     // The id is derived from the content, so a repeated registration is the same command.
     let submission = Submission::new(id.as_str(), command);

@@ -12,8 +12,8 @@ use std::borrow::Cow;
 
 use runtime::{
     Config, Decider, Decision, NoEffect, NothingToPerform, Received,
-    edge::Door,
-    health::Checks,
+    edge::BackgroundEdge,
+    health::HealthChecks,
     service::{self, Program, Running, StartError},
 };
 
@@ -55,8 +55,8 @@ impl Decider for Customers {
 /// # Errors
 /// The service cannot start, and waiting does not help.
 pub async fn service(config: Config) -> Result<Running, StartError> {
-    let edge = Door::start(&config, Customers, http::outcome_of);
-    let (checks, checked) = (Checks::default(), edge.clone());
+    let edge = BackgroundEdge::start(&config, Customers, http::outcome_of);
+    let (checks, checked) = (HealthChecks::default(), edge.clone());
     checks.ready("HTTP API", move || checked.ready());
     let routes = http::routes(&config.system, edge);
     service::start_with(config, Customers, NothingToPerform, routes, checks).await

@@ -1,6 +1,6 @@
 //! The body of `POST /customers`, checked field by field.
 
-use runtime::request::{Fault, Faults};
+use runtime::request::{FieldError, FieldErrors};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -29,8 +29,8 @@ pub fn key_fault(key: &str) -> Option<String> {
 ///
 /// # Errors
 /// Every fault, with its position.
-pub fn registration(body: &Value, customer_id: Uuid) -> Result<RegisterCustomer, Vec<Fault>> {
-    let faults = Faults::default();
+pub fn registration(body: &Value, customer_id: Uuid) -> Result<RegisterCustomer, Vec<FieldError>> {
+    let faults = FieldErrors::default();
     let command = {
         let fields = faults.object(body, &["name", "email", "marketing_consent"]);
         RegisterCustomer {
@@ -42,10 +42,10 @@ pub fn registration(body: &Value, customer_id: Uuid) -> Result<RegisterCustomer,
             marketing_consent: fields.flag("marketing_consent", false),
         }
     };
-    let command = faults.verdict(command)?;
+    let command = faults.finish(command)?;
     match fault(&command.contact) {
         None => Ok(command),
-        Some((field, what)) => Err(vec![Fault { pointer: format!("/{field}"), detail: what }]),
+        Some((field, what)) => Err(vec![FieldError { pointer: format!("/{field}"), detail: what }]),
     }
 }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 use runtime::{
     Config,
     codec::Readers,
-    edge::{self, Door, EdgeError, Submission, Submitted, entity_of_key},
+    edge::{self, BackgroundEdge, EdgeError, Submission, Submitted, entity_of_key},
     envelope::{Position, derived_id},
     message::{Channel, topic},
-    projection::{Health, Topics, View, ViewError},
-    request::Fault,
+    projection::{LiveView, Topics, ViewError, ViewHealth},
+    request::FieldError,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -80,7 +80,7 @@ pub enum CancellationOutcome {
 pub enum RequestError {
     /// The request is invalid.
     #[error("{}", .0.iter().map(|fault| format!("{} {}", fault.pointer, fault.detail)).collect::<Vec<_>>().join("; "))]
-    Invalid(Vec<Fault>),
+    Invalid(Vec<FieldError>),
     /// The idempotency key is invalid.
     #[error("the idempotency key {0}")]
     InvalidKey(String),
@@ -120,22 +120,22 @@ enum OrderReply {
 
 /// What the edge reads to resolve requests and to answer queries.
 struct OrderViews {
-    lookups: View<Lookups>,
-    statuses: View<OrderStatuses>,
+    lookups: LiveView<Lookups>,
+    statuses: LiveView<OrderStatuses>,
 }
 
 /// The edge of the order-processor. Clones share it.
 #[derive(Clone)]
 pub struct OrderEdge {
     system: String,
-    background: Door<OrderProcessor, OrderReply, OrderViews>,
+    background: BackgroundEdge<OrderProcessor, OrderReply, OrderViews>,
 }
 
 impl OrderEdge {
     /// Starts to connect the edge in the background. Waits for a registry or broker that is unreachable. Requires a tokio runtime.
     #[must_use]
     pub fn start(config: &Config) -> Self {
-        let background = Door::start_with(config, reply_of, OrderViews::start, OrderViews::health);
+        let background = BackgroundEdge::start_with(config, reply_of, OrderViews::start, OrderViews::health);
         Self { system: config.system.clone(), background }
     }
 
@@ -274,7 +274,7 @@ impl OrderEdge {
     }
 
     fn opened(&self) -> Result<(&edge::Edge<OrderProcessor, OrderReply>, &OrderViews), RequestError> {
-        self.background.opened().map_err(RequestError::NotReady)
+        self.background.running().map_err(RequestError::NotReady)
     }
 }
 
@@ -284,12 +284,12 @@ impl OrderViews {
         let looked_up = Topics::decoded(["customers", "catalogue"].map(events));
         let own = Topics::decoded([events("order-processor")]);
         Ok(Self {
-            lookups: View::start(config, "lookups", readers.clone(), looked_up, Lookups::new(&config.system))?,
-            statuses: View::start(config, "statuses", readers, own, OrderStatuses::new(&config.system))?,
+            lookups: LiveView::start(config, "lookups", readers.clone(), looked_up, Lookups::new(&config.system))?,
+            statuses: LiveView::start(config, "statuses", readers, own, OrderStatuses::new(&config.system))?,
         })
     }
 
-    fn health(&self) -> Vec<(&'static str, Health)> {
+    fn health(&self) -> Vec<(&'static str, ViewHealth)> {
         vec![("customers and albums", self.lookups.health()), ("the statuses of orders", self.statuses.health())]
     }
 

@@ -46,7 +46,7 @@ pub(crate) fn routes(edge: OrderEdge) -> Router {
 
 async fn place(State(edge): State<OrderEdge>, headers: HeaderMap, Json(body): Json) -> Result<Response, Problem> {
     let key = idempotency_key(&headers).map_err(invalid_key)?;
-    let request = OrderRequest::read(&body).map_err(Problem::of_faults)?;
+    let request = OrderRequest::read(&body).map_err(Problem::invalid_body)?;
     Ok(response(edge.place_request(key, &request).await?))
 }
 
@@ -57,7 +57,7 @@ async fn cancel(
     body: Option<Json>,
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers).map_err(invalid_key)?;
-    let reason = cancellation_reason(body.as_ref().map(|Json(body)| body)).map_err(Problem::of_faults)?;
+    let reason = cancellation_reason(body.as_ref().map(|Json(body)| body)).map_err(Problem::invalid_body)?;
     let location = format!("/orders/{order_id}");
     let (code, status) = match edge.cancel(&order_id, key, &reason).await? {
         CancellationOutcome::Requested => (StatusCode::ACCEPTED, "cancellation-requested"),
@@ -104,7 +104,7 @@ fn response(placement: Placement) -> Response {
 impl From<RequestError> for Problem {
     fn from(error: RequestError) -> Self {
         match error {
-            RequestError::Invalid(faults) => Problem::of_faults(faults),
+            RequestError::Invalid(faults) => Problem::invalid_body(faults),
             RequestError::InvalidKey(detail) => invalid_key(&detail),
             RequestError::KeyReused => Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 
 use runtime::{
     Config, Decider, Decision, NoEffect, NothingToPerform, Received,
-    health::Checks,
+    health::HealthChecks,
     service::{self, Program, Running, StartError},
 };
 
@@ -67,7 +67,7 @@ impl Decider for OrderProcessor {
 /// # Errors
 /// The service cannot start, and waiting does not help.
 pub async fn service(config: Config, edge: OrderEdge) -> Result<Running, StartError> {
-    let (checks, checked) = (Checks::default(), edge.clone());
+    let (checks, checked) = (HealthChecks::default(), edge.clone());
     checks.ready("HTTP API", move || checked.ready());
     service::start_with(config, OrderProcessor, NothingToPerform, http::routes(edge), checks).await
 }

@@ -2,7 +2,7 @@
 //!
 //! This module knows the form of a valid order, but no customers or albums. A request that passes is answered by an event.
 
-use runtime::request::{Fault, Faults, Fields};
+use runtime::request::{FieldError, FieldErrors, Fields};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -51,7 +51,7 @@ impl OrderRequest {
     ///
     /// # Errors
     /// Every fault, with its position.
-    pub fn parse(body: &[u8]) -> Result<Self, Vec<Fault>> {
+    pub fn parse(body: &[u8]) -> Result<Self, Vec<FieldError>> {
         Self::read(&runtime::request::parse(body).map_err(|fault| vec![fault])?)
     }
 
@@ -59,8 +59,8 @@ impl OrderRequest {
     ///
     /// # Errors
     /// Every fault, with its position.
-    pub fn read(body: &Value) -> Result<Self, Vec<Fault>> {
-        let faults = Faults::default();
+    pub fn read(body: &Value) -> Result<Self, Vec<FieldError>> {
+        let faults = FieldErrors::default();
         let order = {
             let fields = faults.object(body, &["customer_id", "ship_to", "lines", "payment_method"]);
             Self {
@@ -70,7 +70,7 @@ impl OrderRequest {
                 payment_method: fields.text("payment_method", MAX_ID_CHARS),
             }
         };
-        faults.verdict(order)
+        faults.finish(order)
     }
 
     /// Identifies this request: equal requests have equal digests, regardless of their JSON formatting.
@@ -85,11 +85,11 @@ impl OrderRequest {
 ///
 /// # Errors
 /// Every fault, with its position.
-pub fn cancellation_reason(body: Option<&Value>) -> Result<String, Vec<Fault>> {
+pub fn cancellation_reason(body: Option<&Value>) -> Result<String, Vec<FieldError>> {
     let Some(body) = body else { return Ok(String::new()) };
-    let faults = Faults::default();
+    let faults = FieldErrors::default();
     let reason = faults.object(body, &["reason"]).optional_text("reason", MAX_REASON_CHARS);
-    faults.verdict(reason.unwrap_or_default())
+    faults.finish(reason.unwrap_or_default())
 }
 
 /// The fault of an idempotency key, if there is one.
@@ -113,7 +113,7 @@ fn address(fields: &Fields<'_>) -> Address {
     };
     let is_code = address.country.len() == 2 && address.country.bytes().all(|b| b.is_ascii_uppercase());
     if !address.country.is_empty() && !is_code {
-        fields.fault("country", "must be a code of two capital letters, such as DE");
+        fields.error("country", "must be a code of two capital letters, such as DE");
     }
     address
 }
@@ -128,7 +128,7 @@ fn lines(fields: &Fields<'_>) -> Vec<LineRequest> {
             quantity: i32::try_from(quantity).unwrap_or(MAX_QUANTITY),
         };
         if !line.sku.is_empty() && lines.iter().any(|other| other.sku == line.sku) {
-            item.fault("sku", "is in an earlier line too; add the quantity there");
+            item.error("sku", "is in an earlier line too; add the quantity there");
         }
         lines.push(line);
     }

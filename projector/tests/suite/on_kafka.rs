@@ -18,9 +18,9 @@ use runtime::{
     envelope::Envelope,
     kafka::{Admin, TopicKind, TopicPlan, TopicSpec},
     projection::{self, LogRecord, Projection, Topics},
-    publisher::{Authority, Publisher, Ready},
-    registry::Registry,
-    schemas::{Contract, plan},
+    publisher::{Authority, EncodedRecord, Publisher},
+    registry::RegistryClient,
+    schemas::{SchemaCatalog, plan},
 };
 
 use crate::support::{COMPLETED, DECLINED, LOST, Log, SHORT, TestRecord, header};
@@ -32,7 +32,7 @@ const SERVICES: [&str; 6] = ["customers", "order-processor", "warehouse", "payme
 struct Cluster {
     config: Config,
     admin: Admin,
-    registry: Registry,
+    registry: RegistryClient,
     /// Keeps the embedded pair alive.
     _embedded: Option<(Broker, embedded::registry::Registry)>,
 }
@@ -62,7 +62,7 @@ impl Cluster {
         config.system = format!("t{}", &uuid::Uuid::now_v7().simple().to_string()[20..]);
         config.partitions = 2;
         let admin = Admin::new(&config).expect("an admin client");
-        let registry = Registry::new(&config).expect("a registry client");
+        let registry = RegistryClient::new(&config).expect("a registry client");
         Self { config, admin, registry, _embedded: embedded }
     }
 
@@ -77,7 +77,7 @@ impl Cluster {
     /// Creates the topic of statuses and registers their schema. Without them a projector writes no statuses.
     async fn create_statuses(&self) {
         self.create(&[status::topic(&self.config.system, 2)]).await;
-        let contract = Contract::from_records(status::StatusMessage::RECORDS).expect("a contract");
+        let contract = SchemaCatalog::from_records(status::StatusMessage::RECORDS).expect("a contract");
         let changes = plan::plan(&self.registry, &contract, &self.config.system).expect("a plan");
         plan::apply(&self.registry, &changes).expect("registered");
     }
@@ -86,20 +86,20 @@ impl Cluster {
     async fn statuses(&self) -> WrittenStatuses {
         let topics = Topics::decoded([status::topic(&self.config.system, 2).name]);
         let readers = Readers::new(Arc::new(self.registry.clone()));
-        let view = projection::View::start(&self.config, "statuses", readers, topics, WrittenStatuses::default());
+        let view = projection::LiveView::start(&self.config, "statuses", readers, topics, WrittenStatuses::default());
         let view = view.expect("a view");
         view.wait_until_caught_up(PATIENCE).await.expect("read to the end");
         view.read(Clone::clone)
     }
 
     async fn create(&self, specs: &[TopicSpec]) {
-        let plan = TopicPlan::draw(&self.admin, specs).await.expect("a plan");
+        let plan = TopicPlan::compute(&self.admin, specs).await.expect("a plan");
         plan.apply(&self.admin).await.expect("topics");
     }
 
     /// Publishes records, each in the name of the service that produced it.
     async fn publish(&self, records: &[TestRecord]) {
-        let mut batches: BTreeMap<String, Vec<Ready>> = BTreeMap::new();
+        let mut batches: BTreeMap<String, Vec<EncodedRecord>> = BTreeMap::new();
         for record in records {
             let service = record.topic.strip_prefix("musiccorp.").and_then(|rest| rest.strip_suffix(".events"));
             // Records of topics that no reader uses here are skipped.
@@ -118,7 +118,7 @@ impl Cluster {
     }
 
     /// The record as it goes over the wire, with its body in Avro.
-    fn ready(&self, record: &TestRecord, topic: &str) -> Ready {
+    fn ready(&self, record: &TestRecord, topic: &str) -> EncodedRecord {
         let text = |name: &str| header(record, name);
         let uuid = |name: &str| text(name).map(|id| id.parse().expect("a UUID"));
         let renamed = |text: String| text.replace("musiccorp", &self.config.system);
@@ -130,7 +130,7 @@ impl Cluster {
         envelope.causation_id = uuid("ce_causationid");
         envelope.sequence = text("ce_sequence").map(|number| number.parse().expect("a number"));
         envelope.build = Some("test".into());
-        Ready {
+        EncodedRecord {
             topic: renamed(topic.to_owned()),
             key: record.key.clone(),
             value: self.body(&full_name, record),
@@ -287,7 +287,7 @@ async fn new_dead_letter_topics_are_read_and_a_restart_gives_the_same_view() {
     let topic = format!("dlq.{}.payment", cluster.config.system);
     cluster.create(&[TopicSpec::new(topic.clone(), 2, TopicKind::DeadLetters)]).await;
     let copy = log.records.iter().find(|record| record.key == "o-open").expect("a record");
-    let copy = Ready { topic, ..cluster.ready(copy, "") };
+    let copy = EncodedRecord { topic, ..cluster.ready(copy, "") };
     cluster.publisher("payment", Authority::Operator).send(vec![copy], PATIENCE).await.expect("published");
     let dead_letters = SagaFilter { flag: Some("dead-letter".to_owned()), ..SagaFilter::default() };
     let list = || async { client.list(&dead_letters, 10, None).await.expect("a list").items };

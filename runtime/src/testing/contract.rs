@@ -1,14 +1,27 @@
 //! Checks the message types of a service against the schemas: every version of what it consumes, and exactly what it produces.
 //!
-//! ```ignore
-//! #[test]
-//! fn message_types_match_their_schemas() {
-//!     ServiceContract::in_folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas"))
-//!         .consumes::<Input>()
-//!         .produces::<Event>()
-//!         .produces::<Command>()
-//!         .check();
+//! ```
+//! use runtime::testing::contract::ServiceContract;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+//! struct CustomerRegistered {
+//!     customer_id: String,
 //! }
+//!
+//! #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+//! struct LoyaltyAccountOpened {
+//!     customer_id: String,
+//!     occurred_at: i64,
+//! }
+//!
+//! runtime::consumes! { enum Input { events of "customers" { CustomerRegistered } } }
+//! runtime::produces! { enum Event in "../schemas" { events of "loyalty" { LoyaltyAccountOpened = 1 } } }
+//!
+//! ServiceContract::in_folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas"))
+//!     .consumes::<Input>()
+//!     .produces::<Event>()
+//!     .check();
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -18,7 +31,7 @@ use apache_avro::{reader::datum::GenericDatumReader, writer::datum::GenericDatum
 use crate::{
     codec::{RecordReader, RecordWriter},
     message::{Message, RecordType, Written},
-    schemas::{Contract, Record, Version, json_to_avro},
+    schemas::{CatalogRecord, SchemaCatalog, SchemaVersion, json_to_avro},
 };
 
 /// The message types of one service, checked together so that one failure lists every fault.
@@ -64,7 +77,7 @@ impl ServiceContract {
 /// Reads the example of every version of every record that `M` consumes.
 ///
 /// # Panics
-/// The folder is not a contract, a record has no version, a version has no example, or an example cannot be read. The message lists
+/// The folder is not a schema catalog, a record has no version, a version has no example, or an example cannot be read. The message lists
 /// every fault.
 #[track_caller]
 pub fn reads<M: Message>(schemas: impl AsRef<Path>) {
@@ -72,11 +85,11 @@ pub fn reads<M: Message>(schemas: impl AsRef<Path>) {
     assert!(faults.is_empty(), "consumed records cannot be read:\n{}", faults.join("\n"));
 }
 
-/// Checks that each record of `M` is compiled with a schema of the contract, and that its struct writes the example of this version
+/// Checks that each record of `M` is compiled with a schema of the catalog, and that its struct writes the example of this version
 /// byte for byte.
 ///
 /// # Panics
-/// The schema of a record is not in the contract, or its struct writes another value than it has read. The message lists every
+/// The schema of a record is not in the catalog, or its struct writes another value than it has read. The message lists every
 /// fault.
 #[track_caller]
 pub fn writes<M: Written>(schemas: impl AsRef<Path>) {
@@ -94,14 +107,14 @@ fn miswritten<M: Written>(schemas: &Path) -> Vec<String> {
     each_record::<M>(schemas, |record_type, record| write::<M>(record_type, record).err().into_iter().collect())
 }
 
-fn each_record<M: Message>(root: &Path, check: impl Fn(&RecordType, &Record) -> Vec<String>) -> Vec<String> {
-    let contract = match Contract::load(root) {
-        Ok(contract) => contract,
+fn each_record<M: Message>(root: &Path, check: impl Fn(&RecordType, &CatalogRecord) -> Vec<String>) -> Vec<String> {
+    let catalog = match SchemaCatalog::load(root) {
+        Ok(catalog) => catalog,
         Err(error) => return vec![crate::telemetry::chain(&error)],
     };
     let mut faults = Vec::new();
     for record_type in M::RECORDS {
-        match contract.find(record_type.owner, record_type.channel, record_type.name) {
+        match catalog.find(record_type.owner, record_type.channel, record_type.name) {
             Some(record) => faults.extend(check(record_type, record)),
             None => faults.push(format!("{} of {} is not in {}", record_type.name, record_type.owner, root.display())),
         }
@@ -109,7 +122,7 @@ fn each_record<M: Message>(root: &Path, check: impl Fn(&RecordType, &Record) -> 
     faults
 }
 
-fn read<M: Message>(record_type: &RecordType, version: &Version) -> Result<(M, Vec<u8>), String> {
+fn read<M: Message>(record_type: &RecordType, version: &SchemaVersion) -> Result<(M, Vec<u8>), String> {
     let failed = |reason: &dyn std::fmt::Display| format!("{}: {reason}", version.path);
     let example = version.example.as_ref().ok_or_else(|| failed(&"it has no example"))?;
     let example = serde_json::from_str(example).map_err(|e| failed(&format!("its example is not JSON: {e}")))?;
@@ -124,7 +137,7 @@ fn read<M: Message>(record_type: &RecordType, version: &Version) -> Result<(M, V
     }
 }
 
-fn write<M: Written>(record_type: &RecordType, record: &Record) -> Result<(), String> {
+fn write<M: Written>(record_type: &RecordType, record: &CatalogRecord) -> Result<(), String> {
     let failed = |reason: &dyn std::fmt::Display| format!("{}: {reason}", record.folder());
     let compiled = record_type.schema.ok_or_else(|| failed(&"it is only read"))?;
     let version = record.versions.iter().find(|version| version.text == compiled);

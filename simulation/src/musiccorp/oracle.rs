@@ -6,7 +6,7 @@ use std::{
 };
 
 use dacapo::audit::{Auditor, Balance, Rule, Seen};
-use projector::{AvroBodies, Declaration, View, query::Filter, record::Record as ProjectedRecord};
+use projector::{AvroBodyDecoder, Declaration, SagaView, query::SagaFilter, record::ProjectedRecord};
 use runtime::{codec::Vocabulary, core::ParkingUpdate, envelope::Position};
 use serde::Deserialize;
 
@@ -364,7 +364,7 @@ fn projector_agrees(view: &Finale<'_>, ends: &BTreeMap<String, End>) -> Result<(
                 format!("order {order_id} depends on the order in which topics are read"),
             ));
         }
-        let filter = Filter { saga: Some(ORDERS.to_owned()), key: Some(order_id.clone()), ..Filter::default() };
+        let filter = SagaFilter { saga: Some(ORDERS.to_owned()), key: Some(order_id.clone()), ..SagaFilter::default() };
         let page = one.list(&filter, None, 1).map_err(|e| Violation::new(promise, e.to_string()))?;
         let Some(saga) = page.items.first() else {
             return Err(Violation::new(promise, format!("order {order_id} is not there")));
@@ -390,9 +390,9 @@ fn projector_agrees(view: &Finale<'_>, ends: &BTreeMap<String, End>) -> Result<(
     Ok(())
 }
 
-fn project(view: &Finale<'_>, is_reversed: bool) -> Result<View, Violation> {
+fn project(view: &Finale<'_>, is_reversed: bool) -> Result<SagaView, Violation> {
     let broken = |what: String| Violation::new("the board shows what is", what);
-    let mut projected = View::new(declarations(), 1).map_err(|e| broken(e.to_string()))?;
+    let mut projected = SagaView::new(declarations(), 1).map_err(|e| broken(e.to_string()))?;
     let mut failed = None;
     let mut places: Vec<Place> =
         view.cluster.log.places().filter(|place| is_of_musiccorp(view.cluster.log.name(place.topic))).collect();
@@ -415,7 +415,7 @@ fn project(view: &Finale<'_>, is_reversed: bool) -> Result<View, Violation> {
                 value: stored.value.as_deref(),
                 readable: decoded.is_some(),
             };
-            if let Err(later) = projected.fold(&record, false, &AvroBodies(decoded)) {
+            if let Err(later) = projected.fold(&record, false, &AvroBodyDecoder(decoded)) {
                 failed = Some(later.to_string());
             }
         }

@@ -84,21 +84,21 @@ impl Outside<Payment> for Gateway {
     fn ask(
         &mut self,
         key: &str,
-        due: &Due<payment::effects::Effect>,
+        due: &Due<payment::effects::GatewayCall>,
         chance: &mut Chance,
     ) -> Result<Answer<<Payment as Decider>::Command>, Unanswered> {
-        use payment::effects::Effect;
+        use payment::effects::GatewayCall;
         let order_id = due.key.as_str();
         Ok(match &due.effect {
-            Effect::Charge { request_key, amount, payment_method } => {
+            GatewayCall::Charge { request_key, amount, payment_method } => {
                 let charge = self.charge(key, order_id, amount.amount_minor, payment_method);
                 charged(GatewayRequest::Charge, order_id, request_key, charge)
             }
-            Effect::Void { charge_key } => {
+            GatewayCall::Void { charge_key } => {
                 let charge = self.charges.entry(charge_key.clone()).or_insert(Charge::Voided).clone();
                 charged(GatewayRequest::Void, order_id, charge_key, charge)
             }
-            Effect::Refund { request_key, amount, .. } => {
+            GatewayCall::Refund { request_key, amount, .. } => {
                 let answered = answered(GatewayRequest::Refund, order_id, request_key);
                 match self.refund(key, order_id, amount.amount_minor, chance) {
                     Some(refund) => Answer {
@@ -228,12 +228,12 @@ impl Outside<Warehouse> for FloorAndCourier {
     fn ask(
         &mut self,
         key: &str,
-        due: &Due<warehouse::effects::Effect>,
+        due: &Due<warehouse::effects::WarehouseCall>,
         chance: &mut Chance,
     ) -> Result<Answer<<Warehouse as Decider>::Command>, Unanswered> {
-        use warehouse::effects::Effect;
+        use warehouse::effects::WarehouseCall;
         Ok(match &due.effect {
-            Effect::Pick { order_id, lines } => {
+            WarehouseCall::Pick { order_id, lines } => {
                 let result = self.pick(key, order_id, lines);
                 let outcome = match &result.parcel_id {
                     Some(parcel) => format!("packaged {parcel}"),
@@ -241,10 +241,10 @@ impl Outside<Warehouse> for FloorAndCourier {
                 };
                 Answer { outcome, command: result.into() }
             }
-            Effect::Dispatch { order_id, parcel_id, attempt, .. } => {
+            WarehouseCall::Dispatch { order_id, parcel_id, attempt, .. } => {
                 courier_answer(order_id, parcel_id, *attempt, self.dispatch(key, order_id, chance))
             }
-            Effect::Withdraw { order_id, parcel_id, attempt } => {
+            WarehouseCall::Withdraw { order_id, parcel_id, attempt } => {
                 let of = key.strip_prefix("withdrawal-of-").unwrap_or(key).to_owned();
                 let parcel = self.attempts.entry(of).or_insert(Parcel::Withdrawn).clone();
                 courier_answer(order_id, parcel_id, *attempt, parcel)
