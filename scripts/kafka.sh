@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
 # A private Apache Kafka and schema registry for tests, without containers.
 #
-#   scripts/kafka.sh fetch                  get the jars (once, about 200 MB, into .kafka/)
+#   scripts/kafka.sh fetch                  download the jars (once, about 200 MB, into .kafka/)
 #   scripts/kafka.sh start [DIR]            start both on free ports; data, logs and process ids in DIR
 #                                           (default: a new temporary directory); prints DIR/endpoints.env
-#   scripts/kafka.sh stop DIR               stop what `start DIR` started, and nothing else; DIR is kept
+#   scripts/kafka.sh stop DIR               stop the broker and the registry of `start DIR`; DIR is kept
 #   scripts/kafka.sh kill-broker DIR        kill -9 the broker
-#   scripts/kafka.sh freeze-broker DIR      stop the broker where it stands (SIGSTOP); `thaw-broker DIR` lets it go on
-#   scripts/kafka.sh restart-broker DIR     start it again on the same data and port (stops it first if it runs)
+#   scripts/kafka.sh freeze-broker DIR      suspend the broker (SIGSTOP); `thaw-broker DIR` resumes it (SIGCONT)
+#   scripts/kafka.sh restart-broker DIR     start the broker again on the same data and port (stops it first if it runs)
 #   scripts/kafka.sh tool CLASS ARGS...     run a tool from the jars, e.g. `tool TopicCommand --list ...`;
-#                                           a short name is looked for in org.apache.kafka.tools
+#                                           a short name is in org.apache.kafka.tools
 #   scripts/kafka.sh run -- COMMAND...      start, run COMMAND with DACAPO_TEST_KAFKA and DACAPO_TEST_REGISTRY
 #                                           set, stop, remove the data, exit with COMMAND's code
 #
 # Exit codes: 0 done, 1 failed, 2 wrong usage, 3 Java or Maven is missing.
-# DACAPO_KAFKA_CACHE moves the cache folder, DACAPO_KAFKA_VERSION takes another release (a cache holds one: move it as well),
+# DACAPO_KAFKA_CACHE sets the cache folder, DACAPO_KAFKA_VERSION another release (a cache holds one release: set both),
 # DACAPO_KAFKA_HEAP (default 768m) sizes the broker.
-# The product needs none of this: it is what its tests are held against.
+# Only tests need this script; the product does not.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -39,7 +39,7 @@ need() { # need PROGRAM WHAT
 
 fetched() { [ -f "$CACHE/lib/kafka_2.13-$KAFKA_VERSION.jar" ] && [ -f "$CACHE/registry/version-$REGISTRY_VERSION" ]; }
 
-# Everything lands in a scratch folder first, so an interrupted fetch leaves no half a cache.
+# The download goes to a temporary folder first, so an interrupted fetch leaves no incomplete cache.
 fetch() {
     need java "a Java runtime, 17 or later"
     fetched && return
@@ -73,7 +73,7 @@ free_port() {
     die "no free port found"
 }
 
-alive() { # alive DIR NAME: the process is there and is the one this script started for DIR
+alive() { # alive DIR NAME: the process runs, and this script started it for DIR
     local pid args
     pid=$(cat "$1/$2.pid" 2>/dev/null) || return 1
     # Not every Debian has ps.
@@ -81,7 +81,7 @@ alive() { # alive DIR NAME: the process is there and is the one this script star
     case $args in *"-Ddacapo.test.dir=$1 "*) return 0 ;; *) return 1 ;; esac
 }
 
-# A session of its own: a Ctrl-C meant for the tests must not take the broker away under them.
+# Starts the process in its own session: Ctrl-C during the tests must not kill their broker.
 spawn() { # spawn DIR NAME COMMAND...
     local dir=$1 name=$2 detach=()
     shift 2
@@ -91,7 +91,7 @@ spawn() { # spawn DIR NAME COMMAND...
     disown
 }
 
-# One ApiVersions request (key 18, version 0): an open port alone does not say that requests are served.
+# Sends one ApiVersions request (key 18, version 0): an open port does not prove that requests are served.
 broker_answers() { # broker_answers PORT
     timeout 3 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$0" || exit 1
         printf "\0\0\0\012\0\022\0\0\0\0\0\001\377\377" >&3
@@ -136,7 +136,7 @@ advertised.listeners=PLAINTEXT://127.0.0.1:$2
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs=$1/data
-# One node: nothing can be replicated.
+# A single node cannot replicate.
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=8
 transaction.state.log.replication.factor=1
@@ -144,10 +144,10 @@ transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=8
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
-# A broker killed and started again is let back in only when its former session has ended.
+# A restarted broker can register only after the session of its killed process has ended.
 broker.session.timeout.ms=4000
 broker.heartbeat.interval.ms=500
-# A test group should not wait for members that never come, nor a test of time-outs for a lazy sweep.
+# Tests should not wait for the initial rebalance delay, nor for a rare cleanup of timed-out transactions.
 group.initial.rebalance.delay.ms=0
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 # A misspelt topic is an error.
@@ -155,7 +155,7 @@ auto.create.topics.enable=false
 PROPERTIES
 }
 
-prepare() { # prepare DIR: checks that DIR is ours to use; prints its absolute path
+prepare() { # prepare DIR: checks that DIR may be used; prints its absolute path
     mkdir -p "$1"
     local dir
     dir=$(cd "$1" && pwd)
@@ -166,7 +166,7 @@ prepare() { # prepare DIR: checks that DIR is ours to use; prints its absolute p
     echo "$dir"
 }
 
-start_in() { # start_in DIR: a port may be taken between the look and the bind, hence the second and third try
+start_in() { # start_in DIR: a port may be taken between the check and the bind, hence the second and third attempt
     local dir=$1 attempt port registry_port
     for attempt in 1 2 3; do
         port=$(free_port)
@@ -207,7 +207,7 @@ port_of() { sed -n 's|^listeners=PLAINTEXT://127.0.0.1:\([0-9]*\),.*|\1|p' "$1/s
 
 started_dir() { # started_dir DIR: absolute path of a directory that `start` filled
     [ -n "${1:-}" ] || usage
-    [ -f "$1/server.properties" ] || die "$1 was not made by 'kafka.sh start'"
+    [ -f "$1/server.properties" ] || die "$1 was not created by 'kafka.sh start'"
     (cd "$1" && pwd)
 }
 
@@ -224,7 +224,7 @@ cmd_restart_broker() {
     local dir
     dir=$(started_dir "${1:-}")
     end_process "$dir" broker TERM
-    start_broker "$dir" "$(port_of "$dir")" || { tail -20 "$dir/broker.log" >&2; die "the broker did not come back"; }
+    start_broker "$dir" "$(port_of "$dir")" || { tail -20 "$dir/broker.log" >&2; die "the broker did not restart"; }
 }
 
 signal_broker() { # signal_broker DIR SIGNAL

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The topology of docker-compose.yml as plain processes on an Apache Kafka: starts every container's command with its settings,
-# waits until each is well, places orders at different instances, restarts the warehouses one by one meanwhile, waits until every
-# order has ended, audits, and stops all of it. What is started is read from docker-compose.yml (dacapo/tests/deployment).
+# Runs the topology of docker-compose.yml as plain processes on an Apache Kafka: starts every container's command with its settings,
+# waits until each is healthy, places orders at different instances while the warehouses restart one by one, waits until every order
+# has settled, audits, and stops all processes. The commands are read from docker-compose.yml (dacapo/tests/deployment).
 #
 #   scripts/processes.sh              on Apache Kafka (needs Java and Maven, see scripts/kafka.sh)
 #   scripts/processes.sh embedded     on the embedded broker and registry

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Drives a Kafka and a registry with the tools people have: kcat, Apache Kafka's Java tools, Confluent's Python client.
+# Checks a Kafka and a registry with common clients: kcat, Apache Kafka's Java tools, Confluent's Python client.
 #
 #   scripts/stock-clients.sh BOOTSTRAP REGISTRY [DATA_DIR]
 #
-# One line per check, then `N passed, N failed, N skipped`. With DATA_DIR, the broker's data directory, the Java tool
-# that dumps log segments reads what the broker wrote. A missing program skips its checks and says so;
+# Prints one line per check, then `N passed, N failed, N skipped`. With DATA_DIR, the broker's data directory, the Java tool
+# that dumps log segments reads the segments of the broker. Checks of a missing program are reported as skipped;
 # DACAPO_STOCK_REQUIRED=1 makes that a failure (for CI). Needs: kcat (Debian: kcat), Java and Maven (see kafka.sh),
 # Python 3 with venv. Exit codes: 0 all passed, 1 something failed, 2 wrong usage.
 set -u
@@ -169,7 +169,7 @@ java_segments() {
     tool DumpLogSegments --files "$segment" --deep-iteration --print-data-log >"$WORK/dump"
     has "$(head -5 "$WORK/dump")" 'baseOffset: 0 '
     equal "$(grep -c 'isvalid: true' "$WORK/dump")" "$(grep -c 'baseOffset:' "$WORK/dump")"
-    # The transactional topic too: its markers must read as markers.
+    # The transactional topic too: the tool must recognise its markers.
     segment=$(find "$DATA_DIR" -path "*$RUN-txn*" -name '*.log' -size +0 | sort | head -1)
     tool DumpLogSegments --files "$segment" --deep-iteration >"$WORK/dump"
     has "$(cat "$WORK/dump")" 'endTxnMarker: COMMIT'
@@ -191,7 +191,7 @@ java_deletes() {
 
 PYTHON=$CACHE/venv/bin/python
 python_ready() {
-    # Made aside and moved into place: an interrupted install leaves no half an environment.
+    # An incomplete environment of an interrupted install is replaced.
     [ -x "$PYTHON" ] && "$PYTHON" -c 'import confluent_kafka.schema_registry.avro' 2>/dev/null && return
     mkdir -p "$CACHE" && rm -rf "$CACHE/venv" && python3 -m venv "$CACHE/venv" &&
         "$PYTHON" -m pip install -q --disable-pip-version-check -r "$ROOT/conformance/stock/requirements.txt"
@@ -204,7 +204,7 @@ python_avro() {
     topics --delete --topic "$kcat_topic"
 }
 
-# The Java tools make the topics for the others, so without Java nothing can start.
+# The Java tools create the topics for the other clients, so every check needs Java.
 if ! "$ROOT/scripts/kafka.sh" fetch; then
     skip "everything" "Java or Maven is missing"
     echo "$PASSED passed, $FAILED failed, $SKIPPED skipped"
@@ -212,7 +212,7 @@ if ! "$ROOT/scripts/kafka.sh" fetch; then
     exit
 fi
 if command -v kcat >/dev/null 2>&1; then
-    check "kcat lists a topic that the Java tools made" kcat_makes_and_lists
+    check "kcat lists a topic that the Java tools created" kcat_makes_and_lists
     check "kcat writes and reads keys and headers" kcat_round_trip
     check "kcat reads back gzip, snappy, lz4 and zstd" kcat_codecs
     check "kcat finds an offset by time" kcat_by_time
@@ -222,21 +222,21 @@ else
     skip "kcat" "not installed (Debian: apt install kcat)"
     HAVE_KCAT=0
 fi
-check "the Java tools make, describe and grow a topic" java_topics
+check "the Java tools create, describe and extend a topic" java_topics
 check "the Java tools alter one config and keep the others" java_configs
 check "the Java console writes and reads keys and headers" java_console
 [ "$HAVE_KCAT" = 0 ] || check "the Java console reads what kcat compressed" java_reads_kcat
-check "the Java tools ask for the first and last offsets" java_offsets
+check "the Java tools list the first and last offsets" java_offsets
 check "the Java tools describe, reset and delete a group" java_groups
 check "a Java producer's transactions are read committed and listed" java_transactions
 if [ -n "$DATA_DIR" ] && [ "$HAVE_KCAT" = 1 ]; then
-    check "the Java tool that dumps log segments finds them sound" java_segments
+    check "the Java tool that dumps log segments finds no corruption" java_segments
 fi
 check "the Java tools delete records" java_delete_records
 if command -v python3 >/dev/null 2>&1 && python_ready >"$WORK/pip" 2>&1; then
     check "Confluent's Python serializers register, write and read two versions" python_avro
 else
-    skip "Confluent's Python client" "no Python environment could be made (Debian: apt install python3-venv)"
+    skip "Confluent's Python client" "no Python environment could be created (Debian: apt install python3-venv)"
 fi
 [ "$HAVE_KCAT" = 1 ] || topics --create --topic "$RUN-kcat" --partitions 1 >/dev/null
 check "the Java tools delete topics" java_deletes
