@@ -1,5 +1,5 @@
-# One image for every process of MusicCorp: the command says which one a container is (`service warehouse`, `outside`, `prepare`).
-# dacapo/tests/deployment holds this file and docker-compose.yml against the programs.
+# One image for every process of MusicCorp: the command chooses the process (`service warehouse`, `stubs`, `prepare`).
+# dacapo/tests/deployment checks this file and docker-compose.yml against the programs.
 
 FROM rust:1.95.0-slim-trixie AS build
 # The Kafka client and the allocator are C.
@@ -13,7 +13,7 @@ RUN cargo build --release --locked --package dacapo
 # The same release of Debian as above, for the same C library.
 FROM debian:trixie-20260803-slim
 COPY --from=build /src/target/release/dacapo /usr/local/bin/dacapo
-# A volume that is mounted here for the first time takes its owner from the image.
+# A new volume that is mounted here gets its owner from the image.
 RUN install --directory --owner=10001 --group=10001 /data
 USER 10001:10001
 WORKDIR /data

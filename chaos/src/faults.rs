@@ -1,163 +1,172 @@
-//! Carries a fault out: strikes, lets it last, heals.
+//! Injects a fault: starts it, lets it last, ends it.
 
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use dacapo::draws::Draws;
+use dacapo::rng::SeededRng;
 
 use crate::{
-    fleet::Member,
-    plan::{Fault, Instance, Kind, Target},
-    proxy::Line,
-    stage::Stage,
+    environment::Environment,
+    instances::RunningInstance,
+    plan::{Fault, FaultKind, FaultTarget, Instance},
+    proxy::ProxyMode,
 };
 
-/// How long an instance may take to stop when it is asked to.
+/// How long an instance may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
-/// When it struck, and when it was over.
+/// When a fault began.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Struck {
+pub(crate) struct FaultStart {
     pub(crate) at: Instant,
-    /// By the clock that records are stamped with.
+    /// The same moment by the clock of record timestamps.
     pub(crate) at_ms: i64,
 }
 
-impl Struck {
+impl FaultStart {
     pub(crate) fn now() -> Self {
         Self { at: Instant::now(), at_ms: runtime::clock::now_ms() }
     }
 }
 
-impl Stage {
-    /// Strikes and heals. `struck` is told the moment of the blow.
-    pub(crate) async fn carry_out(
+impl Environment {
+    /// Injects a fault and ends it. Calls `started` when the fault begins.
+    pub(crate) async fn inject_fault(
         &self,
         fault: &Fault,
         seed: u64,
-        struck: impl FnOnce(Struck) + Send,
+        started: impl FnOnce(FaultStart) + Send,
     ) -> anyhow::Result<()> {
         let lasts = Duration::from_millis(fault.lasts_ms);
         match &fault.target {
-            Target::One(instance) => self.strike_one(fault.kind, instance, lasts, seed, struck).await,
-            Target::Each(instances) => {
-                struck(Struck::now());
-                self.roll(instances).await
+            FaultTarget::One(instance) => self.inject_into_one(fault.kind, instance, lasts, seed, started).await,
+            FaultTarget::Each(instances) => {
+                started(FaultStart::now());
+                self.rolling_restart(instances).await
             }
-            Target::All => self.strike_all(fault.kind, lasts, struck).await,
+            FaultTarget::All => self.inject_into_all(fault.kind, lasts, started).await,
         }
     }
 
-    async fn strike_one(
+    async fn inject_into_one(
         &self,
-        kind: Kind,
+        kind: FaultKind,
         instance: &Instance,
         lasts: Duration,
         seed: u64,
-        struck: impl FnOnce(Struck) + Send,
+        started: impl FnOnce(FaultStart) + Send,
     ) -> anyhow::Result<()> {
         match kind {
-            Kind::Added => {
-                struck(Struck::now());
-                return self.fleet.add(instance).await;
+            FaultKind::Added => {
+                started(FaultStart::now());
+                return self.instances.add(instance).await;
             }
-            Kind::Retired => {
-                struck(Struck::now());
-                return self.fleet.retire(instance, STOP_PATIENCE).await;
+            FaultKind::Removed => {
+                started(FaultStart::now());
+                return self.instances.remove(instance, STOP_PATIENCE).await;
             }
             _ => {}
         }
-        let member = self.fleet.member(instance)?;
+        let running = self.instances.get(instance)?;
         match kind {
-            Kind::Freeze => {
-                let process = member.process().await;
-                struck(Struck::now());
+            FaultKind::Freeze => {
+                let process = running.process().await;
+                started(FaultStart::now());
                 process.freeze()?;
                 tokio::time::sleep(lasts).await;
                 process.thaw()
             }
-            Kind::Kill | Kind::StoreDeleted | Kind::StoreDamaged => kill(&member, kind, lasts, seed, struck).await,
-            Kind::Cut | Kind::Stall | Kind::Deaf | Kind::Nameless => {
-                struck(Struck::now());
-                member.line(match kind {
-                    Kind::Stall => Line::Frozen,
-                    Kind::Deaf => Line::Deaf,
-                    _ => Line::Cut,
-                });
-                if kind == Kind::Nameless {
-                    // Whoever connects again asks which brokers there are.
-                    member.line(Line::Nameless);
-                }
-                tokio::time::sleep(lasts).await;
-                if kind == Kind::Deaf {
-                    // What was answered meanwhile is lost: nobody will ever know whether it was done.
-                    member.line(Line::Cut);
-                }
-                member.line(Line::Open);
+            FaultKind::Kill | FaultKind::StoreDeleted | FaultKind::StoreDamaged => {
+                kill(&running, kind, lasts, seed, started).await
+            }
+            FaultKind::Disconnect | FaultKind::Stall | FaultKind::ResponsesLost | FaultKind::NoBrokers => {
+                started(FaultStart::now());
+                disturb_connections(&running, kind, lasts).await;
                 Ok(())
             }
-            other => bail!("{other} strikes no single instance"),
+            other => bail!("{other} does not apply to a single instance"),
         }
     }
 
-    async fn strike_all(&self, kind: Kind, lasts: Duration, struck: impl FnOnce(Struck) + Send) -> anyhow::Result<()> {
-        if kind == Kind::Outside {
-            let mut outside = self.outside.lock().await;
-            struck(Struck::now());
-            outside.kill()?;
+    async fn inject_into_all(
+        &self,
+        kind: FaultKind,
+        lasts: Duration,
+        started: impl FnOnce(FaultStart) + Send,
+    ) -> anyhow::Result<()> {
+        if kind == FaultKind::StubsDown {
+            let mut stubs = self.stubs.lock().await;
+            started(FaultStart::now());
+            stubs.kill()?;
             tokio::time::sleep(lasts).await;
-            return outside.start(&self.settings.executable);
+            return stubs.start(&self.settings.executable);
         }
-        let mut ground = self.ground.lock().await;
-        struck(Struck::now());
+        let mut infrastructure = self.infrastructure.lock().await;
+        started(FaultStart::now());
         match kind {
-            Kind::BrokerKill => {
-                ground.kill_broker().await?;
+            FaultKind::BrokerKill => {
+                infrastructure.kill_broker().await?;
                 tokio::time::sleep(lasts).await;
-                ground.start_broker().await
+                infrastructure.start_broker().await
             }
-            Kind::BrokerFreeze => {
-                ground.freeze_broker(true).await?;
+            FaultKind::BrokerFreeze => {
+                infrastructure.freeze_broker(true).await?;
                 tokio::time::sleep(lasts).await;
-                ground.freeze_broker(false).await
+                infrastructure.freeze_broker(false).await
             }
-            Kind::Registry => {
-                ground.registry_is_gone(true).await?;
+            FaultKind::RegistryDown => {
+                infrastructure.stop_registry().await?;
                 tokio::time::sleep(lasts).await;
-                ground.registry_is_gone(false).await
+                infrastructure.start_registry().await
             }
-            other => bail!("{other} strikes not everybody"),
+            other => bail!("{other} does not apply to all instances"),
         }
     }
 
-    async fn roll(&self, instances: &[Instance]) -> anyhow::Result<()> {
+    async fn rolling_restart(&self, instances: &[Instance]) -> anyhow::Result<()> {
         for instance in instances {
-            let member = self.fleet.member(instance)?;
-            let mut process = member.process().await;
+            let running = self.instances.get(instance)?;
+            let mut process = running.process().await;
             process.stop(STOP_PATIENCE).await?;
-            member.start(&mut process)?;
+            running.start(&mut process)?;
             drop(process);
-            member.wait_until_ready(STOP_PATIENCE).await?;
+            running.wait_until_ready(STOP_PATIENCE).await?;
         }
         Ok(())
     }
 }
 
+/// Puts the proxy of an instance through the modes of a fault.
+async fn disturb_connections(running: &RunningInstance, kind: FaultKind, lasts: Duration) {
+    use ProxyMode::{Disconnected, Frozen, NoBrokers, Open, ResponsesHeld};
+    let (during, at_end): (&[ProxyMode], &[ProxyMode]) = match kind {
+        FaultKind::Stall => (&[Frozen], &[Open]),
+        // The held responses are dropped: the client never learns the results of its requests.
+        FaultKind::ResponsesLost => (&[ResponsesHeld], &[Disconnected, Open]),
+        // A client requests the list of brokers when it connects again.
+        FaultKind::NoBrokers => (&[Disconnected, NoBrokers], &[Open]),
+        _ => (&[Disconnected], &[Open]),
+    };
+    during.iter().for_each(|mode| running.set_connections(*mode));
+    tokio::time::sleep(lasts).await;
+    at_end.iter().for_each(|mode| running.set_connections(*mode));
+}
+
 async fn kill(
-    member: &Member,
-    kind: Kind,
+    running: &RunningInstance,
+    kind: FaultKind,
     lasts: Duration,
     seed: u64,
-    struck: impl FnOnce(Struck) + Send,
+    started: impl FnOnce(FaultStart) + Send,
 ) -> anyhow::Result<()> {
-    let mut process = member.process().await;
-    struck(Struck::now());
+    let mut process = running.process().await;
+    started(FaultStart::now());
     process.kill()?;
     match kind {
-        Kind::StoreDeleted => member.delete_store()?,
-        Kind::StoreDamaged => member.damage_store(&mut Draws::new(seed, u64::MAX))?,
+        FaultKind::StoreDeleted => running.delete_store()?,
+        FaultKind::StoreDamaged => running.damage_store(&mut SeededRng::new(seed, u64::MAX))?,
         _ => {}
     }
     tokio::time::sleep(lasts).await;
-    member.start(&mut process)
+    running.start(&mut process)
 }

@@ -1,21 +1,21 @@
-//! Real processes under load and under faults that a seed draws; afterwards everything must settle and the books be clean.
+//! Real processes under load, with faults drawn from a seed; afterwards everything must settle and the audit must be clean.
 //!
-//! Owns the faults, the processes that they strike and the verdict. It knows no rule of any service: what must hold is asked of
-//! the audit, of the topics and of the outside world's own journal. `plan` draws what will happen, `run` lets it happen, `verdict`
-//! says whether everything held. Nothing depends on this crate.
+//! This crate owns the faults, the processes that they hit, and the checks afterwards. It knows no rule of any service: it checks
+//! the audit, the topics and the journals of the stubs. `plan` draws the faults, `run` injects them, `checks` checks the result.
+//! Nothing depends on this crate.
 
+mod checks;
 pub mod cli;
+pub mod environment;
 mod faults;
-pub mod fleet;
-pub mod ground;
+pub mod infrastructure;
+pub mod instances;
 pub mod load;
-mod outcomes;
+pub mod observer;
 pub mod plan;
 pub mod process;
 pub mod proxy;
 pub mod report;
 pub mod roles;
 mod run;
-pub mod stage;
-mod verdict;
-pub mod watch;
+mod stub_journals;

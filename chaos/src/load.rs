@@ -1,6 +1,6 @@
-//! The load: orders over HTTP at a steady rate, some of them called off at once, customers who register, prices that change.
+//! The load: orders over HTTP at a steady rate, some of them cancelled at once, registrations of customers, and price changes.
 //!
-//! A request that gets no definite answer is sent again under the same key, to whichever instance comes next, until it gets one.
+//! A request without a definite response is repeated under the same key at the next instance until it gets one.
 
 use std::{
     sync::{
@@ -11,34 +11,34 @@ use std::{
 };
 
 use dacapo::{
-    orders::{Generator, Mix, Order},
-    seed::{ALBUMS, Shelf},
+    orders::{Order, OrderGenerator, OrderMix},
+    sample_data::{ALBUMS, Availability},
 };
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::fleet::Fleet;
+use crate::instances::Instances;
 
-/// How long one request may take. Shorter than an outage: the next instance is tried.
-const REQUEST: Duration = Duration::from_secs(5);
-/// The pause before a request is sent again.
+/// The timeout of one request. It is shorter than an outage, so that the next instance is tried.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause before a request is repeated.
 const RETRY: Duration = Duration::from_millis(150);
-/// Price changes and registrations for each order: they keep the two services busy that orders do not reach.
+/// How many price changes and registrations come with each order: orders alone would not reach these two services.
 const OTHERS_PER_ORDER: u64 = 1;
 
-/// What the load was answered.
+/// The responses that the load got.
 #[derive(Debug, Default)]
-pub struct Answers {
-    /// Orders that were acknowledged (201, 202) or rejected (422), by id: each must be on the topic.
+pub struct LoadResults {
+    /// Ids of orders that were acknowledged (201, 202) or rejected (422): each must be on the topic.
     pub orders: Vec<String>,
-    /// Requests of any kind that were answered.
+    /// Requests with a definite response.
     pub answered: u64,
-    /// Requests that were sent again.
+    /// Repeated requests.
     pub repeated: u64,
-    /// Requests that never got a definite answer, and the last thing that was heard.
+    /// Requests that never got a definite response, with the last response.
     pub unanswered: Vec<String>,
-    /// Answers that no request should get.
+    /// Responses that no request should get.
     pub wrong: Vec<String>,
 }
 
@@ -49,67 +49,67 @@ pub struct Load {
 }
 
 struct Shared {
-    fleet: Arc<Fleet>,
+    instances: Arc<Instances>,
     client: Client,
-    generator: Generator,
-    answers: Mutex<Answers>,
+    generator: OrderGenerator,
+    results: Mutex<LoadResults>,
     stopping: AtomicBool,
-    turn: AtomicU64,
-    give_up: Mutex<Option<Instant>>,
+    next_instance: AtomicU64,
+    deadline: Mutex<Option<Instant>>,
 }
 
 impl Load {
-    /// Starts to place `rate` orders a second.
+    /// Starts to place `rate` orders per second.
     #[must_use]
-    pub fn start(fleet: Arc<Fleet>, seed: u64, rate: f64) -> Self {
-        let mix = Mix { cancelled: 8.0, delayed: 6.0, ..Mix::default() };
+    pub fn start(instances: Arc<Instances>, seed: u64, rate: f64) -> Self {
+        let mix = OrderMix { cancelled: 8.0, delayed: 6.0, ..OrderMix::default() };
         let shared = Arc::new(Shared {
-            fleet,
+            instances,
             client: Client::new(),
-            generator: Generator::new(seed, mix),
-            answers: Mutex::default(),
+            generator: OrderGenerator::new(seed, mix),
+            results: Mutex::default(),
             stopping: AtomicBool::new(false),
-            turn: AtomicU64::new(0),
-            give_up: Mutex::new(None),
+            next_instance: AtomicU64::new(0),
+            deadline: Mutex::new(None),
         });
-        let placing = tokio::spawn(Arc::clone(&shared).place_until_told(rate));
+        let placing = tokio::spawn(Arc::clone(&shared).place_orders(rate));
         Self { shared, placing }
     }
 
-    /// Places no more, waits until everything that was sent is answered, at most `patience`.
-    pub async fn stop(self, patience: Duration) -> Answers {
-        *self.shared.give_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + patience);
+    /// Stops placing orders, and waits until every request has a definite response, at most `patience`.
+    pub async fn stop(self, patience: Duration) -> LoadResults {
+        *self.shared.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + patience);
         self.shared.stopping.store(true, Ordering::Relaxed);
         if let Err(error) = self.placing.await {
-            self.shared.answers().wrong.push(format!("the load broke off: {error}"));
+            self.shared.results().wrong.push(format!("the load was aborted: {error}"));
         }
-        std::mem::take(&mut *self.shared.answers())
+        std::mem::take(&mut *self.shared.results())
     }
 }
 
 impl Shared {
-    async fn place_until_told(self: Arc<Self>, rate: f64) {
+    async fn place_orders(self: Arc<Self>, rate: f64) {
         let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut under_way = JoinSet::new();
+        let mut in_flight = JoinSet::new();
         for index in 0.. {
             tick.tick().await;
             if self.stopping.load(Ordering::Relaxed) {
                 break;
             }
             let order = self.generator.order(index);
-            under_way.spawn(Arc::clone(&self).order(order));
+            in_flight.spawn(Arc::clone(&self).place_order(order));
             for other in index * OTHERS_PER_ORDER..(index + 1) * OTHERS_PER_ORDER {
-                under_way.spawn(Arc::clone(&self).change_price(other));
-                under_way.spawn(Arc::clone(&self).register(other));
+                in_flight.spawn(Arc::clone(&self).change_price(other));
+                in_flight.spawn(Arc::clone(&self).register(other));
             }
-            while under_way.try_join_next().is_some() {}
+            while in_flight.try_join_next().is_some() {}
         }
-        while under_way.join_next().await.is_some() {}
+        while in_flight.join_next().await.is_some() {}
     }
 
-    async fn order(self: Arc<Self>, order: Order) {
-        let request = Request {
+    async fn place_order(self: Arc<Self>, order: Order) {
+        let request = LoadRequest {
             service: "order-processor",
             method: Method::POST,
             path: "/orders".to_owned(),
@@ -117,16 +117,16 @@ impl Shared {
             body: order.body,
             definite: &[StatusCode::CREATED, StatusCode::ACCEPTED, StatusCode::UNPROCESSABLE_ENTITY],
         };
-        let Some((status, body)) = self.ask(request).await else { return };
+        let Some((status, body)) = self.send(request).await else { return };
         let named = body["order_id"].as_str().map(str::to_owned);
         let id = named.or_else(|| body["instance"].as_str()?.strip_prefix("/orders/").map(str::to_owned));
         let Some(id) = id else {
-            self.answers().wrong.push(format!("order {}: {status} without an order's id: {body}", order.key));
+            self.results().wrong.push(format!("order {}: {status} without an order's id: {body}", order.key));
             return;
         };
-        self.answers().orders.push(id.clone());
+        self.results().orders.push(id.clone());
         if order.cancel && status != StatusCode::UNPROCESSABLE_ENTITY {
-            let request = Request {
+            let request = LoadRequest {
                 service: "order-processor",
                 method: Method::POST,
                 path: format!("/orders/{id}/cancel"),
@@ -134,15 +134,15 @@ impl Shared {
                 body: json!({ "reason": "changed my mind" }),
                 definite: &[StatusCode::OK, StatusCode::ACCEPTED, StatusCode::CONFLICT],
             };
-            self.ask(request).await;
+            self.send(request).await;
         }
     }
 
     async fn change_price(self: Arc<Self>, index: u64) {
-        let stocked: Vec<_> = ALBUMS.iter().filter(|album| album.shelf == Shelf::Stocked).collect();
+        let stocked: Vec<_> = ALBUMS.iter().filter(|album| album.availability == Availability::InStock).collect();
         let album = stocked[usize::try_from(index).unwrap_or_default() % stocked.len()];
         let amount_minor = album.price_minor + i64::try_from(index % 97).unwrap_or_default();
-        let request = Request {
+        let request = LoadRequest {
             service: "catalogue",
             method: Method::PUT,
             path: format!("/albums/{}/price", album.sku),
@@ -150,11 +150,11 @@ impl Shared {
             body: json!({ "price": { "amount_minor": amount_minor, "currency": "EUR" } }),
             definite: &[StatusCode::OK, StatusCode::ACCEPTED, StatusCode::CONFLICT],
         };
-        self.ask(request).await;
+        self.send(request).await;
     }
 
     async fn register(self: Arc<Self>, index: u64) {
-        let request = Request {
+        let request = LoadRequest {
             service: "customers",
             method: Method::POST,
             path: "/customers".to_owned(),
@@ -162,65 +162,65 @@ impl Shared {
             body: json!({ "name": format!("Shopper {index}"), "email": format!("shopper.{index}@example.org") }),
             definite: &[StatusCode::OK, StatusCode::CREATED, StatusCode::ACCEPTED],
         };
-        self.ask(request).await;
+        self.send(request).await;
     }
 
-    /// Asks one instance after the other until one answers definitely.
-    async fn ask(&self, request: Request) -> Option<(StatusCode, Value)> {
-        let mut heard = "nothing".to_owned();
+    /// Sends a request to one instance after the other until one gives a definite response.
+    async fn send(&self, request: LoadRequest) -> Option<(StatusCode, Value)> {
+        let mut last_response = "nothing".to_owned();
         for attempt in 0.. {
             if attempt > 0 {
-                self.answers().repeated += 1;
+                self.results().repeated += 1;
                 tokio::time::sleep(RETRY).await;
             }
-            match self.ask_once(&request).await {
+            match self.send_once(&request).await {
                 Ok((status, body)) if request.definite.contains(&status) => {
-                    self.answers().answered += 1;
+                    self.results().answered += 1;
                     return Some((status, body));
                 }
                 Ok((status, body)) if status.is_client_error() && status != StatusCode::NOT_FOUND => {
-                    self.answers().wrong.push(format!("{} {}: {status} {body}", request.method, request.path));
+                    self.results().wrong.push(format!("{} {}: {status} {body}", request.method, request.path));
                     return None;
                 }
-                Ok((status, body)) => heard = format!("{status} {body}"),
-                Err(error) => heard = format!("{error:#}"),
+                Ok((status, body)) => last_response = format!("{status} {body}"),
+                Err(error) => last_response = format!("{error:#}"),
             }
-            let give_up = *self.give_up.lock().unwrap_or_else(PoisonError::into_inner);
-            if give_up.is_some_and(|at| Instant::now() >= at) {
+            let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+            if deadline.is_some_and(|at| Instant::now() >= at) {
                 break;
             }
         }
-        self.answers().unanswered.push(format!("{} {} {}: {heard}", request.method, request.path, request.key));
+        self.results().unanswered.push(format!("{} {} {}: {last_response}", request.method, request.path, request.key));
         None
     }
 
-    async fn ask_once(&self, request: &Request) -> anyhow::Result<(StatusCode, Value)> {
-        let urls = self.fleet.urls(request.service);
-        let turn = usize::try_from(self.turn.fetch_add(1, Ordering::Relaxed)).unwrap_or_default();
-        let url = urls.get(turn % urls.len().max(1)).map_or("http://127.0.0.1:1", String::as_str);
+    async fn send_once(&self, request: &LoadRequest) -> anyhow::Result<(StatusCode, Value)> {
+        let urls = self.instances.urls(request.service);
+        let next_instance = usize::try_from(self.next_instance.fetch_add(1, Ordering::Relaxed)).unwrap_or_default();
+        let url = urls.get(next_instance % urls.len().max(1)).map_or("http://127.0.0.1:1", String::as_str);
         let response = self
             .client
             .request(request.method.clone(), format!("{url}{}", request.path))
             .header("idempotency-key", &request.key)
             .json(&request.body)
-            .timeout(REQUEST)
+            .timeout(REQUEST_TIMEOUT)
             .send()
             .await?;
         let status = response.status();
         Ok((status, serde_json::from_slice(&response.bytes().await?).unwrap_or_default()))
     }
 
-    fn answers(&self) -> std::sync::MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn results(&self) -> std::sync::MutexGuard<'_, LoadResults> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Request {
+struct LoadRequest {
     service: &'static str,
     method: Method,
     path: String,
     key: String,
     body: Value,
-    /// The answers after which it is not sent again.
+    /// The status codes that are definite.
     definite: &'static [StatusCode],
 }

@@ -1,12 +1,16 @@
-//! One executable for all: `chaos` by its own name, and each of the processes that it strikes by theirs.
+//! One executable for all processes: `chaos` under its own name, and each process that it injects faults into under that process's.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
+/// The allocator of every binary of this workspace, so that figures are comparable.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let name = std::env::args().next().unwrap_or_default();
-    match chaos::roles::play(&name) {
+    match chaos::roles::run(&name) {
         Some(code) => code,
         None => chaos::cli::main(&chaos::cli::Cli::parse()),
     }

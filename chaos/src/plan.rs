@@ -1,24 +1,24 @@
-//! What will happen: faults drawn from a seed, in an order, with pauses. Pure: the same seed and terms draw the same plan.
+//! The plan of a run: faults drawn from a seed, in order, with pauses. Pure: the same seed and parameters give the same plan.
 //!
-//! The plan keeps track of which instances there will be, so that every fault finds what it strikes.
+//! The plan tracks which instances will run, so that the target of every fault exists.
 
 use std::{collections::BTreeMap, fmt};
 
-use dacapo::draws::Draws;
+use dacapo::rng::SeededRng;
 
-/// The services that faults strike, and of which there may be several instances.
-pub const STRUCK: [&str; 7] =
+/// The services that faults hit; each may have several instances.
+pub const FAULTED_SERVICES: [&str; 7] =
     ["order-processor", "warehouse", "payment", "loyalty", "notifications", "customers", "catalogue"];
 
-/// Of one service there are never more instances than this.
-const MOST_INSTANCES: usize = 3;
+/// The maximum number of instances of a service.
+const MAX_INSTANCES: usize = 3;
 
 /// One instance of a service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instance {
     /// The service.
     pub service: &'static str,
-    /// The number of the instance, from 0; never given twice.
+    /// The number of the instance, from 0; never reused.
     pub number: usize,
     /// Whether it has a stable name.
     pub is_named: bool,
@@ -31,93 +31,93 @@ impl fmt::Display for Instance {
     }
 }
 
-/// What a plan is drawn for.
+/// The parameters of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
+pub struct PlanParameters {
     /// The seed.
     pub seed: u64,
     /// How many faults.
     pub faults: usize,
-    /// How long a silent member keeps its partitions, in milliseconds.
+    /// How long an unresponsive group member keeps its partitions, in milliseconds.
     pub session_ms: u64,
-    /// Instances of each service in the beginning.
+    /// Instances of each service at the start.
     pub instances: usize,
-    /// Whether the broker is ours to kill.
+    /// Whether the broker may be killed.
     pub kills_broker: bool,
 }
 
 /// The kinds of faults, as the report counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// `kill -9` of an instance, then a start.
+pub enum FaultKind {
+    /// An instance is killed (SIGKILL), then started.
     Kill,
-    /// SIGSTOP of an instance for longer than its session, then SIGCONT.
+    /// An instance is suspended (SIGSTOP) for longer than its session, then resumed.
     Freeze,
-    /// `kill -9`, the local store deleted, a start.
+    /// An instance is killed, its local store is deleted, and it is started.
     StoreDeleted,
-    /// `kill -9`, the local store damaged, a start.
+    /// An instance is killed, its local store is damaged, and it is started.
     StoreDamaged,
-    /// The connections of an instance to the broker closed, and new ones refused.
-    Cut,
-    /// The connections of an instance frozen: nothing passes, then everything does.
+    /// The connections of an instance to the broker are closed, and new ones refused.
+    Disconnect,
+    /// The connections of an instance are frozen: nothing passes, then everything does.
     Stall,
-    /// Requests of an instance pass and answers do not; then the connections are closed.
-    Deaf,
-    /// An instance's connections closed, and whoever comes back is told that the cluster has no broker.
-    Nameless,
-    /// `kill -9` of the broker, then a start on the same data.
+    /// Requests of an instance pass and responses do not; then the connections are closed.
+    ResponsesLost,
+    /// The connections of an instance are closed, and its next metadata requests get a response without brokers.
+    NoBrokers,
+    /// The broker is killed (SIGKILL), then started on the same data.
     BrokerKill,
-    /// SIGSTOP of the broker, then SIGCONT.
+    /// The broker is suspended (SIGSTOP), then resumed.
     BrokerFreeze,
-    /// The registry gone.
-    Registry,
-    /// The gateway, the floor and the courier killed, then started on the same journal.
-    Outside,
-    /// An instance more.
+    /// The registry is unreachable.
+    RegistryDown,
+    /// The stubs of the gateway, picking and the courier are killed, then started on the same journal.
+    StubsDown,
+    /// An instance is added.
     Added,
-    /// An instance stopped (SIGTERM), for good.
-    Retired,
-    /// Every instance of a service stopped and started, one after the other.
-    Rolled,
+    /// An instance is stopped (SIGTERM) and removed.
+    Removed,
+    /// Every instance of a service is stopped and started, one after the other.
+    RollingRestart,
 }
 
-/// How often each kind lies in the deck that plans are dealt from.
-const DECK: [(Kind, usize); 15] = [
-    (Kind::Kill, 4),
-    (Kind::Freeze, 3),
-    (Kind::StoreDeleted, 1),
-    (Kind::StoreDamaged, 1),
-    (Kind::Cut, 1),
-    (Kind::Stall, 1),
-    (Kind::Deaf, 1),
-    (Kind::Nameless, 1),
-    (Kind::BrokerKill, 2),
-    (Kind::BrokerFreeze, 1),
-    (Kind::Registry, 1),
-    (Kind::Outside, 1),
-    (Kind::Added, 1),
-    (Kind::Retired, 1),
-    (Kind::Rolled, 1),
+/// How often each kind is in the deck that faults are drawn from.
+const DECK: [(FaultKind, usize); 15] = [
+    (FaultKind::Kill, 4),
+    (FaultKind::Freeze, 3),
+    (FaultKind::StoreDeleted, 1),
+    (FaultKind::StoreDamaged, 1),
+    (FaultKind::Disconnect, 1),
+    (FaultKind::Stall, 1),
+    (FaultKind::ResponsesLost, 1),
+    (FaultKind::NoBrokers, 1),
+    (FaultKind::BrokerKill, 2),
+    (FaultKind::BrokerFreeze, 1),
+    (FaultKind::RegistryDown, 1),
+    (FaultKind::StubsDown, 1),
+    (FaultKind::Added, 1),
+    (FaultKind::Removed, 1),
+    (FaultKind::RollingRestart, 1),
 ];
 
-impl fmt::Display for Kind {
+impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Kill => "kill -9",
             Self::Freeze => "frozen past its session",
             Self::StoreDeleted => "killed, store deleted",
             Self::StoreDamaged => "killed, store damaged",
-            Self::Cut => "connections cut",
+            Self::Disconnect => "connections closed",
             Self::Stall => "connections frozen",
-            Self::Deaf => "answers lost, then cut",
-            Self::Nameless => "told of no broker",
+            Self::ResponsesLost => "responses lost",
+            Self::NoBrokers => "metadata without brokers",
             Self::BrokerKill => "broker kill -9",
             Self::BrokerFreeze => "broker frozen",
-            Self::Registry => "registry gone",
-            Self::Outside => "gateway and courier gone",
+            Self::RegistryDown => "registry down",
+            Self::StubsDown => "gateway and courier down",
             Self::Added => "instance added",
-            Self::Retired => "instance stopped for good",
-            Self::Rolled => "rolling restart",
+            Self::Removed => "instance removed",
+            Self::RollingRestart => "rolling restart",
         })
     }
 }
@@ -126,64 +126,64 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// Its kind.
-    pub kind: Kind,
-    /// What it strikes.
-    pub target: Target,
+    pub kind: FaultKind,
+    /// Its target.
+    pub target: FaultTarget,
     /// How long it lasts, in milliseconds.
     pub lasts_ms: u64,
 }
 
-/// What a fault strikes.
+/// The target of a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum FaultTarget {
     /// One instance.
     One(Instance),
     /// These instances of one service, one after the other.
     Each(Vec<Instance>),
-    /// Everybody.
+    /// Infrastructure that all instances use.
     All,
 }
 
-/// A fault in its place.
+/// A fault with its timing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// How long nothing happens before it, in milliseconds.
+pub struct PlannedFault {
+    /// The pause before it, in milliseconds.
     pub pause_ms: u64,
     /// The fault.
     pub fault: Fault,
-    /// Whether the next one comes before this one is over.
+    /// Whether the next fault begins before this one ends.
     pub overlaps: bool,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for PlannedFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Fault { kind, target, lasts_ms } = &self.fault;
         write!(f, "after {:>5} ms  {kind:<26}", self.pause_ms)?;
         match target {
-            Target::One(instance) => write!(f, "{instance}")?,
-            Target::Each(instances) => write!(f, "{}, {} instances", instances[0].service, instances.len())?,
-            Target::All => f.write_str("everybody")?,
+            FaultTarget::One(instance) => write!(f, "{instance}")?,
+            FaultTarget::Each(instances) => write!(f, "{}, {} instances", instances[0].service, instances.len())?,
+            FaultTarget::All => f.write_str("all instances")?,
         }
         if *lasts_ms > 0 {
             write!(f, ", for {lasts_ms} ms")?;
         }
-        f.write_str(if self.overlaps { ", and before that is over:" } else { "" })
+        f.write_str(if self.overlaps { ", overlapping the next:" } else { "" })
     }
 }
 
-/// Everything that will happen.
+/// The plan of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The instances that run in the beginning.
-    pub begins_with: Vec<Instance>,
+    /// The instances that run at the start.
+    pub initial_instances: Vec<Instance>,
     /// The faults.
-    pub steps: Vec<Step>,
+    pub faults: Vec<PlannedFault>,
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, step) in self.steps.iter().enumerate() {
-            writeln!(f, "{:>4}  {step}", index + 1)?;
+        for (index, planned) in self.faults.iter().enumerate() {
+            writeln!(f, "{:>4}  {planned}", index + 1)?;
         }
         Ok(())
     }
@@ -192,99 +192,110 @@ impl fmt::Display for Plan {
 impl Plan {
     /// Draws the plan.
     #[must_use]
-    pub fn draw(terms: &Terms) -> Self {
-        let mut dealer = Dealer::new(terms);
-        let begins_with = dealer.cast.values().flatten().cloned().collect();
-        let mut steps: Vec<Step> = Vec::new();
-        for _ in 0..terms.faults {
-            let before = steps.last().filter(|step| step.overlaps).map(|step| step.fault.clone());
-            let step = dealer.step(before.as_ref());
-            steps.push(step);
+    pub fn draw(parameters: &PlanParameters) -> Self {
+        let mut generator = PlanGenerator::new(parameters);
+        let initial_instances = generator.instances.values().flatten().cloned().collect();
+        let mut faults: Vec<PlannedFault> = Vec::new();
+        for _ in 0..parameters.faults {
+            let before = faults.last().filter(|planned| planned.overlaps).map(|planned| planned.fault.clone());
+            let planned = generator.next_fault(before.as_ref());
+            faults.push(planned);
         }
-        if let Some(last) = steps.last_mut() {
+        if let Some(last) = faults.last_mut() {
             last.overlaps = false;
         }
-        Self { begins_with, steps }
+        Self { initial_instances, faults }
     }
 }
 
-struct Dealer {
-    terms: Terms,
-    draws: Draws,
-    deck: Vec<Kind>,
-    cast: BTreeMap<&'static str, Vec<Instance>>,
+struct PlanGenerator {
+    parameters: PlanParameters,
+    rng: SeededRng,
+    deck: Vec<FaultKind>,
+    instances: BTreeMap<&'static str, Vec<Instance>>,
     next_number: usize,
 }
 
-impl Dealer {
-    fn new(terms: &Terms) -> Self {
-        let of = |service| (0..terms.instances).map(|number| Instance { service, number, is_named: true }).collect();
-        let cast = STRUCK.into_iter().map(|service| (service, of(service))).collect();
-        Self { terms: *terms, draws: Draws::new(terms.seed, 0), deck: Vec::new(), cast, next_number: terms.instances }
+impl PlanGenerator {
+    fn new(parameters: &PlanParameters) -> Self {
+        let of =
+            |service| (0..parameters.instances).map(|number| Instance { service, number, is_named: true }).collect();
+        let instances = FAULTED_SERVICES.into_iter().map(|service| (service, of(service))).collect();
+        Self {
+            parameters: *parameters,
+            rng: SeededRng::new(parameters.seed, 0),
+            deck: Vec::new(),
+            instances,
+            next_number: parameters.instances,
+        }
     }
 
-    /// The next fault. One that comes before another is over strikes another service, and the ground not at all.
-    fn step(&mut self, before: Option<&Fault>) -> Step {
-        let pause_ms = 200 + self.draws.below(1_000);
+    /// The next fault. Faults that overlap hit different services.
+    fn next_fault(&mut self, before: Option<&Fault>) -> PlannedFault {
+        let pause_ms = 200 + self.rng.below(1_000);
         let fault = loop {
-            let kind = self.deal();
+            let kind = self.next_kind();
             let fits = |fault: &Fault| before.is_none_or(|before| are_apart(before, fault));
-            // What does not fit lies in the deck again the next time it is mixed.
+            // A kind that does not fit returns with the next shuffle.
             if let Some(fault) = self.fault(kind).filter(fits) {
                 break fault;
             }
         };
-        self.enter(&fault);
-        let overlaps = self.draws.below(5) == 0 && before.is_none();
-        Step { pause_ms, fault, overlaps }
+        self.apply(&fault);
+        let overlaps = self.rng.below(5) == 0 && before.is_none();
+        PlannedFault { pause_ms, fault, overlaps }
     }
 
-    fn deal(&mut self) -> Kind {
+    fn next_kind(&mut self) -> FaultKind {
         if self.deck.is_empty() {
             let kinds = DECK.iter().flat_map(|(kind, times)| std::iter::repeat_n(*kind, *times));
-            self.deck = kinds.filter(|kind| self.terms.kills_broker || !is_of_broker(*kind)).collect();
+            self.deck = kinds.filter(|kind| self.parameters.kills_broker || !is_of_broker(*kind)).collect();
             for last in (1..self.deck.len()).rev() {
-                let other = self.draws.below(last as u64 + 1);
+                let other = self.rng.below(last as u64 + 1);
                 self.deck.swap(last, usize::try_from(other).unwrap_or(last));
             }
         }
-        self.deck.pop().unwrap_or(Kind::Kill)
+        self.deck.pop().unwrap_or(FaultKind::Kill)
     }
 
-    fn fault(&mut self, kind: Kind) -> Option<Fault> {
-        let session = self.terms.session_ms;
+    fn fault(&mut self, kind: FaultKind) -> Option<Fault> {
+        let session = self.parameters.session_ms;
         let (target, lasts_ms) = match kind {
-            // Back at once, or after the session has ended and others have taken over.
-            Kind::Kill => (self.one(), self.draws.below(2) * session * 3 / 2 + self.draws.below(500)),
-            Kind::Freeze => (self.one(), session * 3 / 2 + self.draws.below(session)),
-            Kind::StoreDeleted | Kind::StoreDamaged => (self.one(), 100 + self.draws.below(500)),
-            Kind::Cut | Kind::Stall | Kind::Deaf | Kind::Nameless => (self.one(), 300 + self.draws.below(session * 2)),
-            Kind::BrokerKill => (Target::All, 100 + self.draws.below(1_500)),
-            Kind::BrokerFreeze | Kind::Registry | Kind::Outside => (Target::All, 500 + self.draws.below(2_500)),
-            Kind::Added => (Target::One(self.another()?), 0),
-            Kind::Retired => (Target::One(self.spare()?), 0),
-            Kind::Rolled => (Target::Each(self.service().1.clone()), 0),
+            // The instance starts at once, or after its session has ended and others have taken over.
+            FaultKind::Kill => (self.one(), self.rng.below(2) * session * 3 / 2 + self.rng.below(500)),
+            FaultKind::Freeze => (self.one(), session * 3 / 2 + self.rng.below(session)),
+            FaultKind::StoreDeleted | FaultKind::StoreDamaged => (self.one(), 100 + self.rng.below(500)),
+            FaultKind::Disconnect | FaultKind::Stall | FaultKind::ResponsesLost | FaultKind::NoBrokers => {
+                (self.one(), 300 + self.rng.below(session * 2))
+            }
+            FaultKind::BrokerKill => (FaultTarget::All, 100 + self.rng.below(1_500)),
+            FaultKind::BrokerFreeze | FaultKind::RegistryDown | FaultKind::StubsDown => {
+                (FaultTarget::All, 500 + self.rng.below(2_500))
+            }
+            FaultKind::Added => (FaultTarget::One(self.another()?), 0),
+            FaultKind::Removed => (FaultTarget::One(self.spare()?), 0),
+            FaultKind::RollingRestart => (FaultTarget::Each(self.service().1.clone()), 0),
         };
         Some(Fault { kind, target, lasts_ms })
     }
 
     fn service(&mut self) -> (&'static str, &Vec<Instance>) {
-        let service = STRUCK[self.below(STRUCK.len())];
-        (service, &self.cast[service])
+        let service = FAULTED_SERVICES[self.below(FAULTED_SERVICES.len())];
+        (service, &self.instances[service])
     }
 
-    fn one(&mut self) -> Target {
+    fn one(&mut self) -> FaultTarget {
         let service = self.service().0;
-        let at = self.below(self.cast[service].len());
-        Target::One(self.cast[service][at].clone())
+        let at = self.below(self.instances[service].len());
+        FaultTarget::One(self.instances[service][at].clone())
     }
 
     fn another(&mut self) -> Option<Instance> {
         let (service, instances) = self.service();
-        if instances.len() >= MOST_INSTANCES {
+        if instances.len() >= MAX_INSTANCES {
             return None;
         }
-        let (number, is_named) = (self.next_number, self.draws.below(2) == 0);
+        let (number, is_named) = (self.next_number, self.rng.below(2) == 0);
         Some(Instance { service, number, is_named })
     }
 
@@ -293,43 +304,43 @@ impl Dealer {
         if instances.len() < 2 {
             return None;
         }
-        let at = self.below(self.cast[service].len());
-        Some(self.cast[service][at].clone())
+        let at = self.below(self.instances[service].len());
+        Some(self.instances[service][at].clone())
     }
 
-    fn enter(&mut self, fault: &Fault) {
-        let Target::One(instance) = &fault.target else { return };
-        let instances = self.cast.entry(instance.service).or_default();
+    fn apply(&mut self, fault: &Fault) {
+        let FaultTarget::One(instance) = &fault.target else { return };
+        let instances = self.instances.entry(instance.service).or_default();
         match fault.kind {
-            Kind::Added => {
+            FaultKind::Added => {
                 instances.push(instance.clone());
                 self.next_number += 1;
             }
-            Kind::Retired => instances.retain(|other| other != instance),
+            FaultKind::Removed => instances.retain(|other| other != instance),
             _ => {}
         }
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.draws.below(bound as u64)).unwrap_or_default()
+        usize::try_from(self.rng.below(bound as u64)).unwrap_or_default()
     }
 }
 
-fn is_of_broker(kind: Kind) -> bool {
-    matches!(kind, Kind::BrokerKill | Kind::BrokerFreeze)
+fn is_of_broker(kind: FaultKind) -> bool {
+    matches!(kind, FaultKind::BrokerKill | FaultKind::BrokerFreeze)
 }
 
 fn are_apart(one: &Fault, other: &Fault) -> bool {
     let service = |fault: &Fault| match &fault.target {
-        Target::One(instance) => Some(instance.service),
-        Target::Each(instances) => instances.first().map(|instance| instance.service),
-        Target::All => None,
+        FaultTarget::One(instance) => Some(instance.service),
+        FaultTarget::Each(instances) => instances.first().map(|instance| instance.service),
+        FaultTarget::All => None,
     };
     match (service(one), service(other)) {
         (Some(one), Some(other)) => one != other,
-        // Something that everybody stands on, and an instance that needs it meanwhile. A stop must end well, which it cannot then.
-        (None, Some(_)) => !matches!(other.kind, Kind::Retired | Kind::Rolled),
-        (Some(_), None) => !matches!(one.kind, Kind::Retired | Kind::Rolled),
+        // A clean stop needs the infrastructure, so it does not overlap a fault of the infrastructure.
+        (None, Some(_)) => !matches!(other.kind, FaultKind::Removed | FaultKind::RollingRestart),
+        (Some(_), None) => !matches!(one.kind, FaultKind::Removed | FaultKind::RollingRestart),
         (None, None) => one.kind != other.kind && !(is_of_broker(one.kind) && is_of_broker(other.kind)),
     }
 }
@@ -340,43 +351,56 @@ mod tests {
 
     use super::*;
 
-    const TERMS: Terms = Terms { seed: 7, faults: 120, session_ms: 6_000, instances: 2, kills_broker: true };
+    const PARAMETERS: PlanParameters =
+        PlanParameters { seed: 7, faults: 120, session_ms: 6_000, instances: 2, kills_broker: true };
 
     #[test]
-    fn the_same_seed_draws_the_same_plan_and_another_seed_another_one() {
-        assert_eq!(Plan::draw(&TERMS), Plan::draw(&TERMS));
-        assert_ne!(Plan::draw(&TERMS), Plan::draw(&Terms { seed: 8, ..TERMS }));
+    fn a_seed_always_gives_the_same_plan_and_another_seed_gives_another() {
+        assert_eq!(Plan::draw(&PARAMETERS), Plan::draw(&PARAMETERS));
+        assert_ne!(Plan::draw(&PARAMETERS), Plan::draw(&PlanParameters { seed: 8, ..PARAMETERS }));
     }
 
     #[test]
-    fn every_kind_is_dealt_and_a_foreign_broker_is_left_alone() {
-        let kinds = |terms| Plan::draw(terms).steps.iter().map(|step| step.fault.kind).collect::<BTreeSet<_>>();
-        assert_eq!(kinds(&TERMS).len(), DECK.len());
-        let foreign = kinds(&Terms { kills_broker: false, ..TERMS });
-        assert!(!foreign.iter().any(|kind| is_of_broker(*kind)) && foreign.len() == DECK.len() - 2);
+    fn every_kind_is_drawn_and_an_external_broker_gets_no_faults() {
+        let kinds = |parameters| {
+            Plan::draw(parameters).faults.iter().map(|planned| planned.fault.kind).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(kinds(&PARAMETERS).len(), DECK.len());
+        let external = kinds(&PlanParameters { kills_broker: false, ..PARAMETERS });
+        assert!(!external.iter().any(|kind| is_of_broker(*kind)) && external.len() == DECK.len() - 2);
     }
 
     #[test]
-    fn every_fault_finds_what_it_strikes_and_somebody_is_always_left() {
+    fn every_target_exists_and_every_service_keeps_an_instance() {
         for seed in 0..200 {
-            let plan = Plan::draw(&Terms { seed, ..TERMS });
-            let mut there: BTreeSet<Instance> = plan.begins_with.iter().cloned().collect();
-            for Step { fault, .. } in &plan.steps {
+            let plan = Plan::draw(&PlanParameters { seed, ..PARAMETERS });
+            let mut running: BTreeSet<Instance> = plan.initial_instances.iter().cloned().collect();
+            for PlannedFault { fault, .. } in &plan.faults {
                 match (&fault.target, fault.kind) {
-                    (Target::One(added), Kind::Added) => assert!(there.insert(added.clone()), "seed {seed}: {added}"),
-                    (Target::One(gone), Kind::Retired) => assert!(there.remove(gone), "seed {seed}: {gone}"),
-                    (Target::One(struck), _) => assert!(there.contains(struck), "seed {seed}: {struck}"),
-                    (Target::Each(struck), _) => assert!(struck.iter().all(|one| there.contains(one)), "seed {seed}"),
-                    (Target::All, _) => {}
+                    (FaultTarget::One(added), FaultKind::Added) => {
+                        assert!(running.insert(added.clone()), "seed {seed}: {added}");
+                    }
+                    (FaultTarget::One(removed), FaultKind::Removed) => {
+                        assert!(running.remove(removed), "seed {seed}: {removed}");
+                    }
+                    (FaultTarget::One(one), _) => assert!(running.contains(one), "seed {seed}: {one}"),
+                    (FaultTarget::Each(each), _) => {
+                        assert!(each.iter().all(|one| running.contains(one)), "seed {seed}");
+                    }
+                    (FaultTarget::All, _) => {}
                 }
-                assert!(STRUCK.iter().all(|service| there.iter().any(|one| one.service == *service)), "seed {seed}");
+                assert!(
+                    FAULTED_SERVICES.iter().all(|service| running.iter().any(|one| one.service == *service)),
+                    "seed {seed}"
+                );
             }
         }
     }
 
     #[test]
     fn a_frozen_instance_stays_frozen_longer_than_its_session() {
-        let frozen = Plan::draw(&TERMS).steps.into_iter().filter(|step| step.fault.kind == Kind::Freeze);
-        assert!(frozen.into_iter().all(|step| step.fault.lasts_ms > TERMS.session_ms));
+        let frozen =
+            Plan::draw(&PARAMETERS).faults.into_iter().filter(|planned| planned.fault.kind == FaultKind::Freeze);
+        assert!(frozen.into_iter().all(|planned| planned.fault.lasts_ms > PARAMETERS.session_ms));
     }
 }

@@ -1,4 +1,4 @@
-//! One process of the system: started, killed, frozen, thawed and stopped; its output goes to a file of its own.
+//! One process of the system: it can be started, killed, frozen, thawed and stopped. Its output goes to its own log file.
 
 use std::{
     ffi::OsString,
@@ -12,12 +12,12 @@ use std::{
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How often something that is waited for is looked at.
-const LOOK: Duration = Duration::from_millis(20);
-/// How many lines of a log are shown of a process that ended by itself.
+/// The interval between two checks of an awaited condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How many lines of the log are shown for a process that exited unexpectedly.
 const LAST_LINES: usize = 8;
 
-/// A process that may run or not.
+/// A process, running or not.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -28,7 +28,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// A process that does not run yet. `role` is what this executable plays in it (`roles`), `name` what it is called in reports.
+    /// A process that does not run yet. `role` is the program that the executable runs as (`roles`), `name` appears in reports.
     #[must_use]
     pub fn new(name: impl Into<String>, role: &str, args: Vec<OsString>, logs: &Path) -> Self {
         let name = name.into();
@@ -36,13 +36,13 @@ impl Process {
         Self { name, role: role.to_owned(), args, log, child: None }
     }
 
-    /// Where its output goes.
+    /// The path of its log.
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// Starts it, unless it runs.
+    /// Starts the process, unless it runs.
     ///
     /// # Errors
     /// The executable or the log file cannot be opened.
@@ -56,7 +56,7 @@ impl Process {
         command.stdout(log.try_clone()?).stderr(log);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
-            if ["DACAPO_", "KAFKA_", "SCHEMA_REGISTRY_"].iter().any(|ours| name.starts_with(ours)) {
+            if ["DACAPO_", "KAFKA_", "SCHEMA_REGISTRY_"].iter().any(|prefix| name.starts_with(prefix)) {
                 command.env_remove(name);
             }
         }
@@ -68,13 +68,13 @@ impl Process {
         OpenOptions::new().create(true).append(true).open(&self.log)
     }
 
-    /// True if it was started and not ended by us.
+    /// Whether it was started and neither killed nor stopped.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.child.is_some()
     }
 
-    /// Kills it as `kill -9` does. Nothing if it does not run.
+    /// Kills the process (SIGKILL), if it runs.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -86,7 +86,7 @@ impl Process {
         Ok(())
     }
 
-    /// Freezes it (SIGSTOP): it keeps its connections and does nothing.
+    /// Suspends the process (SIGSTOP): it keeps its connections and does nothing.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -94,7 +94,7 @@ impl Process {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes the process (SIGCONT).
     ///
     /// # Errors
     /// The operating system refuses.
@@ -102,10 +102,10 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
-    /// Asks it to stop (SIGTERM) and waits for its end, which must be a good one.
+    /// Stops the process (SIGTERM) and waits until it has exited, which must be with success.
     ///
     /// # Errors
-    /// It ends badly, or not within `patience`; then it is killed.
+    /// It fails, or does not exit within `patience`; then it is killed.
     pub async fn stop(&mut self, patience: Duration) -> anyhow::Result<()> {
         self.signal(Signal::TERM)?;
         let deadline = Instant::now() + patience;
@@ -119,24 +119,24 @@ impl Process {
                     self.kill()?;
                     bail!("{} did not stop within {} s", self.name, patience.as_secs());
                 }
-                None => tokio::time::sleep(LOOK).await,
+                None => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
         Ok(())
     }
 
-    /// How it ended, if it did so without being asked to; and the end of its log.
-    pub fn ended(&mut self) -> Option<String> {
+    /// The status and the end of the log of a process that exited unexpectedly.
+    pub fn exited(&mut self) -> Option<String> {
         let status = self.child.as_mut()?.try_wait().ok()??;
         self.child = None;
-        Some(self.story_of(status))
+        Some(self.describe_exit(status))
     }
 
-    fn story_of(&self, status: ExitStatus) -> String {
+    fn describe_exit(&self, status: ExitStatus) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n    ");
-        format!("{} ended by itself with {status}; the end of {}:\n    {last}", self.name, self.log.display())
+        format!("{} exited unexpectedly with {status}; the end of {}:\n    {last}", self.name, self.log.display())
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
@@ -158,18 +158,18 @@ fn send(pid: u32, signal: Signal) -> anyhow::Result<()> {
     Ok(kill_process(pid, signal)?)
 }
 
-/// A port of this host that nobody listens on. Below the usual ephemeral range, so that no outgoing connection takes it while
-/// the process that it is meant for is away.
+/// A free port of this host. It is below the usual ephemeral range, so that no outgoing connection takes it while its process is
+/// down.
 ///
 /// # Errors
-/// None is free.
+/// No port is free.
 pub fn free_port() -> anyhow::Result<u16> {
     const RANGE: std::ops::Range<u16> = 10_000..32_000;
     const TRIES: u64 = 1_000;
     let begin = uuid::Uuid::now_v7().as_u128();
     for attempt in 0..TRIES {
-        let mut draws = dacapo::draws::Draws::new(begin as u64, attempt);
-        let port = RANGE.start + u16::try_from(draws.below(u64::from(RANGE.end - RANGE.start)))?;
+        let mut rng = dacapo::rng::SeededRng::new(begin as u64, attempt);
+        let port = RANGE.start + u16::try_from(rng.below(u64::from(RANGE.end - RANGE.start)))?;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return Ok(port);
         }

@@ -1,27 +1,27 @@
-//! What a run says in the end. Pure: numbers in, text out.
+//! The report of a run. Pure: numbers in, text out.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use comfy_table::{CellAlignment, Table, presets};
-use dacapo::{audit::Balance, up::report::balance};
+use dacapo::audit::AuditReport;
 
-use crate::plan::Kind;
+use crate::plan::FaultKind;
 
-/// How many findings of the audit the balance lists; all of them stand in the report's own list.
+/// How many findings the text of the audit lists: none, since the report lists them itself.
 const FINDINGS: usize = 0;
 
-/// What services had to recover from.
+/// The cause that services had to recover from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum What {
-    /// Nothing was wrong: what the load alone takes to reach every partition.
+pub enum RecoveryCause {
+    /// No fault: how long the load itself takes to reach every partition.
     Nothing,
     /// One fault.
-    Alone(Kind),
+    Alone(FaultKind),
     /// One of two faults at once.
     WithAnother,
 }
 
-impl fmt::Display for What {
+impl fmt::Display for RecoveryCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => f.write_str("(no fault)"),
@@ -31,42 +31,42 @@ impl fmt::Display for What {
     }
 }
 
-/// How long it took until the struck services decided again.
+/// How long the hit services took to decide again after a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recovery {
-    /// From what.
-    pub what: What,
-    /// From the blow until every partition of the struck services had a newly committed decision.
+    /// What the services had to recover from.
+    pub cause: RecoveryCause,
+    /// The time from the start of the fault until every partition of the hit services had a newly committed decision.
     pub took: Duration,
-    /// How long the fault itself lasted.
+    /// How long the fault lasted.
     pub lasted: Duration,
 }
 
-/// What became of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Report {
     /// Every recovery.
     pub recoveries: Vec<Recovery>,
-    /// What did not hold; empty if everything did.
+    /// The failed checks; empty if all passed.
     pub findings: Vec<String>,
-    /// The audit's last balance.
-    pub balance: Balance,
-    /// HTTP requests that were answered.
+    /// The last report of the audit.
+    pub audit: AuditReport,
+    /// HTTP requests with a definite response.
     pub answered: u64,
-    /// HTTP requests that were sent again.
+    /// Repeated HTTP requests.
     pub repeated: u64,
-    /// Keys that the gateway and the courier did something under.
+    /// How many keys the gateway and the courier acted under.
     pub effects: usize,
     /// Records in dead-letter topics.
-    pub letters: usize,
+    pub dead_letters: usize,
     /// How long the plan took.
     pub took: Duration,
-    /// From its end until everything had settled.
+    /// The time from the end of the plan until everything had settled.
     pub took_to_settle: Duration,
 }
 
 impl Report {
-    /// True if everything held.
+    /// Whether all checks passed.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
@@ -75,7 +75,7 @@ impl Report {
     /// The report as text.
     #[must_use]
     pub fn render(&self, faults: usize) -> String {
-        let ends = self.balance.ends;
+        let orders = self.audit.orders;
         let mut lines = vec![
             recovery_table(&self.recoveries),
             format!(
@@ -84,16 +84,16 @@ impl Report {
                 self.took_to_settle.as_secs_f64()
             ),
             format!(
-                "load: {} requests answered, {} sent again; orders: {} completed, {} cancelled, {} rejected, {} open",
-                self.answered, self.repeated, ends.completed, ends.cancelled, ends.rejected, ends.open
+                "load: {} requests answered, {} repeated; orders: {} completed, {} cancelled, {} rejected, {} open",
+                self.answered, self.repeated, orders.completed, orders.cancelled, orders.rejected, orders.open
             ),
-            format!("effects: {} keys at gateway and courier; dead letters: {}", self.effects, self.letters),
-            balance(&self.balance, FINDINGS),
+            format!("effects: {} keys at gateway and courier; dead letters: {}", self.effects, self.dead_letters),
+            self.audit.render(FINDINGS),
         ];
         if self.is_clean() {
-            lines.push("verdict: everything held".to_owned());
+            lines.push("result: all checks passed".to_owned());
         } else {
-            lines.push(format!("verdict: {} findings", self.findings.len()));
+            lines.push(format!("result: {} findings", self.findings.len()));
             lines.extend(self.findings.iter().map(|finding| format!("  {finding}")));
         }
         lines.join("\n")
@@ -101,14 +101,14 @@ impl Report {
 }
 
 fn recovery_table(recoveries: &[Recovery]) -> String {
-    let mut by_kind: BTreeMap<What, Vec<&Recovery>> = BTreeMap::new();
+    let mut by_kind: BTreeMap<RecoveryCause, Vec<&Recovery>> = BTreeMap::new();
     for recovery in recoveries {
-        by_kind.entry(recovery.what).or_default().push(recovery);
+        by_kind.entry(recovery.cause).or_default().push(recovery);
     }
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(["fault", "times", "lasted p50", "decided again p50", "max", "after its end p50", "max"]);
-    for (what, recoveries) in by_kind {
+    for (cause, recoveries) in by_kind {
         let of = |ms: fn(&Recovery) -> Duration| {
             let mut all: Vec<Duration> = recoveries.iter().map(|recovery| ms(recovery)).collect();
             all.sort_unstable();
@@ -118,7 +118,7 @@ fn recovery_table(recoveries: &[Recovery]) -> String {
         let after = of(|recovery| recovery.took.saturating_sub(recovery.lasted));
         let cells = [median(&lasted), median(&took), took.last(), median(&after), after.last()];
         let shown = cells.map(|cell| cell.map_or_else(String::new, |time| format!("{} ms", time.as_millis())));
-        table.add_row([what.to_string(), recoveries.len().to_string()].into_iter().chain(shown));
+        table.add_row([cause.to_string(), recoveries.len().to_string()].into_iter().chain(shown));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -136,9 +136,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recoveries_are_told_by_kind_in_the_middle_and_at_the_worst() {
+    fn recoveries_are_shown_by_kind_with_median_and_maximum() {
         let kill = |took, lasted| Recovery {
-            what: What::Alone(Kind::Kill),
+            cause: RecoveryCause::Alone(FaultKind::Kill),
             took: Duration::from_millis(took),
             lasted: Duration::from_millis(lasted),
         };

@@ -1,8 +1,8 @@
-//! What this executable is when it is started under another name: the process that a fault strikes.
+//! The programs that this executable runs as when it is started under another name.
 //!
-//! Chaos needs a dozen programs and `cargo run -p chaos` builds one, so that one is all of them, told by the name it is started
-//! under (`argv[0]`, as busybox is). Each service is the very program that its own binary runs, with the same flags.
-//! Every role ends when its standard input does: a chaos that dies leaves nobody behind.
+//! Chaos needs a dozen programs, and `cargo run -p chaos` builds one executable. It chooses the program by the name it is started under
+//! (`argv[0]`, like busybox). Each service is the same program as its own binary, with the same flags. Every program exits when its
+//! standard input ends, so no process outlives chaos.
 
 use std::{io::Read, net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -21,9 +21,9 @@ pub const REGISTRY: &str = "registry";
 /// The role of the `dacapo` command.
 pub const DACAPO: &str = "dacapo";
 
-/// Plays the role of that name to its end; `None` if it is none.
+/// Runs the program of that name to its end; `None` if there is none.
 #[must_use]
-pub fn play(name: &str) -> Option<ExitCode> {
+pub fn run(name: &str) -> Option<ExitCode> {
     let program = dacapo::service::programs().into_iter().find(|program| program.name() == name);
     let role: Box<dyn FnOnce() -> ExitCode> = match (name, program) {
         (_, Some(program)) => Box::new(|| program.main()),
@@ -38,40 +38,40 @@ pub fn play(name: &str) -> Option<ExitCode> {
 
 fn end_with_standard_input() {
     std::thread::spawn(|| {
-        // The end and an error mean the same: nobody is there any more.
+        // The end of input and an error both mean that the parent process is gone.
         let _end = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(3);
     });
 }
 
-/// Flags of a broker or a registry of its own.
+/// Flags of the broker and the registry.
 #[derive(Debug, Parser)]
-struct Place {
+struct ServerArgs {
     #[arg(long)]
     data: PathBuf,
     #[arg(long)]
     listen: SocketAddr,
 }
 
-async fn broker(place: Place) -> anyhow::Result<()> {
-    let config = BrokerConfig { data_dir: Some(place.data), listen: place.listen, ..BrokerConfig::default() };
+async fn broker(args: ServerArgs) -> anyhow::Result<()> {
+    let config = BrokerConfig { data_dir: Some(args.data), listen: args.listen, ..BrokerConfig::default() };
     let _broker = Broker::start(config).context("cannot start the broker")?;
     std::future::pending().await
 }
 
-async fn registry(place: Place) -> anyhow::Result<()> {
-    let (data_dir, listen) = (Some(place.data), place.listen);
+async fn registry(args: ServerArgs) -> anyhow::Result<()> {
+    let (data_dir, listen) = (Some(args.data), args.listen);
     let config = RegistryConfig { data_dir, listen, default_level: Level::FullTransitive, fsync: false };
     let _registry = Registry::start(config).await.context("cannot start the registry")?;
     std::future::pending().await
 }
 
-fn until_signal<Running: Future<Output = anyhow::Result<()>>>(role: fn(Place) -> Running) -> ExitCode {
+fn until_signal<Running: Future<Output = anyhow::Result<()>>>(role: fn(ServerArgs) -> Running) -> ExitCode {
     block_on(async move {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            ended = role(Place::parse()) => ended,
+            ended = role(ServerArgs::parse()) => ended,
             _ = terminate.recv() => Ok(()),
         }
     })

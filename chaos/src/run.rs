@@ -1,4 +1,4 @@
-//! A run: the load begins, the plan is carried out, everything must settle.
+//! A run: the load starts, the faults of the plan are injected, everything must settle.
 
 use std::{
     collections::BTreeSet,
@@ -11,186 +11,192 @@ use runtime::{Channel, message::topic};
 use tokio::task::JoinSet;
 
 use crate::{
-    faults::Struck,
-    ground::Ground,
+    environment::{Environment, EnvironmentSettings},
+    faults::FaultStart,
+    infrastructure::Infrastructure,
     load::Load,
-    plan::{Fault, Kind, Plan, STRUCK, Step, Target},
-    report::{Recovery, Report, What},
-    stage::{Settings, Stage},
+    plan::{FAULTED_SERVICES, Fault, FaultKind, FaultTarget, Plan, PlannedFault},
+    report::{Recovery, RecoveryCause, Report},
 };
 
-/// How long after a fault the services that it struck may take to decide again, beyond the fault itself.
+/// How long after the end of a fault the services that it hit may take to decide again.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
-/// How often something that is waited for is looked at.
-const LOOK: Duration = Duration::from_millis(10);
-/// How often processes are looked at that should not end by themselves.
-const GUARD: Duration = Duration::from_millis(250);
-/// How often each service is timed without any fault, for comparison.
+/// The interval between two checks of an awaited condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// The interval between two checks for unexpected exits.
+const EXIT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often each service is timed without a fault, for comparison.
 const BASELINES: usize = 2;
 
-/// How to run.
+/// The options of a run.
 #[derive(Debug, Clone)]
-pub(crate) struct Options {
+pub(crate) struct RunOptions {
     pub(crate) plan: Plan,
     pub(crate) seed: u64,
-    /// Orders a second.
+    /// Orders per second.
     pub(crate) rate: f64,
     /// How long everything may take to settle.
     pub(crate) settle: Duration,
-    pub(crate) stage: Settings,
+    pub(crate) environment: EnvironmentSettings,
 }
 
-/// What runs.
+/// A run in progress.
 struct Run {
     plan: Plan,
     seed: u64,
-    stage: Stage,
+    environment: Environment,
     recoveries: Mutex<Vec<Recovery>>,
     findings: Mutex<Vec<String>>,
 }
 
-/// Carries a plan out.
+/// Runs a plan.
 ///
 /// # Errors
-/// It could not be begun, or not be looked at to its end. What did not hold is no error: it stands in the report.
-pub(crate) async fn run(options: Options, ground: Ground) -> anyhow::Result<Report> {
-    let Options { plan, seed, rate, settle, stage } = options;
-    let stage = Stage::set(stage, &plan.begins_with, ground).await?;
-    let run = Arc::new(Run { plan, seed, stage, recoveries: Mutex::default(), findings: Mutex::default() });
-    let load = Load::start(Arc::clone(&run.stage.fleet), seed, rate);
+/// The environment cannot be started, or the checks cannot be run. Failed checks are no error: the report lists them.
+pub(crate) async fn run(options: RunOptions, infrastructure: Infrastructure) -> anyhow::Result<Report> {
+    let RunOptions { plan, seed, rate, settle, environment } = options;
+    let environment = Environment::start(environment, &plan.initial_instances, infrastructure).await?;
+    let run = Arc::new(Run { plan, seed, environment, recoveries: Mutex::default(), findings: Mutex::default() });
+    let load = Load::start(Arc::clone(&run.environment.instances), seed, rate);
     let began = Instant::now();
-    let guard = tokio::spawn(Arc::clone(&run).guard());
+    let guard = tokio::spawn(Arc::clone(&run).report_exits());
     run.baseline().await;
-    run.play().await;
+    run.inject_faults().await;
     let took = began.elapsed();
-    output::note("the plan is over; everything must settle");
+    output::note("all faults are injected; everything must settle");
     let settling = Instant::now();
-    let answers = load.stop(settle).await;
-    let verdict = run.stage.settle(&answers, settle).await?;
+    let load = load.stop(settle).await;
+    let result = run.environment.settle(&load, settle).await?;
     guard.abort();
-    verdict.findings.into_iter().for_each(|finding| run.find(finding));
+    result.findings.into_iter().for_each(|finding| run.find(finding));
     Ok(Report {
         recoveries: std::mem::take(&mut *run.recoveries.lock().unwrap_or_else(PoisonError::into_inner)),
         findings: std::mem::take(&mut *run.findings.lock().unwrap_or_else(PoisonError::into_inner)),
-        balance: verdict.balance,
-        answered: answers.answered,
-        repeated: answers.repeated,
-        effects: verdict.effects,
-        letters: verdict.letters,
+        audit: result.audit,
+        answered: load.answered,
+        repeated: load.repeated,
+        effects: result.effects,
+        dead_letters: result.dead_letters,
         took,
         took_to_settle: settling.elapsed(),
     })
 }
 
 impl Run {
-    /// Times the services while nothing is wrong: what the load itself takes to reach every partition.
+    /// Times the services without a fault: how long the load itself takes to reach every partition.
     async fn baseline(self: &Arc<Self>) {
         for _ in 0..BASELINES {
-            let (struck, mut timed) = (Struck::now(), JoinSet::new());
-            for service in STRUCK {
+            let (start, mut timed) = (FaultStart::now(), JoinSet::new());
+            for service in FAULTED_SERVICES {
                 let run = Arc::clone(self);
-                timed.spawn(async move { run.time(What::Nothing, &[service], struck, Duration::ZERO).await });
+                timed.spawn(async move { run.time(RecoveryCause::Nothing, &[service], start, Duration::ZERO).await });
             }
             timed.join_all().await;
         }
     }
 
-    async fn play(self: &Arc<Self>) {
-        let mut under_way = Vec::new();
-        for (number, step) in self.plan.steps.iter().enumerate() {
-            tokio::time::sleep(Duration::from_millis(step.pause_ms)).await;
-            let is_alone = under_way.is_empty() && !step.overlaps;
-            under_way.push(tokio::spawn(Arc::clone(self).step(number + 1, step.clone(), is_alone)));
-            if step.overlaps {
+    async fn inject_faults(self: &Arc<Self>) {
+        let mut running = Vec::new();
+        for (number, planned) in self.plan.faults.iter().enumerate() {
+            tokio::time::sleep(Duration::from_millis(planned.pause_ms)).await;
+            let is_alone = running.is_empty() && !planned.overlaps;
+            running.push(tokio::spawn(Arc::clone(self).inject_and_time(number + 1, planned.clone(), is_alone)));
+            if planned.overlaps {
                 continue;
             }
-            for step in under_way.drain(..) {
-                if let Err(error) = step.await {
-                    self.find(format!("a fault broke off: {error}"));
+            for planned in running.drain(..) {
+                if let Err(error) = planned.await {
+                    self.find(format!("a fault was aborted: {error}"));
                 }
             }
         }
     }
 
-    /// One fault, and how long the services that it struck take to decide again.
-    async fn step(self: Arc<Self>, number: usize, step: Step, is_alone: bool) {
-        let Step { fault, .. } = &step;
-        let (tell, told) = tokio::sync::oneshot::channel();
-        let struck = async {
+    /// Injects one fault, and times how long the services that it hit take to decide again.
+    async fn inject_and_time(self: Arc<Self>, number: usize, planned: PlannedFault, is_alone: bool) {
+        let PlannedFault { fault, .. } = &planned;
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let injected = async {
             let seed = self.seed.wrapping_add(number as u64);
-            let tell = |struck| {
-                if tell.send(struck).is_err() {
-                    tracing::debug!("nobody times this fault any more");
+            let started = |start| {
+                if sender.send(start).is_err() {
+                    tracing::debug!("this fault is no longer timed");
                 }
             };
-            if let Err(error) = self.stage.carry_out(fault, seed, tell).await {
+            if let Err(error) = self.environment.inject_fault(fault, seed, started).await {
                 self.find(format!("fault {number} ({}): {error:#}", fault.kind));
             }
         };
         let timed = async {
-            let struck = told.await.ok()?;
-            let what = if is_alone { What::Alone(fault.kind) } else { What::WithAnother };
-            self.time(what, &services_of(fault), struck, Duration::from_millis(fault.lasts_ms)).await
+            let start = receiver.await.ok()?;
+            let cause = if is_alone { RecoveryCause::Alone(fault.kind) } else { RecoveryCause::WithAnother };
+            self.time(cause, &services_of(fault), start, Duration::from_millis(fault.lasts_ms)).await
         };
-        let ((), recovered) = tokio::join!(struck, timed);
+        let ((), recovered) = tokio::join!(injected, timed);
         let outcome = match recovered {
             Some(after) => format!("decided again after {} ms", after.as_millis()),
             None => "NOT RECOVERED".to_owned(),
         };
-        output::note(&format!("{number:>4}  {step}  {outcome}"));
+        output::note(&format!("{number:>4}  {planned}  {outcome}"));
     }
 
-    async fn time(&self, what: What, services: &[&'static str], struck: Struck, lasts: Duration) -> Option<Duration> {
-        let partitions = usize::try_from(self.stage.settings.partitions).unwrap_or(usize::MAX);
+    async fn time(
+        &self,
+        cause: RecoveryCause,
+        services: &[&'static str],
+        start: FaultStart,
+        lasts: Duration,
+    ) -> Option<Duration> {
+        let partitions = usize::try_from(self.environment.settings.partitions).unwrap_or(usize::MAX);
         let mut missing: BTreeSet<&str> = services.iter().copied().collect();
-        let deadline = struck.at + lasts + RECOVERY_PATIENCE;
+        let deadline = start.at + lasts + RECOVERY_PATIENCE;
         loop {
-            self.stage.seen.read(|seen| {
+            self.environment.observed.read(|seen| {
                 missing.retain(|service| {
-                    let events = topic(&self.stage.settings.system, service, Channel::Events);
-                    !seen.has_decided(&events, partitions, struck.at_ms)
+                    let events = topic(&self.environment.settings.system, service, Channel::Events);
+                    !seen.has_decided(&events, partitions, start.at_ms)
                 });
             });
             if missing.is_empty() {
-                let took = struck.at.elapsed();
-                let recovery = Recovery { what, took, lasted: lasts };
+                let took = start.at.elapsed();
+                let recovery = Recovery { cause, took, lasted: lasts };
                 self.recoveries.lock().unwrap_or_else(PoisonError::into_inner).push(recovery);
                 return Some(took);
             }
             if Instant::now() >= deadline {
                 let services: Vec<&str> = missing.into_iter().collect();
                 self.find(format!(
-                    "{what}: {} did not decide in every partition within {} s after it was over",
+                    "{cause}: {} did not decide in every partition within {} s after its end",
                     services.join(", "),
                     RECOVERY_PATIENCE.as_secs()
                 ));
                 return None;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Finds processes that ended and should not have.
-    async fn guard(self: Arc<Self>) {
+    /// Reports processes that exit unexpectedly.
+    async fn report_exits(self: Arc<Self>) {
         loop {
-            self.stage.ended().await.into_iter().for_each(|ended| self.find(ended));
-            tokio::time::sleep(GUARD).await;
+            self.environment.exited().await.into_iter().for_each(|exited| self.find(exited));
+            tokio::time::sleep(EXIT_CHECK_INTERVAL).await;
         }
     }
 
     fn find(&self, finding: String) {
-        output::note(&format!("FOUND: {finding}"));
+        output::note(&format!("FINDING: {finding}"));
         self.findings.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
     }
 }
 
-/// Those whose decisions a fault delays.
+/// The services whose decisions a fault delays.
 fn services_of(fault: &Fault) -> Vec<&'static str> {
     match &fault.target {
-        Target::One(instance) => vec![instance.service],
-        Target::Each(instances) => instances.iter().take(1).map(|instance| instance.service).collect(),
-        // The rest of the story stands on these answers, and these two alone wait for them.
-        Target::All if fault.kind == Kind::Outside => vec!["payment", "warehouse"],
-        Target::All => STRUCK.to_vec(),
+        FaultTarget::One(instance) => vec![instance.service],
+        FaultTarget::Each(instances) => instances.iter().take(1).map(|instance| instance.service).collect(),
+        // Only these two services call the stubs.
+        FaultTarget::All if fault.kind == FaultKind::StubsDown => vec!["payment", "warehouse"],
+        FaultTarget::All => FAULTED_SERVICES.to_vec(),
     }
 }

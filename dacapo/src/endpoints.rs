@@ -1,4 +1,4 @@
-//! Where the parts of a running system listen: written by `up` into its data folder, read by every other command.
+//! The addresses of a running system: `up` writes them into its data folder, every other command reads them.
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +20,12 @@ pub struct Endpoints {
     pub registry: String,
     /// The projector's HTTP API.
     pub projector: String,
-    /// The simulated outside world, if this process runs one.
+    /// The stubs of the external systems.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outside: Option<String>,
-    /// Every service's HTTP address; of one with several instances, that of one of them.
+    pub stubs: Option<String>,
+    /// The HTTP address of every service; if it has several instances, the address of one of them.
     pub services: BTreeMap<String, String>,
-    /// The HTTP addresses of the instances of each service that runs as processes of its own, by their names.
+    /// The HTTP addresses of instances that run as child processes, by service and instance name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub instances: BTreeMap<String, BTreeMap<String, String>>,
 }
@@ -39,21 +39,21 @@ impl Endpoints {
         data.join(Self::FILE)
     }
 
-    /// Writes the file whole or not at all.
+    /// Writes the file atomically.
     ///
     /// # Errors
     /// The folder cannot be written to.
     pub fn write(&self, data: &Path) -> io::Result<()> {
         let path = Self::path(data);
-        let beside = path.with_extension("json.new");
-        std::fs::write(&beside, serde_json::to_vec_pretty(self)?)?;
-        std::fs::rename(beside, path)
+        let temporary = path.with_extension("json.new");
+        std::fs::write(&temporary, serde_json::to_vec_pretty(self)?)?;
+        std::fs::rename(temporary, path)
     }
 
-    /// What the last `up` in this folder wrote; `None` if none ever did.
+    /// The addresses that the last `up` in this folder wrote; `None` if there are none.
     ///
     /// # Errors
-    /// The file is there and cannot be read or understood.
+    /// The file exists and cannot be read or parsed.
     pub fn read(data: &Path) -> io::Result<Option<Self>> {
         let path = Self::path(data);
         let text = match std::fs::read(&path) {
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn addresses_that_are_written_can_be_read() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Endpoints::read(folder.path()).unwrap(), None);
         let endpoints = Endpoints { kafka: "127.0.0.1:9092".to_owned(), ..Endpoints::default() };

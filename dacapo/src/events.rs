@@ -1,4 +1,4 @@
-//! `dacapo events tail`: records as JSON, one a line, as they lie on the topics.
+//! `dacapo events tail`: prints records of topics as JSON, one a line.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,26 +8,26 @@ use runtime::{
     Channel,
     codec::Readers,
     message::topic,
-    projection::{LiveView, LogRecord, Projection, Topics},
-    registry::RegistryClient,
+    projection::{LogRecord, Projection, Topics, View},
+    registry::Registry,
     schemas::json::avro_to_json,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
-    contract::SERVICES,
+    musiccorp::SERVICES,
     output,
-    target::{Reached, Target},
+    target::{ConnectedSystem, Target},
 };
 
-/// Lines that wait for standard output.
-const WAITING_LINES: usize = 1_000;
+/// How many lines may wait for standard output.
+const QUEUED_LINES: usize = 1_000;
 
-/// What can be done with events.
+/// Subcommands of `dacapo events`.
 #[derive(Debug, Subcommand)]
 pub enum EventsCommand {
-    /// Print records as JSON, one a line: those of one partition in their order, partitions in any
+    /// Print records as JSON, one a line; only records of one partition keep their order
     Tail(TailArgs),
 }
 
@@ -36,13 +36,13 @@ pub enum EventsCommand {
 pub struct TailArgs {
     #[command(flatten)]
     target: Target,
-    /// Topic to read; may be given again for more [default: every events topic of the system]
+    /// Topic to read; may be repeated [default: every events topic of the system]
     #[arg(long = "topic", value_name = "TOPIC")]
     topics: Vec<String>,
-    /// Inboxes as well
+    /// Also read the inboxes
     #[arg(long)]
     inboxes: bool,
-    /// Only records of this type: a short or a full name
+    /// Only records of this type, by short or full name
     #[arg(long = "type", value_name = "NAME")]
     record_type: Option<String>,
     /// Only records of this saga
@@ -51,12 +51,12 @@ pub struct TailArgs {
     /// Only records with this key
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// Go on when the end is reached
+    /// Continue with new records when the end is reached
     #[arg(long, short)]
     follow: bool,
 }
 
-/// Carries a command out.
+/// Runs a subcommand.
 ///
 /// # Errors
 /// The topics or the registry cannot be read.
@@ -80,21 +80,21 @@ impl TailArgs {
 
 async fn tail(args: &TailArgs) -> anyhow::Result<()> {
     output::end_on_interrupt()?;
-    let Reached { config, partitions } = args.target.reached("dacapo-tail").await?;
+    let ConnectedSystem { config, partitions } = args.target.connect("dacapo-tail").await?;
     let topics = args.topics(&config.system);
     let missing: Vec<&str> = topics.iter().map(String::as_str).filter(|name| !partitions.contains_key(*name)).collect();
     if !missing.is_empty() && !args.follow {
         bail!("there is no topic {} at {}; --follow waits for it", missing.join(", "), config.bootstrap);
     }
-    let readers = Readers::new(Arc::new(RegistryClient::new(&config)?));
-    let (lines, mut printed) = mpsc::channel(WAITING_LINES);
+    let readers = Readers::new(Arc::new(Registry::new(&config)?));
+    let (lines, mut printed) = mpsc::channel(QUEUED_LINES);
     let printer = Printer {
         lines,
         record_type: args.record_type.clone(),
         correlation: args.correlation.clone(),
         key: args.key.clone(),
     };
-    let view = LiveView::start(&config, "tail", readers, Topics::default().and_raw(topics), printer)?;
+    let view = View::start(&config, "tail", readers, Topics::default().and_raw(topics), printer)?;
     let mut at_end = false;
     loop {
         tokio::select! {
@@ -136,12 +136,12 @@ impl Projection for Printer {
             && is_wanted(&self.key, &[record.key_text().unwrap_or("")])
             && self.lines.blocking_send(shown(record)).is_err()
         {
-            tracing::trace!("nobody reads the lines any more");
+            tracing::trace!("the printer has stopped");
         }
     }
 }
 
-/// A record as one line of JSON: what cannot be decoded is shown in hexadecimal.
+/// A record as one line of JSON. Bytes that cannot be decoded are printed in hexadecimal.
 fn shown(record: &LogRecord<'_>) -> String {
     let mut headers = Map::new();
     for (name, value) in record.headers().into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! `dacapo health`: asks a process how it is. For health checks in images that have nothing else to ask with.
+//! `dacapo health`: requests a health endpoint. For health checks in images that have no HTTP client.
 
 use std::time::Duration;
 
@@ -9,25 +9,25 @@ use crate::output;
 /// Flags of `dacapo health`.
 #[derive(Debug, clap::Args)]
 pub struct HealthArgs {
-    /// What to ask: `http://HOST:PORT/readyz`, or `/livez`
+    /// The endpoint: `http://HOST:PORT/readyz`, or `/livez`
     #[arg(value_name = "URL")]
     url: String,
-    /// How long the answer may take
+    /// How long the response may take
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     timeout: u64,
 }
 
-/// Asks, and shows the answer.
+/// Requests the endpoint and prints the response.
 ///
 /// # Errors
-/// There is no answer in time, or it is that the process is not well.
+/// There is no response in time, or the process is not healthy.
 pub async fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let url = &args.url;
-    // Straight to the process: a proxy's health is not asked for.
+    // No proxy: the check is about the process itself.
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(args.timeout)).build()?;
     let response = client.get(url).send().await.with_context(|| format!("{url} does not answer"))?;
     let status = response.status();
-    let body = response.text().await.with_context(|| format!("{url} does not finish its answer"))?;
+    let body = response.text().await.with_context(|| format!("the response of {url} breaks off"))?;
     if !status.is_success() {
         bail!("{url} answers {status}: {}", body.trim_end());
     }

@@ -1,10 +1,10 @@
-//! The `dacapo` command. What it does stands in the library beside it, so that tests can reach it.
+//! The `dacapo` command. Its code is in the library beside it, so that tests can call it.
 
 use clap::Parser;
 use dacapo::{cli, output};
 
-/// Small allocations by many threads are a fifth of what `up` does with the C library's allocator. Overrides it for the Kafka
-/// client's C code as well.
+/// With the C library's allocator, small allocations by many threads take a fifth of the CPU time of `up`. The allocator replaces
+/// malloc for the Kafka client's C code as well.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -17,7 +17,7 @@ async fn main() {
             1
         }
     };
-    // Not by returning: that would wait for every thread that still talks to a broker, as long as a slow one lets it. What had to
-    // be stopped is stopped by now.
+    // Returning would wait for every thread that still talks to a broker, however slow the broker is. Everything that needs a clean
+    // stop has stopped by now.
     std::process::exit(code);
 }

@@ -1,4 +1,4 @@
-//! Text for people and programs on standard output. A reader that went away (`| head`) is a success, not an error.
+//! Output of the commands. A closed pipe (`| head`) ends the process with success, not with an error.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Writes a line to standard output.
 ///
 /// # Errors
-/// Standard output cannot be written to, for another reason than that nobody reads it any more.
+/// Standard output cannot be written to, for a reason other than a closed pipe.
 pub fn line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let written = writeln!(out, "{text}").and_then(|()| out.flush());
@@ -17,11 +17,11 @@ pub fn line(text: &str) -> io::Result<()> {
     }
 }
 
-/// From now on Ctrl-C ends the process well, at once: also while a reader of standard output (a pager) does not take what is
-/// written. For commands that only look.
+/// Makes Ctrl-C end the process at once, with success, even while a reader of standard output (a pager) blocks the writer. For
+/// read-only commands.
 ///
 /// # Errors
-/// Signals cannot be listened for.
+/// The signal handler cannot be installed.
 pub fn end_on_interrupt() -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
@@ -31,7 +31,7 @@ pub fn end_on_interrupt() -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a line to standard error: what a person should know and no program reads.
+/// Writes a line to standard error, for people; no program reads it.
 pub fn note(text: &str) {
     if writeln!(io::stderr().lock(), "{text}").is_err() {
         tracing::debug!("standard error is closed");

@@ -1,14 +1,14 @@
-//! `dacapo replay`: rebuilds state from the topics and holds it against what is live.
+//! `dacapo replay`: rebuilds state from the topics and compares it with the live state.
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
-use projector::{Declaration, client::ProjectorClient};
+use projector::{Declaration, client::Client};
 
 use crate::{output, target::Target};
 
-/// What can be rebuilt.
+/// Subcommands of `dacapo replay`.
 #[derive(Debug, Subcommand)]
 pub enum ReplayCommand {
     /// Rebuild a projection beside the live one
@@ -18,17 +18,17 @@ pub enum ReplayCommand {
 /// Flags of `dacapo replay projection`.
 #[derive(Debug, clap::Args)]
 pub struct ProjectionArgs {
-    /// Which one
+    /// The projection
     projection: Projection,
     #[command(flatten)]
     target: Target,
-    /// Compare both at the same offsets and show the first difference
+    /// Compare both views at the same offsets and show the first difference
     #[arg(long, required = true)]
     verify: bool,
-    /// Declarations of the sagas, as the live projector has them [default: those of MusicCorp]
+    /// Saga declarations; the same files as the live projector's [default: those of MusicCorp]
     #[arg(long = "sagas", value_name = "FILE")]
     declarations: Vec<PathBuf>,
-    /// Give up if the topics cannot be read within this time
+    /// Fail if the topics cannot be read within this time
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     patience: u64,
 }
@@ -39,31 +39,34 @@ enum Projection {
     Sagas,
 }
 
-/// Carries a command out.
+/// Runs a subcommand.
 ///
 /// # Errors
-/// The topics or the projector cannot be read, or both views differ.
+/// The topics or the projector cannot be read, or the views differ.
 pub async fn run(command: &ReplayCommand) -> anyhow::Result<()> {
     let ReplayCommand::Projection(args) = command;
     let Projection::Sagas = args.projection;
-    let live = ProjectorClient::new(&args.target.projector_of_these()?)?;
-    let config = args.target.reached("dacapo-replay").await?.config;
+    let live = Client::new(&args.target.projector_of_brokers()?)?;
+    let config = args.target.connect("dacapo-replay").await?.config;
     let declarations = declarations(&args.declarations)?;
     let patience = Duration::from_secs(args.patience);
-    let verdict = projector::verify(&config, &live, &declarations, patience).await?;
-    let partitions: usize = verdict.positions.values().map(std::collections::BTreeMap::len).sum();
+    let comparison = projector::verify(&config, &live, &declarations, patience).await?;
+    let partitions: usize = comparison.positions.values().map(std::collections::BTreeMap::len).sum();
     output::line(&format!(
         "rebuilt {} sagas from {} records of {} topics ({partitions} partitions), up to the offsets of the live view",
-        verdict.sagas,
-        verdict.records,
-        verdict.positions.len()
+        comparison.sagas,
+        comparison.records,
+        comparison.positions.len()
     ))?;
-    if verdict.agrees() {
-        output::line(&format!("both views are equal: digest {}", verdict.digest))?;
+    if comparison.agrees() {
+        output::line(&format!("both views are equal: digest {}", comparison.digest))?;
         return Ok(());
     }
-    output::line(&format!("digest of the live view {}, of the rebuilt one {}", verdict.live_digest, verdict.digest))?;
-    if let Some(first) = &verdict.first {
+    output::line(&format!(
+        "digest of the live view {}, of the rebuilt one {}",
+        comparison.live_digest, comparison.digest
+    ))?;
+    if let Some(first) = &comparison.first {
         let plain = projector::render::plain;
         output::line(&format!(
             "first difference: {} {} {}: live {}, rebuilt {}",
@@ -74,13 +77,13 @@ pub async fn run(command: &ReplayCommand) -> anyhow::Result<()> {
             plain(&first.rebuilt)
         ))?;
     }
-    bail!("the live view differs from what the topics say in {} sagas", verdict.differing)
+    bail!("the live view differs from the rebuilt one in {} sagas", comparison.differing)
 }
 
 /// The declarations in these files, or those of MusicCorp.
 ///
 /// # Errors
-/// A file cannot be read, or is no declaration.
+/// A file cannot be read, or is not a valid declaration.
 pub fn declarations(files: &[PathBuf]) -> anyhow::Result<Vec<Declaration>> {
     if files.is_empty() {
         return Ok(Declaration::shipped()?);

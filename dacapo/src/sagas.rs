@@ -1,63 +1,63 @@
-//! `dacapo sagas`: asks the projector and shows what it says, as text or as JSON.
+//! `dacapo sagas`: queries the projector and prints its responses, as text or as JSON.
 
 use std::time::Duration;
 
 use clap::Subcommand;
-use projector::{api::SagaChange, client::ProjectorClient, query::SagaFilter, render};
+use projector::{api::Change, client::Client, query::Filter, render};
 
 use crate::{output, target::Target};
 
-/// How long the projector may keep a question for changes open.
+/// How long the projector may hold a long poll for changes open.
 const CHANGES_PATIENCE: Duration = Duration::from_secs(25);
 
-/// What can be asked of sagas.
+/// Subcommands of `dacapo sagas`.
 #[derive(Debug, Subcommand)]
 pub enum SagasCommand {
-    /// List sagas, the last changed first
+    /// List sagas, the most recently changed first
     List {
         #[command(flatten)]
-        ask: Ask,
+        query: FilterArgs,
         /// How many at most
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: usize,
-        /// Go on where a list ended
+        /// Continue where a list ended
         #[arg(long, value_name = "CURSOR")]
         cursor: Option<String>,
     },
-    /// Show one saga: its steps, its timeline, what it waits for and who owes it
+    /// Show one saga: its steps, its timeline, what it waits for and which service owes that
     Show {
         #[command(flatten)]
-        ask: AskOne,
+        query: QueryArgs,
         /// The saga's id, which is its correlation id: for an order its order id
         id: String,
     },
     /// Show changes as they come
     Watch {
         #[command(flatten)]
-        ask: Ask,
+        query: FilterArgs,
     },
     /// Count sagas by state, outcome and what they wait for
     Counts {
         #[command(flatten)]
-        ask: AskOne,
+        query: QueryArgs,
     },
 }
 
-/// Where to ask, and how to show the answer.
+/// The projector to query, and the output format.
 #[derive(Debug, clap::Args)]
-pub struct AskOne {
+pub struct QueryArgs {
     #[command(flatten)]
     target: Target,
-    /// Show the answer as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Where to ask, about which sagas, and how to show the answer.
+/// The projector to query, the sagas to select, and the output format.
 #[derive(Debug, clap::Args)]
-pub struct Ask {
+pub struct FilterArgs {
     #[command(flatten)]
-    one: AskOne,
+    one: QueryArgs,
     /// Only sagas of this declaration
     #[arg(long, value_name = "NAME,...")]
     saga: Option<String>,
@@ -70,7 +70,7 @@ pub struct Ask {
     /// Only sagas that wait for these steps
     #[arg(long, value_name = "STEP,...")]
     step: Option<String>,
-    /// Only sagas for which these owe something
+    /// Only sagas that wait for these owners
     #[arg(long, value_name = "OWNER,...")]
     owner: Option<String>,
     /// Only sagas with these flags
@@ -78,9 +78,9 @@ pub struct Ask {
     flag: Option<String>,
 }
 
-impl Ask {
-    fn filter(&self) -> SagaFilter {
-        SagaFilter {
+impl FilterArgs {
+    fn filter(&self) -> Filter {
+        Filter {
             saga: self.saga.clone(),
             state: self.state.clone(),
             outcome: self.outcome.clone(),
@@ -92,9 +92,9 @@ impl Ask {
     }
 }
 
-impl AskOne {
-    fn client(&self) -> anyhow::Result<ProjectorClient> {
-        Ok(ProjectorClient::new(&self.target.projector()?)?)
+impl QueryArgs {
+    fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&self.target.projector()?)?)
     }
 
     fn show<T: serde::Serialize>(&self, reply: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
@@ -103,49 +103,49 @@ impl AskOne {
     }
 }
 
-/// Carries a command out.
+/// Runs a subcommand.
 ///
 /// # Errors
-/// The projector cannot be asked, or has no such saga.
+/// The projector cannot be reached, or has no such saga.
 pub async fn run(command: &SagasCommand) -> anyhow::Result<()> {
     match command {
-        SagasCommand::List { ask, limit, cursor } => {
-            let reply = ask.one.client()?.list(&ask.filter(), *limit, cursor.as_deref()).await?;
-            ask.one.show(&reply, |reply| {
+        SagasCommand::List { query, limit, cursor } => {
+            let reply = query.one.client()?.list(&query.filter(), *limit, cursor.as_deref()).await?;
+            query.one.show(&reply, |reply| {
                 let more = reply.next.as_ref().map(|next| format!("\nnext: --cursor {next}")).unwrap_or_default();
                 format!("{}{more}", render::list(reply).trim_end())
             })
         }
-        SagasCommand::Show { ask, id } => {
-            let reply = ask.client()?.show_all(id, None).await?;
-            ask.show(&reply, render::show)
+        SagasCommand::Show { query, id } => {
+            let reply = query.client()?.show_all(id, None).await?;
+            query.show(&reply, render::show)
         }
-        SagasCommand::Counts { ask } => {
-            let reply = ask.client()?.counts().await?;
-            ask.show(&reply, render::counts)
+        SagasCommand::Counts { query } => {
+            let reply = query.client()?.counts().await?;
+            query.show(&reply, render::counts)
         }
-        SagasCommand::Watch { ask } => watch(ask).await,
+        SagasCommand::Watch { query } => watch(query).await,
     }
 }
 
-async fn watch(ask: &Ask) -> anyhow::Result<()> {
-    let client = ask.one.client()?;
-    let filter = ask.filter();
+async fn watch(query: &FilterArgs) -> anyhow::Result<()> {
+    let client = query.one.client()?;
+    let filter = query.filter();
     let mut since: Option<String> = None;
     output::end_on_interrupt()?;
-    if !ask.one.json {
-        output::note("changes from now on; Ctrl-C ends");
+    if !query.one.json {
+        output::note("waiting for changes; Ctrl-C ends");
     }
     loop {
         let changes = client.changes(&filter, since.as_deref(), CHANGES_PATIENCE).await?;
         for change in &changes.changes {
-            let shown = if ask.one.json { serde_json::to_string(change)? } else { shown(change) };
+            let shown = if query.one.json { serde_json::to_string(change)? } else { shown(change) };
             output::line(&shown)?;
         }
         since = Some(changes.next);
     }
 }
 
-fn shown(change: &SagaChange) -> String {
+fn shown(change: &Change) -> String {
     render::change(change).trim_end().to_owned()
 }

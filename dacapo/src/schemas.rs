@@ -1,4 +1,4 @@
-//! `dacapo schemas`: the contract compiled into this build, compared with a registry or checked in a folder.
+//! `dacapo schemas`: compares the schemas of this build with a registry, and checks a folder of schemas.
 
 use std::path::PathBuf;
 
@@ -6,16 +6,16 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use runtime::{
     config::Config,
-    registry::RegistryClient,
+    registry::Registry,
     schemas::{
-        SchemaCatalog,
-        plan::{self, RegistryChange},
+        Contract,
+        plan::{self, Change},
     },
 };
 
-use crate::{contract, output, target::Target};
+use crate::{musiccorp, output, target::Target};
 
-/// What can be done with schemas.
+/// Subcommands of `dacapo schemas`.
 #[derive(Debug, Subcommand)]
 pub enum SchemasCommand {
     /// Show what the registry lacks; with --apply, register it
@@ -26,13 +26,13 @@ pub enum SchemasCommand {
         #[arg(long)]
         apply: bool,
     },
-    /// Check a folder of schemas against the rules of the contract, without a registry
+    /// Check a folder of schemas against the rules, without a registry
     Check {
         /// The folder: `<owner>/<events|inbox|state>/<Record>/v<N>.avsc`
         #[arg(value_name = "DIR", default_value = "schemas")]
         folder: PathBuf,
     },
-    /// Show the records of this build with their topics
+    /// List the record types of this build with their topics
     List {
         /// Name of the system
         #[arg(long, env = "DACAPO_SYSTEM", value_name = "NAME", default_value = runtime::config::default::SYSTEM)]
@@ -40,15 +40,15 @@ pub enum SchemasCommand {
     },
 }
 
-/// Carries a command out.
+/// Runs a subcommand.
 ///
 /// # Errors
-/// The registry cannot be asked or would refuse; the folder breaks a rule.
+/// The registry cannot be reached or would refuse a schema, or the folder breaks a rule.
 pub async fn run(command: &SchemasCommand) -> anyhow::Result<()> {
     match command {
         SchemasCommand::Register { target, apply } => register(&target.registry_alone("dacapo")?, *apply).await,
         SchemasCommand::Check { folder } => {
-            let contract = SchemaCatalog::load_and_lint(folder)?;
+            let contract = Contract::load_and_lint(folder)?;
             let versions: usize = contract.records().iter().map(|record| record.versions.len()).sum();
             output::line(&format!("{} records in {versions} versions keep the rules", contract.records().len()))?;
             Ok(())
@@ -73,13 +73,13 @@ async fn register(config: &Config, apply: bool) -> anyhow::Result<()> {
         output::line(&change.to_string())?;
     }
     let missing = changes.iter().filter(|change| !change.is_done()).count();
-    if changes.iter().any(RegistryChange::is_refused) {
-        bail!("nothing was changed: the registry would refuse a part of it; a breaking change needs a new record name");
+    if changes.iter().any(Change::is_refused) {
+        bail!("nothing was changed: the registry would refuse a schema; a breaking change needs a new record name");
     }
     if missing == 0 {
         output::line(&format!("nothing to do: all {} schemas are registered", changes.len()))?;
     } else if apply {
-        carry_out(config, changes).await?;
+        self::apply(config, changes).await?;
         output::line(&format!("made {missing} changes"))?;
     } else {
         output::line(&format!("would make {missing} changes; --apply does it"))?;
@@ -87,30 +87,30 @@ async fn register(config: &Config, apply: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The contract that is compiled in.
+/// The schemas that are compiled in.
 ///
 /// # Errors
-/// A schema that a service was built with is none.
-pub fn compiled() -> anyhow::Result<SchemaCatalog> {
-    Ok(SchemaCatalog::from_records(&contract::records())?)
+/// A compiled schema is not valid.
+pub fn compiled() -> anyhow::Result<Contract> {
+    Ok(Contract::from_records(&musiccorp::records())?)
 }
 
-/// What the registry lacks of the contract.
+/// The changes that bring the registry up to date.
 ///
 /// # Errors
-/// The registry cannot be asked.
-pub async fn plan(config: &Config) -> anyhow::Result<Vec<RegistryChange>> {
-    let (registry, contract, system) = (RegistryClient::new(config)?, compiled()?, config.system.clone());
+/// The registry cannot be reached.
+pub async fn plan(config: &Config) -> anyhow::Result<Vec<Change>> {
+    let (registry, contract, system) = (Registry::new(config)?, compiled()?, config.system.clone());
     let planned = tokio::task::spawn_blocking(move || plan::plan(&registry, &contract, &system)).await?;
     planned.with_context(|| format!("cannot compare the schemas with the registry at {}", config.registry_url))
 }
 
-/// Registers what a plan says.
+/// Executes a plan.
 ///
 /// # Errors
-/// The registry refuses, or cannot be asked.
-pub async fn carry_out(config: &Config, changes: Vec<RegistryChange>) -> anyhow::Result<()> {
-    let registry = RegistryClient::new(config)?;
+/// The registry refuses, or cannot be reached.
+pub async fn apply(config: &Config, changes: Vec<Change>) -> anyhow::Result<()> {
+    let registry = Registry::new(config)?;
     tokio::task::spawn_blocking(move || plan::apply(&registry, &changes)).await??;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `dacapo send` and `dacapo publish`: one record from a person's hand, checked against its schema before anything is written.
+//! `dacapo send` and `dacapo publish`: write one record from the command line, after it was checked against its schema.
 
 use std::{io::Read, sync::Arc, time::Duration};
 
@@ -9,17 +9,17 @@ use runtime::{
     config::Config,
     envelope::{Envelope, source},
     message::{parked_topic, topic},
-    publisher::{Authority, EncodedRecord, Publisher},
-    registry::RegistryClient,
-    schemas::{CatalogRecord, json::json_to_avro},
+    publisher::{Authority, Publisher, Ready},
+    registry::Registry,
+    schemas::{Record, json::json_to_avro},
 };
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    contract::SERVICES,
+    musiccorp::SERVICES,
     output, schemas,
-    target::{Reached, Target},
+    target::{ConnectedSystem, Target},
 };
 
 /// How long the broker may take to acknowledge.
@@ -30,18 +30,18 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct SendArgs {
     #[command(flatten)]
     target: Target,
-    /// The service whose inbox it goes to
+    /// The service whose inbox receives the command
     service: String,
     /// The command, as `dacapo schemas list` names it
     command: String,
-    /// The entity it is for: an order, a customer, a sku
+    /// The entity: an order, a customer or a sku
     #[arg(long, value_name = "KEY")]
     key: String,
     /// The command's fields as a JSON object; `-` reads standard input
     #[arg(value_name = "JSON")]
     body: String,
     #[command(flatten)]
-    identity: Identity,
+    identity: RecordIdentity,
 }
 
 /// Flags of `dacapo publish`.
@@ -49,34 +49,34 @@ pub struct SendArgs {
 pub struct PublishArgs {
     #[command(flatten)]
     target: Target,
-    /// The topic; one that no service owns
+    /// The topic, which no service may own
     topic: String,
-    /// The event's full name, which is its subject in the registry: its newest version is taken
+    /// The event's full name, which is its subject in the registry; the newest version is used
     record: String,
-    /// The record's key: the entity the event is about
+    /// The record's key: the entity that the event is about
     #[arg(long, value_name = "KEY")]
     key: String,
     /// The event's fields as a JSON object; `-` reads standard input
     #[arg(value_name = "JSON")]
     body: String,
     #[command(flatten)]
-    identity: Identity,
+    identity: RecordIdentity,
 }
 
 #[derive(Debug, clap::Args)]
-struct Identity {
-    /// The record's id; the same id twice is the same record [default: a new one]
+struct RecordIdentity {
+    /// The record's id; two records with one id are duplicates [default: a new id]
     #[arg(long, value_name = "UUID")]
     id: Option<Uuid>,
-    /// The saga it belongs to [default: the key]
+    /// The saga that the record belongs to [default: the key]
     #[arg(long, value_name = "ID")]
     correlation: Option<String>,
 }
 
-/// Puts a command into an inbox.
+/// Sends a command to an inbox.
 ///
 /// # Errors
-/// There is no such command, the fields do not fit it, or the broker does not take it.
+/// There is no such command, the fields do not match its schema, or the broker refuses the record.
 pub async fn send(args: &SendArgs) -> anyhow::Result<()> {
     let contract = schemas::compiled()?;
     let record = contract
@@ -85,32 +85,33 @@ pub async fn send(args: &SendArgs) -> anyhow::Result<()> {
     let version = record.latest();
     let json = parse(&args.body)?;
     let body = json_to_avro(&version.schema, &json)
-        .with_context(|| format!("the fields do not fit {} v{}", args.command, version.number))?;
-    let config = args.target.reached("dacapo").await?.config;
+        .with_context(|| format!("the fields do not match {} v{}", args.command, version.number))?;
+    let config = args.target.connect("dacapo").await?.config;
     let (subject, text) = (record.full_name(&config.system), version.text_in(&config.system));
-    let registry = RegistryClient::new(&config)?;
-    let asked = subject.clone();
-    let found = tokio::task::spawn_blocking(move || registry.find(&asked, &text)).await?;
+    let registry = Registry::new(&config)?;
+    let wanted = subject.clone();
+    let found = tokio::task::spawn_blocking(move || registry.find(&wanted, &text)).await?;
     let found = found
         .context("the registry does not know this build's schema; `dacapo schemas register` brings it up to date")?;
-    let ready = Framed { topic: record.topic(&config.system), full_name: subject, schema_id: found.id, body };
+    let ready = AvroRecord { topic: record.topic(&config.system), full_name: subject, schema_id: found.id, body };
     write(&config, &args.key, &args.identity, ready).await?;
     let saga = args.identity.correlation.as_deref().unwrap_or(&args.key);
-    output::note(&format!("what comes of it: dacapo events tail --correlation {saga}"));
+    output::note(&format!("follow it with: dacapo events tail --correlation {saga}"));
     Ok(())
 }
 
-/// Puts an event into a topic that no service owns.
+/// Writes an event to a topic that no service owns.
 ///
 /// # Errors
-/// The topic has an owner, the registry does not know the record, the fields do not fit, or the broker does not take it.
+/// A service owns the topic, the registry does not know the record, the fields do not match its schema, or the broker refuses the
+/// record.
 pub async fn publish(args: &PublishArgs) -> anyhow::Result<()> {
-    let Reached { config, partitions } = args.target.reached("dacapo").await?;
+    let ConnectedSystem { config, partitions } = args.target.connect("dacapo").await?;
     refuse_owned(&config.system, &args.topic)?;
     if !partitions.contains_key(&args.topic) {
-        bail!("there is no topic {} at {}; topics are never made by writing to them", args.topic, config.bootstrap);
+        bail!("there is no topic {} at {}; writing to a topic never creates it", args.topic, config.bootstrap);
     }
-    let (registry, subject) = (RegistryClient::new(&config)?, args.record.clone());
+    let (registry, subject) = (Registry::new(&config)?, args.record.clone());
     let newest = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let versions = registry.versions(&subject)?;
         let newest = versions.last().with_context(|| format!("the registry has no version of {subject}"))?;
@@ -118,10 +119,10 @@ pub async fn publish(args: &PublishArgs) -> anyhow::Result<()> {
     });
     let newest = newest.await?.with_context(|| format!("cannot find {} in the registry", args.record))?;
     let schema = runtime::schemas::parse(&newest.text)?;
-    let body =
-        json_to_avro(&schema, &parse(&args.body)?).with_context(|| format!("the fields do not fit {}", args.record))?;
-    let framed = Framed { topic: args.topic.clone(), full_name: args.record.clone(), schema_id: newest.id, body };
-    write(&config, &args.key, &args.identity, framed).await
+    let body = json_to_avro(&schema, &parse(&args.body)?)
+        .with_context(|| format!("the fields do not match {}", args.record))?;
+    let record = AvroRecord { topic: args.topic.clone(), full_name: args.record.clone(), schema_id: newest.id, body };
+    write(&config, &args.key, &args.identity, record).await
 }
 
 fn refuse_owned(system: &str, name: &str) -> anyhow::Result<()> {
@@ -134,27 +135,27 @@ fn refuse_owned(system: &str, name: &str) -> anyhow::Result<()> {
         }
         if name == parked_topic(system, service) {
             bail!(
-                "an operator may not write to {name}: {service} keeps there what cannot work; `dacapo parked` puts it right"
+                "an operator may not write to {name}: {service} keeps parked records there; `dacapo parked` retries or drops them"
             );
         }
         if name == topic(system, service, Channel::Inbox) {
-            bail!("{name} takes commands: `dacapo send {service} COMMAND` puts one in");
+            bail!("{name} takes commands: `dacapo send {service} COMMAND` sends one");
         }
     }
     if name == topic(system, projector::status::OWNER, Channel::State) {
-        bail!("an operator may not write to {name}: it is what the projector makes of the events");
+        bail!("an operator may not write to {name}: the projector derives it from the events");
     }
     Ok(())
 }
 
-struct Framed {
+struct AvroRecord {
     topic: String,
     full_name: String,
     schema_id: Option<u32>,
     body: Vec<u8>,
 }
 
-async fn write(config: &Config, key: &str, identity: &Identity, record: Framed) -> anyhow::Result<()> {
+async fn write(config: &Config, key: &str, identity: &RecordIdentity, record: AvroRecord) -> anyhow::Result<()> {
     let Some(schema_id) = record.schema_id else { bail!("the registry gave no id for {}", record.full_name) };
     let id = identity.id.unwrap_or_else(Uuid::now_v7);
     let mut value = vec![runtime::codec::MAGIC_ID];
@@ -166,10 +167,10 @@ async fn write(config: &Config, key: &str, identity: &Identity, record: Framed) 
             .correlated(identity.correlation.as_deref().unwrap_or(key));
     envelope.build = Some(runtime::telemetry::build());
     let publisher = Publisher::new(config, Authority::Operator, Writers::none())?;
-    let ready = EncodedRecord { topic: record.topic, key: key.to_owned(), value, envelope };
-    let places = publisher.send(vec![ready], PATIENCE).await?;
-    for place in places {
-        output::line(&format!("{place} {id}"))?;
+    let ready = Ready { topic: record.topic, key: key.to_owned(), value, envelope };
+    let positions = publisher.send(vec![ready], PATIENCE).await?;
+    for position in positions {
+        output::line(&format!("{position} {id}"))?;
     }
     Ok(())
 }
@@ -183,8 +184,8 @@ fn parse(body: &str) -> anyhow::Result<Value> {
     serde_json::from_str(&text).context("the fields are not JSON")
 }
 
-fn unknown_command(records: &[CatalogRecord], service: &str, command: &str) -> String {
-    let of_service = |record: &&CatalogRecord| record.channel == Channel::Inbox && record.owner == service;
+fn unknown_command(records: &[Record], service: &str, command: &str) -> String {
+    let of_service = |record: &&Record| record.channel == Channel::Inbox && record.owner == service;
     let known: Vec<&str> = records.iter().filter(of_service).map(|record| record.name.as_str()).collect();
     if known.is_empty() {
         format!("there is no service {service:?} with an inbox; the services are {}", SERVICES.join(", "))

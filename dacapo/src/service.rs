@@ -1,9 +1,9 @@
-//! `dacapo service`: one service of MusicCorp as a process of its own, just as its own binary runs it.
+//! `dacapo service`: one service of MusicCorp as its own process, exactly as its own binary runs it.
 
 use clap::{ArgMatches, FromArgMatches, Subcommand, error::ErrorKind};
 use runtime::Program;
 
-/// Every program of MusicCorp, in the order of `up`.
+/// Every program of MusicCorp, in the order in which `up` starts them.
 #[must_use]
 pub fn programs() -> Vec<Program> {
     vec![
@@ -19,13 +19,13 @@ pub fn programs() -> Vec<Program> {
     ]
 }
 
-/// Their names.
+/// The names of the programs.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
     programs().iter().map(Program::name).collect()
 }
 
-/// Which service to run, and its own flags: those of its program.
+/// The service to run, and the flags of its program.
 #[derive(Debug)]
 pub struct ServiceCommand {
     name: String,
@@ -34,7 +34,7 @@ pub struct ServiceCommand {
 
 impl Subcommand for ServiceCommand {
     fn augment_subcommands(command: clap::Command) -> clap::Command {
-        // A name that is none comes through, so that the answer can be the names that are.
+        // An unknown name is accepted here, so that the error can list the valid names.
         let command = command.allow_external_subcommands(true).subcommand_value_name("NAME");
         programs().iter().fold(command, |command, program| command.subcommand(program.command()))
     }
@@ -68,11 +68,11 @@ impl FromArgMatches for ServiceCommand {
     }
 }
 
-/// Runs it until it is told to stop.
+/// Runs the service until a signal stops it.
 pub async fn run(command: &ServiceCommand) {
     for program in programs().into_iter().filter(|program| program.name() == command.name) {
         if !program.run(&command.flags).await {
-            // Its log has said why, as the log of its own binary would.
+            // The service has logged the reason, as its own binary does.
             std::process::exit(1);
         }
     }

@@ -1,9 +1,9 @@
-//! Ctrl-C and SIGTERM, for commands that have something to put away before they end.
+//! Ctrl-C and SIGTERM, for commands that need a clean stop.
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Both, listened for from the first moment on: a signal that nobody listens for ends the process on the spot.
+/// Handlers of both signals, installed before anything starts: a signal without a handler kills the process.
 #[derive(Debug)]
 pub struct Signals {
     interrupt: Signal,
@@ -11,17 +11,17 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Starts to listen.
+    /// Installs the handlers.
     ///
     /// # Errors
-    /// The system does not let it.
+    /// The operating system refuses.
     pub fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
-    /// Waits for either.
-    pub async fn asked_to_stop(&mut self) {
+    /// Waits for either signal.
+    pub async fn stop_requested(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

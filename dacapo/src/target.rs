@@ -1,4 +1,4 @@
-//! Which system a command talks to: flags, else the environment, else what the last `up` wrote into its data folder.
+//! The system that a command talks to: named by flags, else by the environment, else by the last `up` in the data folder.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -6,18 +6,18 @@ use anyhow::{Context, bail};
 use runtime::{
     config::{Args, Config},
     kafka::Admin,
-    registry::RegistryClient,
+    registry::Registry,
 };
 
 use crate::endpoints::Endpoints;
 
-/// Where `up` keeps its data unless told otherwise.
+/// The default data folder of `up`.
 pub const DEFAULT_DATA: &str = "dacapo-data";
 
 /// The flags of every command that talks to a running system.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Target {
-    /// Kafka brokers to start from [default: those of the system in --data]
+    /// Kafka bootstrap servers [default: those of the system in --data]
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", value_name = "HOST:PORT,...")]
     pub bootstrap: Option<String>,
     /// Schema registry [default: that of the system in --data]
@@ -38,15 +38,15 @@ pub struct Target {
 }
 
 impl Target {
-    /// The settings to reach Kafka and the registry with.
+    /// The settings for Kafka and the registry.
     ///
     /// # Errors
-    /// A setting makes no sense, or nothing says where the system is.
+    /// A setting is invalid, or the addresses of the system are not known.
     pub fn config(&self, program: &str) -> anyhow::Result<Config> {
         self.settings(program, self.bootstrap.is_none() || self.registry.is_none())
     }
 
-    /// The settings of a command that asks Kafka alone.
+    /// The settings of a command that needs Kafka only.
     ///
     /// # Errors
     /// As [`Target::config`].
@@ -54,7 +54,7 @@ impl Target {
         self.settings(program, self.bootstrap.is_none())
     }
 
-    /// The settings of a command that asks the registry alone.
+    /// The settings of a command that needs the registry only.
     ///
     /// # Errors
     /// As [`Target::config`].
@@ -62,35 +62,35 @@ impl Target {
         self.settings(program, self.registry.is_none())
     }
 
-    /// The settings, once Kafka and the registry have answered and the system is there: a command that reads topics would
-    /// otherwise wait for them without a word, and an audit of nothing would be clean.
+    /// The settings, after Kafka and the registry have answered and the system was found. Without this check a command that reads
+    /// topics would wait silently, and an audit of a missing system would be clean.
     ///
     /// # Errors
-    /// As [`Target::config`]; or one of them does not answer, or knows no such system.
-    pub async fn reached(&self, program: &str) -> anyhow::Result<Reached> {
+    /// As [`Target::config`]; or Kafka or the registry does not answer, or has no such system.
+    pub async fn connect(&self, program: &str) -> anyhow::Result<ConnectedSystem> {
         let config = self.config(program)?;
-        let (admin, registry) = (Admin::new(&config)?, RegistryClient::new(&config)?);
-        let asked = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+        let (admin, registry) = (Admin::new(&config)?, Registry::new(&config)?);
+        let checked = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
             let partitions = admin.partition_counts()?;
             registry.subjects()?;
             Ok(partitions)
         });
-        let partitions = asked.await?.with_context(|| self.origin())?;
-        let first_part = format!("{}.", config.system);
-        if !partitions.keys().any(|topic| topic.starts_with(&first_part)) {
+        let partitions = checked.await?.with_context(|| self.origin())?;
+        let prefix = format!("{}.", config.system);
+        if !partitions.keys().any(|topic| topic.starts_with(&prefix)) {
             bail!(
                 "there is no topic of system {:?} at {}; --system names another one",
                 config.system,
                 config.bootstrap
             );
         }
-        Ok(Reached { config, partitions })
+        Ok(ConnectedSystem { config, partitions })
     }
 
     /// The projector's address.
     ///
     /// # Errors
-    /// Nothing says where it is.
+    /// The address is not known.
     pub fn projector(&self) -> anyhow::Result<String> {
         match &self.projector {
             Some(url) => Ok(url.trim_end_matches('/').to_owned()),
@@ -98,28 +98,28 @@ impl Target {
         }
     }
 
-    /// The address of the projector that reads these very brokers.
+    /// The address of the projector that reads the same brokers.
     ///
     /// # Errors
-    /// Nothing says where it is; or brokers are named and it is not, so that it would be another system's.
-    pub fn projector_of_these(&self) -> anyhow::Result<String> {
-        if self.names_a_place() && self.projector.is_none() {
+    /// The address is not known; or brokers are named and the projector is not, so that it might belong to another system.
+    pub fn projector_of_brokers(&self) -> anyhow::Result<String> {
+        if self.names_addresses() && self.projector.is_none() {
             bail!("--bootstrap or --registry is given, so the projector must be named too: --projector URL");
         }
         self.projector()
     }
 
-    /// For an error's text: where the addresses come from.
+    /// For an error message: where the addresses come from.
     #[must_use]
     pub fn origin(&self) -> String {
-        if self.names_a_place() || self.config.is_some() {
-            "the system does not answer where it was said to be".to_owned()
+        if self.names_addresses() || self.config.is_some() {
+            "the system does not answer at the given address".to_owned()
         } else {
             format!("the system in {} does not answer; is its `dacapo up` still running?", self.data.display())
         }
     }
 
-    fn names_a_place(&self) -> bool {
+    fn names_addresses(&self) -> bool {
         self.bootstrap.is_some() || self.registry.is_some()
     }
 
@@ -132,8 +132,8 @@ impl Target {
             ..Args::default()
         };
         if self.config.is_none() && is_incomplete {
-            // One address from a person and the other from a file would be two systems taken for one.
-            if self.names_a_place() {
+            // One address from a flag and the other from a file might belong to two different systems.
+            if self.names_addresses() {
                 bail!(
                     "--bootstrap (KAFKA_BOOTSTRAP_SERVERS) and --registry (SCHEMA_REGISTRY_URL) go together: give both, or neither and --data"
                 );
@@ -149,7 +149,7 @@ impl Target {
     fn endpoints(&self) -> anyhow::Result<Endpoints> {
         let none = || {
             format!(
-                "no system is known in {}: start one with `dacapo up`, or say where it is with --bootstrap, --registry and --projector",
+                "no system is known in {}: start one with `dacapo up`, or give --bootstrap, --registry and --projector",
                 self.data.display()
             )
         };
@@ -157,10 +157,10 @@ impl Target {
     }
 }
 
-/// A system that has answered.
+/// A system whose broker and registry have answered.
 #[derive(Debug, Clone)]
-pub struct Reached {
-    /// The settings to reach it with.
+pub struct ConnectedSystem {
+    /// The settings for connections to it.
     pub config: Config,
     /// Every topic of its cluster, with its number of partitions.
     pub partitions: HashMap<String, i32>,

@@ -1,31 +1,31 @@
-//! `dacapo topics create`: makes the topics of MusicCorp, after it has shown what it would make.
+//! `dacapo topics create`: shows which topics of MusicCorp are missing, and creates them with `--apply`.
 
 use anyhow::bail;
 use runtime::kafka::admin::{Admin, TopicPlan, TopicSpec, TopicStep};
 
-use crate::{contract, output, target::Target};
+use crate::{musiccorp, output, target::Target};
 
 /// Flags of `dacapo topics create`.
 #[derive(Debug, clap::Args)]
 pub struct CreateArgs {
     #[command(flatten)]
     target: Target,
-    /// Partitions of every topic; the same for all, since a service reads its inputs partition by partition [default: as many as
-    /// the topics that are there have, else 8]
+    /// Partitions of every topic; the same for all, since a service reads its inputs partition by partition [default: the number
+    /// that existing topics have, else 8]
     #[arg(long, env = "DACAPO_PARTITIONS", value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1_000))]
     partitions: Option<i32>,
     /// Replicas of every topic [default: the broker's]
     #[arg(long, env = "DACAPO_REPLICATION", value_name = "N")]
     replication: Option<i32>,
-    /// Create them; without this flag they are only shown
+    /// Create the topics; without this flag they are only shown
     #[arg(long)]
     apply: bool,
 }
 
-/// Shows the plan, and carries it out if asked to.
+/// Shows the plan, and executes it with `--apply`.
 ///
 /// # Errors
-/// The cluster cannot be reached, or existing topics are not as they must be.
+/// The cluster cannot be reached, or existing topics differ from what they must be.
 pub async fn create(args: &CreateArgs) -> anyhow::Result<()> {
     let mut config = args.target.kafka_alone("dacapo")?;
     config.replication = args.replication;
@@ -36,7 +36,7 @@ pub async fn create(args: &CreateArgs) -> anyhow::Result<()> {
     let missing = plan.steps.iter().filter(|(_, step)| *step == TopicStep::Create).count();
     if plan.verify().is_err() {
         bail!(
-            "existing topics are not as they must be, and are never altered; change them yourself, or choose another --system"
+            "existing topics differ from what they must be, and are never altered; change them yourself, or choose another --system"
         );
     }
     if missing == 0 {
@@ -49,7 +49,7 @@ pub async fn create(args: &CreateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every topic of the system: with `partitions` if a number is asked for, else with as many as its topics have already, else with
+/// Every topic of the system: with `partitions` if given, else with the number that its existing topics have, else with
 /// `otherwise`.
 ///
 /// # Errors
@@ -61,14 +61,15 @@ pub async fn specs(
     otherwise: i32,
 ) -> anyhow::Result<Vec<TopicSpec>> {
     let of = |partitions| -> Vec<TopicSpec> {
-        let services = contract::SERVICES.iter().flat_map(|service| TopicSpec::of_service(system, service, partitions));
+        let services =
+            musiccorp::SERVICES.iter().flat_map(|service| TopicSpec::of_service(system, service, partitions));
         services.chain([projector::status::topic(system, partitions)]).collect()
     };
     if let Some(partitions) = partitions {
         return Ok(of(partitions));
     }
-    let asked = admin.clone();
-    let counts = tokio::task::spawn_blocking(move || asked.partition_counts()).await??;
+    let client = admin.clone();
+    let counts = tokio::task::spawn_blocking(move || client.partition_counts()).await??;
     let specs = of(otherwise);
     match specs.iter().find_map(|spec| counts.get(&spec.name)) {
         Some(partitions) => Ok(of(*partitions)),

@@ -1,5 +1,5 @@
-//! Records that nobody should ever have written, put by a plain Kafka client onto the topics that running services read: they are
-//! parked or laid aside whole, with the place and the reason, and everything else goes on.
+//! A plain Kafka client writes invalid records to the topics that running services read. Each is parked or dead-lettered unchanged,
+//! with its position and the reason, and all other records are handled.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,69 +13,76 @@ use rdkafka::{
 };
 use serde_json::{Value, json};
 use support::{
-    Http, Place, System, ground,
-    records::{self, Acknowledged, Found, encoded, read_all},
+    Http, RunningSystem, Setup, infrastructure,
+    records::{self, Acknowledged, TopicRecord, encoded, read_all},
 };
 
-/// How a record is to be told from every other.
-const MARK: &str = "x-test";
-/// As large as a topic takes, nearly: its letter is larger than that.
+/// The header that identifies a record of this test.
+const TEST_HEADER: &str = "x-test";
+/// Nearly the largest record that a topic accepts; the dead letter made of it is larger.
 const BIG: usize = 1_048_000;
 
-/// A record that somebody wrote by mistake or by malice.
-struct Bad {
+/// An invalid record.
+struct BadRecord {
     name: &'static str,
     /// The topic, without the system's name.
     topic: &'static str,
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     headers: Vec<(&'static str, &'static str)>,
-    /// The services that cannot read it, and the kind of reason that they must give. Empty: everybody reads it.
-    letters: Letters,
+    /// The services that cannot read it, and the class of the failure. Empty if every service can read it.
+    failures: ExpectedFailures,
 }
 
-type Letters = (&'static [&'static str], &'static str);
+type ExpectedFailures = (&'static [&'static str], &'static str);
 
-/// Who reads the order-processor's events.
+/// The services that consume the order-processor's events.
 const READERS: &[&str] = &["warehouse", "payment", "loyalty", "notifications"];
 
 #[test]
-fn what_cannot_be_read_is_put_aside_whole_and_the_rest_goes_on() {
-    let place = Place::new(&ground());
-    // A schema that never comes would hold its partition for half a minute.
-    let settings = place.data().join("settings.toml");
+fn unreadable_records_are_parked_or_dead_lettered_and_all_others_are_handled() {
+    let setup = Setup::new(&infrastructure());
+    // An unknown schema would hold its partition for half a minute by default.
+    let settings = setup.data().join("settings.toml");
     std::fs::write(&settings, "partitions = 4\n[timeouts]\nschema = 1000\n").unwrap();
-    let mut system = place.start(&["--config", settings.to_str().unwrap()]);
-    let writer = Writer::new(&place);
+    let mut system = setup.start(&["--config", settings.to_str().unwrap()]);
+    let writer = Writer::new(&setup);
     let bad = bad_records(&writer);
     for record in bad.iter().chain(&foreign_records(&writer)) {
         writer.write(record);
     }
     writer.flush();
-    let written = ["payment.inbox", "order-processor.events"].map(|topic| format!("{}.{topic}", place.system()));
-    let written: Vec<Found> = written.iter().flat_map(|topic| read_all(&kafka_of(&place), topic)).collect();
+    let written = ["payment.inbox", "order-processor.events"].map(|topic| format!("{}.{topic}", setup.system()));
+    let written: Vec<TopicRecord> = written.iter().flat_map(|topic| read_all(&kafka_of(&setup), topic)).collect();
     for service in READERS {
-        let unread = bad.iter().filter(|record| record.letters.0.contains(service));
-        let (parked, letters): (Vec<&Bad>, Vec<&Bad>) = unread.partition(|record| is_parked(record, service));
-        are_put_aside(&mut system, &place, (service, format!("dlq.{}.{service}", place.system())), &letters, &written);
-        let topic = format!("{}.{service}.parked", place.system());
-        are_put_aside(&mut system, &place, (service, topic), &parked, &written);
+        let unread = bad.iter().filter(|record| record.failures.0.contains(service));
+        let (parked, dead_letters): (Vec<&BadRecord>, Vec<&BadRecord>) =
+            unread.partition(|record| is_parked(record, service));
+        are_parked_or_dead_lettered(
+            &mut system,
+            &setup,
+            (service, format!("dlq.{}.{service}", setup.system())),
+            &dead_letters,
+            &written,
+        );
+        let topic = format!("{}.{service}.parked", setup.system());
+        are_parked_or_dead_lettered(&mut system, &setup, (service, topic), &parked, &written);
     }
-    foreign_records_are_heard(&mut system, &place);
-    every_service_is_ready(&place);
-    later_orders_settle(&mut system, &place);
-    audit_tells_the_letters(&place);
-    what_is_parked_is_given_up(&place);
+    foreign_records_are_handled(&mut system, &setup);
+    every_service_is_ready(&setup);
+    later_orders_settle(&mut system, &setup);
+    audit_finds_the_dead_letters(&setup);
+    an_operator_drops_parked_records(&setup);
     system.stop();
 }
 
-/// A record that nobody can read, about an item: orders for it wait, all others are delivered; `up` starts again meanwhile.
+/// An unreadable record of a stock item: orders for the item wait, all others are delivered; `up` restarts meanwhile.
 #[test]
-fn a_parked_item_holds_up_its_own_orders_only_and_is_put_right() {
-    let place = Place::new(&ground());
-    let mut system = place.start(&[]);
-    let poison = Bad {
-        headers: vec![("ce_correlationid", "a person's mistake")],
+fn a_parked_item_delays_only_its_own_orders_until_it_is_dropped() {
+    let setup = Setup::new(&infrastructure());
+    let mut system = setup.start(&[]);
+    let poison = BadRecord {
+        headers: vec![("ce_correlationid", "a human error")],
         ..bad(
             "poison",
             "warehouse.inbox",
@@ -84,58 +91,59 @@ fn a_parked_item_holds_up_its_own_orders_only_and_is_put_right() {
             (&["warehouse"], "framing"),
         )
     };
-    let writer = Writer::new(&place);
+    let writer = Writer::new(&setup);
     writer.write(&poison);
     writer.flush();
-    let at = parked_place(&mut system, &place);
-    let (http, endpoints) = (Http::new(), place.endpoints());
+    let at = parked_place(&mut system, &setup);
+    let (http, endpoints) = (Http::new(), setup.endpoints());
     let url = format!("{}/orders", endpoints["services"]["order-processor"].as_str().unwrap());
     let waits = place_order(&http, &url, "waits", "lp-trout");
-    let goes_on = place_order(&http, &url, "goes-on", "lp-goldberg");
+    let unaffected = place_order(&http, &url, "unaffected", "lp-goldberg");
     let mut shown = String::new();
-    system
-        .wait_for("the end of the order for another item", || saga(&place, &goes_on).contains("completed (completed)"));
+    system.wait_for("the end of the order for another item", || {
+        saga(&setup, &unaffected).contains("completed (completed)")
+    });
     system.wait_for("the order that waits", || {
-        shown = saga(&place, &waits);
+        shown = saga(&setup, &waits);
         shown.contains("[parked]")
     });
     assert!(shown.contains(&format!("waits in warehouse behind {at}: HoldItem at")), "{shown}");
     assert!(shown.contains("An operator must act: HoldItem waits in warehouse behind"), "{shown}");
-    assert!(place.ok(&["sagas", "list", "--flag", "parked"]).contains(&waits));
+    assert!(setup.ok(&["sagas", "list", "--flag", "parked"]).contains(&waits));
     system.stop();
-    let mut system = place.start(&[]);
-    assert_eq!(parked_place(&mut system, &place), at, "it outlives its owner");
-    let refused = place.run(&["parked", "retry", &at]);
-    let said = String::from_utf8(refused.stdout).unwrap();
-    assert!(!refused.status.success() && said.contains("still cannot work, tried 2 times"), "{said}");
-    let behind = place.ok(&["parked", "list", "--all", "--json"]);
+    let mut system = setup.start(&[]);
+    assert_eq!(parked_place(&mut system, &setup), at, "it is still parked after a restart");
+    let refused = setup.run(&["parked", "retry", &at]);
+    let output = String::from_utf8(refused.stdout).unwrap();
+    assert!(!refused.status.success() && output.contains("failed again, tried 2 times"), "{output}");
+    let behind = setup.ok(&["parked", "list", "--all", "--json"]);
     let behind: Vec<Value> = serde_json::from_str(&behind).unwrap();
     let behind =
         behind.iter().find(|record| record["behind"] == json!(0)).unwrap()["place"].as_str().unwrap().to_owned();
-    let said = place.fails(&["parked", "retry", &behind]);
-    assert!(said.contains(&format!("waits behind {at}")) && said.contains("keeps its order"), "{said}");
+    let output = setup.fails(&["parked", "retry", &behind]);
+    assert!(output.contains(&format!("waits behind {at}")) && output.contains("keeps the order of"), "{output}");
     assert!(
-        place
+        setup
             .fails(&["parked", "drop", "nowhere/0/0", "--reason", "none"])
             .contains("nothing is parked at nowhere/0/0")
     );
-    let done = place.ok(&["parked", "drop", &at, "--reason", "not a command"]);
-    assert!(done.contains("is out of the way; nothing of its entity waits any more"), "{done}");
-    system.wait_for("the end of the order that waited", || saga(&place, &waits).contains("completed (completed)"));
-    assert_eq!(place.ok(&["parked", "list"]).trim(), "nothing is parked");
-    place.ok(&["audit"]);
+    let done = setup.ok(&["parked", "drop", &at, "--reason", "not a command"]);
+    assert!(done.contains("is no longer parked; no record of its entity waits any more"), "{done}");
+    system.wait_for("the end of the order that waited", || saga(&setup, &waits).contains("completed (completed)"));
+    assert_eq!(setup.ok(&["parked", "list"]).trim(), "nothing is parked");
+    setup.ok(&["audit"]);
     system.stop();
 }
 
-/// What the board shows of a saga; it may not have heard of it yet.
-fn saga(place: &Place, id: &str) -> String {
-    String::from_utf8(place.run(&["sagas", "show", id]).stdout).unwrap()
+/// What the board shows of a saga, which may not exist yet.
+fn saga(setup: &Setup, id: &str) -> String {
+    String::from_utf8(setup.run(&["sagas", "show", id]).stdout).unwrap()
 }
 
-fn parked_place(system: &mut System<'_>, place: &Place) -> String {
+fn parked_place(system: &mut RunningSystem<'_>, setup: &Setup) -> String {
     let mut listed = Vec::new();
     system.wait_for("something parked", || {
-        listed = serde_json::from_str::<Vec<Value>>(&place.ok(&["parked", "list", "--json"])).unwrap();
+        listed = serde_json::from_str::<Vec<Value>>(&setup.ok(&["parked", "list", "--json"])).unwrap();
         listed.len() == 1
     });
     assert_eq!((&listed[0]["entity"], &listed[0]["failure"]["class"]), (&json!("lp-trout"), &json!("framing")));
@@ -154,12 +162,12 @@ fn place_order(http: &Http, url: &str, key: &str, sku: &str) -> String {
 const SERVICES: [&str; 7] =
     ["customers", "catalogue", "order-processor", "warehouse", "payment", "loyalty", "notifications"];
 
-fn bad_records(writer: &Writer) -> Vec<Bad> {
+fn bad_records(writer: &Writer) -> Vec<BadRecord> {
     let (answered, answer) =
         (writer.id_of("payment.GatewayAnswered"), encoded("payment/inbox/GatewayAnswered", |_| ()));
     let (placed, order) =
         (writer.id_of("order_processor.OrderPlaced"), encoded("order-processor/events/OrderPlaced", |_| ()));
-    // Of an entity each, so that none waits behind another.
+    // Each has its own entity, so that none waits behind another.
     let keys = std::cell::Cell::new(0);
     let key = || Some(format!("order-bad-{}", keys.replace(keys.get() + 1)).into_bytes());
     let (inbox, events) = ("payment.inbox", "order-processor.events");
@@ -175,7 +183,7 @@ fn bad_records(writer: &Writer) -> Vec<Bad> {
         bad("key that is no text", inbox, Some(vec![0xff, 0xfe]), framed(answered, &answer), payment("key")),
         bad("wrong magic byte in events", events, key(), Some(b"{\"order\":1}".to_vec()), (READERS, "framing")),
         bad("no value in events", events, key(), None, (READERS, "tombstone")),
-        // Loyalty does not list OrderPlaced, so it need not be able to read it.
+        // Loyalty does not consume OrderPlaced, so it need not read it.
         bad(
             "truncated in events",
             events,
@@ -184,22 +192,22 @@ fn bad_records(writer: &Writer) -> Vec<Bad> {
             (&["warehouse", "payment"], "body"),
         ),
         bad("big in events", events, key(), Some(vec![b'x'; BIG]), (READERS, "framing")),
-        Bad {
+        BadRecord {
             headers: vec![("ce_id", "no-uuid")],
             ..bad("header that makes no sense", inbox, key(), framed(answered, &answer), payment("headers"))
         },
     ]
 }
 
-/// Records that nobody here wrote and that can be read all the same: they are no letters.
-fn foreign_records(writer: &Writer) -> Vec<Bad> {
+/// Records of other writers that can be read: they are not dead-lettered.
+fn foreign_records(writer: &Writer) -> Vec<BadRecord> {
     let (reserved, stock) =
         (writer.id_of("warehouse.StockReserved"), encoded("warehouse/events/StockReserved", |_| ()));
     let registers = writer.id_of("customers.RegisterCustomer");
     let customer = |id: &str| encoded("customers/inbox/RegisterCustomer", |fields| fields["customer_id"] = json!(id));
     let foreign = vec![("ce_source", "urn:somebody-else"), ("content-type", "text/plain"), ("traceparent", "nonsense")];
     vec![
-        // A fact about an order that never was is a fact: payment remembers it and waits. It is no letter.
+        // An event about an unknown order is valid: payment remembers it and waits.
         bad(
             "event of no order",
             "warehouse.events",
@@ -207,7 +215,7 @@ fn foreign_records(writer: &Writer) -> Vec<Bad> {
             framed(reserved, &stock),
             (&[], ""),
         ),
-        // Nor is a command without any of our headers, under a key that is not its entity's, or with somebody else's headers.
+        // A command is valid without CloudEvents headers, with another key than its entity's, or with foreign headers.
         bad(
             "no headers",
             "customers.inbox",
@@ -222,7 +230,7 @@ fn foreign_records(writer: &Writer) -> Vec<Bad> {
             framed(registers, &customer("c-routed")),
             (&[], ""),
         ),
-        Bad {
+        BadRecord {
             headers: foreign,
             ..bad(
                 "foreign",
@@ -239,136 +247,146 @@ fn framed(id: u32, body: &[u8]) -> Option<Vec<u8>> {
     Some(records::framed(id, body))
 }
 
-fn bad(name: &'static str, topic: &'static str, key: Option<Vec<u8>>, value: Option<Vec<u8>>, letters: Letters) -> Bad {
-    Bad { name, topic, key, value, headers: Vec::new(), letters }
+fn bad(
+    name: &'static str,
+    topic: &'static str,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    failures: ExpectedFailures,
+) -> BadRecord {
+    BadRecord { name, topic, key, value, headers: Vec::new(), failures }
 }
 
-/// The records that are no letters were heard: commands from anybody are decided.
-fn foreign_records_are_heard(system: &mut System<'_>, place: &Place) {
+/// The valid records were handled: commands of any writer are decided.
+fn foreign_records_are_handled(system: &mut RunningSystem<'_>, setup: &Setup) {
     for customer in ["c-bare", "c-routed", "c-foreign"] {
-        system.wait_for(&format!("what customers says about {customer}"), || {
-            place.ok(&["events", "tail", "--type", "CustomerRegistered", "--key", customer]).lines().count() == 1
+        system.wait_for(&format!("the decision of customers about {customer}"), || {
+            setup.ok(&["events", "tail", "--type", "CustomerRegistered", "--key", customer]).lines().count() == 1
         });
     }
     let order =
         serde_json::from_str::<Value>(include_str!("../../schemas/warehouse/events/StockReserved/v1.example.json"))
             .unwrap();
     let order = order["order_id"].as_str().unwrap();
-    system.wait_for("what payment remembers of an order that never was", || {
-        place.ok(&["events", "tail", "--type", "PaymentAwaited", "--key", order]).lines().count() == 1
+    system.wait_for("the event of payment about an unknown order", || {
+        setup.ok(&["events", "tail", "--type", "PaymentAwaited", "--key", order]).lines().count() == 1
     });
 }
 
-/// Whose it is must be known by the key alone: loyalty's customers are not the order-processor's orders.
-fn is_parked(record: &Bad, service: &str) -> bool {
+/// A record is parked if its key names its entity: loyalty's customers are not the order-processor's orders.
+fn is_parked(record: &BadRecord, service: &str) -> bool {
     let is_text = record.key.as_deref().is_some_and(|key| std::str::from_utf8(key).is_ok());
     is_text && !(service == "loyalty" && record.topic == "order-processor.events")
 }
 
-/// What a service has put aside on a topic are these records, byte for byte, and nothing else.
-fn are_put_aside(
-    system: &mut System<'_>,
-    place: &Place,
+/// A service's parked or dead-letter topic has exactly these records, byte for byte.
+fn are_parked_or_dead_lettered(
+    system: &mut RunningSystem<'_>,
+    setup: &Setup,
     (service, topic): (&str, String),
-    expected: &[&Bad],
-    written: &[Found],
+    expected: &[&BadRecord],
+    written: &[TopicRecord],
 ) {
-    let mut letters = Vec::new();
+    let mut dead_letters = Vec::new();
     system.wait_for(&format!("{} records in {topic}", expected.len()), || {
-        letters = read_all(&kafka_of(place), &topic);
+        dead_letters = read_all(&kafka_of(setup), &topic);
         if topic.ends_with(".parked") {
-            // Of a dead letter there is a tombstone alone.
-            letters.retain(|letter| letter.value.is_some());
+            // A dead letter leaves only a tombstone on this topic.
+            dead_letters.retain(|dead_letter| dead_letter.value.is_some());
         }
-        letters.len() >= expected.len()
+        dead_letters.len() >= expected.len()
     });
-    let found: BTreeSet<&str> = letters.iter().map(|letter| letter.header(MARK)).collect();
+    let found: BTreeSet<&str> = dead_letters.iter().map(|dead_letter| dead_letter.header(TEST_HEADER)).collect();
     assert_eq!(found, expected.iter().map(|record| record.name).collect(), "{topic}");
-    assert_eq!(letters.len(), expected.len(), "{topic} has each once");
-    for letter in &letters {
-        let record = expected.iter().find(|record| record.name == letter.header(MARK)).unwrap();
-        let original = written.iter().find(|found| found.header(MARK) == record.name).unwrap();
-        is_whole(place, service, record, letter, original);
+    assert_eq!(dead_letters.len(), expected.len(), "{topic} has each record once");
+    for dead_letter in &dead_letters {
+        let record = expected.iter().find(|record| record.name == dead_letter.header(TEST_HEADER)).unwrap();
+        let original = written.iter().find(|found| found.header(TEST_HEADER) == record.name).unwrap();
+        is_unchanged(setup, service, record, dead_letter, original);
     }
 }
 
-fn is_whole(place: &Place, service: &str, record: &Bad, letter: &Found, original: &Found) {
+fn is_unchanged(setup: &Setup, service: &str, record: &BadRecord, dead_letter: &TopicRecord, original: &TopicRecord) {
     let name = record.name;
     if is_parked(record, service) {
-        let ours = |name: &str| letter.header(&format!("{}.parked.{name}", place.system()));
-        assert_eq!(letter.value, Some(record.value.clone().unwrap_or_default()), "{name} is not what was written");
+        let ours = |name: &str| dead_letter.header(&format!("{}.parked.{name}", setup.system()));
+        assert_eq!(dead_letter.value, Some(record.value.clone().unwrap_or_default()), "{name} is not what was written");
         assert_eq!(Some(ours("key").as_bytes()), record.key.as_deref(), "{name}");
         assert_eq!(ours("entity"), ours("key"), "{name}");
     } else {
-        assert!(letter.key == record.key && letter.value == record.value, "{name} is not what was written");
+        assert!(dead_letter.key == record.key && dead_letter.value == record.value, "{name} is not what was written");
     }
     for (header, value) in &record.headers {
-        assert_eq!(letter.header(header), *value, "{name}");
+        assert_eq!(dead_letter.header(header), *value, "{name}");
     }
-    assert_eq!(letter.header("__dlq.errors.topic"), format!("{}.{}", place.system(), record.topic), "{name}");
-    assert_eq!(letter.header("__dlq.errors.partition"), original.partition.to_string(), "{name}");
-    assert_eq!(letter.header("__dlq.errors.offset"), original.offset.to_string(), "{name}");
-    assert_eq!(letter.header("__dlq.errors.group"), format!("{}.{service}", place.system()), "{name}");
-    assert!(!letter.header("__dlq.errors.message").is_empty(), "{name}");
-    assert_eq!(letter.header(&format!("{}.errors.class", place.system())), record.letters.1, "{name} of {service}");
+    assert_eq!(dead_letter.header("__dlq.errors.topic"), format!("{}.{}", setup.system(), record.topic), "{name}");
+    assert_eq!(dead_letter.header("__dlq.errors.partition"), original.partition.to_string(), "{name}");
+    assert_eq!(dead_letter.header("__dlq.errors.offset"), original.offset.to_string(), "{name}");
+    assert_eq!(dead_letter.header("__dlq.errors.group"), format!("{}.{service}", setup.system()), "{name}");
+    assert!(!dead_letter.header("__dlq.errors.message").is_empty(), "{name}");
+    assert_eq!(
+        dead_letter.header(&format!("{}.errors.class", setup.system())),
+        record.failures.1,
+        "{name} of {service}"
+    );
 }
 
-fn every_service_is_ready(place: &Place) {
-    let (http, endpoints) = (Http::new(), place.endpoints());
+fn every_service_is_ready(setup: &Setup) {
+    let (http, endpoints) = (Http::new(), setup.endpoints());
     for service in SERVICES {
         let url = endpoints["services"][service].as_str().unwrap();
         assert_eq!(http.get(&format!("{url}/readyz")).0, 200, "{service} is ready");
     }
 }
 
-fn later_orders_settle(system: &mut System<'_>, place: &Place) {
-    let (http, endpoints) = (Http::new(), place.endpoints());
+fn later_orders_settle(system: &mut RunningSystem<'_>, setup: &Setup) {
+    let (http, endpoints) = (Http::new(), setup.endpoints());
     let url = format!("{}/orders", endpoints["services"]["order-processor"].as_str().unwrap());
     for number in 0..6 {
         place_order(&http, &url, &format!("later-{number}"), "lp-goldberg");
     }
     system.wait_for("the end of the later orders", || {
-        let list = place.ok(&["sagas", "list", "--outcome", "completed", "--json"]);
+        let list = setup.ok(&["sagas", "list", "--outcome", "completed", "--json"]);
         serde_json::from_str::<Value>(&list).unwrap()["items"].as_array().unwrap().len() == 6
     });
 }
 
-fn audit_tells_the_letters(place: &Place) {
-    let output = place.run(&["audit", "--findings", "200"]);
+fn audit_finds_the_dead_letters(setup: &Setup) {
+    let output = setup.run(&["audit", "--findings", "200"]);
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stdout).unwrap();
-    let letters = ["loyalty", "payment"].map(|service| format!("dlq.{}.{service} partition ", place.system()));
+    let output = String::from_utf8(output.stdout).unwrap();
+    let dead_letters = ["loyalty", "payment"].map(|service| format!("dlq.{}.{service} partition ", setup.system()));
     let parked = ["warehouse", "payment", "notifications"]
-        .map(|service| format!("{}.{service}.parked partition ", place.system()));
-    for told in letters.iter().chain(&parked) {
-        assert!(said.contains(told), "{told:?} is missing in\n{said}");
+        .map(|service| format!("{}.{service}.parked partition ", setup.system()));
+    for expected in dead_letters.iter().chain(&parked) {
+        assert!(output.contains(expected), "{expected:?} is missing in\n{output}");
     }
-    assert!(said.contains("a dead letter lies here") && said.contains("a record waits"), "{said}");
-    let events = format!("{}.order-processor.events partition ", place.system());
-    assert!(said.contains(&events), "{events:?}: what cannot be read is told where it lies\n{said}");
+    assert!(output.contains("a dead-lettered record") && output.contains("a parked record"), "{output}");
+    let events = format!("{}.order-processor.events partition ", setup.system());
+    assert!(output.contains(&events), "{events:?}: the position of an unreadable event is missing in\n{output}");
 }
 
-/// An operator gives some of it up, and the rest is left as it is.
-fn what_is_parked_is_given_up(place: &Place) {
-    let parked = || -> Vec<Value> { serde_json::from_str(&place.ok(&["parked", "list", "--json"])).unwrap() };
+/// An operator drops some of the parked records; the others stay.
+fn an_operator_drops_parked_records(setup: &Setup) {
+    let parked = || -> Vec<Value> { serde_json::from_str(&setup.ok(&["parked", "list", "--json"])).unwrap() };
     let before = parked();
     assert!(before.len() > 10, "{before:?}");
-    let given_up = 3;
-    for record in &before[..given_up] {
+    let dropped = 3;
+    for record in &before[..dropped] {
         let (service, at) = (record["service"].as_str().unwrap(), record["place"].as_str().unwrap());
-        let shown = place.ok(&["parked", "show", at, "--service", service]);
+        let shown = setup.ok(&["parked", "show", at, "--service", service]);
         assert!(shown.contains("tried       1 times"), "{shown}");
-        let done = place.ok(&["parked", "drop", at, "--service", service, "--reason", "a test", "--by", "ada"]);
-        assert!(done.contains("is out of the way"), "{done}");
+        let done = setup.ok(&["parked", "drop", at, "--service", service, "--reason", "a test", "--by", "ada"]);
+        assert!(done.contains("is no longer parked"), "{done}");
     }
-    assert_eq!(parked(), before[given_up..]);
+    assert_eq!(parked(), before[dropped..]);
 }
 
-fn kafka_of(place: &Place) -> String {
-    place.endpoints()["kafka"].as_str().unwrap().to_owned()
+fn kafka_of(setup: &Setup) -> String {
+    setup.endpoints()["kafka"].as_str().unwrap().to_owned()
 }
 
-/// A plain client that knows no rule.
+/// A plain Kafka client that enforces no rule.
 struct Writer {
     system: String,
     registry: String,
@@ -376,24 +394,24 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(place: &Place) -> Self {
-        let endpoints = place.endpoints();
+    fn new(setup: &Setup) -> Self {
+        let endpoints = setup.endpoints();
         let text = |name: &str| endpoints[name].as_str().unwrap().to_owned();
         let producer = records::producer(&text("kafka"));
-        Self { system: place.system().to_owned(), registry: text("registry"), producer }
+        Self { system: setup.system().to_owned(), registry: text("registry"), producer }
     }
 
     fn id_of(&self, name: &str) -> u32 {
         records::schema_id(&self.registry, &format!("com.{}.{name}", self.system))
     }
 
-    fn write(&self, record: &Bad) {
+    fn write(&self, record: &BadRecord) {
         let topic = format!("{}.{}", self.system, record.topic);
-        let mark = OwnedHeaders::new().insert(Header { key: MARK, value: Some(record.name) });
+        let own = OwnedHeaders::new().insert(Header { key: TEST_HEADER, value: Some(record.name) });
         let headers = record
             .headers
             .iter()
-            .fold(mark, |headers, (key, value)| headers.insert(Header { key, value: Some(*value) }));
+            .fold(own, |headers, (key, value)| headers.insert(Header { key, value: Some(*value) }));
         let mut message = BaseRecord::<[u8], [u8]>::to(&topic).headers(headers);
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();

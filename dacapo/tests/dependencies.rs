@@ -1,4 +1,4 @@
-//! The broker or the registry is not there yet, or goes away and comes back: services say so, wait, and go on where they were.
+//! The broker or the registry starts late, or stops and starts again: services report it, wait, and continue.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use runtime::{
     service::{Running, StartError},
 };
 use serde_json::{Value, json};
-use support::{Ground, Http, PATIENCE, Place, System, pair::Pair};
+use support::{Http, Infrastructure, PATIENCE, RunningSystem, Setup, pair::Pair};
 
 /// Waits for a condition.
 #[track_caller]
@@ -21,7 +21,7 @@ fn wait_for<T>(what: &str, mut found: impl FnMut() -> Result<T, String>) -> T {
     loop {
         match found() {
             Ok(found) => return found,
-            Err(seen) => assert!(Instant::now() < deadline, "{what} did not come; last seen: {seen}"),
+            Err(last) => assert!(Instant::now() < deadline, "{what} did not come; last: {last}"),
         }
         std::thread::park_timeout(std::time::Duration::from_millis(50));
     }
@@ -38,15 +38,15 @@ async fn payment_on(pair: &Pair) -> Result<Running, StartError> {
 }
 
 #[test]
-fn a_service_alone_says_what_it_waits_for_until_it_has_it() {
-    let (mut pair, place) = (Pair::absent(), Place::new(&Ground::Embedded));
+fn a_service_reports_what_it_waits_for_until_it_is_there() {
+    let (mut pair, setup) = (Pair::absent(), Setup::new(&Infrastructure::Embedded));
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    // A service writes nothing that the registry does not know: it refuses to start, and says who can change that.
+    // A service refuses to start while the registry does not know its schemas, and names the command that registers them.
     pair.start_registry();
     let refused = runtime.block_on(payment_on(&pair)).err().unwrap();
     let reason = format!("{:#}", anyhow::Error::from(refused));
     assert!(reason.contains("PaymentAwaited") && reason.contains("dacapo schemas register"), "{reason}");
-    place.ok(&["schemas", "register", "--apply", "--registry", &pair.registry()]);
+    setup.ok(&["schemas", "register", "--apply", "--registry", &pair.registry()]);
     pair.stop_registry();
 
     let payment = runtime.block_on(payment_on(&pair)).unwrap();
@@ -56,14 +56,14 @@ fn a_service_alone_says_what_it_waits_for_until_it_has_it() {
             let (status, text) = http.get_text(&format!("{url}/readyz?verbose"));
             if status == 503 && text.contains(word) { Ok(()) } else { Err(format!("{status} {text}")) }
         });
-        assert_eq!(http.get(&format!("{url}/livez")).0, 200, "who waits lives");
+        assert_eq!(http.get(&format!("{url}/livez")).0, 200, "a waiting service is live");
     };
     waits_for(&pair.registry());
     pair.start_registry();
     waits_for(&pair.bootstrap());
     pair.start_broker();
     waits_for("dacapo topics create");
-    place.ok(&["topics", "create", "--apply", "--bootstrap", &pair.bootstrap()]);
+    setup.ok(&["topics", "create", "--apply", "--bootstrap", &pair.bootstrap()]);
     wait_for("a ready service", || match http.get_text(&format!("{url}/readyz?verbose")) {
         (200, _) => Ok(()),
         (status, text) => Err(format!("{status} {text}")),
@@ -72,17 +72,19 @@ fn a_service_alone_says_what_it_waits_for_until_it_has_it() {
 }
 
 #[test]
-fn everything_comes_up_when_its_broker_does_and_outlives_its_absence() {
-    let (mut pair, place) = (Pair::absent(), Place::new(&Ground::Embedded));
+fn the_system_starts_with_its_broker_and_survives_an_outage() {
+    let (mut pair, setup) = (Pair::absent(), Setup::new(&Infrastructure::Embedded));
     let (bootstrap, registry) = (pair.bootstrap(), pair.registry());
-    let mut system = place.launch(&["--bootstrap", &bootstrap, "--registry", &registry]);
-    let says = |word: &str| place.log().contains(&format!("waiting: cannot {word}"));
-    system.wait_for("what it waits for", || says(&format!("compare the schemas with the registry at {registry}")));
+    let mut system = setup.launch(&["--bootstrap", &bootstrap, "--registry", &registry]);
+    let waits_for = |word: &str| setup.log().contains(&format!("waiting: cannot {word}"));
+    system.wait_for("the first dependency", || {
+        waits_for(&format!("compare the schemas with the registry at {registry}"))
+    });
     pair.start_registry();
-    system.wait_for("the next thing it waits for", || says(&format!("list topics at {bootstrap}")));
+    system.wait_for("the next dependency", || waits_for(&format!("list topics at {bootstrap}")));
     pair.start_broker();
     system.wait_until_up();
-    let shop = Shop { place: &place, http: Http::new() };
+    let shop = Shop { setup: &setup, http: Http::new() };
     shop.orders_settle(&mut system, "first", 3);
 
     pair.stop_registry();
@@ -92,7 +94,7 @@ fn everything_comes_up_when_its_broker_does_and_outlives_its_absence() {
 
     pair.stop_broker();
     for service in ["payment", "warehouse"] {
-        let (_, text) = wait_for("a service that says that it is not ready", || match shop.ready(service) {
+        let (_, text) = wait_for("a service that reports that it is not ready", || match shop.ready(service) {
             (503, text) => Ok((503, text)),
             (status, text) => Err(format!("{status} {text}")),
         });
@@ -106,18 +108,18 @@ fn everything_comes_up_when_its_broker_does_and_outlives_its_absence() {
         });
     }
     shop.orders_settle(&mut system, "afterwards", 9);
-    place.ok(&["audit"]);
+    setup.ok(&["audit"]);
     system.stop();
 }
 
 struct Shop<'a> {
-    place: &'a Place,
+    setup: &'a Setup,
     http: Http,
 }
 
 impl Shop<'_> {
     fn service(&self, name: &str) -> String {
-        self.place.endpoints()["services"][name].as_str().unwrap().to_owned()
+        self.setup.endpoints()["services"][name].as_str().unwrap().to_owned()
     }
 
     fn ready(&self, service: &str) -> (u16, String) {
@@ -130,8 +132,8 @@ impl Shop<'_> {
             "ship_to": { "street": "1 Quay", "city": "Bristol", "postcode": "BS1", "country": "GB" },
             "lines": [{ "sku": "lp-goldberg", "quantity": 1 }] });
         for number in 0..orders {
-            // Until it is taken: the key makes sure that it is one order.
-            wait_for("an order that is taken", || {
+            // Repeated until it is accepted: the idempotency key makes it one order.
+            wait_for("an accepted order", || {
                 match self.http.post(&url, &format!("{what} {number}"), order.to_string()) {
                     (200..=202, _) => Ok(()),
                     (status, answer) => Err(format!("{status} {answer}")),
@@ -140,15 +142,15 @@ impl Shop<'_> {
         }
     }
 
-    /// All orders so far are completed, and there are so many.
-    fn settle(&self, system: &mut System<'_>, orders: usize) {
-        system.wait_for(&format!("the end of {orders} orders"), || {
-            let list = self.place.ok(&["sagas", "list", "--outcome", "completed", "--json"]);
+    /// Waits until this many orders are completed.
+    fn settle(&self, system: &mut RunningSystem<'_>, orders: usize) {
+        system.wait_for(&format!("{orders} completed orders"), || {
+            let list = self.setup.ok(&["sagas", "list", "--outcome", "completed", "--json"]);
             serde_json::from_str::<Value>(&list).unwrap()["items"].as_array().unwrap().len() == orders
         });
     }
 
-    fn orders_settle(&self, system: &mut System<'_>, what: &str, all: usize) {
+    fn orders_settle(&self, system: &mut RunningSystem<'_>, what: &str, all: usize) {
         self.place(what, 3);
         self.settle(system, all);
     }

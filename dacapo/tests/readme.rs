@@ -1,7 +1,7 @@
-//! The commands that README.md and docs/ show are run as they stand there, one after the other, in a folder that looks like a checkout.
+//! Runs the commands that README.md and docs/ show, in their order, in a folder that looks like a checkout.
 //!
-//! [`SHOWN`] is the list of them: what is changed for a test (numbers, addresses, ports), what must be printed, and what cannot be run
-//! here and why. A command that is not in it fails the test, and so does an entry that is in no document.
+//! [`SHOWN`] lists them: what is replaced for the test (numbers, addresses, ports), what must be printed, and why a command is not run
+//! here. A command that is not listed fails the test, and so does an entry that no document shows.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,54 +15,55 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{PATIENCE, endless::Endless, pair::Pair};
+use support::{PATIENCE, long_running::LongRunning, pair::Pair};
 use tempfile::TempDir;
 
-/// What a test does with a command that a document shows.
+/// How the test runs a command of a document.
 #[derive(Clone, Copy)]
-enum Act {
-    /// Runs it to its end, which must be a good one, and looks for these words in what it prints.
+enum DocumentTest {
+    /// Runs it to its end, which must be a success, and looks for these words in its output.
     Run(&'static [&'static str]),
-    /// Runs it, changed so, until it prints this word; it runs on while the commands after it are run, until the next `up`.
-    Stay(&'static str),
+    /// Runs it until it prints this word, and keeps it running for the following commands, until the next `up`.
+    KeepRunning(&'static str),
     /// Runs it until it prints this word, and sends Ctrl-C.
     Interrupt(&'static str),
-    /// Does not run it, for this reason.
+    /// Skips it, for this reason.
     Skip(&'static str),
 }
 
-use Act::{Interrupt, Run, Skip, Stay};
+use DocumentTest::{Interrupt, KeepRunning, Run, Skip};
 
 struct Shown {
     command: &'static str,
-    /// What stands in the document, and what stands in its place here. Texts in capitals are filled in by [`Checkout::fill`].
+    /// Texts of the document, and their replacements here. [`Checkout::fill`] fills in the texts in capitals.
     change: &'static [(&'static str, &'static str)],
-    act: Act,
+    test: DocumentTest,
 }
 
-const fn shown(command: &'static str, change: &'static [(&'static str, &'static str)], act: Act) -> Shown {
-    Shown { command, change, act }
+const fn shown(command: &'static str, change: &'static [(&'static str, &'static str)], test: DocumentTest) -> Shown {
+    Shown { command, change, test }
 }
 
-/// The built program in place of one that is built first, and free ports in place of the well-known ones.
+/// The built program instead of one that is built first, and free ports instead of the well-known ones.
 const HERE: &[(&str, &str)] =
     &[("cargo run --release -- up", "dacapo up FREE_PORTS"), ("dacapo up --", "dacapo up FREE_PORTS --")];
 
-/// Figures that mean anything need a quiet machine and minutes.
-const BENCH: Act = Skip("a release build, and minutes of a machine that does nothing else");
+/// Meaningful figures need an idle machine and minutes.
+const BENCH: DocumentTest = Skip("a release build, and minutes on an idle machine");
 
 /// A hundred faults take minutes.
-const STRUCK: Act = Skip("a release build, and minutes; chaos/tests strikes in small");
+const CHAOS: DocumentTest = Skip("a release build, and minutes; chaos/tests injects a few faults");
 
-/// Where nothing is parked there is nothing to put right.
-const PARKED: Act = Skip("bad_topics.rs does it, on a system where something is parked");
+/// These commands need a parked record.
+const PARKED: DocumentTest = Skip("bad_topics.rs runs them on a system with parked records");
 
-/// The simulation's commands play for minutes.
-const SIMULATED: Act =
-    Skip("a release build; .ci/run plays these seeds and mutants, and the simulation's own tests its stories");
+/// The simulation's commands run for minutes.
+const SIMULATED: DocumentTest =
+    Skip("a release build; .ci/run runs these seeds and mutants, and the simulation's own tests its scenarios");
 
-/// An engine for containers is not there everywhere.
-const CONTAINERS: Act = Skip("needs a container engine; dacapo/tests/deployment holds the files against the programs");
+/// Not every machine has a container engine.
+const CONTAINERS: DocumentTest =
+    Skip("needs a container engine; dacapo/tests/deployment checks the files against the programs");
 
 /// Every command that a document shows, in the order of the documents.
 const SHOWN: &[Shown] = &[
@@ -72,7 +73,7 @@ const SHOWN: &[Shown] = &[
         Run(&["| completed", "40 orders in ", "orders/s", "money: captured", "stock: received", "audit: clean"]),
     ),
     shown("cargo test --workspace", &[], Skip("this test is one of them")),
-    shown("cargo run --release -- up --orders 200", &[("200", "20")], Stay("20 orders placed")),
+    shown("cargo run --release -- up --orders 200", &[("200", "20")], KeepRunning("20 orders placed")),
     shown("dacapo sagas list --state completed", &[], Run(&["order-fulfilment", "completed"])),
     shown("dacapo sagas show ORDER", &[], Run(&["order-fulfilment", "OrderPlaced"])),
     shown("dacapo sagas watch", &[], Interrupt("Ctrl-C ends")),
@@ -98,18 +99,18 @@ const SHOWN: &[Shown] = &[
     shown(
         "dacapo up --bootstrap kafka:9092 --registry http://registry:8081",
         &[("kafka:9092", "OWN_KAFKA"), ("http://registry:8081", "OWN_REGISTRY")],
-        Stay("up after "),
+        KeepRunning("up after "),
     ),
-    shown("cargo run --release -p chaos -- --seed 42 --faults 100", &[], STRUCK),
-    shown("cargo run --release -p chaos -- --seed 42 --faults 100 --brokers apache", &[], STRUCK),
-    shown("cargo run --release -p chaos -- --seed 42 --faults 100 --plan-only", &[], STRUCK),
+    shown("cargo run --release -p chaos -- --seed 42 --faults 100", &[], CHAOS),
+    shown("cargo run --release -p chaos -- --seed 42 --faults 100 --brokers apache", &[], CHAOS),
+    shown("cargo run --release -p chaos -- --seed 42 --faults 100 --plan-only", &[], CHAOS),
     shown("dacapo up --instances warehouse=3,order-processor=2", &[], Interrupt("Ctrl-C stops")),
     shown(
-        "dacapo prepare --bootstrap kafka:9092 --registry http://registry:8081 --seed",
+        "dacapo prepare --bootstrap kafka:9092 --registry http://registry:8081 --sample-data",
         &[("kafka:9092", "OWN_KAFKA"), ("http://registry:8081", "OWN_REGISTRY")],
-        Run(&["topics and schemas are there", "are in the inboxes"]),
+        Run(&["topics and schemas exist", "are in the inboxes"]),
     ),
-    shown("dacapo outside --listen 0.0.0.0:8090", &[("0.0.0.0:8090", "127.0.0.1:0")], Interrupt("listen on http")),
+    shown("dacapo stubs --listen 0.0.0.0:8090", &[("0.0.0.0:8090", "127.0.0.1:0")], Interrupt("listen on http")),
     shown(
         "dacapo service warehouse --bootstrap kafka:9092 --registry http://registry:8081 --instance a --data stores --listen 0.0.0.0:8080",
         &[("kafka:9092", "OWN_KAFKA"), ("http://registry:8081", "OWN_REGISTRY"), ("0.0.0.0:8080", "127.0.0.1:0")],
@@ -118,12 +119,12 @@ const SHOWN: &[Shown] = &[
     shown(
         "dacapo health http://127.0.0.1:8080/readyz",
         &[],
-        Skip("dacapo/tests/deployment asks every process so, at ports that are free"),
+        Skip("dacapo/tests/deployment runs it for every process, at free ports"),
     ),
     shown("docker compose up --build --detach", &[], CONTAINERS),
     shown("docker compose up --build --detach --no-deps warehouse-a", &[], CONTAINERS),
     shown("docker compose up --build --detach --no-deps warehouse-b", &[], CONTAINERS),
-    shown("scripts/processes.sh", &[], Skip("runs a test of dacapo/tests/deployment, which is run anyway")),
+    shown("scripts/processes.sh", &[], Skip("runs a test of dacapo/tests/deployment, which runs anyway")),
     shown(
         "dacapo up --orders-from docs/examples/orders.ndjson --until-settled --ephemeral",
         &[],
@@ -136,11 +137,11 @@ const SHOWN: &[Shown] = &[
         Run(&["| short", "20 orders in ", "audit: clean"]),
     ),
     shown("dacapo parked list", &[], PARKED),
-    shown("dacapo parked show PLACE", &[], PARKED),
+    shown("dacapo parked show POSITION", &[], PARKED),
     shown("dacapo sagas list --flag parked", &[], PARKED),
-    shown("dacapo parked retry PLACE", &[], PARKED),
+    shown("dacapo parked retry POSITION", &[], PARKED),
     shown("dacapo parked retry --all", &[], PARKED),
-    shown(r#"dacapo parked drop PLACE --reason "a test record""#, &[], PARKED),
+    shown(r#"dacapo parked drop POSITION --reason "a test record""#, &[], PARKED),
     shown("cargo build --release -p dacapo", &[], Skip("a long build; the tests have their own")),
     shown(
         "/usr/bin/time -v target/release/dacapo up --orders 10000 --until-settled --ephemeral",
@@ -150,12 +151,12 @@ const SHOWN: &[Shown] = &[
     shown(
         "perf record -F 499 -g -o perf.data target/release/dacapo up --orders 5000 --until-settled --ephemeral",
         &[],
-        Skip("perf and a release build are not there everywhere"),
+        Skip("not every machine has perf and a release build"),
     ),
     shown(
         "perf report -i perf.data --no-children -g none --sort comm,dso",
         &[],
-        Skip("reads what the command before it writes"),
+        Skip("reads the output of the command before it"),
     ),
     shown("cargo run --release -p bench -- latency", &[], BENCH),
     shown("cargo run --release -p bench -- parked", &[], BENCH),
@@ -169,43 +170,43 @@ const SHOWN: &[Shown] = &[
 ];
 
 #[test]
-fn what_the_documents_show_is_true() {
+fn the_commands_of_the_documents_work() {
     let checkout = Checkout::new();
-    let (mut staying, mut next) = (None, SHOWN.iter());
+    let (mut running, mut next) = (None, SHOWN.iter());
     for (document, command) in commands() {
         let expected = next.next().map(|shown| shown.command);
-        assert_eq!(Some(command.as_str()), expected, "{document} shows a command that this test does not know there");
+        assert_eq!(Some(command.as_str()), expected, "{document} shows a command that this test does not list there");
         let shown = &SHOWN[SHOWN.len() - next.len() - 1];
         let line = checkout.fill(shown);
-        if let Some(before) = staying.take_if(|_| line.contains("dacapo up ")) {
-            Endless::interrupt(before);
+        if let Some(before) = running.take_if(|_| line.contains("dacapo up ")) {
+            LongRunning::interrupt(before);
         }
-        match shown.act {
+        match shown.test {
             Run(words) => checkout.run(&line, words),
-            Stay(word) => {
-                let up = Endless::start(&mut checkout.shell(&line));
+            KeepRunning(word) => {
+                let up = LongRunning::start(&mut checkout.shell(&line));
                 up.wait_for(word);
                 checkout.wait_until_settled(orders_of(&line));
-                staying = Some(up);
+                running = Some(up);
             }
             Interrupt(word) => {
-                let endless = Endless::start(&mut checkout.shell(&line));
-                endless.wait_for(word);
-                endless.interrupt();
+                let long_running = LongRunning::start(&mut checkout.shell(&line));
+                long_running.wait_for(word);
+                long_running.interrupt();
             }
             Skip(reason) => assert!(!reason.is_empty()),
         }
     }
-    if let Some(last) = staying {
-        Endless::interrupt(last);
+    if let Some(last) = running {
+        LongRunning::interrupt(last);
     }
-    assert_eq!(next.next().map(|shown| shown.command), None, "no document shows this command any more");
+    assert_eq!(next.next().map(|shown| shown.command), None, "no document shows this command");
     let (made, kept) = (checkout.read("orders.ndjson"), checkout.read("docs/examples/orders.ndjson"));
-    assert_eq!(made, kept, "docs/orders.md says which command made the example");
+    assert_eq!(made, kept, "docs/orders.md names the command that made the example");
     assert_eq!(kept.lines().count(), 220);
 }
 
-/// Every line of every `sh` block of README.md and docs/, without its comment, and the document it stands in.
+/// Every line of every `sh` block of README.md and docs/, without its comment, and its document.
 fn commands() -> Vec<(String, String)> {
     let root = root();
     let mut documents = support::files(&root.join("docs"), ".md");
@@ -235,7 +236,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-/// A folder with the documents and the schemas of the checkout in it, a `dacapo` on the path, and a Kafka of one's own at hand.
+/// A folder with the documents and the schemas of the checkout, `dacapo` on the path, and a separate Kafka.
 struct Checkout {
     folder: TempDir,
     pair: Pair,
@@ -252,7 +253,7 @@ impl Checkout {
         Self { folder, pair: Pair::start() }
     }
 
-    /// The command as it is run here.
+    /// The command line that is run here.
     fn fill(&self, shown: &Shown) -> String {
         let mut line = shown.command.to_owned();
         for (from, to) in shown.change.iter().chain(HERE) {
@@ -260,16 +261,16 @@ impl Checkout {
             line = line.replace(from, to);
         }
         let line = line.replace("OWN_KAFKA", &self.pair.bootstrap()).replace("OWN_REGISTRY", &self.pair.registry());
-        let free = ["kafka", "registry", "http", "outside"].map(|part| format!("--listen-{part} 127.0.0.1:0"));
+        let free = ["kafka", "registry", "http", "stubs"].map(|part| format!("--listen-{part} 127.0.0.1:0"));
         let line = line.replace("FREE_PORTS", &free.join(" "));
         if line.contains(" ORDER") { line.replace("ORDER", &self.some_order()) } else { line }
     }
 
-    /// A command in this folder, as a shell reads it.
+    /// A shell command in this folder.
     fn shell(&self, line: &str) -> Command {
         let path = format!("{}:{}", self.folder.path().join("bin").display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("sh");
-        // One process, so that Ctrl-C reaches it.
+        // A single process, so that Ctrl-C reaches it.
         let line = if line.contains(['|', '>']) { line.to_owned() } else { format!("exec {line}") };
         command.args(["-c", &line]).current_dir(&self.folder).env("PATH", path);
         for (name, _) in std::env::vars() {

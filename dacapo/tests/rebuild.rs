@@ -1,4 +1,4 @@
-//! Every local store is deleted and the system started again: the same views, no new event, no effect.
+//! After every local store is deleted, a restart gives the same views, writes no event and runs no effect.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,38 +6,38 @@ mod support;
 
 use std::{collections::BTreeSet, fs};
 
-use support::{Http, PATIENCE, Place, files, ground, wait_until_ended};
+use support::{Http, PATIENCE, Setup, exits_with_success, files, infrastructure};
 
-/// What can be seen of a system from outside.
+/// The externally visible state of a system.
 #[derive(Debug, PartialEq)]
-struct Seen {
-    /// Every event, as it lies on its topic.
+struct VisibleState {
+    /// Every event of every topic.
     events: BTreeSet<String>,
     /// The digest of the rebuilt view, which equals the live one.
     view: String,
-    /// What the payment gateway has done.
+    /// The ledger of the payment gateway.
     ledger: serde_json::Value,
     /// The mails that were written.
     mails: usize,
 }
 
-fn look(place: &Place, http: &Http) -> Seen {
-    let verified = place.ok(&["replay", "projection", "sagas", "--verify"]);
+fn visible_state(setup: &Setup, http: &Http) -> VisibleState {
+    let verified = setup.ok(&["replay", "projection", "sagas", "--verify"]);
     let view = verified.lines().find(|line| line.contains("both views are equal")).unwrap_or(&verified).to_owned();
-    let (_, ledger) = http.get(&format!("{}/ledger", place.endpoints()["outside"].as_str().unwrap()));
-    let events = place.ok(&["events", "tail"]).lines().map(str::to_owned).collect();
-    Seen { events, view, ledger, mails: files(&place.data().join("mail"), ".eml").len() }
+    let (_, ledger) = http.get(&format!("{}/ledger", setup.endpoints()["stubs"].as_str().unwrap()));
+    let events = setup.ok(&["events", "tail"]).lines().map(str::to_owned).collect();
+    VisibleState { events, view, ledger, mails: files(&setup.data().join("mail"), ".eml").len() }
 }
 
 #[test]
-fn without_its_stores_it_is_the_same_system() {
-    let ground = ground();
-    let place = Place::new(&ground);
+fn a_system_without_its_stores_is_rebuilt_to_the_same_state() {
+    let infrastructure = infrastructure();
+    let setup = Setup::new(&infrastructure);
     let http = Http::new();
-    let first = place.up(&["--orders", "150", "--seed", "5", "--until-settled"]).spawn().unwrap();
-    assert!(wait_until_ended(first, PATIENCE), "{}", place.log());
-    let system = place.start(&[]);
-    let before = look(&place, &http);
+    let first = setup.up(&["--orders", "150", "--seed", "5", "--until-settled"]).spawn().unwrap();
+    assert!(exits_with_success(first, PATIENCE), "{}", setup.log());
+    let system = setup.start(&[]);
+    let before = visible_state(&setup, &http);
     assert!(
         before.events.len() > 1_000 && before.mails > 100,
         "{} events, {} mails",
@@ -45,16 +45,12 @@ fn without_its_stores_it_is_the_same_system() {
         before.mails
     );
     system.stop();
-    let stores = place.data().join("stores");
-    assert!(stores.is_dir(), "the stores lie in {}", stores.display());
+    let stores = setup.data().join("stores");
+    assert!(stores.is_dir(), "the stores are in {}", stores.display());
     fs::remove_dir_all(&stores).unwrap();
-    let system = place.start(&[]);
-    let after = look(&place, &http);
-    assert_eq!(
-        after.events.difference(&before.events).collect::<Vec<_>>(),
-        Vec::<&String>::new(),
-        "events that came anew"
-    );
-    assert_eq!(after, before, "on {ground:?}");
+    let system = setup.start(&[]);
+    let after = visible_state(&setup, &http);
+    assert_eq!(after.events.difference(&before.events).collect::<Vec<_>>(), Vec::<&String>::new(), "new events");
+    assert_eq!(after, before, "on {infrastructure:?}");
     system.stop();
 }

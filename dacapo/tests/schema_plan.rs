@@ -1,24 +1,24 @@
-//! A plan shows what a registry lacks of a contract, and carrying it out leaves nothing to do: with the embedded registry, or with
-//! the one at `DACAPO_TEST_REGISTRY` beside it.
+//! A plan shows what a registry lacks, and executing it leaves nothing to do: with the embedded registry, and also with the registry
+//! at `DACAPO_TEST_REGISTRY` if that is set.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use embedded::registry::{Level, RegistryConfig};
 use runtime::{
     config::Config,
-    registry::RegistryClient,
+    registry::Registry,
     schemas::{
-        PlannedAction, RegistryChange, SchemaCatalog, apply, plan,
+        Act, Change, Contract, apply, plan,
         plan::{ApplyError, LEVEL},
     },
 };
 use serde_json::json;
 
 struct Target {
-    registry: RegistryClient,
-    /// Keeps the embedded registry running, if it is that one.
+    registry: Registry,
+    /// Keeps the embedded registry running, if this target is the embedded one.
     _running: Option<(embedded::registry::Registry, tokio::runtime::Runtime)>,
-    /// A system of this test's own, so that it may run many times on one registry.
+    /// A unique system, so that the test may run many times on one registry.
     system: String,
 }
 
@@ -40,9 +40,9 @@ fn targets() -> Vec<Target> {
     targets
 }
 
-fn client(url: &str) -> RegistryClient {
+fn client(url: &str) -> Registry {
     let config = Config { registry_url: url.to_owned(), ..Config::for_tests() };
-    RegistryClient::new(&config).expect("a client")
+    Registry::new(&config).expect("a client")
 }
 
 fn schema(name: &str, added: &str) -> String {
@@ -52,8 +52,8 @@ fn schema(name: &str, added: &str) -> String {
     )
 }
 
-fn contract(files: &[(&str, String)]) -> SchemaCatalog {
-    SchemaCatalog::from_files(files.iter().map(|(path, text)| (*path, text.as_str()))).expect("the contract parses")
+fn contract(files: &[(&str, String)]) -> Contract {
+    Contract::from_files(files.iter().map(|(path, text)| (*path, text.as_str()))).expect("the contract parses")
 }
 
 const TAKEN_V1: &str = "order-desk/events/OrderTaken/v1.avsc";
@@ -62,26 +62,26 @@ const LEFT_V1: &str = "order-desk/inbox/LeaveOrder/v1.avsc";
 const NOTE: &str = r#", { "name": "note", "type": "string", "default": "", "doc": "D." }"#;
 const REQUIRED: &str = r#", { "name": "note", "type": "string", "doc": "D." }"#;
 
-/// A change without the texts and ids that only matter to the registry.
-fn acts(changes: &[RegistryChange]) -> Vec<(&str, String)> {
-    let act = |change: &RegistryChange| match &change.action {
-        PlannedAction::SetLevel { to, .. } => format!("level {to}"),
-        PlannedAction::NewSubject { version, .. } => format!("new subject v{version}"),
-        PlannedAction::NewVersion { version, .. } => format!("new version v{version}"),
-        PlannedAction::AlreadyThere { version, .. } => format!("there v{version}"),
-        PlannedAction::Refused { version, .. } => format!("refused v{version}"),
+/// The changes as short texts, without schemas and ids.
+fn acts(changes: &[Change]) -> Vec<(&str, String)> {
+    let act = |change: &Change| match &change.act {
+        Act::SetLevel { to, .. } => format!("level {to}"),
+        Act::NewSubject { version, .. } => format!("new subject v{version}"),
+        Act::NewVersion { version, .. } => format!("new version v{version}"),
+        Act::AlreadyThere { version, .. } => format!("there v{version}"),
+        Act::Refused { version, .. } => format!("refused v{version}"),
     };
     changes.iter().map(|change| (change.subject.rsplit('.').next().unwrap_or_default(), act(change))).collect()
 }
 
 #[track_caller]
-fn expect(changes: &[RegistryChange], expected: &[(&str, &str)]) {
+fn expect(changes: &[Change], expected: &[(&str, &str)]) {
     let expected: Vec<(&str, String)> = expected.iter().map(|(subject, act)| (*subject, (*act).to_owned())).collect();
     assert_eq!(acts(changes), expected);
 }
 
 #[test]
-fn what_is_missing_is_shown_then_registered_then_there() {
+fn missing_schemas_are_shown_then_registered_then_present() {
     for Target { registry, _running, system } in targets() {
         let first = contract(&[(TAKEN_V1, schema("OrderTaken", "")), (LEFT_V1, schema("LeaveOrder", ""))]);
         let changes = plan(&registry, &first, &system).expect("a plan");
@@ -97,18 +97,18 @@ fn what_is_missing_is_shown_then_registered_then_there() {
         );
         let subjects = registry.subjects().expect("the subjects");
         assert!(!subjects.iter().any(|subject| subject.contains(&system)), "a plan changes nothing");
-        apply(&registry, &changes).expect("the plan is carried out");
+        apply(&registry, &changes).expect("the plan is executed");
         let after = plan(&registry, &first, &system).expect("a plan");
         expect(&after, &[("OrderTaken", "there v1"), ("LeaveOrder", "there v1")]);
-        assert!(after.iter().all(RegistryChange::is_done));
+        assert!(after.iter().all(Change::is_done));
 
         let second = contract(&[(TAKEN_V1, schema("OrderTaken", "")), (TAKEN_V2, schema("OrderTaken", NOTE))]);
         let changes = plan(&registry, &second, &system).expect("a plan");
         expect(&changes, &[("OrderTaken", "there v1"), ("OrderTaken", "new version v2")]);
-        apply(&registry, &changes).expect("the plan is carried out");
+        apply(&registry, &changes).expect("the plan is executed");
         let subject = format!("com.{system}.order_desk.OrderTaken");
         assert_eq!(registry.versions(&subject).expect("the versions").len(), 2);
-        // A service finds what it was compiled with.
+        // A service finds its compiled schema.
         let compiled = second.records()[0].latest().text_in(&system);
         assert!(registry.find(&subject, &compiled).expect("the compiled schema").id.is_some());
     }
@@ -118,8 +118,8 @@ fn what_is_missing_is_shown_then_registered_then_there() {
 fn a_plan_with_a_refusal_changes_nothing() {
     for Target { registry, _running, system } in targets() {
         let first = contract(&[(TAKEN_V1, schema("OrderTaken", ""))]);
-        apply(&registry, &plan(&registry, &first, &system).expect("a plan")).expect("the plan is carried out");
-        // Without a level of its own a lax registry would let the change through; the plan does not.
+        apply(&registry, &plan(&registry, &first, &system).expect("a plan")).expect("the plan is executed");
+        // The lax level would let the registry accept the change; the plan refuses it.
         let subject = format!("com.{system}.order_desk.OrderTaken");
         registry.set_compatibility(&subject, "NONE").expect("the level is set");
         let broken = contract(&[(TAKEN_V1, schema("OrderTaken", REQUIRED)), (LEFT_V1, schema("LeaveOrder", ""))]);
@@ -147,21 +147,21 @@ fn a_plan_with_a_refusal_changes_nothing() {
 }
 
 #[test]
-fn a_registry_that_is_not_there_is_named() {
+fn an_unreachable_registry_is_named() {
     let contract = contract(&[(TAKEN_V1, schema("OrderTaken", ""))]);
-    let error = plan(&client("http://127.0.0.1:1"), &contract, "musiccorp").expect_err("nobody listens");
+    let error = plan(&client("http://127.0.0.1:1"), &contract, "musiccorp").expect_err("no server listens");
     assert!(error.is_transient() && error.to_string().contains("http://127.0.0.1:1"), "{error}");
 }
 
 #[test]
-fn texts_compiled_into_services_make_a_contract_too() {
+fn the_schemas_compiled_into_services_are_parsed() {
     use runtime::{Channel, RecordType};
     const V1: &str = include_str!("../../schemas/order-processor/events/OrderPlaced/v1.avsc");
     let record =
         |schema| RecordType { owner: "order-processor", channel: Channel::Events, name: "OrderPlaced", schema };
-    let contract = SchemaCatalog::from_records(&[record(Some(V1)), record(None), record(Some(V1))]).expect("it parses");
+    let contract = Contract::from_records(&[record(Some(V1)), record(None), record(Some(V1))]).expect("it parses");
     assert_eq!(contract.records().len(), 1);
     let json = serde_json::from_str::<serde_json::Value>(&contract.records()[0].latest().text).expect("it is JSON");
     assert_eq!(json["name"], json!("OrderPlaced"));
-    assert!(SchemaCatalog::from_records(&[record(Some("{"))]).is_err());
+    assert!(Contract::from_records(&[record(Some("{"))]).is_err());
 }

@@ -1,25 +1,27 @@
-//! Every end of an order, told by real services that only ever talk through topics: on the embedded broker, or on
-//! the Apache Kafka that the environment names.
+//! Every outcome of an order, with real services that exchange records only through topics: on the embedded broker, or on the Apache
+//! Kafka that the environment names.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
-use serde_json::{Value, json};
-use support::{Http, PATIENCE, Place, System, files, ground};
+use std::collections::BTreeMap;
 
-/// What must be true of a story's saga, beside its end.
-struct Story {
+use serde_json::{Value, json};
+use support::{Http, PATIENCE, RunningSystem, Setup, files, infrastructure};
+
+/// An order, and what its saga must show.
+struct Scenario {
     name: &'static str,
     body: Value,
-    /// What the edge answers.
+    /// The status of the response to `POST /orders`.
     status: u16,
     state: &'static str,
     outcome: &'static str,
     /// Events that must be in its timeline.
-    said: &'static [&'static str],
+    published: &'static [&'static str],
     /// Events that must not.
-    unsaid: &'static [&'static str],
+    not_published: &'static [&'static str],
 }
 
 fn order(lines: impl Into<Value>, payment_method: &str) -> Value {
@@ -31,7 +33,7 @@ fn order(lines: impl Into<Value>, payment_method: &str) -> Value {
     })
 }
 
-fn stories() -> Vec<Story> {
+fn scenarios() -> Vec<Scenario> {
     let unknown_customer = {
         let mut order = order(two_albums(), "card-ok");
         order["customer_id"] = json!("customer-nobody");
@@ -52,14 +54,14 @@ fn two_albums() -> Value {
     json!([{ "sku": "lp-goldberg", "quantity": 2 }, { "sku": "lp-trout", "quantity": 1 }])
 }
 
-fn completed() -> Story {
-    Story {
+fn completed() -> Scenario {
+    Scenario {
         name: "completed",
         body: order(two_albums(), "card-ok"),
         status: 201,
         state: "completed",
         outcome: "completed",
-        said: &[
+        published: &[
             "OrderPlaced",
             "StockReserved",
             "PaymentRequested",
@@ -73,19 +75,19 @@ fn completed() -> Story {
             "OrderCompleted",
             "CustomerNotified",
         ],
-        unsaid: &["OrderCancelled", "PaymentRefunded", "StockReleased"],
+        not_published: &["OrderCancelled", "PaymentRefunded", "StockReleased"],
     }
 }
 
-fn short() -> Story {
+fn short() -> Scenario {
     let lines = json!([{ "sku": "lp-goldberg", "quantity": 1 }, { "sku": "rare-thamos", "quantity": 1 }]);
-    Story {
+    Scenario {
         name: "one line short, the others freed",
         body: order(lines, "card-ok"),
         status: 201,
         state: "compensated",
         outcome: "short",
-        said: &[
+        published: &[
             "LineHeld",
             "ItemHeld",
             "StockShort",
@@ -95,18 +97,18 @@ fn short() -> Story {
             "PaymentVoided",
             "CustomerNotified",
         ],
-        unsaid: &["PaymentRequested", "PaymentTaken", "OrderPaid", "ItemShipped"],
+        not_published: &["PaymentRequested", "PaymentTaken", "OrderPaid", "ItemShipped"],
     }
 }
 
-fn declined() -> Story {
-    Story {
+fn declined() -> Scenario {
+    Scenario {
         name: "payment declined",
         body: order(two_albums(), "card-declined"),
         status: 201,
         state: "compensated",
         outcome: "declined",
-        said: &[
+        published: &[
             "StockReserved",
             "PaymentRequested",
             "PaymentDeclined",
@@ -115,19 +117,19 @@ fn declined() -> Story {
             "StockReleased",
             "CustomerNotified",
         ],
-        unsaid: &["PaymentTaken", "PaymentRefunded", "PaymentVoided", "OrderPaid"],
+        not_published: &["PaymentTaken", "PaymentRefunded", "PaymentVoided", "OrderPaid"],
     }
 }
 
-fn lost() -> Story {
+fn lost() -> Scenario {
     let lines = json!([{ "sku": "ghost-gastein", "quantity": 1 }, { "sku": "lp-trout", "quantity": 1 }]);
-    Story {
+    Scenario {
         name: "not on the shelf when packaging",
         body: order(lines, "card-ok"),
         status: 201,
         state: "compensated",
         outcome: "lost",
-        said: &[
+        published: &[
             "PaymentTaken",
             "OrderPaid",
             "PackagingFailed",
@@ -139,33 +141,50 @@ fn lost() -> Story {
             "PaymentRefunded",
             "CustomerNotified",
         ],
-        unsaid: &["OrderShipped", "PointsAwarded", "PaymentVoided"],
+        not_published: &["OrderShipped", "PointsAwarded", "PaymentVoided"],
     }
 }
 
-fn rejected(name: &'static str, body: Value) -> Story {
-    let unsaid = &["OrderPlaced", "ReservationStarted", "PaymentAwaited", "NotificationRequested"];
-    Story { name, body, status: 422, state: "rejected", outcome: "rejected", said: &["OrderRejected"], unsaid }
+fn rejected(name: &'static str, body: Value) -> Scenario {
+    let not_published = &["OrderPlaced", "ReservationStarted", "PaymentAwaited", "NotificationRequested"];
+    Scenario {
+        name,
+        body,
+        status: 422,
+        state: "rejected",
+        outcome: "rejected",
+        published: &["OrderRejected"],
+        not_published,
+    }
 }
 
-/// A parcel to this postcode: the simulated courier decides by it.
+/// Sets the postcode, which the stub of the courier decides by.
 fn to(postcode: &str, mut order: Value) -> Value {
     order["ship_to"]["postcode"] = json!(postcode);
     order
 }
 
-/// Orders that the customer, the courier, the gateway or an operator keep from their usual way.
-fn troubles() -> Vec<Story> {
-    [called_off(), not_taken(), not_answered()].into_iter().flatten().collect()
+/// Orders that the customer, the courier, the gateway or an operator keeps from completing directly.
+fn failing_scenarios() -> Vec<Scenario> {
+    [cancelled(), not_dispatched(), not_answered()].into_iter().flatten().collect()
 }
 
 type Events = &'static [&'static str];
 
-fn story(name: &'static str, body: Value, end: (&'static str, &'static str), said: Events, unsaid: Events) -> Story {
-    Story { name, body, status: 201, state: end.0, outcome: end.1, said, unsaid }
+/// The ids of placed orders, by the name of their scenario.
+type OrderIds = BTreeMap<&'static str, String>;
+
+fn scenario(
+    name: &'static str,
+    body: Value,
+    end: (&'static str, &'static str),
+    published: Events,
+    not_published: Events,
+) -> Scenario {
+    Scenario { name, body, status: 201, state: end.0, outcome: end.1, published, not_published }
 }
 
-fn undone_by(outcome: &'static str) -> (&'static str, &'static str) {
+fn compensated_by(outcome: &'static str) -> (&'static str, &'static str) {
     ("compensated", outcome)
 }
 
@@ -173,20 +192,20 @@ fn one() -> Value {
     json!([{ "sku": "lp-goldberg", "quantity": 1 }])
 }
 
-fn called_off() -> Vec<Story> {
+fn cancelled() -> Vec<Scenario> {
     vec![
-        // Before its stock is held, or while it is: whoever comes first, nobody has been charged.
-        story(
-            "called off at once",
+        // Before its stock is held, or meanwhile: in both cases no charge was requested.
+        scenario(
+            "cancelled at once",
             order(one(), "card-silent"),
-            undone_by("called-off"),
+            compensated_by("called-off"),
             &["OrderCancellationRequested", "CancellationAccepted", "OrderCancelled", "PaymentVoided", "StockReleased"],
             &["PaymentTaken", "PickingStarted", "CancellationRefused"],
         ),
-        story(
-            "called off while it is charged",
+        scenario(
+            "cancelled while it is charged",
             order(one(), "card-silent"),
-            undone_by("called-off"),
+            compensated_by("called-off"),
             &[
                 "StockReserved",
                 "PaymentRequested",
@@ -200,11 +219,11 @@ fn called_off() -> Vec<Story> {
             ],
             &["PaymentTaken", "PaymentAbandoned", "CancellationRefused"],
         ),
-        // So many pieces take the floor seconds.
-        story(
-            "called off while it is picked",
+        // Picking this many pieces takes seconds.
+        scenario(
+            "cancelled while it is picked",
             order(json!([{ "sku": "lp-trout", "quantity": 120 }]), "card-ok"),
-            undone_by("called-off"),
+            compensated_by("called-off"),
             &[
                 "OrderPaid",
                 "PickingStarted",
@@ -221,12 +240,12 @@ fn called_off() -> Vec<Story> {
     ]
 }
 
-fn not_taken() -> Vec<Story> {
+fn not_dispatched() -> Vec<Scenario> {
     vec![
-        story(
+        scenario(
             "asked too late, then given up",
             to("SILENT", order(one(), "card-ok")),
-            undone_by("given-up"),
+            compensated_by("given-up"),
             &[
                 "CancellationRefused",
                 "OrderCancellationRefused",
@@ -240,7 +259,7 @@ fn not_taken() -> Vec<Story> {
             ],
             &["OrderDispatched", "OrderShipped"],
         ),
-        story(
+        scenario(
             "retried dispatch",
             to("REFUSED 3", order(two_albums(), "card-ok")),
             ("completed", "completed"),
@@ -258,74 +277,61 @@ fn not_taken() -> Vec<Story> {
     ]
 }
 
-fn not_answered() -> Vec<Story> {
+fn not_answered() -> Vec<Scenario> {
     let ghost = json!([{ "sku": "ghost-gastein", "quantity": 1 }]);
     vec![
-        story(
+        scenario(
             "silent gateway",
             order(one(), "card-silent"),
-            undone_by("unanswered"),
+            compensated_by("unanswered"),
             &["PaymentAbandoned", "OrderCancelled", "PaymentVoidRequested", "PaymentVoided", "StockReleased"],
             &["PaymentTaken", "PaymentRefunded"],
         ),
-        story(
+        scenario(
             "captured too late",
             order(one(), "card-late"),
-            undone_by("unanswered"),
+            compensated_by("unanswered"),
             &["PaymentAbandoned", "OrderCancelled", "PaymentTaken", "RefundRequested", "PaymentRefunded"],
             &["PaymentVoided", "OrderPaid", "PickingStarted"],
         ),
-        story(
+        scenario(
             "refund refused",
             order(ghost, "card-closed"),
-            undone_by("lost"),
+            compensated_by("lost"),
             &["PackagingFailed", "RefundFailed", "OrderNeedsAttention", "PaymentRefunded", "StockWrittenOff"],
             &["OrderShipped"],
         ),
-        story("slow gateway", order(one(), "card-slow"), ("completed", "completed"), &["OrderCompleted"], &[]),
+        scenario("slow gateway", order(one(), "card-slow"), ("completed", "completed"), &["OrderCompleted"], &[]),
     ]
 }
 
-/// Long enough that a busy machine gets a customer's request in before it, short enough to wait for it.
+/// Long enough for a customer's request on a busy machine, short enough to wait for.
 const DEADLINE_MS: &str = "8000";
 
-#[test]
-fn what_goes_wrong_outside_comes_to_its_end_with_the_help_of_people() {
-    let ground = ground();
-    let place = Place::new(&ground);
-    let mut system = place.start(
-        &[
-            &["--charge-deadline-ms", DEADLINE_MS, "--courier-deadline-ms", DEADLINE_MS][..],
-            &["--dispatch-pause-ms", "200", "--dispatch-attempts", "2"],
-        ]
-        .concat(),
-    );
-    let http = Http::new();
-    let orders = format!("{}/orders", place.endpoints()["services"]["order-processor"].as_str().unwrap());
-    let mut ids = std::collections::BTreeMap::new();
-    for story in troubles() {
-        let (status, answer) = http.post(&orders, story.name, story.body.to_string());
-        assert_eq!(status, 201, "{}: {answer}", story.name);
+/// Places the orders that do not complete directly, and cancels some of them. Returns their ids by scenario.
+fn place_failing_orders(system: &mut RunningSystem<'_>, setup: &Setup, http: &Http, orders: &str) -> OrderIds {
+    let mut ids = OrderIds::new();
+    for scenario in failing_scenarios() {
+        let (status, answer) = http.post(orders, scenario.name, scenario.body.to_string());
+        assert_eq!(status, 201, "{}: {answer}", scenario.name);
         let id = answer["order_id"].as_str().unwrap().to_owned();
-        if story.name.starts_with("called off") {
-            match story.name.rsplit(' ').next() {
-                Some("charged") => said(&mut system, &place, &id, "PaymentRequested"),
-                Some("picked") => said(&mut system, &place, &id, "PickingStarted"),
+        if scenario.name.starts_with("cancelled") {
+            match scenario.name.rsplit(' ').next() {
+                Some("charged") => wait_for_event(system, setup, &id, "PaymentRequested"),
+                Some("picked") => wait_for_event(system, setup, &id, "PickingStarted"),
                 _ => {}
             }
             let (status, answer) = http.post(&format!("{orders}/{id}/cancel"), &id, r#"{"reason":"bought twice"}"#);
             assert_eq!((status, &answer["status"]), (202, &json!("cancellation-requested")), "{answer}");
         }
-        ids.insert(story.name, id);
+        ids.insert(scenario.name, id);
     }
-    let late = &ids["asked too late, then given up"];
-    said(&mut system, &place, late, "OrderPackaged");
-    let (status, answer) = http.post(&format!("{orders}/{late}/cancel"), "c-2", "");
-    assert_eq!(status, 202, "{answer}");
-    system.wait_for("the refusal", || {
-        http.get(&format!("{orders}/{late}")).1["cancellation"]["reason"] == json!("the parcel is packed")
-    });
-    for (story, service, command, body) in [
+    ids
+}
+
+/// Sends the command that each failed order needs from an operator.
+fn send_operator_commands(system: &mut RunningSystem<'_>, setup: &Setup, http: &Http, ids: &OrderIds) {
+    for (scenario, service, command, body) in [
         ("refund refused", "payment", "RetryRefund", json!({})),
         ("retried dispatch", "warehouse", "RetryDispatch", json!({})),
         (
@@ -335,95 +341,119 @@ fn what_goes_wrong_outside_comes_to_its_end_with_the_help_of_people() {
             json!({ "reason": "no courier goes there" }),
         ),
     ] {
-        let id = &ids[story];
-        let saga = format!("{}/api/v1/sagas/{id}", place.endpoints()["projector"].as_str().unwrap());
-        system.wait_for(&format!("{story} to need a person"), || http.get(&saga).1["state"] == json!("failed"));
+        let id = &ids[scenario];
+        let saga = format!("{}/api/v1/sagas/{id}", setup.endpoints()["projector"].as_str().unwrap());
+        system.wait_for(&format!("{scenario} to need an operator"), || http.get(&saga).1["state"] == json!("failed"));
         let mut fields = body;
         fields["order_id"] = json!(id);
-        place.ok(&["send", service, command, "--key", id, &fields.to_string()]);
+        setup.ok(&["send", service, command, "--key", id, &fields.to_string()]);
     }
-    for story in troubles() {
-        check(&mut system, &place, &http, &story, &ids[story.name]);
+}
+
+#[test]
+fn failures_of_external_systems_settle_with_the_help_of_operators() {
+    let infrastructure = infrastructure();
+    let setup = Setup::new(&infrastructure);
+    let mut system = setup.start(
+        &[
+            &["--charge-deadline-ms", DEADLINE_MS, "--courier-deadline-ms", DEADLINE_MS][..],
+            &["--dispatch-pause-ms", "200", "--dispatch-attempts", "2"],
+        ]
+        .concat(),
+    );
+    let http = Http::new();
+    let orders = format!("{}/orders", setup.endpoints()["services"]["order-processor"].as_str().unwrap());
+    let ids = place_failing_orders(&mut system, &setup, &http, &orders);
+    let late = &ids["asked too late, then given up"];
+    wait_for_event(&mut system, &setup, late, "OrderPackaged");
+    let (status, answer) = http.post(&format!("{orders}/{late}/cancel"), "c-2", "");
+    assert_eq!(status, 202, "{answer}");
+    system.wait_for("the refusal", || {
+        http.get(&format!("{orders}/{late}")).1["cancellation"]["reason"] == json!("the parcel is packed")
+    });
+    send_operator_commands(&mut system, &setup, &http, &ids);
+    for scenario in failing_scenarios() {
+        check(&mut system, &setup, &http, &scenario, &ids[scenario.name]);
     }
     let (status, refused) = http.post(&format!("{orders}/{}/cancel", ids["slow gateway"]), "c-3", "");
     assert_eq!((status, &refused["detail"]), (409, &json!("the order is completed")), "{refused}");
-    let (status, again) = http.post(&format!("{orders}/{}/cancel", ids["called off at once"]), "c-4", "");
+    let (status, again) = http.post(&format!("{orders}/{}/cancel", ids["cancelled at once"]), "c-4", "");
     assert_eq!((status, &again["status"]), (200, &json!("cancelled")), "{again}");
     assert_eq!(http.post(&format!("{orders}/no-such-order/cancel"), "c-5", "").0, 404);
-    place.ok(&["audit"]);
-    let verified = place.ok(&["replay", "projection", "sagas", "--verify"]);
+    setup.ok(&["audit"]);
+    let verified = setup.ok(&["replay", "projection", "sagas", "--verify"]);
     assert!(verified.contains("both views are equal"), "{verified}");
     system.stop();
 }
 
 #[test]
-fn every_order_comes_to_its_end() {
-    let ground = ground();
-    let place = Place::new(&ground);
-    let mut system = place.start(&[]);
+fn every_order_settles() {
+    let infrastructure = infrastructure();
+    let setup = Setup::new(&infrastructure);
+    let mut system = setup.start(&[]);
     let http = Http::new();
-    let endpoints = place.endpoints();
+    let endpoints = setup.endpoints();
     let orders = format!("{}/orders", endpoints["services"]["order-processor"].as_str().unwrap());
-    let placed: Vec<(Story, String)> = stories()
+    let placed: Vec<(Scenario, String)> = scenarios()
         .into_iter()
-        .map(|story| {
-            let (status, answer) = http.post(&orders, story.name, story.body.to_string());
-            assert_eq!(status, story.status, "{} on {ground:?}: {answer}", story.name);
-            // An accepted order is told its id, the problem of a rejected one says where the order is.
+        .map(|scenario| {
+            let (status, answer) = http.post(&orders, scenario.name, scenario.body.to_string());
+            assert_eq!(status, scenario.status, "{} on {infrastructure:?}: {answer}", scenario.name);
+            // The response has the id of an accepted order; the problem details of a rejected order have its path.
             let id = answer["order_id"].as_str().or_else(|| answer["instance"].as_str()?.strip_prefix("/orders/"));
-            let id = id.unwrap_or_else(|| panic!("{}: {answer}", story.name)).to_owned();
-            (story, id)
+            let id = id.unwrap_or_else(|| panic!("{}: {answer}", scenario.name)).to_owned();
+            (scenario, id)
         })
         .collect();
-    for (story, id) in &placed {
-        check(&mut system, &place, &http, story, id);
+    for (scenario, id) in &placed {
+        check(&mut system, &setup, &http, scenario, id);
     }
-    place.ok(&["audit"]);
-    let verified = place.ok(&["replay", "projection", "sagas", "--verify"]);
+    setup.ok(&["audit"]);
+    let verified = setup.ok(&["replay", "projection", "sagas", "--verify"]);
     assert!(verified.contains("both views are equal"), "{verified}");
-    bought_together(&mut system, &place, &http);
-    a_customer_comes_on_board_and_leaves(&mut system, &place, &http);
-    let mails = files(&place.data().join("mail"), ".eml").len();
-    // Two for the completed order, one for each cancelled one after payment was asked for or not, two for the lost one.
+    bought_together(&mut system, &setup, &http);
+    a_customer_is_onboarded_and_forgotten(&mut system, &setup, &http);
+    let mails = files(&setup.data().join("mail"), ".eml").len();
+    // Two for the completed order, one for each of two cancelled orders, two for the order lost at packaging.
     assert!(mails >= 2 + 1 + 1 + 2, "{mails} mails were written");
     system.stop();
 }
 
-/// Waits until an event of an order was said.
-fn said(system: &mut System<'_>, place: &Place, id: &str, event: &str) {
+/// Waits until an event of an order was published.
+fn wait_for_event(system: &mut RunningSystem<'_>, setup: &Setup, id: &str, event: &str) {
     system.wait_for(&format!("{event} of order {id}"), || {
-        place.ok(&["events", "tail", "--type", event, "--key", id]).lines().count() == 1
+        setup.ok(&["events", "tail", "--type", event, "--key", id]).lines().count() == 1
     });
 }
 
-fn check(system: &mut System<'_>, place: &Place, http: &Http, story: &Story, id: &str) {
-    let projector = place.endpoints()["projector"].as_str().unwrap().to_owned();
+fn check(system: &mut RunningSystem<'_>, setup: &Setup, http: &Http, scenario: &Scenario, id: &str) {
+    let projector = setup.endpoints()["projector"].as_str().unwrap().to_owned();
     let url = format!("{projector}/api/v1/sagas/{id}");
     let mut saga = Value::Null;
-    system.wait_for(&format!("the end of {:?} (order {id})", story.name), || {
+    system.wait_for(&format!("the outcome of {:?} (order {id})", scenario.name), || {
         let (status, reply) = http.get(&url);
         saga = reply;
         status == 200 && saga["settled"] == json!(true)
     });
     assert_eq!(
         (&saga["state"], &saga["outcome"]),
-        (&json!(story.state), &json!(story.outcome)),
+        (&json!(scenario.state), &json!(scenario.outcome)),
         "{}: {saga:#}",
-        story.name
+        scenario.name
     );
-    assert_eq!(saga["waiting"], json!([]), "{}", story.name);
-    let text = place.ok(&["sagas", "show", id]);
-    for event in story.said {
-        assert!(text.contains(event), "{}: {event} was not said\n{text}", story.name);
+    assert_eq!(saga["waiting"], json!([]), "{}", scenario.name);
+    let text = setup.ok(&["sagas", "show", id]);
+    for event in scenario.published {
+        assert!(text.contains(event), "{}: {event} was not published\n{text}", scenario.name);
     }
-    for event in story.unsaid {
-        assert!(!text.contains(event), "{}: {event} was said\n{text}", story.name);
+    for event in scenario.not_published {
+        assert!(!text.contains(event), "{}: {event} was published\n{text}", scenario.name);
     }
 }
 
-/// Recommendations have heard of the orders with two albums.
-fn bought_together(system: &mut System<'_>, place: &Place, http: &Http) {
-    let endpoints = place.endpoints();
+/// The recommendations have read the orders with two albums.
+fn bought_together(system: &mut RunningSystem<'_>, setup: &Setup, http: &Http) {
+    let endpoints = setup.endpoints();
     let url = format!(
         "{}/albums/lp-goldberg/bought-together?limit=5",
         endpoints["services"]["recommendations"].as_str().unwrap()
@@ -444,16 +474,16 @@ fn bought_together(system: &mut System<'_>, place: &Place, http: &Http) {
     assert_eq!(http.get(&url.replace("lp-goldberg", "lp-nothing")).0, 404);
 }
 
-/// The second saga: registered, account opened, welcomed, verified; and forgotten.
-fn a_customer_comes_on_board_and_leaves(system: &mut System<'_>, place: &Place, http: &Http) {
-    let endpoints = place.endpoints();
+/// The second saga: registered, account opened, welcomed, verified, forgotten.
+fn a_customer_is_onboarded_and_forgotten(system: &mut RunningSystem<'_>, setup: &Setup, http: &Http) {
+    let endpoints = setup.endpoints();
     let customers = format!("{}/customers", endpoints["services"]["customers"].as_str().unwrap());
     let body = json!({ "name": "Ada Byron", "email": "ada@example.org", "marketing_consent": false });
     let (status, answer) = http.post(&customers, "ada", body.to_string());
     assert_eq!(status, 201, "{answer}");
     let id = answer["customer_id"].as_str().unwrap().to_owned();
     let url = format!("{}/api/v1/sagas/{id}", endpoints["projector"].as_str().unwrap());
-    let stands = |saga: &Value, state: &str, step: Option<&str>| {
+    let is_in_state = |saga: &Value, state: &str, step: Option<&str>| {
         let is_onboarding = saga["saga"] == json!("customer-onboarding");
         is_onboarding && saga["state"] == json!(state) && saga["waiting"][0]["step"].as_str() == step
     };
@@ -461,7 +491,7 @@ fn a_customer_comes_on_board_and_leaves(system: &mut System<'_>, place: &Place, 
         let mut saga = Value::Null;
         system.wait_for(&format!("{state} {step:?} of customer {id}"), || {
             saga = http.get(&url).1;
-            stands(&saga, state, step)
+            is_in_state(&saga, state, step)
         });
         saga
     };
@@ -475,46 +505,46 @@ fn a_customer_comes_on_board_and_leaves(system: &mut System<'_>, place: &Place, 
 }
 
 #[test]
-fn a_deadline_that_passes_while_everything_is_down_takes_effect_once_it_is_up_again() {
-    let ground = ground();
-    let place = Place::new(&ground);
+fn a_deadline_that_passes_during_an_outage_takes_effect_after_the_restart() {
+    let infrastructure = infrastructure();
+    let setup = Setup::new(&infrastructure);
     let flags = ["--charge-deadline-ms", "2000"];
-    let mut system = place.start(&flags);
+    let mut system = setup.start(&flags);
     let http = Http::new();
-    let orders = format!("{}/orders", place.endpoints()["services"]["order-processor"].as_str().unwrap());
+    let orders = format!("{}/orders", setup.endpoints()["services"]["order-processor"].as_str().unwrap());
     let (status, answer) = http.post(&orders, "silent", order(one(), "card-silent").to_string());
     assert_eq!(status, 201, "{answer}");
     let id = answer["order_id"].as_str().unwrap().to_owned();
-    said(&mut system, &place, &id, "PaymentRequested");
+    wait_for_event(&mut system, &setup, &id, "PaymentRequested");
     system.kill();
     let passed = std::time::Instant::now() + std::time::Duration::from_secs(3);
     while std::time::Instant::now() < passed {
         std::thread::park_timeout(passed.saturating_duration_since(std::time::Instant::now()));
     }
-    let mut system = place.start(&flags);
-    said(&mut system, &place, &id, "PaymentAbandoned");
-    let story = story(
+    let mut system = setup.start(&flags);
+    wait_for_event(&mut system, &setup, &id, "PaymentAbandoned");
+    let scenario = scenario(
         "abandoned after a kill",
         json!({}),
-        undone_by("unanswered"),
+        compensated_by("unanswered"),
         &["PaymentAbandoned", "OrderCancelled", "PaymentVoidRequested", "PaymentVoided", "StockReleased"],
         &["PaymentTaken"],
     );
-    check(&mut system, &place, &http, &story, &id);
-    said(&mut system, &place, &id, "PaymentAbandoned");
-    place.ok(&["audit"]);
+    check(&mut system, &setup, &http, &scenario, &id);
+    wait_for_event(&mut system, &setup, &id, "PaymentAbandoned");
+    setup.ok(&["audit"]);
     system.stop();
 }
 
 #[test]
 fn a_file_of_orders_settles_and_the_same_file_again_places_nothing() {
-    let ground = ground();
-    let place = Place::new(&ground);
+    let infrastructure = infrastructure();
+    let setup = Setup::new(&infrastructure);
     let file = format!("{}/../docs/examples/orders.ndjson", env!("CARGO_MANIFEST_DIR"));
     let run = |args: &[&str]| {
-        let started = place.up(&[&["--orders-from", &file, "--until-settled"], args].concat()).spawn().unwrap();
-        assert!(support::wait_until_ended(started, PATIENCE), "{}", place.log());
-        place.log()
+        let started = setup.up(&[&["--orders-from", &file, "--until-settled"], args].concat()).spawn().unwrap();
+        assert!(support::exits_with_success(started, PATIENCE), "{}", setup.log());
+        setup.log()
     };
     let log = run(&[]);
     assert!(log.contains("| completed"), "{log}");
@@ -526,10 +556,10 @@ fn a_file_of_orders_settles_and_the_same_file_again_places_nothing() {
 
 #[test]
 fn bad_orders_are_refused_with_a_reason_and_leave_no_event() {
-    let place = Place::new(&support::Ground::Embedded);
-    let system = place.start(&[]);
+    let setup = Setup::new(&support::Infrastructure::Embedded);
+    let system = setup.start(&[]);
     let http = Http::new();
-    let endpoints = place.endpoints();
+    let endpoints = setup.endpoints();
     let orders = format!("{}/orders", endpoints["services"]["order-processor"].as_str().unwrap());
     let good = order(json!([{ "sku": "lp-goldberg", "quantity": 1 }]), "card-ok");
     let with = |at: &str, value: Value| {
@@ -555,15 +585,15 @@ fn bad_orders_are_refused_with_a_reason_and_leave_no_event() {
         let (status, problem) = http.post(&orders, name, body);
         assert!((400..=422).contains(&status), "{name}: {status} {problem}");
         assert!(problem["title"].is_string() && problem["status"] == json!(status), "{name}: {problem}");
-        assert!(problem.to_string().contains(word), "{name} does not say {word:?}: {problem}");
+        assert!(problem.to_string().contains(word), "{name} does not contain {word:?}: {problem}");
     }
     let (status, first) = http.post(&orders, "once", good.to_string());
     assert_eq!(status, 201, "{first}");
     let (status, again) = http.post(&orders, "once", good.to_string());
-    assert_eq!((status, &again["order_id"]), (201, &first["order_id"]), "the same request gets the same answer");
+    assert_eq!((status, &again["order_id"]), (201, &first["order_id"]), "the same request gets the same response");
     let (status, other) = http.post(&orders, "once", with("/lines/0/quantity", json!(2)));
     assert_eq!(status, 422, "the same key with another body: {other}");
-    let placed = place.ok(&["events", "tail", "--type", "OrderPlaced"]);
+    let placed = setup.ok(&["events", "tail", "--type", "OrderPlaced"]);
     assert_eq!(placed.lines().count(), 1, "only the good order was placed: {placed}");
     system.stop();
 }

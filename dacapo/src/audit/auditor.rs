@@ -1,4 +1,4 @@
-//! Brings what lies on the topics into the books: read from Kafka here, or handed in by who has the records already.
+//! Feeds records to the audit: read from Kafka here, or passed in by a caller that has them already.
 
 use std::{
     collections::BTreeMap,
@@ -13,34 +13,35 @@ use runtime::{
     envelope::Envelope,
     kafka::{admin::dead_letters, client::group},
     message::{Channel, PARKED, parked_topic, topic},
-    projection::{LiveView, LogRecord, Projection, Topics},
-    registry::RegistryClient,
+    projection::{LogRecord, Projection, Topics, View},
+    registry::Registry,
 };
 
 use super::{
-    books::{Balance, Books, Place, Stamp},
-    reads::Fact,
+    checks::{AuditState, EventStamp, PartitionOffset},
+    reads::AuditedEvent,
+    report::AuditReport,
 };
-use crate::contract::SERVICES;
+use crate::musiccorp::SERVICES;
 
-/// Reads everything up to the present ends.
-pub(super) async fn read(config: &Config, patience: Duration) -> anyhow::Result<Balance> {
-    let readers = Readers::new(Arc::new(RegistryClient::new(config)?));
+/// Audits the topics up to their present ends.
+pub(super) async fn read(config: &Config, patience: Duration) -> anyhow::Result<AuditReport> {
+    let readers = Readers::new(Arc::new(Registry::new(config)?));
     let system = &config.system;
-    let letters = SERVICES.iter().map(|service| dead_letters(&group(system, service)));
+    let dead_letter_topics = SERVICES.iter().map(|service| dead_letters(&group(system, service)));
     let events = SERVICES.iter().map(|service| topic(system, service, Channel::Events));
     let parked = SERVICES.iter().map(|service| parked_topic(system, service));
-    let topics = Topics::decoded(events).and_raw(letters.chain(parked));
+    let topics = Topics::decoded(events).and_raw(dead_letter_topics.chain(parked));
     let shared = Shared(Arc::new(Mutex::new(Auditor::new(system))));
     let auditor = shared.clone();
-    let view = LiveView::start(config, "audit", readers, topics, shared)?;
+    let view = View::start(config, "audit", readers, topics, shared)?;
     view.wait_until_caught_up(patience).await?;
     tokio::task::spawn_blocking(move || drop(view)).await?;
-    let balance = auditor.lock().balance();
-    Ok(balance)
+    let report = auditor.lock().report();
+    Ok(report)
 }
 
-/// An auditor that reads on another thread.
+/// An auditor that a view feeds on another thread.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Auditor>>);
 
@@ -53,7 +54,7 @@ impl Shared {
 impl Projection for Shared {
     fn apply(&mut self, record: &LogRecord<'_>) {
         let (envelope, key, decoded) = (record.envelope().ok(), record.key_text(), record.decoded());
-        self.lock().hear(&Seen {
+        self.lock().read(&AuditRecord {
             topic: record.topic,
             partition: record.partition,
             offset: record.offset,
@@ -65,79 +66,79 @@ impl Projection for Shared {
     }
 }
 
-/// One record, wherever it was read.
+/// One record, from whichever source.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
+pub struct AuditRecord<'a> {
     /// Its topic.
     pub topic: &'a str,
     /// Its partition.
     pub partition: i32,
     /// Its offset.
     pub offset: i64,
-    /// What its headers say, if they can be read.
+    /// Its headers, if they can be read.
     pub envelope: Option<&'a Envelope>,
     /// Its key, if it is text.
     pub key: Option<&'a str>,
     /// Its body, if its schema is known.
     pub decoded: Option<Decoded<'a>>,
-    /// It has no value.
+    /// Whether it has no value.
     pub is_deletion: bool,
 }
 
-/// Keeps the books from records of events topics, of dead letters and of what is parked, partition by partition in their order.
+/// Audits records of events, dead-letter and parked topics. The records of a partition must come in their order.
 pub struct Auditor {
-    books: Books,
-    facts: Vocabulary<Fact>,
-    /// What waits, by its topic and key.
-    parked: BTreeMap<(String, String), Place>,
+    state: AuditState,
+    events: Vocabulary<AuditedEvent>,
+    /// Parked records, by topic and key.
+    parked: BTreeMap<(String, String), PartitionOffset>,
 }
 
 impl Auditor {
-    /// An auditor of a system who has read nothing yet.
+    /// An auditor of a system that has read nothing yet.
     #[must_use]
     pub fn new(system: &str) -> Self {
-        Self { books: Books::default(), facts: Vocabulary::new(system), parked: BTreeMap::new() }
+        Self { state: AuditState::default(), events: Vocabulary::new(system), parked: BTreeMap::new() }
     }
 
-    /// Enters a record.
-    pub fn hear(&mut self, record: &Seen<'_>) {
-        let books = &mut self.books;
-        let place = Place { partition: record.partition, offset: record.offset };
+    /// Reads one record.
+    pub fn read(&mut self, record: &AuditRecord<'_>) {
+        let state = &mut self.state;
+        let position = PartitionOffset { partition: record.partition, offset: record.offset };
         if record.topic.starts_with("dlq.") {
-            books.unreadable(record.topic, place, "a dead letter lies here");
+            state.note_unreadable(record.topic, position, "a dead-lettered record");
             return;
         }
         if record.topic.ends_with(PARKED) {
-            let waits = (record.topic.to_owned(), record.key.unwrap_or_default().to_owned());
+            let parked = (record.topic.to_owned(), record.key.unwrap_or_default().to_owned());
             if record.is_deletion {
-                self.parked.remove(&waits);
+                self.parked.remove(&parked);
             } else {
-                self.parked.insert(waits, place);
+                self.parked.insert(parked, position);
             }
             return;
         }
         let (Some(envelope), Some(decoded), Some(key)) = (record.envelope, record.decoded, record.key) else {
-            books.unreadable(record.topic, place, "no event: its headers, its key or its body cannot be read");
+            state.note_unreadable(record.topic, position, "not an event: its headers, key or body cannot be read");
             return;
         };
         let content = content_of(decoded.schema.name(), key, decoded.body);
         let (id, sequence) = (envelope.id, envelope.sequence);
-        books.stamp(&Stamp { topic: record.topic, place, key, id, sequence, content });
-        match self.facts.read(&decoded) {
-            Ok(Some(fact)) => books.enter(fact),
+        state.check_stamp(&EventStamp { topic: record.topic, position, key, id, sequence, content });
+        match self.events.read(&decoded) {
+            Ok(Some(event)) => state.apply(event),
             Ok(None) => {}
-            Err(error) => books.unreadable(record.topic, place, &format!("{}: {error}", decoded.schema.name())),
+            Err(error) => state.note_unreadable(record.topic, position, &format!("{}: {error}", decoded.schema.name())),
         }
     }
 
-    /// Strikes the balance of what was entered so far.
+    /// The report on what was read so far.
     #[must_use]
-    pub fn balance(&self) -> Balance {
-        self.books.balance(self.parked.iter().map(|((topic, _), place)| (topic.as_str(), *place)))
+    pub fn report(&self) -> AuditReport {
+        self.state.report(self.parked.iter().map(|((topic, _), position)| (topic.as_str(), *position)))
     }
 }
 
-/// A digest of what a record says.
+/// A digest of a record's type, key and body.
 fn content_of(name: &str, key: &str, body: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (name, key, body).hash(&mut hasher);

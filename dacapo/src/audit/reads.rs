@@ -1,15 +1,15 @@
-//! What the auditor reads: only the fields that it adds up. These structs are its own; it shares none with the services.
+//! The events that the audit consumes, with only the fields that it needs. It shares no type with the services.
 
 use serde::Deserialize;
 
-macro_rules! facts {
+macro_rules! event_types {
     ($( $Name:ident { $( $field:ident: $Type:ty ),* $(,)? } )*) => { $(
         #[derive(Debug, Clone, PartialEq, Deserialize)]
         pub(crate) struct $Name { $( pub(crate) $field: $Type, )* }
     )* };
 }
 
-facts! {
+event_types! {
     Money { amount_minor: i64, currency: String }
 
     OrderPlaced { order_id: String, total: Money }
@@ -42,8 +42,8 @@ facts! {
 }
 
 runtime::consumes! {
-    /// The facts that are added up.
-    pub(crate) enum Fact {
+    /// The events that the audit adds up.
+    pub(crate) enum AuditedEvent {
         events of "order-processor" {
             OrderPlaced, OrderRejected, OrderCompleted, OrderCancellationRequested, OrderCancellationRefused, OrderCancelled,
         }

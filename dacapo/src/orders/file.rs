@@ -1,4 +1,4 @@
-//! Orders from a file: newline-delimited JSON. A bad line is reported with its number and the others go on.
+//! Orders from a file of newline-delimited JSON. A bad line is reported with its number, and the other lines are read.
 
 use std::{
     io::{self, BufRead},
@@ -12,74 +12,74 @@ use super::Order;
 
 /// One line of the file.
 #[derive(Debug, PartialEq)]
-pub struct Line {
+pub struct InputLine {
     /// Its number, from 1.
     pub number: u64,
-    /// The order, or why it is none.
+    /// The order, or why the line is not an order.
     pub order: Result<Order, String>,
 }
 
-/// The lines of a file, read one at a time. Empty lines are passed over.
+/// The lines of a file, read one at a time. Empty lines are skipped.
 #[derive(Debug)]
-pub struct Lines<R> {
+pub struct InputLines<R> {
     reader: R,
     digest: String,
     number: u64,
 }
 
-impl<R: BufRead> Lines<R> {
-    /// A line longer than this is refused unread.
+impl<R: BufRead> InputLines<R> {
+    /// A longer line is refused without being kept.
     pub const MAX_BYTES: usize = 1024 * 1024;
 
-    /// Lines of a source. Orders without a `key` get `<digest>:<line number>`.
+    /// The lines of a source. An order without a `key` gets `<digest>:<line number>`.
     pub fn new(reader: R, digest: String) -> Self {
         Self { reader, digest, number: 0 }
     }
 
-    /// The next line that holds anything; `None` at the end.
+    /// The next line that is not empty; `None` at the end.
     ///
     /// # Errors
     /// The source cannot be read.
-    pub fn next_line(&mut self) -> io::Result<Option<Line>> {
+    pub fn next_line(&mut self) -> io::Result<Option<InputLine>> {
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
             let whole = read_bounded_line(&mut self.reader, &mut bytes, Self::MAX_BYTES)?;
-            if bytes.is_empty() && whole == Read::End {
+            if bytes.is_empty() && whole == LineRead::End {
                 return Ok(None);
             }
             self.number += 1;
-            if whole == Read::TooLong {
+            if whole == LineRead::TooLong {
                 let order = Err(format!("the line is longer than {} bytes", Self::MAX_BYTES));
-                return Ok(Some(Line { number: self.number, order }));
+                return Ok(Some(InputLine { number: self.number, order }));
             }
             if !bytes.iter().all(u8::is_ascii_whitespace) {
                 let order = parse(&bytes, || format!("{}:{}", self.digest, self.number));
-                return Ok(Some(Line { number: self.number, order }));
+                return Ok(Some(InputLine { number: self.number, order }));
             }
         }
     }
 }
 
-/// A digest of a file's content, the same wherever it lies: the namespace of the keys of its lines.
+/// A digest of a file's content, the same at every path: the prefix of the keys of its lines.
 pub fn digest(content: &[u8]) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, content).simple().to_string()
 }
 
 #[derive(PartialEq)]
-enum Read {
-    Line,
+enum LineRead {
+    Whole,
     TooLong,
     End,
 }
 
 /// Reads up to the next line feed, and skips the rest of a line that is too long.
-fn read_bounded_line(reader: &mut impl BufRead, bytes: &mut Vec<u8>, max_bytes: usize) -> io::Result<Read> {
+fn read_bounded_line(reader: &mut impl BufRead, bytes: &mut Vec<u8>, max_bytes: usize) -> io::Result<LineRead> {
     let mut too_long = false;
     loop {
         let available = reader.fill_buf()?;
         if available.is_empty() {
-            return Ok(if too_long { Read::TooLong } else { Read::End });
+            return Ok(if too_long { LineRead::TooLong } else { LineRead::End });
         }
         let end = available.iter().position(|byte| *byte == b'\n');
         let taken = end.unwrap_or(available.len());
@@ -89,7 +89,7 @@ fn read_bounded_line(reader: &mut impl BufRead, bytes: &mut Vec<u8>, max_bytes: 
         }
         reader.consume(end.map_or(taken, |end| end + 1));
         if end.is_some() {
-            return Ok(if too_long { Read::TooLong } else { Read::Line });
+            return Ok(if too_long { LineRead::TooLong } else { LineRead::Whole });
         }
     }
 }
@@ -117,13 +117,13 @@ fn parse(bytes: &[u8], default_key: impl FnOnce() -> String) -> Result<Order, St
 mod tests {
     use super::*;
 
-    fn lines(content: &[u8]) -> Vec<Line> {
-        let mut lines = Lines::new(content, "digest".to_owned());
+    fn lines(content: &[u8]) -> Vec<InputLine> {
+        let mut lines = InputLines::new(content, "digest".to_owned());
         std::iter::from_fn(|| lines.next_line().unwrap()).collect()
     }
 
     #[test]
-    fn a_key_is_the_lines_own_or_the_files_digest_and_the_lines_number() {
+    fn an_order_without_a_key_gets_the_file_digest_and_the_line_number() {
         let orders: Vec<Order> = lines(b"{\"key\":\"k\",\"a\":1}\n\n{\"a\":2,\"cancel\":true}")
             .into_iter()
             .map(|line| line.order.unwrap())
@@ -135,17 +135,17 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_says_what_and_where_and_the_others_go_on() {
+    fn a_bad_line_is_reported_and_the_other_lines_are_read() {
         let read = lines(b"{\"a\":\n[1]\n{\"key\":7}\n\"\xff\"\n{\"a\":1}\n{\"cancel\":1}\n");
-        let said: Vec<(u64, bool)> = read.iter().map(|line| (line.number, line.order.is_ok())).collect();
-        assert_eq!(said, [(1, false), (2, false), (3, false), (4, false), (5, true), (6, false)]);
+        let results: Vec<(u64, bool)> = read.iter().map(|line| (line.number, line.order.is_ok())).collect();
+        assert_eq!(results, [(1, false), (2, false), (3, false), (4, false), (5, true), (6, false)]);
         assert!(read[0].order.as_ref().unwrap_err().contains("EOF while parsing"));
         assert!(read[3].order.as_ref().unwrap_err().contains("byte 2 is not UTF-8"));
     }
 
     #[test]
-    fn an_endless_line_is_refused_without_keeping_it() {
-        let content = [vec![b' '; Lines::<&[u8]>::MAX_BYTES + 1], b"\n{}\n".to_vec()].concat();
+    fn an_overlong_line_is_refused_without_being_kept() {
+        let content = [vec![b' '; InputLines::<&[u8]>::MAX_BYTES + 1], b"\n{}\n".to_vec()].concat();
         let read = lines(&content);
         assert!(read[0].order.as_ref().unwrap_err().contains("longer than"));
         assert_eq!(read[1].number, 2);

@@ -1,22 +1,24 @@
-//! Orders to be placed: read from a file, one JSON object a line, or generated from a seed.
+//! Orders to place: read from a file with one JSON object a line, or generated from a seed.
 //!
-//! Every order has an idempotency key that is the same on every run, so a rerun places nothing twice.
+//! The idempotency key of an order is the same in every run, so a second run places no order twice.
 
+mod args;
 mod file;
 mod generate;
 
-pub use file::{Line, Lines, digest};
-pub use generate::{Generator, Mix, MixError};
+pub use args::{OrderMixArgs, OrdersArgs, run};
+pub use file::{InputLine, InputLines, digest};
+pub use generate::{OrderGenerator, OrderMix, OrderMixError};
 
 use serde_json::Value;
 
-/// An order as it is given to the order-processor's edge.
+/// An order as the HTTP API of the order-processor takes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Order {
     /// The idempotency key.
     pub key: String,
-    /// What `POST /orders` takes as its body.
+    /// The body of `POST /orders`.
     pub body: Value,
-    /// Ask for its cancellation as soon as it is placed.
+    /// Whether its cancellation is requested as soon as it is placed.
     pub cancel: bool,
 }

@@ -1,4 +1,4 @@
-//! The flags of `dacapo up`, and what they mean.
+//! The flags of `dacapo up`, and what they set.
 
 use std::{
     net::SocketAddr,
@@ -10,13 +10,10 @@ use embedded::broker::Fsync;
 use runtime::config::{Args, Config};
 use tracing_subscriber::EnvFilter;
 
-use super::{instances::Instances, placing::Source, system::Embedded};
-use crate::{
-    cli::{FaultArgs, MixArgs},
-    target::DEFAULT_DATA,
-};
+use super::{instances::InstanceCount, place_orders::OrderSource, system::Embedded};
+use crate::{orders::OrderMixArgs, stubs::StubFaultArgs, target::DEFAULT_DATA};
 
-/// Partitions of new topics where nothing else is said: every service of one process has a task for each.
+/// The default number of partitions of new topics: every service of the process has a task for each.
 const PARTITIONS: i32 = 4;
 /// Milliseconds between two syncs of `--fsync interval`.
 const FSYNC_INTERVAL_MS: u64 = 500;
@@ -27,68 +24,68 @@ pub struct UpArgs {
     /// Data folder: broker, registry, stores, mail, and endpoints.json
     #[arg(long, env = "DACAPO_DATA", value_name = "DIR", default_value = DEFAULT_DATA)]
     pub data: PathBuf,
-    /// Keep nothing but endpoints.json: data lies in memory and temporary files, and ends with the process
+    /// Keep nothing but endpoints.json: all data is in memory and temporary files, and is lost when the process ends
     #[arg(long)]
     pub ephemeral: bool,
     /// Place the orders of a file, one JSON object a line (docs/orders.md); `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "orders")]
     pub orders_from: Option<PathBuf>,
-    /// Place so many generated orders
+    /// Place this many generated orders
     #[arg(long, value_name = "N")]
     pub orders: Option<u64>,
-    /// Orders a second [default: as fast as they are answered]
+    /// Orders per second [default: as fast as the responses come]
     #[arg(long, value_name = "N")]
     pub rate: Option<f64>,
     #[command(flatten)]
-    pub mix: MixArgs,
-    /// End when every saga has ended: print what became of the orders, audit the topics, and fail if anything does not balance
+    pub mix: OrderMixArgs,
+    /// End when every saga has ended: print the outcomes of the orders, audit the topics, and fail if the audit has findings
     #[arg(long)]
     pub until_settled: bool,
-    /// With --until-settled: give up when nothing has moved for so long
+    /// With --until-settled: fail when nothing has changed for this long
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub patience: u64,
-    /// Kafka brokers to run on, instead of the embedded one
+    /// Kafka bootstrap servers, instead of the embedded broker
     #[arg(long, value_name = "HOST:PORT,...", requires = "registry")]
     pub bootstrap: Option<String>,
-    /// Schema registry to run on, instead of the embedded one
+    /// Schema registry, instead of the embedded one
     #[arg(long, value_name = "URL", requires = "bootstrap")]
     pub registry: Option<String>,
     /// Name of the system: the first part of every topic
     #[arg(long, env = "DACAPO_SYSTEM", value_name = "NAME")]
     pub system: Option<String>,
-    /// Partitions of every topic [default: as many as the topics that are there have, else 4]
+    /// Partitions of every topic [default: the number that existing topics have, else 4]
     #[arg(long, env = "DACAPO_PARTITIONS", value_name = "N")]
     pub partitions: Option<i32>,
     /// Configuration file (TOML)
     #[arg(long, env = "DACAPO_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where the embedded broker listens; port 0 takes a free one
+    /// Address of the embedded broker; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     pub listen_kafka: SocketAddr,
-    /// Where the embedded registry listens; port 0 takes a free one
+    /// Address of the embedded registry; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8081")]
     pub listen_registry: SocketAddr,
-    /// Where the projector listens; port 0 takes a free one. The services take free ports of the same host
+    /// Address of the projector; port 0 takes a free one. The services take free ports of the same host
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     pub listen_http: SocketAddr,
-    /// Where the simulated outside world listens; port 0 takes a free one
+    /// Address of the stubs of the external systems; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
-    pub listen_outside: SocketAddr,
-    /// Run so many instances of a service as processes of their own, restarted when they die, the rest in this one; may be given
-    /// several times
+    pub listen_stubs: SocketAddr,
+    /// Run this many instances of a service as child processes, which are restarted after a crash; may be repeated. All other services
+    /// run in this process
     #[arg(long, value_name = "SERVICE=N,...", value_delimiter = ',')]
-    pub instances: Vec<Instances>,
-    /// When the embedded broker syncs to disk. Every policy survives the death of the process; `never` and `interval` may lose the
-    /// last records when the machine loses power
+    pub instances: Vec<InstanceCount>,
+    /// When the embedded broker syncs to disk. Every policy survives a crash of the process; `never` and `interval` may lose the last
+    /// records in a power loss
     #[arg(long, value_name = "POLICY", default_value = "never")]
     pub fsync: FsyncPolicy,
     #[command(flatten)]
-    pub faults: FaultArgs,
+    pub faults: StubFaultArgs,
     #[command(flatten)]
     pub deadlines: DeadlineArgs,
 }
 
-/// How patient the services are with the outside world.
+/// How long the services wait for the external systems.
 #[derive(Debug, clap::Args)]
 pub struct DeadlineArgs {
     /// How long the gateway may take to answer a charge before the payment is abandoned, in milliseconds [default: 900000]
@@ -97,10 +94,10 @@ pub struct DeadlineArgs {
     /// How long the courier may take to answer an attempt before it is withdrawn, in milliseconds [default: 300000]
     #[arg(long, value_name = "MS")]
     courier_deadline_ms: Option<u32>,
-    /// How long after a failed attempt to dispatch the next one comes, in milliseconds; doubled each time [default: 60000]
+    /// Pause after a failed dispatch attempt, in milliseconds; doubled after each further one [default: 60000]
     #[arg(long, value_name = "MS")]
     dispatch_pause_ms: Option<u32>,
-    /// How many attempts to dispatch are made before an operator is needed [default: 5]
+    /// Dispatch attempts before an operator is needed [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     dispatch_attempts: Option<u8>,
 }
@@ -120,7 +117,7 @@ impl DeadlineArgs {
 /// When the embedded broker syncs to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum FsyncPolicy {
-    /// The operating system decides
+    /// When the operating system chooses
     Never,
     /// Every half second
     Interval,
@@ -129,18 +126,18 @@ pub enum FsyncPolicy {
 }
 
 impl UpArgs {
-    /// Where orders come from.
+    /// The source of the orders.
     ///
     /// # Errors
-    /// The rate or the shares make no sense, or there is no such file.
-    pub(super) fn source(&self) -> anyhow::Result<Source> {
+    /// The rate or the shares are invalid, or the file cannot be read.
+    pub(super) fn order_source(&self) -> anyhow::Result<OrderSource> {
         if let Some(rate) = self.rate
             && !(rate > 0.0 && rate <= 1_000_000.0)
         {
             bail!("--rate is {rate}; expected more than 0 and at most 1000000 orders a second");
         }
         if let Some(file) = self.orders_from.as_ref().filter(|file| file.as_os_str() != "-") {
-            // Told before everything is started, not after.
+            // Checked before anything is started.
             let found =
                 std::fs::metadata(file).with_context(|| format!("cannot read the orders in {}", file.display()))?;
             if found.is_dir() {
@@ -148,13 +145,13 @@ impl UpArgs {
             }
         }
         Ok(match (&self.orders_from, self.orders) {
-            (Some(file), _) => Source::File(file.clone()),
-            (None, Some(orders)) => Source::Generated(self.mix.generator()?, orders),
-            (None, None) => Source::None,
+            (Some(file), _) => OrderSource::File(file.clone()),
+            (None, Some(orders)) => OrderSource::Generated(self.mix.generator()?, orders),
+            (None, None) => OrderSource::None,
         })
     }
 
-    /// True if it runs on somebody's own Kafka.
+    /// Whether an external Kafka is used.
     ///
     /// # Errors
     /// Only one of broker and registry is given.
@@ -169,14 +166,14 @@ impl UpArgs {
     /// The settings of every service.
     ///
     /// # Errors
-    /// A setting makes no sense.
+    /// A setting is invalid.
     pub(super) fn config(&self, embedded: Option<&Embedded>, data: Option<&Path>) -> anyhow::Result<Config> {
         let args = Args {
             config: self.config.clone(),
             system: self.system.clone(),
             bootstrap: embedded.map(Embedded::bootstrap).or_else(|| self.bootstrap.clone()),
             registry: embedded.map(Embedded::registry_url).or_else(|| self.registry.clone()),
-            // A stable name: after a crash the same process takes its partitions up at once.
+            // With a stable name the process gets its partitions back at once after a crash.
             instance: Some("up".to_owned()),
             data: data.map(|data| data.join("stores")),
             partitions: self.partitions.or(self.config.is_none().then_some(PARTITIONS)),
@@ -193,12 +190,12 @@ impl UpArgs {
         }
     }
 
-    /// Warnings and worse on standard error, unless `RUST_LOG` says otherwise: the bar has the terminal.
+    /// Logs warnings and errors to standard error, unless `RUST_LOG` is set: the progress bar owns the terminal.
     pub(super) fn init_log(&self) {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         if log.try_init().is_err() {
-            tracing::debug!("a log is set up already");
+            tracing::debug!("logging is initialized already");
         }
     }
 }

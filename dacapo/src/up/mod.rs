@@ -1,13 +1,14 @@
-//! `dacapo up`: broker, registry, schemas, topics, seed, the outside world, all services and the projector in one process.
+//! `dacapo up`: broker, registry, schemas, topics, sample data, stubs, all services and the projector in one process.
 
 mod args;
-mod children;
 mod instances;
-mod placing;
+mod place_orders;
 mod progress;
-pub mod report;
+mod report;
 mod services;
+mod settings;
 mod settling;
+mod supervisor;
 mod system;
 
 use std::{
@@ -21,72 +22,69 @@ use runtime::config::Config;
 use tokio::sync::watch;
 
 use crate::{
-    audit::{self, Balance},
+    audit::{self, AuditReport},
     endpoints::Endpoints,
-    output,
-    outside::{Outside, OutsideConfig},
+    load_sample_data, output,
     prepare::prepare,
-    seeding,
     signals::Signals,
+    stubs::{Stubs, StubsConfig},
 };
 
 pub use args::UpArgs;
-use placing::Tally;
-use progress::{Progress, Standing};
-use report::Outcomes;
+use place_orders::{OrderSource, PlacementCounts};
+use progress::{Progress, ProgressCounts};
+use report::RunSummary;
 use services::Services;
 use system::{Embedded, EmbeddedConfig};
 
-/// How long the last pieces may take to leave the books.
-const BOOKING_PATIENCE: Duration = Duration::from_secs(20);
-/// How long a stop may take. Nothing is lost by going: whatever is not committed was not said.
+/// How long the last held pieces may take to be shipped, freed or written off.
+const STOCK_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a stop may take. Ending early loses nothing: uncommitted work was never visible.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
-/// How long the audit may read.
+/// How long the audit may read the topics.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(900);
 
-/// Runs MusicCorp until it is told to stop, or until every order has come to its end.
+/// Runs MusicCorp until a signal stops it, or until every order has settled.
 ///
 /// # Errors
-/// A part cannot start, an order does not end, or the books do not balance.
+/// A part cannot start, an order does not settle, or the audit has findings.
 pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     args.init_log();
-    let source = args.source()?;
-    let folder = Folder::of(&args)?;
+    let source = args.order_source()?;
+    let folder = DataFolder::lock(&args)?;
     let mut signals = Signals::listen()?;
     let up = tokio::select! {
         up = Up::start(&args, folder.data()) => up?,
-        () = signals.asked_to_stop() => {
-            output::note("stopping before everything was up");
+        () = signals.stop_requested() => {
+            output::note("stopping before the start has finished");
             return Ok(());
         }
     };
     let outcome = tokio::select! {
-        outcome = up.work(&args, source) => outcome,
-        () = signals.asked_to_stop() => {
+        outcome = up.run_orders(&args, source) => outcome,
+        () = signals.stop_requested() => {
             output::note("stopping");
             Ok(())
         }
         failure = up.services.failed() => Err(failure),
-        never = up.keep_announced(&args) => never,
+        never = up.rewrite_endpoints_on_change(&args) => never,
     };
     if tokio::time::timeout(STOP_PATIENCE, up.stop()).await.is_err() {
-        output::note(
-            "not everything stopped in time; what was committed is kept, and the next start goes on from there",
-        );
+        output::note("not everything stopped in time; committed work is kept, and the next start continues from it");
     }
     drop(folder);
     outcome
 }
 
-/// The data folder, held by this process alone.
-struct Folder {
+/// The data folder, locked by this process.
+struct DataFolder {
     ephemeral: bool,
     path: std::path::PathBuf,
     _lock: File,
 }
 
-impl Folder {
-    fn of(args: &UpArgs) -> anyhow::Result<Self> {
+impl DataFolder {
+    fn lock(args: &UpArgs) -> anyhow::Result<Self> {
         let cannot = || format!("cannot use the data folder {}", args.data.display());
         fs::create_dir_all(&args.data).with_context(cannot)?;
         let lock = File::create(args.data.join("lock")).with_context(cannot)?;
@@ -99,19 +97,19 @@ impl Folder {
         }
     }
 
-    /// Where data lies; `None` if nothing is to be kept.
+    /// The path for data; `None` if nothing is kept.
     fn data(&self) -> Option<&Path> {
         (!self.ephemeral).then_some(self.path.as_path())
     }
 }
 
-/// Everything that runs.
+/// The running system.
 struct Up {
     config: Config,
     embedded: Option<Embedded>,
-    outside: Outside,
+    stubs: Stubs,
     services: Services,
-    /// Tells those who place orders to stop.
+    /// Stops the placing of orders.
     stopping: watch::Sender<bool>,
 }
 
@@ -131,17 +129,17 @@ impl Up {
         };
         let config = args.config(embedded.as_ref(), data)?;
         prepare(&config, args.partitions).await?;
-        let outside = OutsideConfig {
-            listen: args.listen_outside,
-            data_dir: data.map(|data| data.join("outside")),
+        let config_of_stubs = StubsConfig {
+            listen: args.listen_stubs,
+            data_dir: data.map(|data| data.join("stubs")),
             faults: args.faults.faults(args.mix.seed)?,
         };
-        let outside = Outside::start(outside)
+        let stubs = Stubs::start(config_of_stubs)
             .await
-            .with_context(|| format!("the outside world cannot listen on {}", args.listen_outside))?;
-        let services = Services::start(&config, args, &outside.url(), data).await?;
-        let up = Self { config, embedded, outside, services, stopping: watch::channel(false).0 };
-        match up.open(args).await {
+            .with_context(|| format!("the stubs cannot listen on {}", args.listen_stubs))?;
+        let services = Services::start(&config, args, &stubs.url(), data).await?;
+        let up = Self { config, embedded, stubs, services, stopping: watch::channel(false).0 };
+        match up.finish_start(args).await {
             Ok(()) => {
                 output::note(&format!("up after {:.1} s", started.elapsed().as_secs_f64()));
                 Ok(up)
@@ -153,19 +151,19 @@ impl Up {
         }
     }
 
-    /// What is done once everything runs: the seed, and telling where everything is.
-    async fn open(&self, args: &UpArgs) -> anyhow::Result<()> {
-        self.seed().await?;
-        self.announce(args)
+    /// Loads the sample data and publishes the addresses, once everything runs.
+    async fn finish_start(&self, args: &UpArgs) -> anyhow::Result<()> {
+        self.load_sample_data().await?;
+        self.publish_endpoints(args)
     }
 
-    async fn seed(&self) -> anyhow::Result<()> {
-        let registry = runtime::registry::RegistryClient::new(&self.config)?;
-        seeding::seed(&self.config.for_service("operator"), &registry).await?;
-        self.services.wait_for_seed().await
+    async fn load_sample_data(&self) -> anyhow::Result<()> {
+        let registry = runtime::registry::Registry::new(&self.config)?;
+        load_sample_data::load(&self.config.for_service("operator"), &registry).await?;
+        self.services.wait_for_sample_data().await
     }
 
-    fn announce(&self, args: &UpArgs) -> anyhow::Result<()> {
+    fn publish_endpoints(&self, args: &UpArgs) -> anyhow::Result<()> {
         let endpoints = self.endpoints();
         endpoints.write(&args.data).context("cannot write the addresses into the data folder")?;
         output::note(&format!("kafka              {}", endpoints.kafka));
@@ -189,17 +187,17 @@ impl Up {
             kafka: self.config.bootstrap.clone(),
             registry: self.config.registry_url.clone(),
             projector: self.services.projector().url(),
-            outside: Some(self.outside.url()),
+            stubs: Some(self.stubs.url()),
             services: self.services.addresses(),
             instances: self.services.instances(),
         }
     }
 
-    /// Says again where everything is whenever an instance has started elsewhere.
-    async fn keep_announced(&self, args: &UpArgs) -> anyhow::Result<()> {
-        let mut moved = self.services.moved();
-        // The services are held for as long as this runs, so that there is always somebody to tell.
-        while moved.changed().await.is_ok() {
+    /// Writes the addresses again whenever a child process has another address.
+    async fn rewrite_endpoints_on_change(&self, args: &UpArgs) -> anyhow::Result<()> {
+        let mut changes = self.services.address_changes();
+        // The sender lives as long as the services, which outlive this future.
+        while changes.changed().await.is_ok() {
             if let Err(error) = self.endpoints().write(&args.data) {
                 tracing::warn!(%error, "cannot write the addresses into the data folder");
             }
@@ -207,60 +205,65 @@ impl Up {
         std::future::pending().await
     }
 
-    /// Places the orders, and waits for their ends if asked to; else until it is told to stop.
-    async fn work(&self, args: &UpArgs, source: placing::Source) -> anyhow::Result<()> {
+    /// Places the orders, and waits until they have settled with `--until-settled`; else runs until a signal.
+    async fn run_orders(&self, args: &UpArgs, source: OrderSource) -> anyhow::Result<()> {
         let projector = self.services.projector();
         let mut progress = Progress::new(source.orders());
-        let (known_before, _) = settling::standing(projector);
+        let (known_before, _) = settling::total_and_open(projector);
         let (began, orders) = (Instant::now(), source.orders());
-        let mut show = |tally: &Tally| {
-            let (total, open) = settling::standing(projector);
-            progress.show(Standing { placed: tally.answered(), orders, settled: total - open, open });
+        let mut show = |counts: &PlacementCounts| {
+            let (total, open) = settling::total_and_open(projector);
+            progress.show(ProgressCounts { placed: counts.answered(), orders, settled: total - open, open });
         };
         let edge = self.services.edge();
-        let tally = placing::place_all(edge, source, args.rate, self.stopping.subscribe(), &mut show).await?;
+        let placed = place_orders::place_all(edge, source, args.rate, self.stopping.subscribe(), &mut show).await?;
         if !args.until_settled {
             progress.finish();
-            if tally.answered() > 0 {
-                output::note(&format!("{} orders placed", tally.placed.len()));
+            if placed.answered() > 0 {
+                output::note(&format!("{} orders placed", placed.placed.len()));
             }
             output::note("Ctrl-C stops");
             return std::future::pending().await;
         }
-        let sagas = known_before + tally.placed.len() as u64;
+        let sagas = known_before + placed.placed.len() as u64;
         let patience = Duration::from_secs(args.patience);
-        let waited = settling::wait(projector, sagas, patience, &tally, &mut progress).await;
+        let waited = settling::wait(projector, sagas, patience, &placed, &mut progress).await;
         let took = began.elapsed();
         progress.finish();
-        self.settle(&tally, took, waited).await
+        self.print_report(&placed, took, waited).await
     }
 
-    async fn settle(&self, tally: &Tally, took: Duration, waited: anyhow::Result<()>) -> anyhow::Result<()> {
-        let ended = settling::ended(self.services.projector(), &tally.placed)?;
-        let balance = self.balance().await?;
-        let outcomes = Outcomes {
-            by_outcome: ended.by_outcome,
-            place_to_end_ms: ended.took_ms,
+    async fn print_report(
+        &self,
+        counts: &PlacementCounts,
+        took: Duration,
+        waited: anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let sagas = settling::outcomes(self.services.projector(), &counts.placed)?;
+        let audit = self.audit().await?;
+        let summary = RunSummary {
+            by_outcome: sagas.by_outcome,
+            place_to_end_ms: sagas.took_ms,
             took,
-            orders: tally.placed.len() as u64,
-            not_placed: tally.not_placed,
-            placed_before: tally.placed_before,
+            orders: counts.placed.len() as u64,
+            not_placed: counts.not_placed,
+            placed_before: counts.placed_before,
         };
-        output::line(report::render(&outcomes, &balance).trim_end())?;
+        output::line(report::render(&summary, &audit).trim_end())?;
         waited?;
-        if !balance.is_clean() {
-            bail!("the books do not balance");
+        if !audit.is_clean() {
+            bail!("the audit has findings");
         }
         Ok(())
     }
 
-    /// The balance, once nothing is held: the parcel of a settled order may be gone a moment before the books of the shelf say so.
-    async fn balance(&self) -> anyhow::Result<Balance> {
-        let deadline = Instant::now() + BOOKING_PATIENCE;
+    /// Audits until no stock is held: the stock item of a settled order may record the shipment a moment after the order has settled.
+    async fn audit(&self) -> anyhow::Result<AuditReport> {
+        let deadline = Instant::now() + STOCK_PATIENCE;
         loop {
-            let balance = audit::audit(&self.config.for_service("audit"), AUDIT_PATIENCE).await?;
-            if balance.stock.held == 0 || Instant::now() >= deadline {
-                return Ok(balance);
+            let report = audit::audit(&self.config.for_service("audit"), AUDIT_PATIENCE).await?;
+            if report.stock.held == 0 || Instant::now() >= deadline {
+                return Ok(report);
             }
         }
     }
@@ -268,8 +271,8 @@ impl Up {
     async fn stop(self) {
         self.stopping.send_replace(true);
         self.services.stop().await;
-        if let Err(error) = self.outside.stop().await {
-            tracing::warn!(%error, "the outside world did not stop cleanly");
+        if let Err(error) = self.stubs.stop().await {
+            tracing::warn!(%error, "the stubs did not stop cleanly");
         }
         if let Some(embedded) = self.embedded {
             embedded.stop().await;

@@ -1,4 +1,4 @@
-//! How far a run is: a bar on a terminal, a line every few seconds elsewhere.
+//! The progress of a run: a bar on a terminal, else a line every few seconds.
 
 use std::{
     io::IsTerminal,
@@ -9,31 +9,31 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
 
-/// How often a line is written where there is no bar.
+/// The interval between two lines where there is no bar.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Shows how far a run is.
+/// Shows the progress of a run.
 #[derive(Debug)]
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
     last_line: Instant,
 }
 
-/// How far it is.
+/// The counts that are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// Orders that were answered.
+pub(super) struct ProgressCounts {
+    /// Orders that were accepted or rejected.
     pub(super) placed: u64,
-    /// Orders that there will be, as far as is known.
+    /// The number of orders of the run, if it is known.
     pub(super) orders: Option<u64>,
-    /// Sagas of all runs with nothing open any more.
+    /// Settled sagas of all runs.
     pub(super) settled: u64,
-    /// Sagas that are on their way.
+    /// Open sagas.
     pub(super) open: u64,
 }
 
 impl Progress {
-    /// Progress of a run of so many orders.
+    /// The progress of a run with this number of orders.
     #[must_use]
     pub(super) fn new(orders: Option<u64>) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
@@ -44,22 +44,22 @@ impl Progress {
         Self { bar, last_line: Instant::now() }
     }
 
-    /// Shows how far it is now.
-    pub(super) fn show(&mut self, standing: Standing) {
+    /// Shows the current counts.
+    pub(super) fn show(&mut self, counts: ProgressCounts) {
         if let Some(bar) = &self.bar {
-            bar.set_position(standing.placed);
-            bar.set_message(format!("{} settled, {} open", standing.settled, standing.open));
+            bar.set_position(counts.placed);
+            bar.set_message(format!("{} settled, {} open", counts.settled, counts.open));
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            let of = standing.orders.map(|orders| format!(" of {orders}")).unwrap_or_default();
+            let of = counts.orders.map(|orders| format!(" of {orders}")).unwrap_or_default();
             output::note(&format!(
                 "{}{of} orders placed, {} settled, {} open",
-                standing.placed, standing.settled, standing.open
+                counts.placed, counts.settled, counts.open
             ));
         }
     }
 
-    /// Leaves the bar as it is and goes on below it.
+    /// Leaves the bar as it is, so that output continues below it.
     pub(super) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.abandon();

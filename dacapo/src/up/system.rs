@@ -1,4 +1,4 @@
-//! The embedded broker and registry, where MusicCorp does not stand on somebody's own.
+//! The embedded broker and registry, for runs without an external Kafka.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -8,16 +8,16 @@ use embedded::{
     registry::{Level, Registry, RegistryConfig},
 };
 
-/// Where the embedded broker and registry keep and offer what they have.
+/// The data folder and the addresses of the embedded broker and registry.
 #[derive(Debug, Clone)]
 pub(super) struct EmbeddedConfig<'a> {
     /// The data folder; `None` keeps nothing.
     pub(super) data: Option<&'a Path>,
-    /// When the broker syncs.
+    /// When the broker syncs to disk.
     pub(super) fsync: Fsync,
-    /// Where the broker listens.
+    /// The address of the broker.
     pub(super) listen_kafka: SocketAddr,
-    /// Where the registry listens.
+    /// The address of the registry.
     pub(super) listen_registry: SocketAddr,
 }
 
@@ -53,7 +53,7 @@ impl Embedded {
         Ok(Self { broker, registry })
     }
 
-    /// Where clients bootstrap from.
+    /// The bootstrap address.
     #[must_use]
     pub(super) fn bootstrap(&self) -> String {
         self.broker.bootstrap()

@@ -1,5 +1,5 @@
-//! Holds `docker-compose.yml` and `Dockerfile` against the programs: their commands and flags, their settings, their names, what
-//! `scripts/kafka.sh` tests on.
+//! Checks `docker-compose.yml` and `Dockerfile` against the programs: commands and flags, settings, names, and the versions that
+//! `scripts/kafka.sh` tests with.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,15 +8,15 @@ use std::{
 };
 
 use clap::{CommandFactory as _, FromArgMatches as _};
-use dacapo::{cli::Cli, contract, service};
+use dacapo::{cli::Cli, musiccorp, service};
 use runtime::config::{Args, Config, Timeouts};
 
 use crate::compose::{Compose, Container, Dockerfile, exec_form};
 
-/// Variables that every process of ours reads beside its settings.
-const OF_THE_LOG: [&str; 2] = ["RUST_LOG", "LOG_FORMAT"];
+/// Variables that every process reads beside its settings.
+const LOG_VARIABLES: [&str; 2] = ["RUST_LOG", "LOG_FORMAT"];
 
-/// Both files, and what of the tree they must agree with.
+/// Both files, and the files of the tree that they must agree with.
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
     pub(crate) compose: String,
@@ -26,7 +26,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Those of this tree.
+    /// The files of this tree.
     pub(crate) fn read() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
@@ -38,7 +38,7 @@ impl Files {
         }
     }
 
-    /// Everything that is wrong with them.
+    /// Everything that is wrong with the files.
     pub(crate) fn faults(&self) -> Vec<String> {
         let compose = match Compose::parse(&self.compose) {
             Ok(compose) => compose,
@@ -48,7 +48,7 @@ impl Files {
         let mut faults = Faults::default();
         self.image(&dockerfile, &mut faults);
         self.infrastructure(&compose, &mut faults);
-        census(&compose, &mut faults);
+        services(&compose, &mut faults);
         wiring(&compose, &mut faults);
         for (name, container) in compose.ours() {
             process(name, &Process::new(container, &dockerfile), &compose, &mut faults);
@@ -69,7 +69,7 @@ impl Files {
         line.unwrap_or_else(|| panic!("scripts/kafka.sh sets no {name}"))
     }
 
-    /// The image is slim, runs as nobody in particular, and starts what its stages built.
+    /// The image is slim, runs as an unprivileged user, and starts the built program.
     fn image(&self, dockerfile: &Dockerfile, faults: &mut Faults) {
         let from: Vec<&str> = dockerfile.all("FROM");
         let [build, slim] = from.as_slice() else {
@@ -82,21 +82,23 @@ impl Files {
         let rust = format!("rust:{}", self.manifest_value("rust-version"));
         faults.unless(build_image.starts_with(&rust), || format!("{build_image} is not {rust}"));
         let debian = slim.strip_prefix("debian:").and_then(|tag| tag.split('-').next()).unwrap_or_default();
-        faults.unless(!debian.is_empty() && slim.ends_with("-slim"), || format!("{slim} is no slim Debian"));
+        faults.unless(!debian.is_empty() && slim.ends_with("-slim"), || format!("{slim} is not a slim Debian"));
         faults.unless(build_image.ends_with(&format!("-{debian}")), || {
             format!("{build_image} and {slim} have different C libraries")
         });
         let last = dockerfile.last_stage();
         let user = last.all("USER").last().copied().unwrap_or("root");
         let is_nobody = user.split(':').all(|id| id.parse::<u32>().is_ok_and(|id| id >= 1_000));
-        faults.unless(is_nobody, || format!("the image runs as {user:?}, not as a number of its own"));
+        faults.unless(is_nobody, || format!("the image runs as {user:?}, not as a numeric unprivileged user"));
         let entry: Vec<Vec<String>> = last.all("ENTRYPOINT").into_iter().map(exec_form).collect();
-        faults.unless(entry == [["dacapo"]], || format!("the entry point is {entry:?}, not the program"));
+        faults.unless(entry == [["dacapo"]], || format!("the entry point is {entry:?}, not dacapo"));
         let copied = last.all("COPY").contains(&"--from=build /src/target/release/dacapo /usr/local/bin/dacapo");
-        faults.unless(copied && build.ends_with(" AS build"), || "the image has no dacapo of its build".to_owned());
+        faults.unless(copied && build.ends_with(" AS build"), || {
+            "the image does not contain the built dacapo".to_owned()
+        });
         let builds =
             dockerfile.all("RUN").iter().any(|run| run.contains("cargo build --release --locked --package dacapo"));
-        faults.unless(builds, || "the build stage does not build dacapo as it is locked".to_owned());
+        faults.unless(builds, || "the build stage does not build dacapo with the lock file".to_owned());
         let listen = dockerfile.environment().get("DACAPO_LISTEN").cloned().unwrap_or_default();
         let exposed = last.all("EXPOSE");
         faults.unless(exposed.len() == 1 && exposed[0] == port_of(&listen), || {
@@ -110,13 +112,11 @@ impl Files {
         }
     }
 
-    /// Kafka and registry are what the tests run on, and can do what transactions need of one node.
+    /// Kafka and registry are the ones that the tests run on, and are configured for transactions on one node.
     fn infrastructure(&self, compose: &Compose, faults: &mut Faults) {
         let (kafka, registry) = (&compose.services["kafka"], &compose.services["registry"]);
         let tested = format!("apache/kafka:{}", self.script_value("KAFKA_VERSION"));
-        faults.unless(kafka.image == tested, || {
-            format!("kafka is {}, and {tested} is what the tests run on", kafka.image)
-        });
+        faults.unless(kafka.image == tested, || format!("kafka is {}, and the tests run on {tested}", kafka.image));
         let tested = format!("apicurio/apicurio-registry-kafkasql:{}", self.script_value("REGISTRY_VERSION"));
         faults.unless(registry.image == tested, || format!("the registry is {}, not {tested}", registry.image));
         let same = ["process.roles", "auto.create.topics.enable"];
@@ -148,7 +148,7 @@ impl Files {
             }
         }
         let bootstrap = registry.environment.get("KAFKA_BOOTSTRAP_SERVERS").map(String::as_str);
-        faults.unless(bootstrap == Some("kafka:9092"), || "the registry keeps its schemas nowhere".to_owned());
+        faults.unless(bootstrap == Some("kafka:9092"), || "the registry does not keep its schemas in kafka".to_owned());
     }
 }
 
@@ -156,7 +156,7 @@ fn sorted(list: &str) -> BTreeSet<&str> {
     list.split(',').collect()
 }
 
-/// Every address that Kafka gives its clients is one that it listens at, and the containers' is the one that they ask.
+/// Kafka listens at every address that it advertises, and advertises the address that the containers use.
 fn listeners(kafka: &Container, faults: &mut Faults) {
     let list = |variable: &str| -> BTreeMap<String, String> {
         let listed = kafka.environment.get(variable).map(String::as_str).unwrap_or_default();
@@ -178,7 +178,7 @@ fn listeners(kafka: &Container, faults: &mut Faults) {
         .unless(kafka.ports == [published], || format!("kafka advertises {outside:?} and publishes {:?}", kafka.ports));
 }
 
-/// What was found wrong.
+/// The faults that were found.
 #[derive(Debug, Default)]
 struct Faults(Vec<String>);
 
@@ -198,11 +198,11 @@ impl Faults {
 #[derive(Debug, Clone)]
 pub(crate) struct Process {
     pub(crate) command: Vec<String>,
-    /// What the image sets.
+    /// The environment of the image.
     pub(crate) of_image: BTreeMap<String, String>,
-    /// What the compose file sets.
+    /// The environment of the compose file.
     pub(crate) environment: BTreeMap<String, String>,
-    /// What it is asked for its health with; empty if it is not.
+    /// The command of its health check; empty if there is none.
     pub(crate) health_check: Vec<String>,
 }
 
@@ -227,7 +227,7 @@ impl Process {
         if word(0) == "service" { word(1) } else { word(0) }
     }
 
-    /// Its command line with the environment laid into it, as the program would see both; and what is wrong with them.
+    /// Its command line, with the environment as flags, parsed as the program would; adds what is wrong to `faults`.
     fn parsed(&self, faults: &mut Vec<String>) -> Option<clap::ArgMatches> {
         let mut program = Cli::command();
         let mut line = vec!["dacapo".to_owned()];
@@ -243,16 +243,16 @@ impl Process {
         let mut flags = Vec::new();
         for (variable, value) in self.of_image.iter().chain(&self.environment) {
             match flag_of(variable) {
-                // A flag goes before the environment.
+                // A flag takes precedence over the environment.
                 Some(flag) if rest.contains(&flag) => {}
                 Some(flag) => flags.push(format!("{flag}={value}")),
-                None if self.of_image.contains_key(variable) || OF_THE_LOG.contains(&variable.as_str()) => {}
-                None => faults.push(format!("{variable} is nothing that `{}` reads", line.join(" "))),
+                None if self.of_image.contains_key(variable) || LOG_VARIABLES.contains(&variable.as_str()) => {}
+                None => faults.push(format!("{variable} is no setting of `{}`", line.join(" "))),
             }
         }
         let depth = line.len() - 1;
         let parsed = Cli::command().try_get_matches_from([line, flags, rest].concat());
-        // The name of a service is looked at when the whole is taken apart.
+        // The name of a service is checked when the matches are converted.
         match parsed.and_then(|matches| Cli::from_arg_matches(&matches).map(|_| matches)) {
             Ok(matches) => (0..depth).try_fold(matches, |above, _| above.subcommand().map(|(_, below)| below.clone())),
             Err(error) => {
@@ -266,7 +266,7 @@ impl Process {
         }
     }
 
-    /// Where it listens.
+    /// The address that it listens at.
     fn listens_at(&self) -> String {
         let flag = self.command.iter().position(|word| word == "--listen").and_then(|at| self.command.get(at + 1));
         let listens =
@@ -279,7 +279,7 @@ fn port_of(address: &str) -> &str {
     address.rsplit(':').next().unwrap_or_default()
 }
 
-/// One of our processes: its program takes its command and its environment, and its health is asked for where it listens.
+/// Checks a process of our image: its program accepts its command and environment, and the health check uses its address.
 fn process(name: &str, process: &Process, compose: &Compose, faults: &mut Faults) {
     let mut wrong = Vec::new();
     let matches = process.parsed(&mut wrong);
@@ -301,27 +301,27 @@ fn process(name: &str, process: &Process, compose: &Compose, faults: &mut Faults
             continue;
         };
         if other.build.is_some() {
-            let there = Process { command: other.command.clone(), ..process.clone() }.listens_at();
-            if port_of(value) != port_of(&there) {
-                wrong.push(format!("{variable} is {value}, and {host} listens at {there}"));
+            let listens_at = Process { command: other.command.clone(), ..process.clone() }.listens_at();
+            if port_of(value) != port_of(&listens_at) {
+                wrong.push(format!("{variable} is {value}, and {host} listens at {listens_at}"));
             }
         }
     }
-    let runs_on = process.runs() != "prepare";
+    let is_long_running = process.runs() != "prepare";
     let check = &process.health_check;
-    if runs_on == check.is_empty() {
+    if is_long_running == check.is_empty() {
         wrong.push(format!("its health check is {check:?}"));
     }
-    if runs_on && !check.is_empty() {
+    if is_long_running && !check.is_empty() {
         if let Err(error) = Cli::command().try_get_matches_from(check) {
             wrong.push(format!(
                 "its health check {check:?} is refused: {}",
                 error.to_string().lines().next().unwrap_or("")
             ));
         }
-        let asked = format!("http://127.0.0.1:{}/readyz", port_of(&process.listens_at()));
-        if check.iter().take(3).ne(["dacapo", "health", &asked]) {
-            wrong.push(format!("its health check is {check:?}, and it answers at {asked}"));
+        let expected = format!("http://127.0.0.1:{}/readyz", port_of(&process.listens_at()));
+        if check.iter().take(3).ne(["dacapo", "health", &expected]) {
+            wrong.push(format!("its health check is {check:?}, and it answers at {expected}"));
         }
     }
     for fault in wrong {
@@ -329,7 +329,7 @@ fn process(name: &str, process: &Process, compose: &Compose, faults: &mut Faults
     }
 }
 
-/// It may do no more than it must, is not killed while it stops, and is started again.
+/// A container has no needless privileges, is not killed while it stops, and is restarted.
 fn hardening(name: &str, container: &Container, faults: &mut Faults) {
     let is_one_shot = container.command.first().is_some_and(|word| word == "prepare");
     let restart = if is_one_shot { "no" } else { "unless-stopped" };
@@ -337,27 +337,27 @@ fn hardening(name: &str, container: &Container, faults: &mut Faults) {
     let seconds = |text: &str| text.strip_suffix('s').and_then(|number| number.parse::<u64>().ok()).unwrap_or_default();
     let grace = container.stop_grace_period.as_deref().map(seconds).unwrap_or(10);
     let needed = Timeouts::default().shutdown.as_secs();
-    faults.unless(grace > needed, || format!("{name}: killed after {grace} s, and gives itself {needed} s to stop"));
+    faults.unless(grace > needed, || format!("{name}: killed after {grace} s, and its stop may take {needed} s"));
     let is_hardened =
         container.read_only && container.cap_drop == ["ALL"] && container.security_opt == ["no-new-privileges:true"];
-    faults.unless(is_hardened, || format!("{name}: may do more than it must"));
+    faults.unless(is_hardened, || format!("{name}: has needless privileges"));
     for check in container.healthcheck.iter().filter(|check| !check.disable) {
         let is_timed = check.interval.is_some() && check.timeout.is_some() && check.retries.is_some();
         faults.unless(is_timed, || format!("{name}: its health check has no interval, timeout or retries"));
     }
 }
 
-/// A tag that begins a version with digits in it, and is not one that moves.
+/// Whether the tag names one version, which cannot move.
 fn is_pinned(image: &str) -> bool {
     let tag = image.rsplit_once(':').map(|(_, tag)| tag).unwrap_or_default();
     let numbers = tag.split(['.', '-']).filter(|part| part.chars().all(|c| c.is_ascii_digit()) && !part.is_empty());
     let (count, longest) = numbers.fold((0, 0), |(count, longest), part| (count + 1, longest.max(part.len())));
-    // Three numbers, or a day.
+    // Three numbers, or a date.
     count >= 3 || longest == 8
 }
 
-/// Every service is there under names of its own, two warehouses at least, and what they need.
-fn census(compose: &Compose, faults: &mut Faults) {
+/// Every service runs, with unique instance names; there are two warehouses, the stubs and the preparation.
+fn services(compose: &Compose, faults: &mut Faults) {
     let mut instances: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (_, container) in compose.ours() {
         let words = &container.command;
@@ -377,7 +377,7 @@ fn census(compose: &Compose, faults: &mut Faults) {
     }
     let runs =
         |command: &str| compose.ours().iter().filter(|(_, c)| c.command.first().is_some_and(|w| w == command)).count();
-    for command in ["prepare", "outside"] {
+    for command in ["prepare", "stubs"] {
         faults.unless(runs(command) == 1, || format!("{} containers run {command}", runs(command)));
     }
     let prepare =
@@ -392,17 +392,17 @@ fn census(compose: &Compose, faults: &mut Faults) {
         format!("{} partitions leave some of {most} instances without one", number("--partitions"))
     });
     faults.unless(number("--replication") == 1, || "one broker keeps one replica".to_owned());
-    faults.unless(words.iter().any(|word| word == "--seed"), || "nobody puts the seed in".to_owned());
+    faults.unless(words.iter().any(|word| word == "--sample-data"), || "nothing loads the sample data".to_owned());
 }
 
-/// Who waits for whom, which volumes and which ports there are.
+/// Checks dependencies, volumes and ports.
 fn wiring(compose: &Compose, faults: &mut Faults) {
     faults.unless(!compose.name.is_empty(), || "the project has no name".to_owned());
     let (mut mounted, mut published) = (BTreeSet::new(), BTreeSet::new());
     for (name, container) in &compose.services {
         for (other, dependency) in &container.depends_on {
             let Some(there) = compose.services.get(other) else {
-                faults.add(format!("{name} waits for {other}, which is not there"));
+                faults.add(format!("{name} waits for {other}, which does not exist"));
                 continue;
             };
             let ends = there.command.first().is_some_and(|word| word == "prepare");
@@ -419,16 +419,16 @@ fn wiring(compose: &Compose, faults: &mut Faults) {
         for volume in &container.volumes {
             let (source, _) = volume.split_once(':').unwrap_or((volume, ""));
             faults.unless(compose.volumes.contains_key(source), || format!("{name}: there is no volume {source}"));
-            faults.unless(mounted.insert(source), || format!("{name}: the volume {source} is another's"));
+            faults.unless(mounted.insert(source), || format!("{name}: the volume {source} is mounted twice"));
         }
         for port in &container.ports {
             let (host, inside) = port.rsplit_once(':').unwrap_or_default();
-            faults.unless(host.starts_with("127.0.0.1:"), || format!("{name}: {port} is open to everybody"));
+            faults.unless(host.starts_with("127.0.0.1:"), || format!("{name}: {port} is reachable from other hosts"));
             faults.unless(published.insert(host), || format!("{name}: {host} is published twice"));
             let is_ours = container.build.is_some();
             faults.unless(!is_ours || inside == "8080", || format!("{name}: publishes {inside}, and listens at 8080"));
         }
-        let keeps = container.command.get(1).is_some_and(|service| contract::SERVICES.contains(&service.as_str()));
+        let keeps = container.command.get(1).is_some_and(|service| musiccorp::SERVICES.contains(&service.as_str()));
         let (runs_service, needs) = (container.command.first().is_some_and(|word| word == "service"), "prepare");
         faults.unless(!runs_service || container.depends_on.contains_key(needs), || {
             format!("{name} waits for no topics")
@@ -438,6 +438,6 @@ fn wiring(compose: &Compose, faults: &mut Faults) {
         });
     }
     for volume in compose.volumes.keys() {
-        faults.unless(mounted.contains(volume.as_str()), || format!("nobody mounts the volume {volume}"));
+        faults.unless(mounted.contains(volume.as_str()), || format!("no container mounts the volume {volume}"));
     }
 }

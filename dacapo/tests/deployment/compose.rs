@@ -1,4 +1,4 @@
-//! `docker-compose.yml` and `Dockerfile` as values. A key that is not known here is an error: it would be a misspelt one.
+//! Parses `docker-compose.yml` and `Dockerfile`. An unknown key is an error: it would be a misspelt one.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub(crate) struct Compose {
     pub(crate) name: String,
     pub(crate) services: BTreeMap<String, Container>,
     pub(crate) volumes: BTreeMap<String, Value>,
-    /// Parts that are only there to be merged.
+    /// Parts that other parts merge.
     #[serde(rename = "x-dacapo")]
     _dacapo: Value,
     #[serde(rename = "x-service")]
@@ -38,14 +38,14 @@ pub(crate) struct Container {
     pub(crate) security_opt: Vec<String>,
 }
 
-/// What must be true of another container first.
+/// The condition of another container that must hold first.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Dependency {
     pub(crate) condition: String,
 }
 
-/// How a container is asked for its health.
+/// The health check of a container.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HealthCheck {
@@ -61,7 +61,7 @@ impl Compose {
         serde_saphyr::from_str(text).map_err(|error| format!("not understood: {error}"))
     }
 
-    /// The containers that are made of our image, in the order in which they may be started.
+    /// The containers of our image, in an order in which they may be started.
     pub(crate) fn ours(&self) -> Vec<(&str, &Container)> {
         let mut left: Vec<_> = self.services.iter().filter(|(_, container)| container.build.is_some()).collect();
         let mut ours = Vec::new();
@@ -77,7 +77,7 @@ impl Compose {
     }
 }
 
-/// A Dockerfile: its instructions in their order, those that go on over several lines joined.
+/// A Dockerfile: its instructions in their order, with continued lines joined.
 #[derive(Debug, Clone)]
 pub(crate) struct Dockerfile {
     instructions: Vec<(String, String)>,
@@ -94,12 +94,12 @@ impl Dockerfile {
         Self { instructions: lines.map(split).collect() }
     }
 
-    /// What stands behind an instruction, wherever it is given.
+    /// The arguments of every instruction with this name.
     pub(crate) fn all(&self, word: &str) -> Vec<&str> {
         self.instructions.iter().filter(|(found, _)| found == word).map(|(_, rest)| rest.as_str()).collect()
     }
 
-    /// The instructions of the last stage, which is what the image is.
+    /// The instructions of the last stage, which makes the image.
     pub(crate) fn last_stage(&self) -> Self {
         let at = self.instructions.iter().rposition(|(word, _)| word == "FROM").unwrap_or_default();
         Self { instructions: self.instructions[at..].to_vec() }
@@ -120,7 +120,7 @@ impl Dockerfile {
     }
 }
 
-/// `["a", "b"]`; none if it is a line for a shell, which our image does not need to have.
+/// The words of `["a", "b"]`; none for a shell line, since the image needs no shell.
 pub(crate) fn exec_form(text: &str) -> Vec<String> {
     serde_json::from_str(text).unwrap_or_default()
 }

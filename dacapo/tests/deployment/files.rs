@@ -1,4 +1,4 @@
-//! The files that containers are made from are right; and a mistake in them would be found.
+//! The container files fit the programs, and a mistake in them is found.
 
 use crate::checks::Files;
 
@@ -8,11 +8,11 @@ fn the_compose_file_and_the_dockerfile_fit_the_programs() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// What stands in a file, a mistake in its place, and a word of what is said about it.
+/// A text of a file, a mistake that replaces it, and a part of the expected message.
 type Mistake = (&'static str, &'static str, &'static str);
 
 const IN_COMPOSE: &[Mistake] = &[
-    ("apache/kafka:4.3.1", "apache/kafka:latest", "what the tests run on"),
+    ("apache/kafka:4.3.1", "apache/kafka:latest", "the tests run on"),
     ("apicurio-registry-kafkasql:2.6.13.Final", "apicurio-registry-mem:2.6.13.Final", "the registry is"),
     ("image: dacapo:0.1.0", "image: dacapo", "is not dacapo:0.1.0"),
     ("[service, loyalty,", "[service, loyality,", "no container runs loyalty"),
@@ -22,9 +22,9 @@ const IN_COMPOSE: &[Mistake] = &[
     ("[service, loyalty, --instance, a]", "[service, loyalty, --instance, ../a]", "setting instance"),
     ("[service, warehouse, --instance, b]", "[service, warehouse, --instance, a]", "have one name"),
     ("[service, warehouse, --instance, b]", "[service, payment, --instance, b]", "not two warehouses"),
-    ("DACAPO_GATEWAY_URL:", "DACAPO_GATWAY_URL:", "nothing that"),
-    ("DACAPO_GATEWAY_URL: http://outside", "DACAPO_GATEWAY_URL: http://gateway", "no container is called"),
-    ("DACAPO_GATEWAY_URL: http://outside:8090", "DACAPO_GATEWAY_URL: http://outside:8080", "listens at 0.0.0.0:8090"),
+    ("DACAPO_GATEWAY_URL:", "DACAPO_GATWAY_URL:", "no setting of"),
+    ("DACAPO_GATEWAY_URL: http://stubs", "DACAPO_GATEWAY_URL: http://gateway", "no container is called"),
+    ("DACAPO_GATEWAY_URL: http://stubs:8090", "DACAPO_GATEWAY_URL: http://stubs:8080", "listens at 0.0.0.0:8090"),
     (
         "SCHEMA_REGISTRY_URL: http://registry:8081/apis/ccompat/v7",
         "SCHEMA_REGISTRY_URL: http://registry:8081",
@@ -42,18 +42,18 @@ const IN_COMPOSE: &[Mistake] = &[
     ("kafka:/var/lib/kafka/data\"", "kafka:/tmp\"", "in no volume"),
     ("--partitions, \"8\"", "--partitions, \"1\"", "1 partitions leave some of 2 instances"),
     ("--partitions, \"8\"", "--partitions, many", "is refused"),
-    ("\"1\", --seed]", "\"1\"]", "nobody puts the seed in"),
+    ("\"1\", --sample-data]", "\"1\"]", "nothing loads the sample data"),
     ("http://127.0.0.1:8090/readyz", "http://127.0.0.1:8080/readyz", "answers at"),
     ("[CMD, dacapo, health, \"http", "[CMD, curl, health, \"http", "its health check"),
     ("healthcheck: { disable: true }", "restart: \"no\"", "duplicate"),
     ("condition: service_completed_successfully", "condition: service_healthy", "not service_completed_successfully"),
-    ("outside: { condition: service_healthy }", "outsde: { condition: service_healthy }", "which is not there"),
-    ("stop_grace_period: 20s", "stop_grace_period: 10s", "gives itself 10 s"),
-    ("read_only: true", "read_only: false", "may do more"),
+    ("stubs: { condition: service_healthy }", "stbs: { condition: service_healthy }", "which does not exist"),
+    ("stop_grace_period: 20s", "stop_grace_period: 10s", "may take 10 s"),
+    ("read_only: true", "read_only: false", "needless privileges"),
     ("restart: unless-stopped\n  #", "restart: always\n  #", "restart is"),
-    ("[\"warehouse-b:/data\"]", "[\"warehouse-a:/data\"]", "another's"),
+    ("[\"warehouse-b:/data\"]", "[\"warehouse-a:/data\"]", "mounted twice"),
     ("[\"127.0.0.1:8083:8080\"]", "[\"127.0.0.1:8082:8080\"]", "published twice"),
-    ("[\"127.0.0.1:8083:8080\"]", "[\"8083:8080\"]", "open to everybody"),
+    ("[\"127.0.0.1:8083:8080\"]", "[\"8083:8080\"]", "reachable from other hosts"),
     ("environment: &environment", "enviroment: &environment", "not understood"),
 ];
 
@@ -61,14 +61,14 @@ const IN_DOCKERFILE: &[Mistake] = &[
     ("rust:1.95.0-slim-trixie", "rust:slim-trixie", "is not pinned"),
     ("rust:1.95.0-slim-trixie", "rust:1.80.0-slim-trixie", "is not rust:1.95"),
     ("debian:trixie-20260803-slim", "debian:bookworm-20260803-slim", "different C libraries"),
-    ("debian:trixie-20260803-slim", "debian:trixie-20260803", "no slim Debian"),
+    ("debian:trixie-20260803-slim", "debian:trixie-20260803", "not a slim Debian"),
     ("USER 10001:10001", "USER root", "runs as \"root\""),
     ("--owner=10001", "--owner=10002", "cannot write to /data"),
-    ("[\"dacapo\"]", "dacapo", "not the program"),
+    ("[\"dacapo\"]", "dacapo", "not dacapo"),
     ("DACAPO_LISTEN=0.0.0.0:8080", "DACAPO_LISTEN=0.0.0.0:8000", "exposes"),
     ("8080/readyz", "8080/healthz", "answers at"),
-    ("target/release/dacapo", "target/debug/dacapo", "no dacapo of its build"),
-    ("--locked ", "", "as it is locked"),
+    ("target/release/dacapo", "target/debug/dacapo", "does not contain the built dacapo"),
+    ("--locked ", "", "with the lock file"),
 ];
 
 #[test]

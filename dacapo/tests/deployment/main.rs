@@ -1,5 +1,5 @@
-//! MusicCorp as several processes: named instances under `dacapo up --instances`, services started one by one, and the topology of
-//! `docker-compose.yml`, which is held against the programs and run as plain processes.
+//! MusicCorp as several processes: the instances of `dacapo up --instances`, services started one by one, and the topology of
+//! `docker-compose.yml`, which is checked against the programs and run as plain processes.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

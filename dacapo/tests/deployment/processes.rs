@@ -1,5 +1,5 @@
-//! The topology of `docker-compose.yml` as plain processes: the same commands and settings, with this machine's addresses and folders
-//! in place of the containers'. On the Apache Kafka that the environment names, else on the embedded broker.
+//! The topology of `docker-compose.yml` as plain processes: the same commands and settings, with local addresses and folders. On the
+//! Apache Kafka that the environment names, else on the embedded broker.
 
 use std::{
     collections::BTreeMap,
@@ -15,25 +15,25 @@ use serde_json::{Value, json};
 use crate::{
     checks::{Files, Process},
     compose::{Compose, Dockerfile},
-    support::{Ground, Http, PATIENCE, Place, Signal, ended, ground, pair::Pair, signal},
+    support::{Http, Infrastructure, PATIENCE, Setup, Signal, infrastructure, pair::Pair, signal, wait_for_exit},
 };
 
-/// The containers of ours, as processes.
+/// The containers of our image, as processes.
 struct Processes {
-    place: Place,
+    setup: Setup,
     http: Http,
-    /// What stands in the files, and what stands in its place here.
+    /// Texts of the files, and their replacements here.
     here: Vec<(String, String)>,
-    /// In the order in which they may be started.
+    /// In an order in which they may be started.
     containers: Vec<(String, Process)>,
     running: BTreeMap<String, Running>,
-    /// The broker and the registry, if they are this test's.
+    /// The broker and the registry, if the test runs them itself.
     _pair: Option<Pair>,
 }
 
 struct Running {
     child: Child,
-    /// Where it listens, as `http://HOST:PORT`.
+    /// Its address, as `http://HOST:PORT`.
     address: String,
 }
 
@@ -41,10 +41,10 @@ impl Processes {
     fn new() -> Self {
         let files = Files::read();
         let (compose, dockerfile) = (Compose::parse(&files.compose).unwrap(), Dockerfile::parse(&files.dockerfile));
-        let ground = ground();
-        let (pair, bootstrap, registry) = match &ground {
-            Ground::Apache { bootstrap, registry } => (None, bootstrap.clone(), registry.clone()),
-            Ground::Embedded => {
+        let infrastructure = infrastructure();
+        let (pair, bootstrap, registry) = match &infrastructure {
+            Infrastructure::Apache { bootstrap, registry } => (None, bootstrap.clone(), registry.clone()),
+            Infrastructure::Embedded => {
                 let pair = Pair::start();
                 let (bootstrap, registry) = (pair.bootstrap(), pair.registry());
                 (Some(pair), bootstrap, registry)
@@ -62,11 +62,11 @@ impl Processes {
             (of_containers("KAFKA_BOOTSTRAP_SERVERS"), bootstrap),
             (of_containers("SCHEMA_REGISTRY_URL"), registry),
         ];
-        let place = Place::new(&ground);
-        Self { place, http: Http::new(), here, containers, running: BTreeMap::new(), _pair: pair }
+        let setup = Setup::new(&infrastructure);
+        Self { setup, http: Http::new(), here, containers, running: BTreeMap::new(), _pair: pair }
     }
 
-    /// A text of the files as it is here, for this container.
+    /// A text of the files with the replacements for this container.
     fn filled(&self, container: &str, text: &str) -> String {
         let mut text = self.here.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
         for (other, running) in &self.running {
@@ -89,12 +89,12 @@ impl Processes {
     }
 
     fn folder(&self, container: &str) -> std::path::PathBuf {
-        self.place.data().join(container)
+        self.setup.data().join(container)
     }
 
     fn command(&self, container: &str) -> Command {
         let (_, process) = self.containers.iter().find(|(name, _)| name == container).unwrap();
-        let mut command = self.place.command();
+        let mut command = self.setup.command();
         command.args(process.command.iter().map(|word| self.filled(container, word)));
         for (variable, value) in process.of_image.iter().chain(&process.environment) {
             command.env(variable, self.filled(container, value));
@@ -102,11 +102,11 @@ impl Processes {
         let folder = self.folder(container);
         fs::create_dir_all(&folder).unwrap();
         let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
-        command.env("DACAPO_SYSTEM", self.place.system()).current_dir(folder).stderr(log);
+        command.env("DACAPO_SYSTEM", self.setup.system()).current_dir(folder).stderr(log);
         command
     }
 
-    /// Starts a container's process, and waits until it says where it listens.
+    /// Starts a container's process, and waits until it prints its address.
     fn start(&mut self, container: &str) {
         let mut child = self.command(container).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -116,7 +116,7 @@ impl Processes {
         self.running.insert(container.to_owned(), running);
     }
 
-    /// Starts all of them, in their order, and waits until every one says that it is well, as its container would be asked.
+    /// Starts all processes in their order, and waits until the health check of every container succeeds.
     fn start_all(&mut self) {
         let all: Vec<(String, bool)> =
             self.containers.iter().map(|(name, process)| (name.clone(), process.runs() == "prepare")).collect();
@@ -129,12 +129,12 @@ impl Processes {
             }
         }
         for (name, _) in all.iter().filter(|(_, is_one_shot)| !is_one_shot) {
-            self.wait_until_well(name);
+            self.wait_until_healthy(name);
         }
     }
 
     #[track_caller]
-    fn wait_until_well(&self, container: &str) {
+    fn wait_until_healthy(&self, container: &str) {
         let (_, process) = self.containers.iter().find(|(name, _)| name == container).unwrap();
         let address = &self.running[container].address;
         let check: Vec<String> = process
@@ -145,8 +145,8 @@ impl Processes {
                 None => word.clone(),
             })
             .collect();
-        self.wait_for(container, "it is well", || {
-            let output = self.place.command().args(&check[1..]).output().unwrap();
+        self.wait_for(container, "a successful health check", || {
+            let output = self.setup.command().args(&check[1..]).output().unwrap();
             output.status.success()
         });
     }
@@ -170,17 +170,17 @@ impl Processes {
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
-    /// The ends of all of them: what one waits for, another may know about.
+    /// The ends of all logs: the log of one process may explain why another one waits.
     fn logs(&self) -> String {
         let log = |(name, _): &(String, Process)| format!("--- the end of {name}'s log:\n{}\n", self.log(name));
         self.containers.iter().map(log).collect()
     }
 
-    /// Stops a process as a container is stopped. It must end well.
+    /// Stops a process as a container is stopped. It must exit with success.
     fn stop(&mut self, container: &str) {
         let Running { child, .. } = self.running.remove(container).unwrap();
         signal(child.id(), Signal::TERM);
-        let status = ended(child, Duration::from_secs(20));
+        let status = wait_for_exit(child, Duration::from_secs(20));
         assert!(status.is_some_and(|status| status.success()), "{container}: {status:?}\n{}", self.log(container));
     }
 
@@ -189,14 +189,14 @@ impl Processes {
         self.containers.iter().filter(|(_, process)| process.runs() == service).map(|(name, _)| name.clone()).collect()
     }
 
-    /// A `dacapo` command on this system, by its addresses alone.
+    /// A `dacapo` command on this system, which gets the addresses only.
     #[track_caller]
     fn dacapo(&self, args: &[&str]) -> String {
         let (bootstrap, registry) = (&self.here[0].1, &self.here[1].1);
-        self.place.ok(&[args, &["--bootstrap", bootstrap, "--registry", registry]].concat())
+        self.setup.ok(&[args, &["--bootstrap", bootstrap, "--registry", registry]].concat())
     }
 
-    /// How many orders there are, and how many of them are on their way.
+    /// The number of orders, and how many of them are open.
     fn orders(&self) -> (u64, u64) {
         let (status, counts) = self.http.get(&format!("{}/api/v1/counts", self.url("projector")));
         assert_eq!(status, 200, "{counts}");
@@ -223,24 +223,25 @@ fn order(number: u32) -> String {
     order.to_string()
 }
 
-/// Places orders at one instance after the other, and reads each at another one.
+/// Places orders at alternating instances, and reads each order at another instance.
 fn place_orders(processes: &Processes, numbers: std::ops::Range<u32>) -> Vec<String> {
-    let doors = processes.instances_of("order-processor");
-    assert!(doors.len() > 1, "{doors:?}");
-    let door = |number: u32| format!("{}/orders", processes.url(&doors[number as usize % doors.len()]));
+    let instances = processes.instances_of("order-processor");
+    assert!(instances.len() > 1, "{instances:?}");
+    let orders_at = |number: u32| format!("{}/orders", processes.url(&instances[number as usize % instances.len()]));
     numbers
         .map(|number| {
             let (mut answer, mut refused) = ((0, Value::Null), 0);
-            processes.wait_for(&doors[number as usize % doors.len()], "an order is taken", || {
+            processes.wait_for(&instances[number as usize % instances.len()], "an accepted order", || {
                 let key = format!("order {number} after {refused}");
-                answer = processes.http.post(&door(number), &key, order(number));
-                // The seed is on its way to this instance; what it refused, it refuses for ever.
+                answer = processes.http.post(&orders_at(number), &key, order(number));
+                // The instance may not have read the sample data yet. It refuses a key for ever that it has refused once.
                 refused += u32::from(answer.0 == 422);
                 (200..=202).contains(&answer.0)
             });
             let id = answer.1["order_id"].as_str().unwrap().to_owned();
-            let elsewhere = format!("{}/{id}", door(number + 1));
-            processes.wait_for(&doors[0], "the other one knows it", || processes.http.get(&elsewhere).0 == 200);
+            let elsewhere = format!("{}/{id}", orders_at(number + 1));
+            processes
+                .wait_for(&instances[0], "the order at the other instance", || processes.http.get(&elsewhere).0 == 200);
             id
         })
         .collect()
@@ -251,11 +252,11 @@ fn the_topology_of_the_compose_file_runs_as_plain_processes() {
     let mut processes = Processes::new();
     let began = Instant::now();
     processes.start_all();
-    eprintln!("{} processes are well after {:?}", processes.running.len(), began.elapsed());
+    eprintln!("{} processes are healthy after {:?}", processes.running.len(), began.elapsed());
     let first = place_orders(&processes, 0..8);
     let cancelled = format!("{}/orders/{}/cancel", processes.url("order-processor-b"), first[0]);
     assert!(processes.http.post(&cancelled, "cancel", "").0 < 500);
-    // A new version comes in so: one instance after the other, with orders under way.
+    // A rolling upgrade: one instance after the other, while orders are processed.
     let (warehouses, mut placed) = (processes.instances_of("warehouse"), 8);
     assert!(warehouses.len() > 1, "{warehouses:?}");
     for instance in warehouses {
@@ -263,20 +264,20 @@ fn the_topology_of_the_compose_file_runs_as_plain_processes() {
         place_orders(&processes, placed..placed + 4);
         placed += 4;
         processes.start(&instance);
-        processes.wait_until_well(&instance);
+        processes.wait_until_healthy(&instance);
     }
-    processes.wait_for("projector", "every order has ended", || {
+    processes.wait_for("projector", "settled orders", || {
         let (total, open) = processes.orders();
         total >= u64::from(placed) && open == 0
     });
     let audit = processes.dacapo(&["audit"]);
     assert!(audit.contains("audit: clean"), "{audit}");
     let mail = crate::support::files(&processes.folder("notifications").join("mail"), ".eml");
-    assert!(!mail.is_empty(), "mail lies where the compose file says");
-    assert!(Path::new(&processes.folder("warehouse-a")).join("stores").is_dir(), "stores lie on the volume");
-    eprintln!("{placed} orders have ended after {:?}, and the audit is clean", began.elapsed());
+    assert!(!mail.is_empty(), "the mail is in the folder of the compose file");
+    assert!(Path::new(&processes.folder("warehouse-a")).join("stores").is_dir(), "the stores are on the volume");
+    eprintln!("{placed} orders have settled after {:?}, and the audit is clean", began.elapsed());
     let all: Vec<String> = processes.running.keys().cloned().collect();
-    // The other way round, as containers are stopped: whom somebody waits for goes last.
+    // In reverse order, as containers are stopped: dependencies stop last.
     for container in all.iter().rev() {
         processes.stop(container);
     }

@@ -1,14 +1,14 @@
-//! What the tests of the whole system share: the built binary on a broker of its own or on an Apache Kafka, and questions to it.
+//! Shared by the tests of the whole system: the built binary on an embedded broker or on an Apache Kafka, and clients for it.
 //!
 //! Every wait is for a condition, with a deadline.
 
 #![expect(dead_code, reason = "each test program uses a part of it")]
 
-pub(crate) mod endless;
+pub(crate) mod long_running;
 pub(crate) mod pair;
 pub(crate) mod records;
 
-/// What a person's Ctrl-C, a container engine and an operating system send.
+/// The signals that Ctrl-C, a container engine and an operating system send.
 pub(crate) use rustix::process::Signal;
 
 use std::{
@@ -31,42 +31,42 @@ pub(crate) fn signal(process: u32, signal: Signal) {
 /// How long anything may take before a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
-/// What the system runs on.
+/// The broker and the registry that a system runs on.
 #[derive(Debug, Clone)]
-pub(crate) enum Ground {
+pub(crate) enum Infrastructure {
     /// The embedded broker and registry.
     Embedded,
-    /// An Apache Kafka and a registry that are there already.
+    /// An Apache Kafka and a registry that run already.
     Apache { bootstrap: String, registry: String },
 }
 
-/// The ground to test on: an Apache Kafka if the environment names one, else the embedded broker.
-pub(crate) fn ground() -> Ground {
+/// The infrastructure of the tests: an Apache Kafka if the environment names one, else the embedded broker.
+pub(crate) fn infrastructure() -> Infrastructure {
     match (std::env::var("DACAPO_TEST_KAFKA"), std::env::var("DACAPO_TEST_REGISTRY")) {
-        (Ok(bootstrap), Ok(registry)) => Ground::Apache { bootstrap, registry },
-        _ => Ground::Embedded,
+        (Ok(bootstrap), Ok(registry)) => Infrastructure::Apache { bootstrap, registry },
+        _ => Infrastructure::Embedded,
     }
 }
 
-/// A place for one system: a data folder, a name of its own, a ground.
+/// What one system needs: a data folder, a unique name, and the infrastructure.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Setup {
     pub(crate) folder: TempDir,
     system: String,
-    ground: Ground,
+    infrastructure: Infrastructure,
 }
 
-impl Place {
-    pub(crate) fn new(ground: &Ground) -> Self {
+impl Setup {
+    pub(crate) fn new(infrastructure: &Infrastructure) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let unique = folder.path().file_name().unwrap().to_string_lossy().to_lowercase();
         let unique: String = unique.chars().filter(char::is_ascii_alphanumeric).collect();
-        let system = match ground {
-            Ground::Embedded => "musiccorp".to_owned(),
+        let system = match infrastructure {
+            Infrastructure::Embedded => "musiccorp".to_owned(),
             // Several tests share one cluster.
-            Ground::Apache { .. } => format!("test{}{unique}", std::process::id()),
+            Infrastructure::Apache { .. } => format!("test{}{unique}", std::process::id()),
         };
-        Self { folder, system, ground: ground.clone() }
+        Self { folder, system, infrastructure: infrastructure.clone() }
     }
 
     pub(crate) fn data(&self) -> &Path {
@@ -77,10 +77,10 @@ impl Place {
     pub(crate) fn up(&self, args: &[&str]) -> Command {
         let mut command = self.command();
         command.arg("up").arg("--data").arg(self.data()).args(["--system", &self.system]);
-        for listen in ["--listen-kafka", "--listen-registry", "--listen-http", "--listen-outside"] {
+        for listen in ["--listen-kafka", "--listen-registry", "--listen-http", "--listen-stubs"] {
             command.args([listen, "127.0.0.1:0"]);
         }
-        if let Ground::Apache { bootstrap, registry } = &self.ground {
+        if let Infrastructure::Apache { bootstrap, registry } = &self.infrastructure {
             command.args(["--bootstrap", bootstrap, "--registry", registry]);
         }
         let log = fs::OpenOptions::new().create(true).append(true).open(self.data().join("up.log")).unwrap();
@@ -88,17 +88,17 @@ impl Place {
         command
     }
 
-    /// Starts `dacapo up` and waits until it says where it listens.
-    pub(crate) fn start(&self, args: &[&str]) -> System<'_> {
+    /// Starts `dacapo up` and waits until it has published its addresses.
+    pub(crate) fn start(&self, args: &[&str]) -> RunningSystem<'_> {
         let mut system = self.launch(args);
         system.wait_until_up();
         system
     }
 
     /// Starts `dacapo up` and does not wait.
-    pub(crate) fn launch(&self, args: &[&str]) -> System<'_> {
+    pub(crate) fn launch(&self, args: &[&str]) -> RunningSystem<'_> {
         drop(fs::remove_file(self.data().join("endpoints.json")));
-        System { place: self, child: Some(self.up(args).spawn().unwrap()) }
+        RunningSystem { setup: self, child: Some(self.up(args).spawn().unwrap()) }
     }
 
     /// Another `dacapo` command on this system.
@@ -108,7 +108,7 @@ impl Place {
         command.output().unwrap()
     }
 
-    /// Another `dacapo` command on this system, not started yet: for one that does not end by itself, or whose output is read.
+    /// Another `dacapo` command on this system, not started yet: for a command that runs until Ctrl-C, or whose output is read.
     pub(crate) fn command_on_this(&self, args: &[&str]) -> Command {
         let mut command = self.command();
         command.args(args).arg("--data").arg(self.data()).args(["--system", &self.system]);
@@ -116,15 +116,15 @@ impl Place {
         command
     }
 
-    /// A command that must fail: exit code 1, nothing on standard output. Answers what it says.
+    /// Runs a command that must fail: exit code 1, nothing on standard output. Returns its standard error.
     #[track_caller]
     pub(crate) fn fails(&self, args: &[&str]) -> String {
         let output = self.run(args);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "dacapo {args:?}: {}{said}", text(&output.stdout));
-        assert_eq!(text(&output.stdout), "", "dacapo {args:?} prints nothing for programs when it fails");
-        said
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "dacapo {args:?}: {}{errors}", text(&output.stdout));
+        assert_eq!(text(&output.stdout), "", "dacapo {args:?} prints nothing on standard output when it fails");
+        errors
     }
 
     /// The system's name.
@@ -132,7 +132,7 @@ impl Place {
         &self.system
     }
 
-    /// The same, which must succeed. Answers its standard output.
+    /// Runs a command that must succeed. Returns its standard output.
     #[track_caller]
     pub(crate) fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
@@ -148,19 +148,19 @@ impl Place {
         text(&output.stdout)
     }
 
-    /// The end of what `up` printed.
+    /// The end of the output of `up`.
     pub(crate) fn log(&self) -> String {
         let log = fs::read_to_string(self.data().join("up.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         format!("--- the end of up.log:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"))
     }
 
-    /// What `endpoints.json` says.
+    /// The content of `endpoints.json`.
     pub(crate) fn endpoints(&self) -> Value {
         serde_json::from_slice(&fs::read(self.data().join("endpoints.json")).unwrap()).unwrap()
     }
 
-    /// `dacapo` without anything of the environment that names a system.
+    /// `dacapo`, without the environment variables that name a system.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dacapo"));
         for variable in [
@@ -178,50 +178,50 @@ impl Place {
     }
 }
 
-/// A running `dacapo up`. It is killed when it goes out of scope.
-pub(crate) struct System<'a> {
-    place: &'a Place,
+/// A running `dacapo up`. The process is killed when this value is dropped.
+pub(crate) struct RunningSystem<'a> {
+    setup: &'a Setup,
     child: Option<Child>,
 }
 
-impl System<'_> {
-    /// Waits until it says where it listens.
+impl RunningSystem<'_> {
+    /// Waits until it has published its addresses.
     #[track_caller]
     pub(crate) fn wait_until_up(&mut self) {
-        let endpoints = self.place.data().join("endpoints.json");
+        let endpoints = self.setup.data().join("endpoints.json");
         self.wait_for("endpoints.json", || endpoints.exists());
     }
 
-    /// Waits for a condition, as long as the process lives.
+    /// Waits for a condition while the process runs.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !holds() {
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
-                panic!("dacapo up ended with {status} before {what}\n{}", self.place.log());
+                panic!("dacapo up ended with {status} before {what}\n{}", self.setup.log());
             }
-            assert!(Instant::now() < deadline, "{what} did not come\n{}", self.place.log());
+            assert!(Instant::now() < deadline, "{what} did not come\n{}", self.setup.log());
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }
 
-    /// Waits until it has ended by itself, which must be a good end. Answers what it printed last.
+    /// Waits until it exits, which must be with success. Returns the end of its output.
     #[track_caller]
-    pub(crate) fn ends_well(mut self) -> String {
-        let status = ended(self.child.take().unwrap(), PATIENCE);
-        let log = self.place.log();
+    pub(crate) fn exits_successfully(mut self) -> String {
+        let status = wait_for_exit(self.child.take().unwrap(), PATIENCE);
+        let log = self.setup.log();
         assert!(status.is_some_and(|status| status.success()), "dacapo up ended: {status:?}\n{log}");
         log
     }
 
-    /// Kills the process as `kill -9` does.
+    /// Kills the process (SIGKILL).
     pub(crate) fn kill(mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    /// Asks it to stop as Ctrl-C does; it must end well, within seconds.
+    /// Stops it as Ctrl-C does; it must exit with success within seconds.
     #[track_caller]
     pub(crate) fn stop(mut self) {
         let mut child = self.child.take().unwrap();
@@ -229,20 +229,16 @@ impl System<'_> {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = child.try_wait().unwrap() {
-                assert!(
-                    status.success(),
-                    "dacapo up ended with {status} when it was asked to stop\n{}",
-                    self.place.log()
-                );
+                assert!(status.success(), "dacapo up ended with {status} after Ctrl-C\n{}", self.setup.log());
                 return;
             }
-            assert!(Instant::now() < deadline, "dacapo up does not stop\n{}", self.place.log());
+            assert!(Instant::now() < deadline, "dacapo up does not stop\n{}", self.setup.log());
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }
 }
 
-impl Drop for System<'_> {
+impl Drop for RunningSystem<'_> {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             drop(child.kill());
@@ -251,8 +247,8 @@ impl Drop for System<'_> {
     }
 }
 
-/// Waits for a process that ends by itself. Answers how it ended; one that does not in time is killed, and that is no answer.
-pub(crate) fn ended(mut child: Child, patience: Duration) -> Option<ExitStatus> {
+/// Waits until a process exits, and returns its status. A process that does not exit in time is killed; the result is then `None`.
+pub(crate) fn wait_for_exit(mut child: Child, patience: Duration) -> Option<ExitStatus> {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -267,12 +263,12 @@ pub(crate) fn ended(mut child: Child, patience: Duration) -> Option<ExitStatus> 
     }
 }
 
-/// Waits for a process that ends by itself. Answers whether it ended well.
-pub(crate) fn wait_until_ended(child: Child, patience: Duration) -> bool {
-    ended(child, patience).is_some_and(|status| status.success())
+/// Waits until a process exits. Returns whether it exited with success.
+pub(crate) fn exits_with_success(child: Child, patience: Duration) -> bool {
+    wait_for_exit(child, patience).is_some_and(|status| status.success())
 }
 
-/// A blocking client for the system's HTTP sides.
+/// A blocking client for the HTTP APIs of the system.
 pub(crate) struct Http {
     runtime: tokio::runtime::Runtime,
     client: reqwest::Client,
@@ -289,7 +285,7 @@ impl Http {
         self.send(self.client.get(url))
     }
 
-    /// The status and the body of a GET that is no JSON.
+    /// The status and the body of a GET whose response is not JSON.
     pub(crate) fn get_text(&self, url: &str) -> (u16, String) {
         self.runtime.block_on(async {
             let response = self.client.get(url).timeout(Duration::from_secs(60)).send().await.unwrap();
@@ -297,10 +293,10 @@ impl Http {
         })
     }
 
-    /// True if a process that serves there is ready.
+    /// Whether the process at this address is ready.
     pub(crate) fn ready(&self, url: &str) -> bool {
-        let asked = self.client.get(format!("{url}/readyz")).timeout(Duration::from_secs(5));
-        self.runtime.block_on(async { asked.send().await.is_ok_and(|answer| answer.status().is_success()) })
+        let request = self.client.get(format!("{url}/readyz")).timeout(Duration::from_secs(5));
+        self.runtime.block_on(async { request.send().await.is_ok_and(|response| response.status().is_success()) })
     }
 
     /// The status and the body of a POST.

@@ -1,5 +1,5 @@
-//! An embedded broker and registry in the test's own process: somebody's own Kafka, as far as `dacapo` can tell. Each can go away and
-//! come back where it was, with what it had.
+//! An embedded broker and registry in the test's own process, which `dacapo` uses like an external Kafka. Each can stop and start
+//! again at the same address, with the same data.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
@@ -19,7 +19,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Both run, with nothing in them.
+    /// A running, empty pair.
     pub(crate) fn start() -> Self {
         let mut pair = Self::absent();
         pair.start_broker();
@@ -27,10 +27,10 @@ impl Pair {
         pair
     }
 
-    /// Addresses where nobody listens yet.
+    /// A pair with reserved addresses that does not run yet.
     pub(crate) fn absent() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        // Both held at once, so that they differ.
+        // Both ports are bound at once, so that they differ.
         let free = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         let [kafka_at, registry_at] = free.map(|listener| listener.local_addr().unwrap());
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Records as a plain Kafka client sees and writes them: it knows no rule, so a test can break any.
+//! Reads and writes records with a plain Kafka client. It enforces no rule, so a test can break any.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::Http;
 
-/// Every record must be taken.
+/// A producer context that requires every record to be acknowledged.
 pub(crate) struct Acknowledged;
 
 impl rdkafka::ClientContext for Acknowledged {}
@@ -22,7 +22,7 @@ impl ProducerContext for Acknowledged {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        assert!(result.is_ok(), "the broker takes it: {result:?}");
+        assert!(result.is_ok(), "the broker must acknowledge the record: {result:?}");
     }
 }
 
@@ -40,12 +40,12 @@ pub(crate) fn schema_id(registry: &str, subject: &str) -> u32 {
     u32::try_from(found["id"].as_u64().unwrap()).unwrap()
 }
 
-/// A body in the registry's frame.
+/// A body in the Confluent wire format.
 pub(crate) fn framed(id: u32, body: &[u8]) -> Vec<u8> {
     [&[0][..], &id.to_be_bytes(), body].concat()
 }
 
-/// A record's example, changed, as Avro.
+/// The example of a record type as Avro, after a change.
 pub(crate) fn encoded(path: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let read = |end: &str| {
         let file = format!("{}/../schemas/{path}/{end}", env!("CARGO_MANIFEST_DIR"));
@@ -56,9 +56,9 @@ pub(crate) fn encoded(path: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
     json_to_avro(&parse(&read("v1.avsc")).unwrap(), &example).unwrap()
 }
 
-/// A record as it lies on a topic.
+/// A record of a topic.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
+pub(crate) struct TopicRecord {
     pub(crate) partition: i32,
     pub(crate) offset: i64,
     pub(crate) key: Option<Vec<u8>>,
@@ -66,14 +66,14 @@ pub(crate) struct Found {
     pub(crate) headers: BTreeMap<String, String>,
 }
 
-impl Found {
+impl TopicRecord {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 }
 
-/// Everything that is committed on a topic.
-pub(crate) fn read_all(bootstrap: &str, topic: &str) -> Vec<Found> {
+/// All committed records of a topic.
+pub(crate) fn read_all(bootstrap: &str, topic: &str) -> Vec<TopicRecord> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap).set("group.id", "nobody");
     config.set("enable.partition.eof", "true").set("enable.auto.commit", "false");
@@ -87,8 +87,8 @@ pub(crate) fn read_all(bootstrap: &str, topic: &str) -> Vec<Found> {
     consumer.assign(&assignment).unwrap();
     let (mut found, mut ends) = (Vec::new(), 0);
     while ends < assignment.count() {
-        match consumer.poll(patience).unwrap_or_else(|| panic!("{topic} does not come to its end")) {
-            Ok(message) => found.push(Found {
+        match consumer.poll(patience).unwrap_or_else(|| panic!("the end of {topic} is not reached")) {
+            Ok(message) => found.push(TopicRecord {
                 partition: message.partition(),
                 offset: message.offset(),
                 key: message.key().map(<[u8]>::to_vec),

@@ -5,9 +5,9 @@ use std::{
     sync::OnceLock,
 };
 
-use dacapo::audit::{Auditor, Balance, Rule, Seen};
-use projector::{AvroBodyDecoder, Declaration, SagaView, query::SagaFilter, record::ProjectedRecord};
-use runtime::{codec::Vocabulary, core::ParkingUpdate, envelope::Position};
+use dacapo::audit::{AuditRecord, AuditReport, AuditRule, Auditor};
+use projector::{AvroBodies, Declaration, View, query::Filter, record::Record as ProjectedRecord};
+use runtime::{codec::Vocabulary, core::ParkedNews, envelope::Position};
 use serde::Deserialize;
 
 use super::{
@@ -126,7 +126,7 @@ pub(super) fn check(
 ) -> Result<(), Violation> {
     books.catch_up(view);
     let read = &books.read;
-    no_findings(view, &books.auditor.balance())?;
+    no_findings(view, &books.auditor.report())?;
     letters(view)?;
     for (order_id, end) in &read.ends {
         outside_agrees(order_id, *end, gateway, floor)?;
@@ -153,7 +153,7 @@ impl Books {
                 let decoded = view.workshop.readers().decode(record.value, None).ok();
                 let is_deletion = record.value.is_none();
                 let envelope = envelope.as_ref();
-                auditor.hear(&Seen { topic, partition, offset, envelope, key, decoded, is_deletion });
+                auditor.read(&AuditRecord { topic, partition, offset, envelope, key, decoded, is_deletion });
                 if let Some(Ok(Some(fact))) = decoded.map(|decoded| facts.read(&decoded)) {
                     read.enter(fact);
                 }
@@ -163,16 +163,18 @@ impl Books {
 }
 
 /// In the middle an order may be open, and its money and stock with it; at the end nothing may.
-fn no_findings(view: &Finale<'_>, balance: &Balance) -> Result<(), Violation> {
-    let counts = |rule: &Rule| view.is_quiet || matches!(rule, Rule::OneContent | Rule::Sequence | Rule::Readable);
+fn no_findings(view: &Finale<'_>, balance: &AuditReport) -> Result<(), Violation> {
+    let counts = |rule: &AuditRule| {
+        view.is_quiet || matches!(rule, AuditRule::UniqueContent | AuditRule::Sequence | AuditRule::Readable)
+    };
     if let Some(finding) = balance.findings.iter().find(|finding| counts(&finding.rule)) {
         let promise = match finding.rule {
-            Rule::OneEnd => "an order comes to one end",
-            Rule::Money => "money adds up",
-            Rule::Stock => "stock adds up",
-            Rule::OneContent => "an id has one content",
-            Rule::Sequence => "sequences have no gap",
-            Rule::Readable => "every event can be read",
+            AuditRule::SingleOutcome => "an order comes to one end",
+            AuditRule::Money => "money adds up",
+            AuditRule::Stock => "stock adds up",
+            AuditRule::UniqueContent => "an id has one content",
+            AuditRule::Sequence => "sequences have no gap",
+            AuditRule::Readable => "every event can be read",
         };
         return Err(Violation::new(promise, finding.what.clone()));
     }
@@ -220,11 +222,11 @@ fn parked(view: &Finale<'_>) -> Result<ParkedRecords, Violation> {
     view.records(
         |topic| topic.ends_with(".parked"),
         |topic, partition, offset, stored| {
-            let read = stored.with_record(topic, partition, offset, |record| ParkingUpdate::read(SYSTEM, record));
+            let read = stored.with_record(topic, partition, offset, |record| ParkedNews::read(SYSTEM, record));
             let place = |of: &Position| (topic.to_string(), of.clone());
             match read {
-                Ok(ParkingUpdate::Parked(news)) => drop(waits.insert(place(&news.place))),
-                Ok(ParkingUpdate::Released(left)) => {
+                Ok(ParkedNews::Waits(news)) => drop(waits.insert(place(&news.place))),
+                Ok(ParkedNews::Left(left)) => {
                     waits.remove(&place(&left.place));
                     parked.dropped.extend(left.dropped.then_some(left.place));
                 }
@@ -364,7 +366,7 @@ fn projector_agrees(view: &Finale<'_>, ends: &BTreeMap<String, End>) -> Result<(
                 format!("order {order_id} depends on the order in which topics are read"),
             ));
         }
-        let filter = SagaFilter { saga: Some(ORDERS.to_owned()), key: Some(order_id.clone()), ..SagaFilter::default() };
+        let filter = Filter { saga: Some(ORDERS.to_owned()), key: Some(order_id.clone()), ..Filter::default() };
         let page = one.list(&filter, None, 1).map_err(|e| Violation::new(promise, e.to_string()))?;
         let Some(saga) = page.items.first() else {
             return Err(Violation::new(promise, format!("order {order_id} is not there")));
@@ -390,9 +392,9 @@ fn projector_agrees(view: &Finale<'_>, ends: &BTreeMap<String, End>) -> Result<(
     Ok(())
 }
 
-fn project(view: &Finale<'_>, is_reversed: bool) -> Result<SagaView, Violation> {
+fn project(view: &Finale<'_>, is_reversed: bool) -> Result<View, Violation> {
     let broken = |what: String| Violation::new("the board shows what is", what);
-    let mut projected = SagaView::new(declarations(), 1).map_err(|e| broken(e.to_string()))?;
+    let mut projected = View::new(declarations(), 1).map_err(|e| broken(e.to_string()))?;
     let mut failed = None;
     let mut places: Vec<Place> =
         view.cluster.log.places().filter(|place| is_of_musiccorp(view.cluster.log.name(place.topic))).collect();
@@ -415,7 +417,7 @@ fn project(view: &Finale<'_>, is_reversed: bool) -> Result<SagaView, Violation> 
                 value: stored.value.as_deref(),
                 readable: decoded.is_some(),
             };
-            if let Err(later) = projected.fold(&record, false, &AvroBodyDecoder(decoded)) {
+            if let Err(later) = projected.fold(&record, false, &AvroBodies(decoded)) {
                 failed = Some(later.to_string());
             }
         }

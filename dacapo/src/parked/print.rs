@@ -1,0 +1,159 @@
+//! Prints parked records: as a list, or one with everything about it.
+
+use std::sync::Arc;
+
+use comfy_table::{Table, presets};
+use projector::{
+    api::ParkedRecord,
+    render::{plain, sentence},
+};
+use runtime::{codec::Readers, core::Parked, envelope::Position, registry::Registry, schemas::json::avro_to_json};
+use serde_json::{Map, Value, json};
+
+use super::view::{ParkedRecords, ParkedView};
+use crate::output;
+
+/// Prints the failed records; with `all` also the records that wait behind them.
+pub(super) fn list(view: &ParkedView, all: bool, as_json: bool) -> anyhow::Result<()> {
+    let parked = view.now();
+    if parked.foreign > 0 {
+        let foreign = parked.foreign;
+        output::note(&format!(
+            "{foreign} records on parked topics are not parked records: another program writes there"
+        ));
+    }
+    let mut records: Vec<(&str, &Parked)> = parked
+        .records
+        .iter()
+        .filter(|(_, parked)| all || parked.verdict.is_some())
+        .map(|((service, _), parked)| (*service, parked))
+        .collect();
+    records.sort_by_key(|(service, parked)| (*service, Arc::clone(&parked.entity), parked.number));
+    if as_json {
+        let rows: Vec<Value> = records.iter().map(|(service, record)| row(&parked, service, record)).collect();
+        return Ok(output::line(&serde_json::to_string_pretty(&rows)?)?);
+    }
+    if records.is_empty() {
+        return Ok(output::line("nothing is parked")?);
+    }
+    for line in table(&parked, &records).lines() {
+        output::line(line.trim_end())?;
+    }
+    Ok(())
+}
+
+fn row(parked: &ParkedRecords, service: &str, record: &Parked) -> Value {
+    let mut row = json!(ParkedRecord::of(service, record));
+    row["behind"] = parked.behind(service, record).len().into();
+    row
+}
+
+fn table(parked: &ParkedRecords, records: &[(&str, &Parked)]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["SERVICE", "ENTITY", "POSITION", "RECORD", "WHY", "TRIED", "LAST", "BEHIND"]);
+    for (service, record) in records {
+        let shown = ParkedRecord::of(service, record);
+        let (why, tried, last) = match &shown.failure {
+            Some(failure) => (plain(&failure.class), failure.attempts.to_string(), failure.at.clone()),
+            None => ("waits".to_owned(), "-".to_owned(), "-".to_owned()),
+        };
+        let behind = parked.behind(service, record).len().to_string();
+        table.add_row([
+            (*service).to_owned(),
+            plain(&shown.entity),
+            plain(&shown.place),
+            plain(shown.what()),
+            why,
+            tried,
+            last,
+            behind,
+        ]);
+    }
+    table
+}
+
+/// Prints one record.
+pub(super) async fn show(view: &ParkedView, position: &Position, as_json: bool) -> anyhow::Result<()> {
+    let (service, parked) = view.at(position)?;
+    let body = body(view, &parked).await?;
+    let records = view.now();
+    let queue = records.behind(service, &parked).into_iter().map(|other| ParkedRecord::of(service, other));
+    let queue: Vec<ParkedRecord> = queue.collect();
+    let headers: Map<String, Value> = parked
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_deref().map_or(Value::Null, text_or_hex)))
+        .collect();
+    if as_json {
+        let mut shown = json!(ParkedRecord::of(service, &parked));
+        shown["correlation_id"] = parked.correlation_id().into();
+        shown["key"] = parked.key.as_deref().map_or(Value::Null, text_or_hex);
+        shown["headers"] = headers.into();
+        shown["body"] = body;
+        shown["behind"] = json!(queue);
+        return Ok(output::line(&serde_json::to_string_pretty(&shown)?)?);
+    }
+    for line in lines(service, &parked, &headers, &body, &queue) {
+        output::line(&line)?;
+    }
+    Ok(())
+}
+
+fn lines(
+    service: &str,
+    parked: &Parked,
+    headers: &Map<String, Value>,
+    body: &Value,
+    queue: &[ParkedRecord],
+) -> Vec<String> {
+    let record = ParkedRecord::of(service, parked);
+    let mut lines = vec![
+        format!("{} for {} of {service}", plain(record.what()), plain(&record.entity)),
+        format!("position    {}", plain(&record.place)),
+        format!("saga        {}", plain(parked.correlation_id())),
+    ];
+    match &record.failure {
+        Some(failure) => {
+            lines.push(format!("failed      {}: {}", plain(&failure.class), sentence(&failure.reason)));
+            lines.push(format!("tried       {} times, last {}", failure.attempts, failure.at));
+        }
+        None => lines.push("waits       behind a failed record of the same entity".to_owned()),
+    }
+    for (name, value) in headers {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        lines.push(format!("header      {} = {}", plain(name), sentence(&value)));
+    }
+    lines.push(format!("body        {}", sentence(&body.to_string())));
+    for behind in queue {
+        lines.push(format!("behind it   {} at {}", plain(behind.what()), plain(&behind.place)));
+    }
+    let commands = "retry it: dacapo parked retry POSITION; drop it: dacapo parked drop POSITION --reason TEXT";
+    lines.push(commands.replace("POSITION", &plain(&record.place)));
+    lines
+}
+
+/// The body as JSON if its schema is known, else in hexadecimal.
+async fn body(view: &ParkedView, parked: &Parked) -> anyhow::Result<Value> {
+    let Some(value) = parked.value.clone() else { return Ok(Value::Null) };
+    let registry = Registry::new(&view.config)?;
+    let decoded = tokio::task::spawn_blocking(move || {
+        let readers = Readers::new(Arc::new(registry));
+        let decoded = readers.decode(Some(&value), None).ok();
+        let fields = decoded.and_then(|decoded| avro_to_json(decoded.schema.avro, decoded.body).ok());
+        fields.unwrap_or_else(|| text_or_hex(&value))
+    });
+    Ok(decoded.await?)
+}
+
+/// Text as it is; other bytes in hexadecimal, truncated.
+fn text_or_hex(bytes: &[u8]) -> Value {
+    const SHOWN: usize = 1_024;
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => text.into(),
+        _ => {
+            let hex: String = bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
+            json!({ "hex": hex, "bytes": bytes.len() })
+        }
+    }
+}
