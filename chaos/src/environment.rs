@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use dacapo::{audit::AuditReport, load_sample_data, prepare, sample_data};
-use runtime::{Config, config::Args, projection::View, registry::Registry};
+use runtime::{Config, config::Args, projection::LiveView, registry::RegistryClient};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -55,7 +55,7 @@ pub struct Environment {
     /// The settings of observers, which bypass the proxies.
     pub config: Config,
     /// What is observed on the topics.
-    pub observed: View<Observations>,
+    pub observed: LiveView<Observations>,
 }
 
 /// The result of all checks, once everything has settled.
@@ -114,7 +114,7 @@ impl Environment {
         for instance in early {
             self.instances.add(instance).await?;
         }
-        load_sample_data::load(&self.config.for_service("operator"), &Registry::new(&self.config)?).await?;
+        load_sample_data::load(&self.config.for_service("operator"), &RegistryClient::new(&self.config)?).await?;
         self.wait_for_sample_data().await?;
         for instance in late {
             self.instances.add(instance).await?;

@@ -124,7 +124,7 @@ impl Instances {
         }
         match instance.service {
             "warehouse" => {
-                flag("--floor-url", stubs_url);
+                flag("--picking-url", stubs_url);
                 flag("--courier-url", stubs_url);
                 flag("--courier-deadline-ms", &"8000");
                 flag("--dispatch-pause-ms", &"200");

@@ -14,8 +14,8 @@ use runtime::{
     codec::Readers,
     kafka::{admin::dead_letters, client::group},
     message::topic,
-    projection::{LogRecord, Projection, Topics, View},
-    registry::Registry,
+    projection::{LiveView, LogRecord, Projection, Topics},
+    registry::RegistryClient,
 };
 use serde::Deserialize;
 
@@ -145,11 +145,11 @@ impl Projection for Observations {
 ///
 /// # Errors
 /// The client cannot be created.
-pub fn start(config: &Config) -> anyhow::Result<View<Observations>> {
-    let readers = Readers::new(Arc::new(Registry::new(config)?));
+pub fn start(config: &Config) -> anyhow::Result<LiveView<Observations>> {
+    let readers = Readers::new(Arc::new(RegistryClient::new(config)?));
     let events = FAULTED_SERVICES.iter().map(|service| topic(&config.system, service, Channel::Events));
     let inboxes = WITH_EFFECTS.iter().map(|service| topic(&config.system, service, Channel::Inbox));
     let dead_letters = FAULTED_SERVICES.iter().map(|service| dead_letters(&group(&config.system, service)));
     let topics = Topics::decoded(events.chain(inboxes)).and_raw(dead_letters);
-    View::start(config, "chaos", readers, topics, Observations::default()).context("cannot observe the topics")
+    LiveView::start(config, "chaos", readers, topics, Observations::default()).context("cannot observe the topics")
 }

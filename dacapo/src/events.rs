@@ -8,8 +8,8 @@ use runtime::{
     Channel,
     codec::Readers,
     message::topic,
-    projection::{LogRecord, Projection, Topics, View},
-    registry::Registry,
+    projection::{LiveView, LogRecord, Projection, Topics},
+    registry::RegistryClient,
     schemas::json::avro_to_json,
 };
 use serde_json::{Map, Value, json};
@@ -86,7 +86,7 @@ async fn tail(args: &TailArgs) -> anyhow::Result<()> {
     if !missing.is_empty() && !args.follow {
         bail!("there is no topic {} at {}; --follow waits for it", missing.join(", "), config.bootstrap);
     }
-    let readers = Readers::new(Arc::new(Registry::new(&config)?));
+    let readers = Readers::new(Arc::new(RegistryClient::new(&config)?));
     let (lines, mut printed) = mpsc::channel(QUEUED_LINES);
     let printer = Printer {
         lines,
@@ -94,7 +94,7 @@ async fn tail(args: &TailArgs) -> anyhow::Result<()> {
         correlation: args.correlation.clone(),
         key: args.key.clone(),
     };
-    let view = View::start(&config, "tail", readers, Topics::default().and_raw(topics), printer)?;
+    let view = LiveView::start(&config, "tail", readers, Topics::default().and_raw(topics), printer)?;
     let mut at_end = false;
     loop {
         tokio::select! {

@@ -12,7 +12,7 @@ use runtime::{
     config::Config,
     message::{Message, Written},
     publisher::{Authority, Outgoing, Publisher},
-    registry::Registry,
+    registry::RegistryClient,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -31,13 +31,17 @@ const DELIVERY: &str = "opening-stock";
 ///
 /// # Errors
 /// The registry does not know a schema, or the broker refuses a command.
-pub async fn load(config: &Config, registry: &Registry) -> anyhow::Result<()> {
+pub async fn load(config: &Config, registry: &RegistryClient) -> anyhow::Result<()> {
     send::<catalogue::inbox::Command>(config, registry, albums()).await.context("cannot list the albums")?;
     send::<warehouse::inbox::Command>(config, registry, goods()).await.context("cannot receive the goods")?;
     send::<customers::inbox::Command>(config, registry, shoppers()).await.context("cannot register the customers")
 }
 
-async fn send<C: Written>(config: &Config, registry: &Registry, commands: Vec<Outgoing<C>>) -> anyhow::Result<()> {
+async fn send<C: Written>(
+    config: &Config,
+    registry: &RegistryClient,
+    commands: Vec<Outgoing<C>>,
+) -> anyhow::Result<()> {
     let (system, registry) = (config.system.clone(), registry.clone());
     let writers = tokio::task::spawn_blocking(move || look_up::<C>(&registry, &system)).await??;
     let publisher = Publisher::new(config, Authority::Operator, writers)?;
@@ -46,7 +50,7 @@ async fn send<C: Written>(config: &Config, registry: &Registry, commands: Vec<Ou
 }
 
 /// Looks up the schemas. Transient failures are retried: the registry is busy while the system starts.
-fn look_up<C: Written>(registry: &Registry, system: &str) -> Result<Writers, WriterError> {
+fn look_up<C: Written>(registry: &RegistryClient, system: &str) -> Result<Writers, WriterError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match registry.writers(system, <C as Message>::RECORDS) {

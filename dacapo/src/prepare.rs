@@ -10,7 +10,7 @@ use anyhow::Context;
 use runtime::{
     config::Config,
     kafka::{Admin, AdminError, TopicPlan},
-    registry::{Registry, RegistryError},
+    registry::{RegistryClient, RegistryError},
 };
 
 use crate::{load_sample_data, output, schemas, target::Target, topics};
@@ -46,7 +46,7 @@ pub async fn run(args: &PrepareArgs) -> anyhow::Result<()> {
     prepare(&config, args.partitions).await?;
     output::line("topics and schemas exist")?;
     if args.sample_data {
-        let registry = Registry::new(&config)?;
+        let registry = RegistryClient::new(&config)?;
         load_sample_data::load(&config.for_service("operator"), &registry).await?;
         output::line("sample albums, goods and customers are in the inboxes")?;
     }
@@ -86,7 +86,7 @@ async fn attempt(config: &Config, partitions: Option<i32>) -> anyhow::Result<()>
     schemas::apply(config, changes).await.context("cannot register the schemas")?;
     let admin = Admin::new(config)?;
     let specs = topics::specs(&admin, &config.system, partitions, config.partitions).await?;
-    let plan = TopicPlan::draw(&admin, &specs).await?;
+    let plan = TopicPlan::compute(&admin, &specs).await?;
     let created = plan.apply(&admin).await.context("cannot create the topics")?;
     tracing::info!(created, "topics exist");
     Ok(())

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
-use projector::{Declaration, client::Client};
+use projector::{Declaration, client::ProjectorClient};
 
 use crate::{output, target::Target};
 
@@ -46,7 +46,7 @@ enum Projection {
 pub async fn run(command: &ReplayCommand) -> anyhow::Result<()> {
     let ReplayCommand::Projection(args) = command;
     let Projection::Sagas = args.projection;
-    let live = Client::new(&args.target.projector_of_brokers()?)?;
+    let live = ProjectorClient::new(&args.target.projector_of_brokers()?)?;
     let config = args.target.connect("dacapo-replay").await?.config;
     let declarations = declarations(&args.declarations)?;
     let patience = Duration::from_secs(args.patience);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use projector::{api::Change, client::Client, query::Filter, render};
+use projector::{api::SagaChange, client::ProjectorClient, query::SagaFilter, render};
 
 use crate::{output, target::Target};
 
@@ -79,8 +79,8 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
-    fn filter(&self) -> Filter {
-        Filter {
+    fn filter(&self) -> SagaFilter {
+        SagaFilter {
             saga: self.saga.clone(),
             state: self.state.clone(),
             outcome: self.outcome.clone(),
@@ -93,8 +93,8 @@ impl FilterArgs {
 }
 
 impl QueryArgs {
-    fn client(&self) -> anyhow::Result<Client> {
-        Ok(Client::new(&self.target.projector()?)?)
+    fn client(&self) -> anyhow::Result<ProjectorClient> {
+        Ok(ProjectorClient::new(&self.target.projector()?)?)
     }
 
     fn show<T: serde::Serialize>(&self, reply: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
@@ -146,6 +146,6 @@ async fn watch(query: &FilterArgs) -> anyhow::Result<()> {
     }
 }
 
-fn shown(change: &Change) -> String {
+fn shown(change: &SagaChange) -> String {
     render::change(change).trim_end().to_owned()
 }

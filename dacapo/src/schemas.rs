@@ -6,10 +6,10 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use runtime::{
     config::Config,
-    registry::Registry,
+    registry::RegistryClient,
     schemas::{
-        Contract,
-        plan::{self, Change},
+        SchemaCatalog,
+        plan::{self, RegistryChange},
     },
 };
 
@@ -48,7 +48,7 @@ pub async fn run(command: &SchemasCommand) -> anyhow::Result<()> {
     match command {
         SchemasCommand::Register { target, apply } => register(&target.registry_alone("dacapo")?, *apply).await,
         SchemasCommand::Check { folder } => {
-            let contract = Contract::load_and_lint(folder)?;
+            let contract = SchemaCatalog::load_and_lint(folder)?;
             let versions: usize = contract.records().iter().map(|record| record.versions.len()).sum();
             output::line(&format!("{} records in {versions} versions keep the rules", contract.records().len()))?;
             Ok(())
@@ -73,7 +73,7 @@ async fn register(config: &Config, apply: bool) -> anyhow::Result<()> {
         output::line(&change.to_string())?;
     }
     let missing = changes.iter().filter(|change| !change.is_done()).count();
-    if changes.iter().any(Change::is_refused) {
+    if changes.iter().any(RegistryChange::is_refused) {
         bail!("nothing was changed: the registry would refuse a schema; a breaking change needs a new record name");
     }
     if missing == 0 {
@@ -91,16 +91,16 @@ async fn register(config: &Config, apply: bool) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// A compiled schema is not valid.
-pub fn compiled() -> anyhow::Result<Contract> {
-    Ok(Contract::from_records(&musiccorp::records())?)
+pub fn compiled() -> anyhow::Result<SchemaCatalog> {
+    Ok(SchemaCatalog::from_records(&musiccorp::records())?)
 }
 
 /// The changes that bring the registry up to date.
 ///
 /// # Errors
 /// The registry cannot be reached.
-pub async fn plan(config: &Config) -> anyhow::Result<Vec<Change>> {
-    let (registry, contract, system) = (Registry::new(config)?, compiled()?, config.system.clone());
+pub async fn plan(config: &Config) -> anyhow::Result<Vec<RegistryChange>> {
+    let (registry, contract, system) = (RegistryClient::new(config)?, compiled()?, config.system.clone());
     let planned = tokio::task::spawn_blocking(move || plan::plan(&registry, &contract, &system)).await?;
     planned.with_context(|| format!("cannot compare the schemas with the registry at {}", config.registry_url))
 }
@@ -109,8 +109,8 @@ pub async fn plan(config: &Config) -> anyhow::Result<Vec<Change>> {
 ///
 /// # Errors
 /// The registry refuses, or cannot be reached.
-pub async fn apply(config: &Config, changes: Vec<Change>) -> anyhow::Result<()> {
-    let registry = Registry::new(config)?;
+pub async fn apply(config: &Config, changes: Vec<RegistryChange>) -> anyhow::Result<()> {
+    let registry = RegistryClient::new(config)?;
     tokio::task::spawn_blocking(move || plan::apply(&registry, &changes)).await??;
     Ok(())
 }

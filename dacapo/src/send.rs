@@ -9,9 +9,9 @@ use runtime::{
     config::Config,
     envelope::{Envelope, source},
     message::{parked_topic, topic},
-    publisher::{Authority, Publisher, Ready},
-    registry::Registry,
-    schemas::{Record, json::json_to_avro},
+    publisher::{Authority, EncodedRecord, Publisher},
+    registry::RegistryClient,
+    schemas::{CatalogRecord, json::json_to_avro},
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -88,7 +88,7 @@ pub async fn send(args: &SendArgs) -> anyhow::Result<()> {
         .with_context(|| format!("the fields do not match {} v{}", args.command, version.number))?;
     let config = args.target.connect("dacapo").await?.config;
     let (subject, text) = (record.full_name(&config.system), version.text_in(&config.system));
-    let registry = Registry::new(&config)?;
+    let registry = RegistryClient::new(&config)?;
     let wanted = subject.clone();
     let found = tokio::task::spawn_blocking(move || registry.find(&wanted, &text)).await?;
     let found = found
@@ -111,7 +111,7 @@ pub async fn publish(args: &PublishArgs) -> anyhow::Result<()> {
     if !partitions.contains_key(&args.topic) {
         bail!("there is no topic {} at {}; writing to a topic never creates it", args.topic, config.bootstrap);
     }
-    let (registry, subject) = (Registry::new(&config)?, args.record.clone());
+    let (registry, subject) = (RegistryClient::new(&config)?, args.record.clone());
     let newest = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let versions = registry.versions(&subject)?;
         let newest = versions.last().with_context(|| format!("the registry has no version of {subject}"))?;
@@ -167,7 +167,7 @@ async fn write(config: &Config, key: &str, identity: &RecordIdentity, record: Av
             .correlated(identity.correlation.as_deref().unwrap_or(key));
     envelope.build = Some(runtime::telemetry::build());
     let publisher = Publisher::new(config, Authority::Operator, Writers::none())?;
-    let ready = Ready { topic: record.topic, key: key.to_owned(), value, envelope };
+    let ready = EncodedRecord { topic: record.topic, key: key.to_owned(), value, envelope };
     let positions = publisher.send(vec![ready], PATIENCE).await?;
     for position in positions {
         output::line(&format!("{position} {id}"))?;
@@ -184,8 +184,8 @@ fn parse(body: &str) -> anyhow::Result<Value> {
     serde_json::from_str(&text).context("the fields are not JSON")
 }
 
-fn unknown_command(records: &[Record], service: &str, command: &str) -> String {
-    let of_service = |record: &&Record| record.channel == Channel::Inbox && record.owner == service;
+fn unknown_command(records: &[CatalogRecord], service: &str, command: &str) -> String {
+    let of_service = |record: &&CatalogRecord| record.channel == Channel::Inbox && record.owner == service;
     let known: Vec<&str> = records.iter().filter(of_service).map(|record| record.name.as_str()).collect();
     if known.is_empty() {
         format!("there is no service {service:?} with an inbox; the services are {}", SERVICES.join(", "))

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use runtime::{
     config::{Args, Config},
     kafka::Admin,
-    registry::Registry,
+    registry::RegistryClient,
 };
 
 use crate::endpoints::Endpoints;
@@ -69,7 +69,7 @@ impl Target {
     /// As [`Target::config`]; or Kafka or the registry does not answer, or has no such system.
     pub async fn connect(&self, program: &str) -> anyhow::Result<ConnectedSystem> {
         let config = self.config(program)?;
-        let (admin, registry) = (Admin::new(&config)?, Registry::new(&config)?);
+        let (admin, registry) = (Admin::new(&config)?, RegistryClient::new(&config)?);
         let checked = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
             let partitions = admin.partition_counts()?;
             registry.subjects()?;

@@ -6,16 +6,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use embedded::registry::{Level, RegistryConfig};
 use runtime::{
     config::Config,
-    registry::Registry,
+    registry::RegistryClient,
     schemas::{
-        Act, Change, Contract, apply, plan,
+        PlannedAction, RegistryChange, SchemaCatalog, apply, plan,
         plan::{ApplyError, LEVEL},
     },
 };
 use serde_json::json;
 
 struct Target {
-    registry: Registry,
+    registry: RegistryClient,
     /// Keeps the embedded registry running, if this target is the embedded one.
     _running: Option<(embedded::registry::Registry, tokio::runtime::Runtime)>,
     /// A unique system, so that the test may run many times on one registry.
@@ -40,9 +40,9 @@ fn targets() -> Vec<Target> {
     targets
 }
 
-fn client(url: &str) -> Registry {
+fn client(url: &str) -> RegistryClient {
     let config = Config { registry_url: url.to_owned(), ..Config::for_tests() };
-    Registry::new(&config).expect("a client")
+    RegistryClient::new(&config).expect("a client")
 }
 
 fn schema(name: &str, added: &str) -> String {
@@ -52,8 +52,8 @@ fn schema(name: &str, added: &str) -> String {
     )
 }
 
-fn contract(files: &[(&str, String)]) -> Contract {
-    Contract::from_files(files.iter().map(|(path, text)| (*path, text.as_str()))).expect("the contract parses")
+fn contract(files: &[(&str, String)]) -> SchemaCatalog {
+    SchemaCatalog::from_files(files.iter().map(|(path, text)| (*path, text.as_str()))).expect("the contract parses")
 }
 
 const TAKEN_V1: &str = "order-desk/events/OrderTaken/v1.avsc";
@@ -63,19 +63,19 @@ const NOTE: &str = r#", { "name": "note", "type": "string", "default": "", "doc"
 const REQUIRED: &str = r#", { "name": "note", "type": "string", "doc": "D." }"#;
 
 /// The changes as short texts, without schemas and ids.
-fn acts(changes: &[Change]) -> Vec<(&str, String)> {
-    let act = |change: &Change| match &change.act {
-        Act::SetLevel { to, .. } => format!("level {to}"),
-        Act::NewSubject { version, .. } => format!("new subject v{version}"),
-        Act::NewVersion { version, .. } => format!("new version v{version}"),
-        Act::AlreadyThere { version, .. } => format!("there v{version}"),
-        Act::Refused { version, .. } => format!("refused v{version}"),
+fn acts(changes: &[RegistryChange]) -> Vec<(&str, String)> {
+    let act = |change: &RegistryChange| match &change.action {
+        PlannedAction::SetLevel { to, .. } => format!("level {to}"),
+        PlannedAction::NewSubject { version, .. } => format!("new subject v{version}"),
+        PlannedAction::NewVersion { version, .. } => format!("new version v{version}"),
+        PlannedAction::AlreadyThere { version, .. } => format!("there v{version}"),
+        PlannedAction::Refused { version, .. } => format!("refused v{version}"),
     };
     changes.iter().map(|change| (change.subject.rsplit('.').next().unwrap_or_default(), act(change))).collect()
 }
 
 #[track_caller]
-fn expect(changes: &[Change], expected: &[(&str, &str)]) {
+fn expect(changes: &[RegistryChange], expected: &[(&str, &str)]) {
     let expected: Vec<(&str, String)> = expected.iter().map(|(subject, act)| (*subject, (*act).to_owned())).collect();
     assert_eq!(acts(changes), expected);
 }
@@ -100,7 +100,7 @@ fn missing_schemas_are_shown_then_registered_then_present() {
         apply(&registry, &changes).expect("the plan is executed");
         let after = plan(&registry, &first, &system).expect("a plan");
         expect(&after, &[("OrderTaken", "there v1"), ("LeaveOrder", "there v1")]);
-        assert!(after.iter().all(Change::is_done));
+        assert!(after.iter().all(RegistryChange::is_done));
 
         let second = contract(&[(TAKEN_V1, schema("OrderTaken", "")), (TAKEN_V2, schema("OrderTaken", NOTE))]);
         let changes = plan(&registry, &second, &system).expect("a plan");
@@ -159,9 +159,9 @@ fn the_schemas_compiled_into_services_are_parsed() {
     const V1: &str = include_str!("../../schemas/order-processor/events/OrderPlaced/v1.avsc");
     let record =
         |schema| RecordType { owner: "order-processor", channel: Channel::Events, name: "OrderPlaced", schema };
-    let contract = Contract::from_records(&[record(Some(V1)), record(None), record(Some(V1))]).expect("it parses");
+    let contract = SchemaCatalog::from_records(&[record(Some(V1)), record(None), record(Some(V1))]).expect("it parses");
     assert_eq!(contract.records().len(), 1);
     let json = serde_json::from_str::<serde_json::Value>(&contract.records()[0].latest().text).expect("it is JSON");
     assert_eq!(json["name"], json!("OrderPlaced"));
-    assert!(Contract::from_records(&[record(Some("{"))]).is_err());
+    assert!(SchemaCatalog::from_records(&[record(Some("{"))]).is_err());
 }

@@ -13,8 +13,8 @@ use runtime::{
     envelope::Envelope,
     kafka::{admin::dead_letters, client::group},
     message::{Channel, PARKED, parked_topic, topic},
-    projection::{LogRecord, Projection, Topics, View},
-    registry::Registry,
+    projection::{LiveView, LogRecord, Projection, Topics},
+    registry::RegistryClient,
 };
 
 use super::{
@@ -26,7 +26,7 @@ use crate::musiccorp::SERVICES;
 
 /// Audits the topics up to their present ends.
 pub(super) async fn read(config: &Config, patience: Duration) -> anyhow::Result<AuditReport> {
-    let readers = Readers::new(Arc::new(Registry::new(config)?));
+    let readers = Readers::new(Arc::new(RegistryClient::new(config)?));
     let system = &config.system;
     let dead_letter_topics = SERVICES.iter().map(|service| dead_letters(&group(system, service)));
     let events = SERVICES.iter().map(|service| topic(system, service, Channel::Events));
@@ -34,7 +34,7 @@ pub(super) async fn read(config: &Config, patience: Duration) -> anyhow::Result<
     let topics = Topics::decoded(events).and_raw(dead_letter_topics.chain(parked));
     let shared = Shared(Arc::new(Mutex::new(Auditor::new(system))));
     let auditor = shared.clone();
-    let view = View::start(config, "audit", readers, topics, shared)?;
+    let view = LiveView::start(config, "audit", readers, topics, shared)?;
     view.wait_until_caught_up(patience).await?;
     tokio::task::spawn_blocking(move || drop(view)).await?;
     let report = auditor.lock().report();

@@ -13,8 +13,8 @@ use runtime::{
     core::{Parked, ParkingCommand},
     envelope::{Envelope, source},
     message::{Message, topic},
-    publisher::{Authority, Publisher, Ready},
-    registry::Registry,
+    publisher::{Authority, EncodedRecord, Publisher},
+    registry::RegistryClient,
 };
 use uuid::Uuid;
 
@@ -67,7 +67,7 @@ pub(super) async fn send(
 }
 
 async fn writers(view: &ParkedView) -> anyhow::Result<Writers> {
-    let (registry, system) = (Registry::new(&view.config)?, view.config.system.clone());
+    let (registry, system) = (RegistryClient::new(&view.config)?, view.config.system.clone());
     let found = tokio::task::spawn_blocking(move || registry.writers(&system, ParkingCommand::RECORDS)).await?;
     found.context("the registry does not know an operator's commands; `dacapo schemas register` brings it up to date")
 }
@@ -78,7 +78,7 @@ fn encode(
     service: &str,
     parked: &Parked,
     command: &ParkingCommand,
-) -> anyhow::Result<Ready> {
+) -> anyhow::Result<EncodedRecord> {
     let mut value = Vec::new();
     let full_name = Arc::clone(writers.encode(command, &mut value)?);
     let system = &view.config.system;
@@ -87,7 +87,7 @@ fn encode(
         .correlated(parked.correlation_id());
     envelope.build = Some(runtime::telemetry::build());
     let topic = topic(system, service, Channel::Inbox);
-    Ok(Ready { topic, key: parked.entity.to_string(), value, envelope })
+    Ok(EncodedRecord { topic, key: parked.entity.to_string(), value, envelope })
 }
 
 /// Waits for the result of a command and prints it. Returns whether the record is no longer parked.
@@ -98,7 +98,7 @@ async fn wait_for_result(
     until: Instant,
 ) -> anyhow::Result<bool> {
     let key = (service, before.place.clone());
-    let attempts = |parked: &Parked| parked.verdict.as_ref().map_or(0, |verdict| verdict.attempts);
+    let attempts = |parked: &Parked| parked.failure.as_ref().map_or(0, |failure| failure.attempts);
     let mut changes = view.view.changes();
     loop {
         changes.borrow_and_update();
@@ -110,7 +110,7 @@ async fn wait_for_result(
                 return Ok(true);
             }
             Some(now) if attempts(now) > attempts(before) => {
-                let reason = now.verdict.as_ref().map_or("", |verdict| verdict.reason.as_str());
+                let reason = now.failure.as_ref().map_or("", |failure| failure.reason.as_str());
                 let (position, tried) = (&before.place, attempts(now));
                 output::line(&format!(
                     "{service}: {position} failed again, tried {tried} times: {}",
@@ -134,13 +134,13 @@ async fn wait_for_result(
 /// What still waits of an entity, as text.
 fn rest_of_queue(parked: &ParkedRecords, service: &str, entity: &str) -> String {
     let queue = parked.queue(service, entity);
-    match queue.first().and_then(|first| first.verdict.as_ref().map(|verdict| (first, verdict))) {
+    match queue.first().and_then(|first| first.failure.as_ref().map(|failure| (first, failure))) {
         None if queue.is_empty() => "no record of its entity waits any more".to_owned(),
         None => format!("{} records that waited behind it are being handled", queue.len()),
-        Some((first, verdict)) => format!(
+        Some((first, failure)) => format!(
             "now {} has failed: {} ({} wait behind it)",
             first.place,
-            sentence(&verdict.reason),
+            sentence(&failure.reason),
             queue.len() - 1
         ),
     }

@@ -7,7 +7,9 @@ use projector::{
     api::ParkedRecord,
     render::{plain, sentence},
 };
-use runtime::{codec::Readers, core::Parked, envelope::Position, registry::Registry, schemas::json::avro_to_json};
+use runtime::{
+    codec::Readers, core::Parked, envelope::Position, registry::RegistryClient, schemas::json::avro_to_json,
+};
 use serde_json::{Map, Value, json};
 
 use super::view::{ParkedRecords, ParkedView};
@@ -25,7 +27,7 @@ pub(super) fn list(view: &ParkedView, all: bool, as_json: bool) -> anyhow::Resul
     let mut records: Vec<(&str, &Parked)> = parked
         .records
         .iter()
-        .filter(|(_, parked)| all || parked.verdict.is_some())
+        .filter(|(_, parked)| all || parked.failure.is_some())
         .map(|((service, _), parked)| (*service, parked))
         .collect();
     records.sort_by_key(|(service, parked)| (*service, Arc::clone(&parked.entity), parked.number));
@@ -136,7 +138,7 @@ fn lines(
 /// The body as JSON if its schema is known, else in hexadecimal.
 async fn body(view: &ParkedView, parked: &Parked) -> anyhow::Result<Value> {
     let Some(value) = parked.value.clone() else { return Ok(Value::Null) };
-    let registry = Registry::new(&view.config)?;
+    let registry = RegistryClient::new(&view.config)?;
     let decoded = tokio::task::spawn_blocking(move || {
         let readers = Readers::new(Arc::new(registry));
         let decoded = readers.decode(Some(&value), None).ok();

@@ -7,11 +7,11 @@ use projector::render::plain;
 use runtime::{
     codec::Readers,
     config::Config,
-    core::{Parked, ParkedNews},
+    core::{Parked, ParkingUpdate},
     envelope::Position,
     message::parked_topic,
-    projection::{LogRecord, Projection, Topics, View},
-    registry::Registry,
+    projection::{LiveView, LogRecord, Projection, Topics},
+    registry::RegistryClient,
 };
 
 use crate::{
@@ -49,9 +49,9 @@ pub(super) struct ParkedRecords {
 impl Projection for ParkedRecords {
     fn apply(&mut self, record: &LogRecord<'_>) {
         let Some(service) = self.services.get(record.topic).copied() else { return };
-        match record.with_record(|record| ParkedNews::read(&self.system, record)) {
-            Ok(ParkedNews::Waits(parked)) => drop(self.records.insert((service, parked.place.clone()), parked)),
-            Ok(ParkedNews::Left(left)) => drop(self.records.remove(&(service, left.place))),
+        match record.with_record(|record| ParkingUpdate::read(&self.system, record)) {
+            Ok(ParkingUpdate::Parked(parked)) => drop(self.records.insert((service, parked.place.clone()), parked)),
+            Ok(ParkingUpdate::Released(left)) => drop(self.records.remove(&(service, left.place))),
             Err(_) => self.foreign += 1,
         }
     }
@@ -76,7 +76,7 @@ impl ParkedRecords {
 /// The parked topics of a system.
 pub(super) struct ParkedView {
     pub(super) config: Config,
-    pub(super) view: View<ParkedRecords>,
+    pub(super) view: LiveView<ParkedRecords>,
 }
 
 impl ParkedArgs {
@@ -97,9 +97,9 @@ impl ParkedArgs {
             .collect();
         let records =
             ParkedRecords { services: topics.clone(), system: config.system.clone(), ..ParkedRecords::default() };
-        let readers = Readers::new(Arc::new(Registry::new(&config)?));
+        let readers = Readers::new(Arc::new(RegistryClient::new(&config)?));
         let raw = Topics::default().and_raw(topics.keys().map(|name| name.to_string()));
-        let view = View::start(&config, "parked", readers, raw, records)?;
+        let view = LiveView::start(&config, "parked", readers, raw, records)?;
         view.wait_until_caught_up(PATIENCE).await?;
         Ok(ParkedView { config, view })
     }
@@ -114,7 +114,7 @@ impl ParkedView {
     /// The failed records: those that others wait behind.
     pub(super) fn failed(&self) -> Vec<ServiceRecord> {
         let parked = self.now();
-        let failed = parked.records.iter().filter(|(_, parked)| parked.verdict.is_some());
+        let failed = parked.records.iter().filter(|(_, parked)| parked.failure.is_some());
         failed.map(|((service, _), parked)| (*service, parked.clone())).collect()
     }
 

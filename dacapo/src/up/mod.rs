@@ -158,7 +158,7 @@ impl Up {
     }
 
     async fn load_sample_data(&self) -> anyhow::Result<()> {
-        let registry = runtime::registry::Registry::new(&self.config)?;
+        let registry = runtime::registry::RegistryClient::new(&self.config)?;
         load_sample_data::load(&self.config.for_service("operator"), &registry).await?;
         self.services.wait_for_sample_data().await
     }

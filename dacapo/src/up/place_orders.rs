@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use order_processor::{
-    edge::{self, Edge, Placed, RequestError},
+    edge::{OrderEdge, Placement, PlacementOutcome, RequestError},
     request::MAX_KEY_BYTES,
 };
 use tokio::{
@@ -86,7 +86,7 @@ impl PlacementCounts {
 /// # Errors
 /// The source cannot be read.
 pub(super) async fn place_all(
-    edge: Edge,
+    edge: OrderEdge,
     source: OrderSource,
     rate: Option<f64>,
     mut stop: watch::Receiver<bool>,
@@ -129,14 +129,14 @@ pub(super) async fn place_all(
 /// The result of one order.
 struct PlacementResult {
     number: u64,
-    placed: Result<Placed, String>,
+    placed: Result<Placement, String>,
 }
 
-async fn place(edge: Edge, number: u64, order: Order) -> PlacementResult {
+async fn place(edge: OrderEdge, number: u64, order: Order) -> PlacementResult {
     let mut placed = retry_transient(number, || edge.place(&order.key, &order.body)).await;
     if let Ok(new) = &placed
         && order.cancel
-        && new.answer != edge::Answer::Pending
+        && new.outcome != PlacementOutcome::Pending
     {
         // A refused cancellation is a valid response as well: the order then completes.
         let key = format!("cancel-{}", order.key);

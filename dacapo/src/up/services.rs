@@ -9,12 +9,12 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use notifications::effects::Mailer;
-use order_processor::edge::Edge;
+use order_processor::edge::OrderEdge;
 use payment::{Payment, effects::Gateway};
 use projector::Declaration;
 use runtime::{config::Config, service::Running};
 use tokio::{sync::watch, task::JoinSet};
-use warehouse::{Warehouse, effects::FloorAndCourier};
+use warehouse::{Warehouse, effects::PickingAndCourier};
 
 use super::{
     UpArgs,
@@ -33,8 +33,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 pub(super) struct Services {
     running: BTreeMap<&'static str, Running>,
     supervisor: Supervisor,
-    projector: projector::Running,
-    edge: Edge,
+    projector: projector::RunningProjector,
+    edge: OrderEdge,
 }
 
 impl Services {
@@ -54,7 +54,7 @@ impl Services {
         let projector = projector::start(&listen, &Declaration::shipped()?)
             .await
             .context("--listen-http sets the address of the projector")?;
-        let edge = Edge::start(&config.for_service("order-processor"));
+        let edge = OrderEdge::start(&config.for_service("order-processor"));
         let mut services = Self { running: BTreeMap::new(), supervisor: Supervisor::start(children), projector, edge };
         let started = match services.start_in_process(config, host, &settings, &in_children).await {
             Ok(()) => services.wait_until_ready().await,
@@ -83,8 +83,8 @@ impl Services {
         let edge = self.edge.clone();
         starting.begin("order-processor", move |config| order_processor::service(config, edge));
         let warehouse = Warehouse::of(&settings.warehouse);
-        let floor_and_courier = FloorAndCourier::of(&settings.warehouse)?;
-        starting.begin("warehouse", move |config| warehouse::service(config, warehouse, floor_and_courier));
+        let picking_and_courier = PickingAndCourier::of(&settings.warehouse)?;
+        starting.begin("warehouse", move |config| warehouse::service(config, warehouse, picking_and_courier));
         let (payment, gateway) = (Payment::of(&settings.payment), Gateway::of(&settings.payment)?);
         starting.begin("payment", move |config| payment::service(config, payment, gateway));
         starting.begin("loyalty", loyalty::service);
@@ -143,11 +143,11 @@ impl Services {
         Ok(())
     }
 
-    pub(super) fn projector(&self) -> &projector::Running {
+    pub(super) fn projector(&self) -> &projector::RunningProjector {
         &self.projector
     }
 
-    pub(super) fn edge(&self) -> Edge {
+    pub(super) fn edge(&self) -> OrderEdge {
         self.edge.clone()
     }
 

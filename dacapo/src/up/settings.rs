@@ -23,7 +23,7 @@ impl ServiceSettings {
         let mail_folder = data.map(|data| data.join("mail"));
         Self {
             warehouse: warehouse::effects::Settings {
-                floor_url: stubs(),
+                picking_url: stubs(),
                 courier_url: stubs(),
                 ..args.deadlines.warehouse()
             },
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn every_setting_becomes_a_flag_that_its_service_accepts() {
         let settings = warehouse::effects::Settings {
-            floor_url: Some("http://floor".to_owned()),
+            picking_url: Some("http://picking".to_owned()),
             courier_url: Some("http://courier".to_owned()),
             courier_deadline_ms: Some(1),
             dispatch_pause_ms: Some(2),

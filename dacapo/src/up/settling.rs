@@ -7,9 +7,9 @@ use std::{
 
 use anyhow::bail;
 use projector::{
-    Running,
-    api::{Saga, SagaCounts},
-    query::{Filter, LIMIT_MAX},
+    RunningProjector,
+    api::{SagaCounts, SagaSummary},
+    query::{LIMIT_MAX, SagaFilter},
 };
 
 use super::{
@@ -25,11 +25,11 @@ const ORDERS: &str = "order-fulfilment";
 
 /// The number of order sagas, and how many of them are open.
 #[must_use]
-pub(super) fn total_and_open(projector: &Running) -> (u64, u64) {
+pub(super) fn total_and_open(projector: &RunningProjector) -> (u64, u64) {
     of_orders(projector).map_or((0, 0), |counts| (counts.total, counts.open))
 }
 
-fn of_orders(projector: &Running) -> Option<SagaCounts> {
+fn of_orders(projector: &RunningProjector) -> Option<SagaCounts> {
     projector.counts().into_iter().find(|counts| counts.saga == ORDERS)
 }
 
@@ -38,7 +38,7 @@ fn of_orders(projector: &Running) -> Option<SagaCounts> {
 /// # Errors
 /// Nothing changed for `patience`: the message says how many sagas are open, and what they wait for.
 pub(super) async fn wait(
-    projector: &Running,
+    projector: &RunningProjector,
     sagas: u64,
     patience: Duration,
     placed: &PlacementCounts,
@@ -66,7 +66,7 @@ pub(super) async fn wait(
     }
 }
 
-fn stuck(projector: &Running, sagas: u64, total: u64, open: u64, patience: Duration) -> String {
+fn stuck(projector: &RunningProjector, sagas: u64, total: u64, open: u64, patience: Duration) -> String {
     let waiting = of_orders(projector).into_iter().flat_map(|counts| counts.waiting);
     let waiting: Vec<String> =
         waiting.filter(|(_, count)| *count > 0).map(|(step, count)| format!("{count} for {step}")).collect();
@@ -92,8 +92,8 @@ pub(super) struct SagaOutcomes {
 ///
 /// # Errors
 /// The projector refuses the query.
-pub(super) fn outcomes(projector: &Running, run: &BTreeSet<String>) -> anyhow::Result<SagaOutcomes> {
-    let orders = Filter { saga: Some(ORDERS.to_owned()), ..Filter::default() };
+pub(super) fn outcomes(projector: &RunningProjector, run: &BTreeSet<String>) -> anyhow::Result<SagaOutcomes> {
+    let orders = SagaFilter { saga: Some(ORDERS.to_owned()), ..SagaFilter::default() };
     let (mut outcomes, mut before) = (SagaOutcomes::default(), None);
     loop {
         let page = projector.board().view().list(&orders, before, LIMIT_MAX)?;
@@ -107,7 +107,7 @@ pub(super) fn outcomes(projector: &Running, run: &BTreeSet<String>) -> anyhow::R
     }
 }
 
-fn count(outcomes: &mut SagaOutcomes, saga: &Saga, is_of_run: bool) {
+fn count(outcomes: &mut SagaOutcomes, saga: &SagaSummary, is_of_run: bool) {
     let outcome = saga.outcome.clone().unwrap_or_else(|| saga.state.clone());
     *outcomes.by_outcome.entry(outcome).or_default() += 1;
     if is_of_run {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use dacapo::audit::{AuditRecord, AuditReport, AuditRule, Auditor};
-use projector::{AvroBodies, Declaration, View, query::Filter, record::Record as ProjectedRecord};
-use runtime::{codec::Vocabulary, core::ParkedNews, envelope::Position};
+use projector::{AvroBodyDecoder, Declaration, SagaView, query::SagaFilter, record::ProjectedRecord};
+use runtime::{codec::Vocabulary, core::ParkingUpdate, envelope::Position};
 use serde::Deserialize;
 
 use super::{
@@ -222,11 +222,11 @@ fn parked(view: &Finale<'_>) -> Result<ParkedRecords, Violation> {
     view.records(
         |topic| topic.ends_with(".parked"),
         |topic, partition, offset, stored| {
-            let read = stored.with_record(topic, partition, offset, |record| ParkedNews::read(SYSTEM, record));
+            let read = stored.with_record(topic, partition, offset, |record| ParkingUpdate::read(SYSTEM, record));
             let place = |of: &Position| (topic.to_string(), of.clone());
             match read {
-                Ok(ParkedNews::Waits(news)) => drop(waits.insert(place(&news.place))),
-                Ok(ParkedNews::Left(left)) => {
+                Ok(ParkingUpdate::Parked(news)) => drop(waits.insert(place(&news.place))),
+                Ok(ParkingUpdate::Released(left)) => {
                     waits.remove(&place(&left.place));
                     parked.dropped.extend(left.dropped.then_some(left.place));
                 }
@@ -366,7 +366,7 @@ fn projector_agrees(view: &Finale<'_>, ends: &BTreeMap<String, End>) -> Result<(
                 format!("order {order_id} depends on the order in which topics are read"),
             ));
         }
-        let filter = Filter { saga: Some(ORDERS.to_owned()), key: Some(order_id.clone()), ..Filter::default() };
+        let filter = SagaFilter { saga: Some(ORDERS.to_owned()), key: Some(order_id.clone()), ..SagaFilter::default() };
         let page = one.list(&filter, None, 1).map_err(|e| Violation::new(promise, e.to_string()))?;
         let Some(saga) = page.items.first() else {
             return Err(Violation::new(promise, format!("order {order_id} is not there")));
@@ -392,9 +392,9 @@ fn projector_agrees(view: &Finale<'_>, ends: &BTreeMap<String, End>) -> Result<(
     Ok(())
 }
 
-fn project(view: &Finale<'_>, is_reversed: bool) -> Result<View, Violation> {
+fn project(view: &Finale<'_>, is_reversed: bool) -> Result<SagaView, Violation> {
     let broken = |what: String| Violation::new("the board shows what is", what);
-    let mut projected = View::new(declarations(), 1).map_err(|e| broken(e.to_string()))?;
+    let mut projected = SagaView::new(declarations(), 1).map_err(|e| broken(e.to_string()))?;
     let mut failed = None;
     let mut places: Vec<Place> =
         view.cluster.log.places().filter(|place| is_of_musiccorp(view.cluster.log.name(place.topic))).collect();
@@ -417,7 +417,7 @@ fn project(view: &Finale<'_>, is_reversed: bool) -> Result<View, Violation> {
                 value: stored.value.as_deref(),
                 readable: decoded.is_some(),
             };
-            if let Err(later) = projected.fold(&record, false, &AvroBodies(decoded)) {
+            if let Err(later) = projected.fold(&record, false, &AvroBodyDecoder(decoded)) {
                 failed = Some(later.to_string());
             }
         }
