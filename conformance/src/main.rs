@@ -9,6 +9,10 @@ use anyhow::Context;
 use clap::Parser;
 use conformance::{CheckFilter, TestTarget, catalogue, run_each};
 
+/// The suite knows nothing of the runtime, which sets the allocator of every other program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Checks that a Kafka and a schema registry do what dacapo relies on.
 #[derive(Parser)]
 struct Arguments {

@@ -3,11 +3,6 @@
 use clap::Parser;
 use dacapo::{cli, output};
 
-/// With the C library's allocator, small allocations by many threads take a fifth of the CPU time of `up`. The allocator replaces
-/// malloc for the Kafka client's C code as well.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() {
     let code = match cli::run(cli::Cli::parse()).await {

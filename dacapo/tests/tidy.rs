@@ -267,6 +267,22 @@ fn nothing_depends_on_chaos() {
 }
 
 #[test]
+fn every_program_has_the_same_allocator() {
+    let attribute = "#[global_allocator]";
+    assert!(read(root().join("runtime/src/allocator.rs")).contains(attribute), "the runtime sets no allocator");
+    for path in files(&root(), "main.rs") {
+        let folder = path.parent().unwrap();
+        if !folder.ends_with("src") {
+            continue;
+        }
+        let manifest = read(folder.parent().unwrap().join("Cargo.toml"));
+        let inherits = dependencies(&manifest).contains("dacapo-runtime");
+        let sets_its_own = read(&path).contains(attribute);
+        assert!(inherits != sets_its_own, "{}: its allocator comes from the runtime, or from itself", path.display());
+    }
+}
+
+#[test]
 fn chaos_is_drawn_from_its_seed() {
     let plan = read(root().join("chaos/src/plan.rs"));
     for word in ["Instant", "SystemTime", "now_ms", "now_v7", "std::fs", "tokio", "HashMap"] {

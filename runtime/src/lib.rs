@@ -69,6 +69,7 @@
 //! assert!(program().command().try_get_matches_from(["loyalty", "--workers", "2"]).is_ok());
 //! ```
 
+mod allocator;
 pub mod clock;
 pub mod codec;
 pub mod config;

@@ -10,10 +10,6 @@ use simulation::{
     play, shrink,
 };
 
-/// Histories are made of many small records and states, made and thrown away all the time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Histories that a failing one is shrunk by, at most.
 const SHRINK_TRIES: usize = 400;
 /// From this many seeds on, everything that should be seen now and then must have been.
