@@ -9,6 +9,8 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use dacapo::output;
+use runtime::telemetry::log_filter;
+use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     environment::{self, EnvironmentSettings},
@@ -74,9 +76,8 @@ pub struct Cli {
 /// Runs the command. The exit code is 0 if all checks passed, else 1.
 #[must_use]
 pub fn main(cli: &Cli) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
+    log.finish().with(log_filter(LevelFilter::ERROR)).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ran = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(until_interrupted(cli)));
     match ran {

@@ -10,12 +10,18 @@ use std::path::PathBuf;
 use anyhow::Context;
 use embedded::broker::{Broker, BrokerConfig};
 use embedded::registry::{Level, Registry, RegistryConfig};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let asked = std::env::var("RUST_LOG").ok().and_then(|asked| asked.parse::<Targets>().ok());
+    let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    let log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
+    log.finish().with(filter).init();
     let data_dir = PathBuf::from(std::env::args_os().nth(1).context("usage: embedded DATA_DIR")?);
     std::fs::create_dir_all(&data_dir).with_context(|| format!("creating {}", data_dir.display()))?;
     let broker = Broker::start(BrokerConfig { data_dir: Some(data_dir.join("broker")), ..BrokerConfig::default() })

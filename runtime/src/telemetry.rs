@@ -9,7 +9,12 @@ use std::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use rdkafka::Statistics;
 pub use runtime_core::text::{chain, printable};
-use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// The names of metrics.
 pub mod metric {
@@ -38,15 +43,34 @@ enum LogFormat {
 /// process that has set up logging already keeps its set-up.
 pub fn init_logs() {
     let format = format_of(std::env::var("LOG_FORMAT").ok().as_deref(), std::io::stderr().is_terminal());
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = log_filter(LevelFilter::INFO);
+    let lines = fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
     let set_up = match format {
-        LogFormat::Human => lines.finish().try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
+        LogFormat::Human => lines.finish().with(filter).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).finish().with(filter).try_init(),
     };
     if let Err(error) = set_up {
         tracing::debug!(%error, "logging is set up already");
     }
+}
+
+/// The filter of log lines. `RUST_LOG` holds levels and `target=level` pairs, separated by commas; a target is the prefix of a module
+/// path. If it is not set or cannot be read, `default` and more severe levels are logged.
+///
+/// `EnvFilter` would also match spans and their fields. No code here opens a span, and it would compile a regular expression engine
+/// into every program.
+#[must_use]
+pub fn log_filter(default: LevelFilter) -> Targets {
+    let asked = std::env::var("RUST_LOG").ok();
+    asked.and_then(|asked| read_filter(&asked)).unwrap_or_else(|| Targets::new().with_default(default))
+}
+
+/// `None` if a directive cannot be read. An empty directive, such as the one behind a trailing comma, has no effect: `Targets` would
+/// take it for `error`.
+fn read_filter(directives: &str) -> Option<Targets> {
+    let directives: Vec<&str> =
+        directives.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
+    directives.join(",").parse().ok()
 }
 
 fn format_of(requested: Option<&str>, on_terminal: bool) -> LogFormat {
@@ -164,6 +188,22 @@ mod tests {
         assert_eq!(format_of(None, false), LogFormat::Json);
         assert_eq!(format_of(Some("json"), true), LogFormat::Json);
         assert_eq!(format_of(Some("human"), false), LogFormat::Human);
+    }
+
+    #[test]
+    fn the_log_filter_reads_levels_and_targets() {
+        let filter = read_filter("warn, runtime::worker=debug,").unwrap();
+        assert!(filter.would_enable("runtime::worker::turn", &tracing::Level::DEBUG));
+        assert!(filter.would_enable("payment", &tracing::Level::WARN));
+        assert!(!filter.would_enable("payment", &tracing::Level::INFO));
+        assert!(read_filter("runtime=loud").is_none());
+    }
+
+    #[test]
+    fn an_empty_log_filter_lets_errors_through() {
+        let filter = read_filter("").unwrap();
+        assert!(filter.would_enable("payment", &tracing::Level::ERROR));
+        assert!(!filter.would_enable("payment", &tracing::Level::WARN));
     }
 
     #[test]

@@ -7,8 +7,11 @@ use std::{
 
 use anyhow::{Context, bail};
 use embedded::broker::Fsync;
-use runtime::config::{Args, Config};
-use tracing_subscriber::EnvFilter;
+use runtime::{
+    config::{Args, Config},
+    telemetry::log_filter,
+};
+use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use super::{instances::InstanceCount, place_orders::OrderSource, system::Embedded};
 use crate::{orders::OrderMixArgs, stubs::StubFaultArgs, target::DEFAULT_DATA};
@@ -192,9 +195,8 @@ impl UpArgs {
 
     /// Logs warnings and errors to standard error, unless `RUST_LOG` is set: the progress bar owns the terminal.
     pub(super) fn init_log(&self) {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        if log.try_init().is_err() {
+        let log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
+        if log.finish().with(log_filter(LevelFilter::WARN)).try_init().is_err() {
             tracing::debug!("logging is initialized already");
         }
     }
