@@ -1,14 +1,15 @@
 //! Set-up of logs and metrics, and the names of metrics.
 
 use std::{
+    collections::BTreeMap,
     io::{IsTerminal, Read},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use rdkafka::Statistics;
 pub use runtime_core::text::{chain, printable};
+use serde::Deserialize;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     fmt,
@@ -129,8 +130,33 @@ pub fn render_metrics() -> Option<String> {
     METRICS.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(PrometheusHandle::render)
 }
 
-/// Records the lag of a member of `group`, from librdkafka's statistics.
-pub fn record_lag(group: &str, statistics: &Statistics) {
+/// The part of librdkafka's statistics that is read.
+#[derive(Debug, Deserialize)]
+struct Statistics {
+    #[serde(default)]
+    topics: BTreeMap<String, TopicStatistics>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TopicStatistics {
+    #[serde(default)]
+    partitions: BTreeMap<i32, PartitionStatistics>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PartitionStatistics {
+    consumer_lag: i64,
+}
+
+/// Records the lag of a member of `group`, from librdkafka's statistics in JSON.
+pub(crate) fn record_lag(group: &str, statistics: &[u8]) {
+    let statistics: Statistics = match serde_json::from_slice(statistics) {
+        Ok(statistics) => statistics,
+        Err(error) => {
+            tracing::error!(%error, group, "librdkafka's statistics cannot be read");
+            return;
+        }
+    };
     for (topic, stats) in &statistics.topics {
         for (partition, stats) in stats.partitions.iter().filter(|(id, stats)| **id >= 0 && stats.consumer_lag >= 0) {
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and a lag is far below 2^52")]
@@ -204,6 +230,16 @@ mod tests {
         let filter = read_filter("").unwrap();
         assert!(filter.would_enable("payment", &tracing::Level::ERROR));
         assert!(!filter.would_enable("payment", &tracing::Level::WARN));
+    }
+
+    #[test]
+    fn the_lag_is_read_from_a_clients_statistics() {
+        let statistics = br#"{"name": "x", "topics": {"orders": {"topic": "orders", "partitions": {
+            "3": {"partition": 3, "consumer_lag": 7, "app_offset": -1001}, "-1": {"partition": -1, "consumer_lag": -1}}}}}"#;
+        let read: Statistics = serde_json::from_slice(statistics).unwrap();
+        assert_eq!(read.topics["orders"].partitions[&3].consumer_lag, 7);
+        let of_a_producer: Statistics = serde_json::from_slice(br#"{"name": "x", "topics": {}}"#).unwrap();
+        assert!(of_a_producer.topics.is_empty());
     }
 
     #[test]

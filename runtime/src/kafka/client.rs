@@ -11,7 +11,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig, ClientContext, Statistics,
+    ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::KafkaError,
@@ -343,9 +343,11 @@ impl ClientContext for ClientLog {
         }
     }
 
-    fn stats(&self, statistics: Statistics) {
+    // Raw, and so in every context: the default reads all of librdkafka's statistics, and the compiler repeats that code in each crate
+    // that uses the context.
+    fn stats_raw(&self, statistics: &[u8]) {
         if let Some(group) = &self.group {
-            crate::telemetry::record_lag(group, &statistics);
+            crate::telemetry::record_lag(group, statistics);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, Message as _, Statistics,
+    ClientContext, Message as _,
     config::RDKafkaLogLevel,
     error::KafkaError,
     producer::{DeliveryResult, NoCustomPartitioner, ProducerContext},
@@ -107,8 +107,8 @@ impl ClientContext for DeliveryReports {
         self.0.error(error, reason);
     }
 
-    fn stats(&self, statistics: Statistics) {
-        self.0.stats(statistics);
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.0.stats_raw(statistics);
     }
 }
 

@@ -55,6 +55,10 @@ impl ClientContext for DeliveryTracker {
     fn error(&self, error: KafkaError, reason: &str) {
         self.log.error(error, reason);
     }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.log.stats_raw(statistics);
+    }
 }
 
 impl ProducerContext<NoCustomPartitioner> for DeliveryTracker {

@@ -143,6 +143,10 @@ impl ClientContext for AnswerListener {
         }
         self.log.error(error, reason);
     }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.log.stats_raw(statistics);
+    }
 }
 
 impl ProducerContext<NoCustomPartitioner> for AnswerListener {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, Statistics, TopicPartitionList,
+    ClientContext, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
@@ -74,8 +74,8 @@ impl ClientContext for RebalanceListener {
         self.log.error(error, reason);
     }
 
-    fn stats(&self, statistics: Statistics) {
-        self.log.stats(statistics);
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.log.stats_raw(statistics);
     }
 }
 
