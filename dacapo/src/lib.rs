@@ -11,6 +11,7 @@ pub mod orders;
 pub mod output;
 pub mod parked;
 pub mod prepare;
+pub mod process;
 pub mod replay;
 pub mod rng;
 pub mod sagas;
