@@ -4,10 +4,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// The allocator of every binary of this workspace, so that figures are comparable.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let name = std::env::args().next().unwrap_or_default();
     match chaos::roles::run(&name) {
