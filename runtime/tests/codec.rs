@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../runtime-core/tests/probe/mod.rs"]
 mod probe;
 
 use std::{

@@ -5,6 +5,7 @@
 mod cluster;
 #[path = "cluster/operator.rs"]
 mod operator;
+#[path = "../../runtime-core/tests/probe/mod.rs"]
 mod probe;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

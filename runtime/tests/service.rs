@@ -13,6 +13,7 @@ mod history;
 mod operator;
 #[path = "service/outages.rs"]
 mod outages;
+#[path = "../../runtime-core/tests/probe/mod.rs"]
 mod probe;
 
 use std::{
@@ -715,7 +716,7 @@ async fn a_panicking_evolve_loses_nothing_and_blocks_its_partition_only() {
     let running = stage.start().await;
     let keys = key_per_partition();
     stage.ping(&keys[0], &keys[0], "count", 1).await;
-    stage.ping(&keys[0], &keys[0], "count", probe::UNBEARABLE).await;
+    stage.ping(&keys[0], &keys[0], "count", probe::PANICS_IN_EVOLVE).await;
     stage.ping(&keys[0], &keys[0], "count", 10).await;
     stage.ping(&keys[1], &keys[1], "count", 100).await;
     let said = |stage: &ServiceFixture| stage.events().len();

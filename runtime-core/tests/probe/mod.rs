@@ -1,25 +1,25 @@
-//! A service for the runtime's own tests: it counts, performs effects, sets timers, sends commands to its own entities, and panics
-//! on request.
+//! A service for the runtime's own tests: it counts, has effects, sets timers, sends commands to its own entities, and panics where
+//! a test wants it to.
 
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part")]
 
 use std::{borrow::Cow, sync::atomic::Ordering::SeqCst};
 
-use runtime::{Decider, Decision, Effect, Received, TimerFired, TimestampMs};
-use serde::{Deserialize, Serialize};
+use runtime_core::decider::{Decider, Decision, Effect, Received, TimerFired, TimestampMs};
+use serde::{Deserialize, Serialize, Serializer};
 
-/// An event of the other service, which the probe consumes.
+/// An event of the source, which tells the probe what to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pinged {
     /// The entity it is about.
     pub target: String,
-    /// What to do: `count`, `ask`, `wake`, `pass-on` or `panic`.
+    /// What to do: `count`, `ask`, `wake`, `pass-on`, `panic` or `panic-in-entity`.
     pub mode: String,
-    /// An amount, an instant, or unused.
+    /// How much, when, or nothing.
     pub amount: i64,
 }
 
-/// Consumed by no service.
+/// An event that the probe does not consume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Unrelated {
     pub text: String,
@@ -38,6 +38,7 @@ pub struct Replied {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
+    #[serde(serialize_with = "write_amount")]
     pub amount: i64,
     pub occurred_at: TimestampMs,
 }
@@ -67,29 +68,29 @@ pub struct Woken {
     pub occurred_at: TimestampMs,
 }
 
-runtime::produces! {
-    /// The events of the other service in these tests.
-    pub enum Source in "tests/schemas" {
+runtime_core::produces! {
+    /// The events of the source.
+    pub enum Source in "../runtime-core/tests/schemas" {
         events of "source" { Pinged = 1, Unrelated = 1 }
     }
 }
 
-runtime::produces! {
+runtime_core::produces! {
     /// The events of the probe.
-    pub enum Event in "tests/schemas" {
+    pub enum Event in "../runtime-core/tests/schemas" {
         events of "probe" { Counted = 1, Asked = 1, Heeded = 1, Scheduled = 1, Woken = 1 }
     }
 }
 
-runtime::produces! {
-    /// The commands of the probe.
-    pub enum Command in "tests/schemas" {
+runtime_core::produces! {
+    /// The commands that the probe sends to its own inbox.
+    pub enum Command in "../runtime-core/tests/schemas" {
         inbox of "probe" { Count = 1, Replied = 1 }
     }
 }
 
-runtime::consumes! {
-    /// The input of the probe.
+runtime_core::consumes! {
+    /// What the probe consumes.
     pub enum Input {
         events of "source" { Pinged }
         inbox of "probe" { Count, Replied }
@@ -100,6 +101,7 @@ runtime::consumes! {
 /// The state of one entity.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
+    #[serde(serialize_with = "write_total")]
     pub total: i64,
     pub asked: Vec<String>,
     pub wake_at: Option<TimestampMs>,
@@ -112,20 +114,49 @@ pub struct Request(pub String);
 
 impl Effect for Request {
     fn key(&self) -> String {
+        assert!(!self.asks_for(PANICS_IN_EFFECT_KEY), "Effect::key was told to panic");
         self.0.clone()
     }
 }
 
-/// The amount on which a fragile probe panics in `evolve`.
-pub const UNBEARABLE: i64 = i64::MIN;
+impl Request {
+    fn asks_for(&self, amount: i64) -> bool {
+        self.0.ends_with(&format!("/{amount}"))
+    }
+}
+
+/// The amount over which a fragile probe panics in `evolve`.
+pub const PANICS_IN_EVOLVE: i64 = i64::MIN;
+/// The amount to `ask` for over which a fragile probe panics in `pending`.
+pub const PANICS_IN_PENDING: i64 = -1_001;
+/// The amount to `ask` for whose effect panics when it is asked for its key.
+pub const PANICS_IN_EFFECT_KEY: i64 = -1_002;
+/// The instant to `wake` at over which a fragile probe panics in `wake_at`.
+pub const PANICS_IN_WAKE_AT: i64 = 1_003;
+/// The amount to `count` whose event panics when it is serialized.
+pub const PANICS_IN_SERIALIZE_OF_EVENT: i64 = i64::MIN + 1;
+/// The total at which a state panics when it is serialized.
+pub const PANICS_IN_SERIALIZE_OF_STATE: i64 = i64::MAX;
+
+fn write_amount<S: Serializer>(amount: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    assert_ne!(*amount, PANICS_IN_SERIALIZE_OF_EVENT, "Serialize of the event was told to panic");
+    serializer.serialize_i64(*amount)
+}
+
+fn write_total<S: Serializer>(total: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    assert_ne!(*total, PANICS_IN_SERIALIZE_OF_STATE, "Serialize of the state was told to panic");
+    serializer.serialize_i64(*total)
+}
 
 /// The service.
 #[derive(Debug, Clone, Default)]
 pub struct Probe {
-    /// While true, `panic` panics in `decide`, and `UNBEARABLE` in `evolve`.
+    /// While true, it panics where a record tells it to.
     pub fragile: std::sync::Arc<std::sync::atomic::AtomicBool>,
-    /// Whether the source's records have the keys of their targets.
+    /// Whether the source's records lie under the keys of their targets.
     pub keyed_alike: bool,
+    /// Whether `shares_keys_with` panics.
+    pub panics_in_shares_keys_with: bool,
 }
 
 impl Probe {
@@ -137,8 +168,11 @@ impl Probe {
             "wake" => Decision::event(Scheduled { due_at: ping.amount, occurred_at }),
             "pass-on" => Decision::event(Counted { amount: 0, occurred_at })
                 .and_command(format!("{}-friend", ping.target), Count { amount: ping.amount }),
-            "panic" if self.fragile.load(SeqCst) => panic!("told to"),
-            "panic" => Decision::event(Counted { amount: ping.amount, occurred_at }),
+            "panic" => {
+                assert!(!self.fragile.load(SeqCst), "decide was told to panic");
+                Decision::event(Counted { amount: ping.amount, occurred_at })
+            }
+            "panic-in-entity" => Decision::event(Counted { amount: ping.amount, occurred_at }),
             _ => Decision::nothing(),
         }
     }
@@ -154,12 +188,17 @@ impl Decider for Probe {
 
     fn entity<'a>(&self, input: &'a Received<Input>) -> Cow<'a, str> {
         match &input.body {
-            Input::Pinged(ping) => Cow::Borrowed(&ping.target),
+            Input::Pinged(ping) => {
+                let panics = ping.mode == "panic-in-entity" && self.fragile.load(SeqCst);
+                assert!(!panics, "entity was told to panic");
+                Cow::Borrowed(&ping.target)
+            }
             _ => Cow::Borrowed(&input.key),
         }
     }
 
     fn shares_keys_with(&self, _owner: &str) -> bool {
+        assert!(!self.panics_in_shares_keys_with, "shares_keys_with was told to panic");
         self.keyed_alike
     }
 
@@ -180,10 +219,9 @@ impl Decider for Probe {
 
     fn evolve(&self, mut state: State, event: &Event) -> State {
         match event {
-            Event::Counted(counted) if counted.amount == UNBEARABLE && self.fragile.load(SeqCst) => {
-                panic!("the panic amount")
+            Event::Counted(counted) if counted.amount == PANICS_IN_EVOLVE => {
+                assert!(!self.fragile.load(SeqCst), "evolve was told to panic");
             }
-            Event::Counted(counted) if counted.amount == UNBEARABLE => {}
             Event::Counted(counted) => state.total = state.total.saturating_add(counted.amount),
             Event::Asked(asked) => state.asked.push(asked.request.clone()),
             Event::Heeded(heeded) => {
@@ -200,10 +238,15 @@ impl Decider for Probe {
     }
 
     fn pending(&self, state: &State) -> Vec<Request> {
-        state.asked.iter().cloned().map(Request).collect()
+        let requests: Vec<Request> = state.asked.iter().cloned().map(Request).collect();
+        let panics = self.fragile.load(SeqCst) && requests.iter().any(|request| request.asks_for(PANICS_IN_PENDING));
+        assert!(!panics, "pending was told to panic");
+        requests
     }
 
     fn wake_at(&self, state: &State) -> Option<TimestampMs> {
+        let panics = self.fragile.load(SeqCst) && state.wake_at == Some(PANICS_IN_WAKE_AT);
+        assert!(!panics, "wake_at was told to panic");
         state.wake_at
     }
 }

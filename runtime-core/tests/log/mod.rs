@@ -1,0 +1,210 @@
+//! What the tests of the core share: a table of schemas, and a log in memory.
+
+#![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part")]
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
+
+use runtime_core::{
+    Batch, Contract, ContractNames, Folded, LogCorruption, OutHeaders, ParkingCommand, Record, Recovery, RuntimeRecord,
+    Target,
+    codec::{DecodeError, ReadSchema, RegisteredSchema, SchemaRef, Writers},
+    envelope::{Envelope, derived_id},
+    message::{Message, RecordType, Written},
+    partition_of, written_by,
+};
+
+use crate::probe::{Command, Event, Pinged, Probe, Source};
+
+pub const PARTITIONS: i32 = 4;
+pub const NOW: i64 = 1_760_000_000_000;
+pub const INBOX: &str = "musiccorp.probe.inbox";
+pub const SOURCE: &str = "musiccorp.source.events";
+pub const EVENTS: &str = "musiccorp.probe.events";
+pub const DEAD_LETTERS: &str = "dlq.musiccorp.probe";
+pub const PARKED: &str = "musiccorp.probe.parked";
+/// The id of a schema that cannot be fetched now.
+pub const UNAVAILABLE_SCHEMA: u32 = 77;
+
+/// A table of schemas in place of a registry. Clones share it.
+#[derive(Clone, Default)]
+pub struct SchemaTable(Rc<RefCell<Vec<(String, Option<&'static ReadSchema>)>>>);
+
+impl SchemaTable {
+    /// The id of a schema, which is registered if it is new.
+    pub fn id_of(&self, text: &str) -> u32 {
+        let mut schemas = self.0.borrow_mut();
+        let at = schemas.iter().position(|(known, _)| known == text).unwrap_or_else(|| {
+            schemas.push((text.to_owned(), None));
+            schemas.len() - 1
+        });
+        u32::try_from(at).unwrap() + 1
+    }
+
+    pub fn fetch(&self, schema: SchemaRef) -> Result<&'static ReadSchema, DecodeError> {
+        let SchemaRef::Id(id) = schema else { panic!("ids only") };
+        if id == UNAVAILABLE_SCHEMA {
+            return Err(DecodeError::Unavailable { schema, source: "the registry is down".into() });
+        }
+        let mut schemas = self.0.borrow_mut();
+        let Some((text, parsed)) = schemas.get_mut(id as usize - 1) else {
+            return Err(DecodeError::UnknownSchema { schema });
+        };
+        Ok(*parsed.get_or_insert_with(|| {
+            let registered = RegisteredSchema { id: Some(id), version: Some(1), text: text.as_str().into() };
+            Box::leak(Box::new(ReadSchema::parse(schema, &registered).unwrap()))
+        }))
+    }
+
+    fn writers(&self, records: &[RecordType]) -> Writers {
+        Writers::with_ids("musiccorp", records, |_, text| Ok(self.id_of(text))).unwrap()
+    }
+
+    /// The contract of a probe, which knows no schema yet.
+    pub fn contract(&self, probe: &Probe) -> Contract {
+        let names = ContractNames {
+            system: "musiccorp",
+            group: "musiccorp.probe",
+            build: "test-build",
+            partitions: PARTITIONS,
+        };
+        Contract::of(probe, names, self.writers(&written_by::<Probe>())).unwrap()
+    }
+}
+
+/// A record as a log has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRecord {
+    pub timestamp_ms: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl StoredRecord {
+    /// Lends the record as the core takes it.
+    pub fn with<T>(&self, topic: &str, partition: i32, offset: i64, take: impl FnOnce(&Record<'_>) -> T) -> T {
+        let headers: Vec<_> = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+        let (key, value) = (self.key.as_deref(), self.value.as_deref());
+        take(&Record { topic, partition, offset, timestamp_ms: self.timestamp_ms, key, value, headers: &headers })
+    }
+
+    pub fn envelope(&self, topic: &str, partition: i32, offset: i64) -> Envelope {
+        self.with(topic, partition, offset, |record| record.envelope().unwrap())
+    }
+
+    /// The text of a header.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let (_, value) = self.headers.iter().rev().find(|(known, _)| known == name)?;
+        value.clone().map(|bytes| String::from_utf8(bytes).unwrap())
+    }
+}
+
+/// Every topic of the probe and of its source, in memory.
+#[derive(Clone, Default)]
+pub struct Log {
+    pub schemas: SchemaTable,
+    pub records: BTreeMap<(String, i32), Vec<StoredRecord>>,
+    written: u64,
+}
+
+impl Log {
+    pub fn append(&mut self, topic: &str, partition: i32, record: StoredRecord) -> i64 {
+        let records = self.records.entry((topic.to_owned(), partition)).or_default();
+        records.push(record);
+        i64::try_from(records.len()).unwrap() - 1
+    }
+
+    /// Writes a record as its owner would, under a new id. Returns its partition and its offset.
+    pub fn write(&mut self, topic: &str, key: &str, body: &impl Written) -> (i32, i64) {
+        self.written += 1;
+        let all = [Source::RECORDS, Event::RECORDS, Command::RECORDS, RuntimeRecord::RECORDS, ParkingCommand::RECORDS];
+        let mut value = Vec::new();
+        let name = Arc::clone(self.schemas.writers(&all.concat()).encode(body, &mut value).unwrap());
+        let id = derived_id(&["test", &self.written.to_string()]);
+        let envelope = Envelope::new(id, "/test", name, NOW).about(key).correlated(format!("saga of {key}"));
+        let headers = headers_of(&OutHeaders::Envelope(Box::new(envelope)));
+        let partition = partition_of(key.as_bytes(), PARTITIONS);
+        let record = StoredRecord { timestamp_ms: NOW, key: Some(key.into()), value: Some(value), headers };
+        (partition, self.append(topic, partition, record))
+    }
+
+    /// Writes a record of the source. `mode` and `amount` tell the probe what to do about `target`.
+    pub fn ping(&mut self, key: &str, target: &str, mode: &str, amount: i64) -> (i32, i64) {
+        let body = Pinged { target: target.to_owned(), mode: mode.to_owned(), amount };
+        self.write(SOURCE, key, &Source::from(body))
+    }
+
+    /// Appends what a batch holds. Returns the ends of the own log.
+    pub fn append_batch(&mut self, batch: &Batch) -> BTreeMap<i32, i64> {
+        let mut ends = BTreeMap::new();
+        for output in batch.outputs() {
+            let (key, value) = (batch.key(output).map(<[u8]>::to_vec), batch.value(output).map(<[u8]>::to_vec));
+            let topic = match output.to {
+                Target::Events => EVENTS,
+                Target::Inbox => INBOX,
+                Target::DeadLetters => DEAD_LETTERS,
+                Target::Parked => PARKED,
+            };
+            let headers = headers_of(&output.headers);
+            let record = StoredRecord { timestamp_ms: output.timestamp_ms, key, value, headers };
+            let partition = output.partition.unwrap_or(0);
+            let offset = self.append(topic, partition, record);
+            if topic == EVENTS {
+                ends.insert(partition, offset + 1);
+            }
+        }
+        ends
+    }
+
+    /// Every record of a topic, with its partition and its offset.
+    pub fn records_on(&self, topic: &str) -> Vec<(i32, i64, StoredRecord)> {
+        let of_topic = self.records.iter().filter(|((name, _), _)| name == topic);
+        of_topic
+            .flat_map(|((_, partition), records)| (0..).zip(records.clone()).map(|(o, record)| (*partition, o, record)))
+            .collect()
+    }
+
+    pub fn end(&self, topic: &str, partition: i32) -> i64 {
+        let records = self.records.get(&(topic.to_owned(), partition)).map_or(0, Vec::len);
+        i64::try_from(records).unwrap()
+    }
+
+    pub fn at(&self, topic: &str, partition: i32, offset: i64) -> Option<&StoredRecord> {
+        self.records.get(&(topic.to_owned(), partition))?.get(usize::try_from(offset).ok()?)
+    }
+
+    /// Folds the parked topic and the own log of a partition into its recovery.
+    pub fn fold_into(&self, recovery: &mut Recovery<Probe>, contract: &mut Contract) -> Result<(), LogCorruption> {
+        let partition = recovery.partition();
+        for offset in 0..self.end(PARKED, partition) {
+            let record = self.at(PARKED, partition, offset).unwrap();
+            record.with(PARKED, partition, offset, |record| recovery.fold_parked(contract, record))?;
+        }
+        for offset in 0..self.end(EVENTS, partition) {
+            let record = self.at(EVENTS, partition, offset).unwrap();
+            record.with(EVENTS, partition, offset, |record| {
+                while let Folded::NeedsSchema(schema) = recovery.fold(contract, record)? {
+                    contract.learn(schema, self.schemas.fetch(schema));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn headers_of(headers: &OutHeaders) -> Vec<(String, Option<Vec<u8>>)> {
+    match headers {
+        OutHeaders::Verbatim(headers) => headers.clone(),
+        OutHeaders::Envelope(envelope) => {
+            let mut all = Vec::new();
+            envelope.for_each_header(|name, value| all.push((name.to_owned(), Some(value.as_bytes().to_vec()))));
+            all
+        }
+    }
+}
+
+/// A key of this partition.
+pub fn key_in(partition: i32) -> String {
+    (0..).map(|n| format!("k{n}")).find(|key| partition_of(key.as_bytes(), PARTITIONS) == partition).unwrap()
+}
