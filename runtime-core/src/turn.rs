@@ -135,7 +135,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
     /// Does what a phase is for; returns the next one.
     fn advance(&mut self, now: Now) -> Phase {
         match self.phase {
-            Phase::Begin => self.begin(),
+            Phase::Begin => self.begin(now),
             Phase::Drain => return self.drain(now),
             Phase::Gather => self.gather(now),
             Phase::AskEnds => self.ask_ends(now),
@@ -148,20 +148,25 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             Phase::Recovered | Phase::Reports => {}
             Phase::Between => self.between(now),
             Phase::Resume => self.resume(now),
-            Phase::End => self.end(now),
+            Phase::End => self.due.push_back(Step::EndTurn),
         }
         self.phase.following()
     }
 
     /// A batch that begins now is fenced as the member that the worker is now: the metadata of a later generation would pass the
-    /// fence for partitions that were lost meanwhile.
-    fn begin(&mut self) {
+    /// fence for partitions that were lost meanwhile. Offsets of topics that are assigned but not subscribed expire, so now and then
+    /// a batch begins with all of them.
+    fn begin(&mut self, now: Now) {
         if self.is_stopping {
             self.commit_open_batch();
             self.due.push_back(Step::Checkpoint);
             self.due.push_back(Step::Stop);
         } else if self.machine.batch().is_empty() {
             self.due.push_back(Step::SnapshotFence);
+            if self.is_recommit_due(now) {
+                self.recommitted = now.elapsed;
+                self.machine.recommit();
+            }
         }
     }
 
@@ -275,15 +280,6 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             self.due.push_back(Step::Resume { partitions: vec![partition] });
         }
         self.due.extend(well.into_iter().map(|partition| Step::Well { partition }));
-    }
-
-    /// Offsets of topics that are assigned but not subscribed expire, so all are committed again now and then.
-    fn end(&mut self, now: Now) {
-        if self.is_recommit_due(now) {
-            self.recommitted = now.elapsed;
-            self.machine.recommit();
-        }
-        self.due.push_back(Step::EndTurn);
     }
 }
 
