@@ -181,7 +181,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             None => {
                 self.gathering.batch_began(now);
                 self.machine.drain_parked(now.wall_ms);
-                self.holds.notice(&self.machine);
+                self.holds.notice(&self.machine, &self.flowing);
                 return Phase::Gather;
             }
         }

@@ -31,10 +31,10 @@ impl Holds {
         self.added.insert(partition);
     }
 
-    /// Takes note of partitions that the machine holds for reasons of its own.
-    pub(super) fn notice<D: Decider>(&mut self, machine: &Machine<D>) {
+    /// Takes note of partitions that the machine holds for reasons of its own: those that it holds although they flow.
+    pub(super) fn notice<D: Decider>(&mut self, machine: &Machine<D>, flowing: &BTreeSet<i32>) {
         let held = machine.held().map(|(partition, _)| partition);
-        self.added.extend(held.filter(|partition| !self.holds.contains_key(partition)));
+        self.added.extend(held.filter(|partition| flowing.contains(partition)));
     }
 
     /// True if the partition was held and resumed.
