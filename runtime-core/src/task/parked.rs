@@ -139,7 +139,8 @@ impl<D: Decider> Task<D> {
 
     /// What must be there before what waits for this entity can be handled.
     fn need_of_waiting(&self, decider: &D, contract: &Contract, entity: &str) -> Option<Need> {
-        let mut waiting = self.parking.queue(entity).take(MAX_DRAINED);
+        // One more than are handled: a command that drops the first of them makes room for it.
+        let mut waiting = self.parking.queue(entity).take(MAX_DRAINED + 1);
         waiting.find_map(|parked| parked.with_record(|record| self.need_of(decider, contract, record)))
     }
 
