@@ -355,7 +355,7 @@ pub fn in_system<'a>(text: &'a str, system: &str) -> std::borrow::Cow<'a, str> {
     if system == SCHEMA_FILES_SYSTEM {
         return text.into();
     }
-    let ours = format!("\"com.{}.", SCHEMA_FILES_SYSTEM);
+    let ours = format!("\"com.{SCHEMA_FILES_SYSTEM}.");
     text.replace(&ours, &format!("\"com.{system}.")).into()
 }
 
