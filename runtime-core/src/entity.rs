@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::{state, timers::Wake};
+use crate::{guard::guarded, state, timers::Wake};
 
 /// How many of its last events an entity remembers the causes of: within this many, a repeated input is dropped by its id.
 /// Beyond it deciders must be idempotent by their state.
@@ -114,7 +114,8 @@ impl<S: Serialize + DeserializeOwned> Entity<S> {
             recent.push_back(RecentEvent { cause, id, digest: u32::from_le_bytes(take(&mut rest)?) });
         }
         let state = state::from_bytes(rest).map_err(|e| MalformedCheckpoint(e.to_string()))?;
-        Ok(Self { state, sequence, correlation_id, recent, ..Self::default() })
+        let unknown = guarded("State::default", Self::default).map_err(MalformedCheckpoint)?;
+        Ok(Self { state, sequence, correlation_id, recent, ..unknown })
     }
 }
 

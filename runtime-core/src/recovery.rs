@@ -215,7 +215,9 @@ impl<D: Decider> Recovery<D> {
             return Err(LogCorruption::Unreadable { place: place(), reason });
         };
         let key: Arc<str> = key.into();
-        let entity = self.entities.entry(Arc::clone(&key)).or_default();
+        let panicked = |reason| LogCorruption::EvolvePanicked { place: record.position(), reason };
+        let entity =
+            guarded("State::default", || self.entities.entry(Arc::clone(&key)).or_default()).map_err(panicked)?;
         let expected = entity.sequence + 1;
         match entity.digest_of(envelope.id) {
             Some(said) if said == digest && found < expected => return Ok(()),
@@ -233,9 +235,8 @@ impl<D: Decider> Recovery<D> {
             }
             None => {}
         }
-        let before = std::mem::take(&mut entity.state);
-        entity.state = guarded("evolve", || self.decider.evolve(before, event))
-            .map_err(|reason| LogCorruption::EvolvePanicked { place: place(), reason })?;
+        let before = guarded("State::default", || std::mem::take(&mut entity.state)).map_err(panicked)?;
+        entity.state = guarded("evolve", || self.decider.evolve(before, event)).map_err(panicked)?;
         entity.sequence = found;
         if *entity.correlation_id != *envelope.correlation_id {
             entity.correlation_id = envelope.correlation_id.as_str().into();

@@ -387,11 +387,11 @@ impl<D: Decider> Task<D> {
             Some((key, _)) => Arc::clone(key),
             None => key.into(),
         };
-        let entity = self.entities.entry(Arc::clone(&key)).or_default();
+        let entity = self.entities.entry(Arc::clone(&key)).or_insert(unknown);
         for (event, said) in decision.events.iter().zip(said) {
-            let before = std::mem::take(&mut entity.state);
-            entity.state =
-                guarded("evolve", || decider.evolve(before, event)).map_err(|why| failed(record, why, true))?;
+            let before = guarded("State::default", || std::mem::take(&mut entity.state));
+            let evolved = before.and_then(|before| guarded("evolve", || decider.evolve(before, event)));
+            entity.state = evolved.map_err(|why| failed(record, why, true))?;
             entity.sequence += 1;
             entity.remember(said);
         }

@@ -8,6 +8,7 @@ use runtime_core::{
     Batch, Contract, ContractNames, Folded, LogCorruption, OutHeaders, ParkingCommand, Record, Recovery, RuntimeRecord,
     Target,
     codec::{DecodeError, ReadSchema, RegisteredSchema, SchemaRef, Writers},
+    decider::Decider,
     envelope::{Envelope, derived_id},
     message::{Message, RecordType, Written},
     partition_of, written_by,
@@ -27,17 +28,30 @@ pub const UNAVAILABLE_SCHEMA: u32 = 77;
 
 /// A table of schemas in place of a registry. Clones share it.
 #[derive(Clone, Default)]
-pub struct SchemaTable(Rc<RefCell<Vec<(String, Option<&'static ReadSchema>)>>>);
+pub struct SchemaTable(Rc<RefCell<BTreeMap<u32, TableEntry>>>);
+
+struct TableEntry {
+    text: String,
+    parsed: Option<&'static ReadSchema>,
+}
 
 impl SchemaTable {
     /// The id of a schema, which is registered if it is new.
     pub fn id_of(&self, text: &str) -> u32 {
-        let mut schemas = self.0.borrow_mut();
-        let at = schemas.iter().position(|(known, _)| known == text).unwrap_or_else(|| {
-            schemas.push((text.to_owned(), None));
-            schemas.len() - 1
-        });
-        u32::try_from(at).unwrap() + 1
+        let found = self.0.borrow().iter().find(|(_, entry)| entry.text == text).map(|(id, _)| *id);
+        found.unwrap_or_else(|| {
+            let id = u32::try_from(self.0.borrow().len()).unwrap() + 1;
+            self.register_as(id, text);
+            id
+        })
+    }
+
+    pub fn register_as(&self, id: u32, text: &str) {
+        self.0.borrow_mut().insert(id, TableEntry { text: text.to_owned(), parsed: None });
+    }
+
+    pub fn text_of(&self, id: u32) -> String {
+        self.0.borrow()[&id].text.clone()
     }
 
     pub fn fetch(&self, schema: SchemaRef) -> Result<&'static ReadSchema, DecodeError> {
@@ -45,11 +59,11 @@ impl SchemaTable {
         if id == UNAVAILABLE_SCHEMA {
             return Err(DecodeError::Unavailable { schema, source: "the registry is down".into() });
         }
-        let mut schemas = self.0.borrow_mut();
-        let Some((text, parsed)) = schemas.get_mut(id as usize - 1) else {
+        let mut entries = self.0.borrow_mut();
+        let Some(TableEntry { text, parsed }) = entries.get_mut(&id) else {
             return Err(DecodeError::UnknownSchema { schema });
         };
-        Ok(*parsed.get_or_insert_with(|| {
+        Ok(parsed.get_or_insert_with(|| {
             let registered = RegisteredSchema { id: Some(id), version: Some(1), text: text.as_str().into() };
             Box::leak(Box::new(ReadSchema::parse(schema, &registered).unwrap()))
         }))
@@ -174,7 +188,11 @@ impl Log {
     }
 
     /// Folds the parked topic and the own log of a partition into its recovery.
-    pub fn fold_into(&self, recovery: &mut Recovery<Probe>, contract: &mut Contract) -> Result<(), LogCorruption> {
+    pub fn fold_into<D: Decider>(
+        &self,
+        recovery: &mut Recovery<D>,
+        contract: &mut Contract,
+    ) -> Result<(), LogCorruption> {
         let partition = recovery.partition();
         for offset in 0..self.end(PARKED, partition) {
             let record = self.at(PARKED, partition, offset).unwrap();
