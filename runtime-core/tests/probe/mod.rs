@@ -132,7 +132,7 @@ pub const PANICS_IN_PENDING: i64 = -1_001;
 /// The amount to `ask` for whose effect panics when it is asked for its key.
 pub const PANICS_IN_EFFECT_KEY: i64 = -1_002;
 /// The instant to `wake` at over which a fragile probe panics in `wake_at`.
-pub const PANICS_IN_WAKE_AT: i64 = 1_003;
+pub const PANICS_IN_WAKE_AT: i64 = i64::MAX / 2;
 /// The amount to `count` whose event panics when it is serialized.
 pub const PANICS_IN_SERIALIZE_OF_EVENT: i64 = i64::MIN + 1;
 /// The total at which a state panics when it is serialized.
