@@ -500,7 +500,7 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
                 readers: readers.clone(),
                 store: Arc::clone(&store),
                 runtime: tokio::runtime::Handle::current(),
-                status: Status::default(),
+                status: Status::new(&self.config.timeouts),
                 stop: Arc::clone(&self.shared.stop),
                 started: Instant::now(),
                 jitter: Jitter::new(incarnation.as_u64_pair().0 ^ worker as u64),

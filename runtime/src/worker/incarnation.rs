@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     clock,
+    codec::SchemaRef,
     core::{
         Target, Task,
         decider::TimestampMs,
@@ -154,7 +155,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
     fn execute(&mut self, step: Step<D, Arc<ConsumerGroupMetadata>>) -> Result<(), WorkerError> {
         match step {
             Step::SnapshotFence => self.turn.fence(self.clients.consumer().group_metadata().map(Arc::new)),
-            Step::FetchSchema(schema) => self.turn.learn(schema, self.setup.readers.schema(schema)),
+            Step::FetchSchema(schema) => self.fetch_schema(schema),
             Step::LoadEntity { partition, key } => self.load_entity(partition, &key)?,
             Step::Gather { rest, wait } => self.gather(rest, wait)?,
             Step::AskEnds { partitions } => self.ask_ends(&partitions),
@@ -228,11 +229,17 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
                 match self.turn.offer(input, record, now) {
                     Offer::Taken => return Ok(true),
                     Offer::CommitFirst => return Ok(false),
-                    Offer::NeedsSchema(schema) => self.turn.learn(schema, self.setup.readers.schema(schema)),
+                    Offer::NeedsSchema(schema) => self.fetch_schema(schema),
                     Offer::NeedsEntity(key) => self.load_entity(partition, &key)?,
                 }
             }
         })
+    }
+
+    /// One turn may ask for many schemas, and each question may wait until its deadline.
+    fn fetch_schema(&mut self, schema: SchemaRef) {
+        self.turn.learn(schema, self.setup.readers.schema(schema));
+        self.setup.status.progressed();
     }
 
     /// An entity that was evicted from memory lies in the checkpoint that evicted it.

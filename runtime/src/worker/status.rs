@@ -1,4 +1,4 @@
-//! What can be said of a worker from outside: whether it works, and what is wrong if it does not.
+//! The status of a worker as others read it: whether it works, and what is wrong if it does not.
 
 use std::{
     collections::BTreeMap,
@@ -9,10 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A turn of the loop that lasts longer than this waits for something that should have come, or will never end.
-const LONG_TURN: Duration = Duration::from_secs(5);
+use crate::config::Timeouts;
 
-/// Where a worker is in its life.
+/// A turn that lasts longer than this waits for something that should have come, or will never end: the worker is not ready.
+const LONG_TURN: Duration = Duration::from_secs(5);
+/// A worker that makes no progress within a turn for longer than this never will: only a new process helps. Every call that may wait
+/// has a deadline, and the default deadlines are far below this.
+const ENDLESS_TURN: Duration = Duration::from_secs(60);
+
+/// The state of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerState {
     /// It has not joined its group yet.
@@ -33,7 +38,7 @@ pub enum WorkerState {
     Ended,
 }
 
-/// What keeps a partition from going on.
+/// Why a partition takes no input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// The place it stands before, as `topic/partition/offset`.
@@ -60,7 +65,12 @@ struct Inner {
     recovering: usize,
     deciding: usize,
     unreachable: bool,
+    /// When the last turn ended.
     turned: Instant,
+    /// When a step within the turn that waits for others ended last.
+    progressed: Instant,
+    /// How long a worker may make no progress.
+    endless: Duration,
     troubles: BTreeMap<i32, Trouble>,
 }
 
@@ -69,6 +79,12 @@ impl Inner {
     fn is_stuck_for(&self, now: Instant) -> Option<Duration> {
         let in_this_turn = now.saturating_duration_since(self.turned);
         (self.state == WorkerState::Member && in_this_turn >= LONG_TURN).then_some(in_this_turn)
+    }
+
+    /// True if the turn that it is in will never end.
+    fn is_stuck_for_good(&self, now: Instant) -> bool {
+        let without_progress = now.saturating_duration_since(self.turned.max(self.progressed));
+        self.state == WorkerState::Member && without_progress >= self.endless
     }
 
     fn phase(&self) -> String {
@@ -84,32 +100,50 @@ impl Inner {
     }
 }
 
-impl Default for Status {
-    fn default() -> Self {
-        let (state, troubles) = (WorkerState::Joining, BTreeMap::new());
-        let inner = Inner { state, recovering: 0, deciding: 0, unreachable: false, turned: Instant::now(), troubles };
+impl Status {
+    /// The status of a worker that has not joined yet, and whose calls have these deadlines.
+    pub(crate) fn new(timeouts: &Timeouts) -> Self {
+        // A commit may take twice the deadline of a transaction, and the clients are closed behind it.
+        let longest_call = 2 * (timeouts.transaction + timeouts.request + timeouts.registry) + timeouts.shutdown;
+        let now = Instant::now();
+        let inner = Inner {
+            state: WorkerState::Joining,
+            recovering: 0,
+            deciding: 0,
+            unreachable: false,
+            turned: now,
+            progressed: now,
+            endless: ENDLESS_TURN.max(longest_call),
+            troubles: BTreeMap::new(),
+        };
         Self(Arc::new(Shared { crashing: AtomicBool::new(false), inner: Mutex::new(inner) }))
     }
-}
 
-impl Status {
     /// True if it has joined and every partition it owns decides.
     #[must_use]
     pub fn is_ready(&self) -> bool {
+        self.is_ready_at(Instant::now())
+    }
+
+    fn is_ready_at(&self, now: Instant) -> bool {
         self.with(|inner| {
             let works = inner.state == WorkerState::Member && !inner.unreachable;
-            let works = works && inner.is_stuck_for(Instant::now()).is_none();
+            let works = works && inner.is_stuck_for(now).is_none();
             works && inner.recovering == 0 && inner.troubles.is_empty()
         })
     }
 
-    /// True if it needs an operator, or no longer runs.
+    /// True if it will not work again in this process: it stopped for good, or its turn does not end.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        self.with(|inner| matches!(inner.state, WorkerState::Stopped { .. }))
+        self.is_dead_at(Instant::now())
     }
 
-    /// Where it is in its life.
+    fn is_dead_at(&self, now: Instant) -> bool {
+        self.with(|inner| matches!(inner.state, WorkerState::Stopped { .. }) || inner.is_stuck_for_good(now))
+    }
+
+    /// Its state.
     #[must_use]
     pub fn state(&self) -> WorkerState {
         self.with(|inner| inner.state.clone())
@@ -121,20 +155,27 @@ impl Status {
         self.with(|inner| inner.deciding)
     }
 
-    /// The partitions that do not go on.
+    /// The partitions that take no input, and why.
     #[must_use]
     pub fn troubles(&self) -> BTreeMap<i32, Trouble> {
         self.with(|inner| inner.troubles.clone())
     }
 
-    /// One line for people: what it waits for, or what is wrong.
+    /// One line for an operator: what it waits for, or what is wrong.
     #[must_use]
     pub fn describe(&self) -> String {
+        self.describe_at(Instant::now())
+    }
+
+    fn describe_at(&self, now: Instant) -> String {
         self.with(|inner| {
-            let phase = inner.is_stuck_for(Instant::now()).map_or_else(
-                || inner.phase(),
-                |stuck_for| format!("one turn has lasted for {} s", stuck_for.as_secs()),
-            );
+            let phase = match inner.is_stuck_for(now) {
+                None => inner.phase(),
+                Some(stuck_for) if inner.is_stuck_for_good(now) => {
+                    format!("one turn has lasted for {} s; it does not end", stuck_for.as_secs())
+                }
+                Some(stuck_for) => format!("one turn has lasted for {} s", stuck_for.as_secs()),
+            };
             inner
                 .troubles
                 .values()
@@ -149,7 +190,7 @@ impl Status {
                 inner.deciding = 0;
             }
             if matches!(state, WorkerState::Joining) {
-                // What was wrong in the life before is found again, or is not.
+                // What was wrong in the incarnation before is found again, or has passed.
                 inner.troubles.clear();
             }
             inner.unreachable = false;
@@ -158,9 +199,14 @@ impl Status {
         });
     }
 
-    /// The loop goes round.
+    /// A turn has ended.
     pub(crate) fn turned(&self) {
         self.with(|inner| inner.turned = Instant::now());
+    }
+
+    /// A call within a turn has returned that may have waited until its deadline.
+    pub(crate) fn progressed(&self) {
+        self.with(|inner| inner.progressed = Instant::now());
     }
 
     pub(crate) fn reachable(&self, reachable: bool) {
@@ -200,19 +246,62 @@ impl Status {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_member_whose_loop_stands_still_is_not_ready() {
-        let status = Status::default();
+    /// A member, and a moment this long after the end of its last turn.
+    fn member_after(time: Duration) -> (Status, Instant) {
+        let status = Status::new(&Timeouts::default());
         status.set(WorkerState::Member);
-        assert!(status.is_ready());
-        let long_ago = Instant::now().checked_sub(LONG_TURN * 2).expect("a machine that has been up for a while");
-        status.with(|inner| inner.turned = long_ago);
-        assert!(
-            !status.is_ready() && status.describe().contains("one turn has lasted for 10 s"),
-            "{}",
-            status.describe()
-        );
+        (status, Instant::now() + time)
+    }
+
+    fn endless() -> Duration {
+        Status::new(&Timeouts::default()).with(|inner| inner.endless)
+    }
+
+    #[test]
+    fn a_member_whose_turn_lasts_for_seconds_lives_and_is_not_ready() {
+        let (status, now) = member_after(Duration::ZERO);
+        assert!(status.is_ready_at(now) && !status.is_dead_at(now));
+        let (status, later) = member_after(LONG_TURN * 2);
+        let text = status.describe_at(later);
+        assert!(!status.is_ready_at(later) && text.ends_with("one turn has lasted for 10 s"), "{text}");
+        assert!(!status.is_dead_at(later), "it may end");
         status.turned();
         assert!(status.is_ready());
+    }
+
+    #[test]
+    fn a_member_whose_turn_does_not_end_is_dead() {
+        assert_eq!(endless(), ENDLESS_TURN);
+        let (status, now) = member_after(ENDLESS_TURN - Duration::from_secs(1));
+        assert!(!status.is_dead_at(now));
+        let (status, now) = member_after(ENDLESS_TURN);
+        let text = status.describe_at(now);
+        assert!(status.is_dead_at(now) && !status.is_ready_at(now), "{text}");
+        assert!(text.ends_with("one turn has lasted for 60 s; it does not end"), "{text}");
+    }
+
+    #[test]
+    fn a_turn_that_waits_for_one_call_after_another_is_not_dead() {
+        let (status, now) = member_after(Duration::from_secs(300));
+        status.with(|inner| inner.progressed = now);
+        assert!(!status.is_dead_at(now) && !status.is_ready_at(now), "{}", status.describe_at(now));
+        status.progressed();
+        assert!(status.is_dead_at(now), "that was long ago");
+    }
+
+    #[test]
+    fn a_worker_that_joins_or_starts_again_waits_for_as_long_as_it_takes() {
+        for state in [WorkerState::Joining, WorkerState::Restarting { reason: "a test".to_owned() }, WorkerState::Ended]
+        {
+            let (status, now) = member_after(Duration::from_secs(300));
+            status.set(state.clone());
+            assert!(!status.is_dead_at(now), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_may_take_as_long_as_its_configured_deadline() {
+        let timeouts = Timeouts { transaction: Duration::from_secs(120), ..Timeouts::default() };
+        assert!(Status::new(&timeouts).with(|inner| inner.endless) > 2 * timeouts.transaction);
     }
 }
