@@ -13,6 +13,8 @@ mod history;
 mod operator;
 #[path = "service/outages.rs"]
 mod outages;
+#[path = "service/panics.rs"]
+mod panics;
 #[path = "../../runtime-core/tests/probe/mod.rs"]
 mod probe;
 

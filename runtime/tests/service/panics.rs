@@ -1,0 +1,178 @@
+//! Panics of the author's code in a running service. A record over which it panics is parked after five crashes, other entities and
+//! other partitions are decided about meanwhile, `/readyz` shows the position and the reason, and no client is left behind.
+
+use super::*;
+use probe::{
+    PANICS_IN_EFFECT_KEY, PANICS_IN_EVOLVE, PANICS_IN_PENDING, PANICS_IN_SERIALIZE_OF_EVENT,
+    PANICS_IN_SERIALIZE_OF_STATE, PANICS_IN_WAKE_AT,
+};
+
+/// What the record tells the probe to do, and the reason that is reported.
+struct PanickingRecord {
+    mode: &'static str,
+    amount: i64,
+    reason: &'static str,
+}
+
+/// How many members the group of the service has. A consumer that nobody closed would still be one.
+fn members(stage: &Stage) -> usize {
+    let asker: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", &stage.cluster.config.bootstrap).create().unwrap();
+    let group = runtime::kafka::client::group(&stage.cluster.config.system, "probe");
+    let groups = asker.fetch_group_list(Some(&group), PATIENCE).unwrap();
+    groups.groups().iter().map(|group| group.members().len()).sum()
+}
+
+/// Five crashes take a while: after each the service starts again from the log, and the record rests.
+async fn until_parked(stage: &Stage, place: &str) -> BTreeMap<String, Option<String>> {
+    let deadline = Instant::now() + 3 * PATIENCE;
+    loop {
+        let parked = tokio::task::block_in_place(|| stage.parked());
+        if parked.contains_key(place) || Instant::now() > deadline {
+            return parked;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn assert_parked_after_five_crashes(bad: PanickingRecord) {
+    let mut stage = Stage::set().await;
+    stage.probe.keyed_alike = true;
+    stage.probe.fragile.store(true, Ordering::SeqCst);
+    let running = stage.start().await;
+    let keys = key_per_partition();
+    let (order, other) = (keys[0].as_str(), keys[1].as_str());
+    let neighbour = (0..).map(|n| format!("n-{n}")).find(|key| partition_of(key.as_bytes(), 2) == 0).unwrap();
+    stage.ping(order, order, bad.mode, bad.amount).await;
+    stage
+        .pings([
+            (order, order, "count", 10),
+            (neighbour.as_str(), neighbour.as_str(), "count", 1),
+            (other, other, "count", 100),
+        ])
+        .await;
+    let place = format!("{}/0/0", stage.topic("source", runtime::Channel::Events));
+    stage
+        .until("the position and the reason", |_| {
+            let health = running.health();
+            assert!(health.is_live, "{}", health.text);
+            let is_shown = health.text.contains(&place) && health.text.contains(bad.reason);
+            (!health.is_ready && is_shown).then_some(())
+        })
+        .await;
+    stage.until_counted(100).await;
+    let parked = until_parked(&stage, &place).await;
+    assert_eq!(parked.get(&place), Some(&Some("crash".to_owned())), "{parked:?}: {}", running.health().text);
+    stage.until_counted(101).await;
+    let both = stage.until("the record behind it to wait", |stage| Some(stage.parked()).filter(|p| p.len() == 2));
+    both.await;
+    tokio::time::timeout(PATIENCE, running.ready()).await.expect("ready again").unwrap();
+    assert_eq!((stage.counted(), tokio::task::block_in_place(|| members(&stage))), (101, 1));
+    assert!(running.stop().await, "it ends in time");
+    assert_whole(&stage.events());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_over_which_decide_panics_is_parked() {
+    let reason = "decide panicked: decide was told to panic";
+    assert_parked_after_five_crashes(PanickingRecord { mode: "panic", amount: 1, reason }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_over_which_evolve_panics_is_parked() {
+    let reason = "evolve panicked: evolve was told to panic";
+    assert_parked_after_five_crashes(PanickingRecord { mode: "count", amount: PANICS_IN_EVOLVE, reason }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_over_which_entity_panics_is_parked() {
+    let reason = "entity panicked: entity was told to panic";
+    assert_parked_after_five_crashes(PanickingRecord { mode: "panic-in-entity", amount: 1, reason }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_over_which_pending_panics_is_parked() {
+    let reason = "pending panicked: pending was told to panic";
+    assert_parked_after_five_crashes(PanickingRecord { mode: "ask", amount: PANICS_IN_PENDING, reason }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_over_which_wake_at_panics_is_parked() {
+    let reason = "wake_at panicked: wake_at was told to panic";
+    assert_parked_after_five_crashes(PanickingRecord { mode: "wake", amount: PANICS_IN_WAKE_AT, reason }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_over_which_the_key_of_an_effect_panics_is_parked() {
+    let reason = "Effect::key panicked: Effect::key was told to panic";
+    assert_parked_after_five_crashes(PanickingRecord { mode: "ask", amount: PANICS_IN_EFFECT_KEY, reason }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_whose_event_panics_when_it_is_written_is_parked() {
+    let reason = "an event cannot be written: Serialize panicked";
+    assert_parked_after_five_crashes(PanickingRecord { mode: "count", amount: PANICS_IN_SERIALIZE_OF_EVENT, reason })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_panics_when_it_is_saved_costs_nothing_but_its_checkpoint() {
+    let (stage, data) = (Stage::set().await, tempfile::tempdir().unwrap());
+    let config = Config { data_dir: Some(data.path().to_owned()), instance: Some("a".to_owned()), ..stage.config() };
+    let key = key_per_partition()[0].clone();
+    for round in 1..=2 {
+        let running = stage.start_as(config.clone()).await;
+        let before = stage.events().len();
+        stage.ping(&key, &key, "count", PANICS_IN_SERIALIZE_OF_STATE).await;
+        stage.until("its event", |stage| (stage.events().len() == before + 1).then_some(())).await;
+        assert!(running.health().is_ready, "{}", running.health().text);
+        assert!(running.stop().await, "the last checkpoint is not saved, in round {round}");
+    }
+    assert_whole(&stage.events());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shares_keys_with_that_panics_refuses_the_start_by_name() {
+    let stage = Stage::set().await;
+    let probe = Probe { panics_in_shares_keys_with: true, ..Probe::default() };
+    let refused = start(stage.config(), probe, stage.world.clone(), axum::Router::new()).await;
+    let reason = runtime::telemetry::chain(&refused.err().expect("a refusal"));
+    let expected =
+        "service probe cannot tell whether it shares keys with source: shares_keys_with panicked: shares_keys_with was";
+    assert!(reason.contains(expected), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovered_state_over_which_the_decider_panics_refuses_its_partition_by_name() {
+    for (mode, amount, what) in [("ask", PANICS_IN_PENDING, "pending"), ("wake", PANICS_IN_WAKE_AT, "wake_at")] {
+        let stage = Stage::set().await;
+        stage.world.silent.store(true, Ordering::SeqCst);
+        let running = stage.start().await;
+        let keys = key_per_partition();
+        stage.ping(&keys[0], &keys[0], mode, amount).await;
+        stage.until("its event", |stage| (stage.events().len() == 1).then_some(())).await;
+        assert!(running.stop().await);
+        stage.probe.fragile.store(true, Ordering::SeqCst);
+        let running =
+            start(stage.config(), stage.probe.clone(), stage.world.clone(), axum::Router::new()).await.unwrap();
+        let own_log = stage.topic("probe", runtime::Channel::Events);
+        let expected =
+            format!("state of entity {} in {own_log}/0 cannot be used: {what} panicked: {what} was told to", keys[0]);
+        stage
+            .until("a refused partition", |_| {
+                let health = running.health();
+                assert!(health.is_live, "{}", health.text);
+                (!health.is_ready && health.text.contains(&expected)).then_some(())
+            })
+            .await;
+        stage.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
+        stage.until_counted(1).await;
+        assert_eq!(running.deciding(), 1, "the other partition decides");
+        assert!(running.stop().await);
+        stage.probe.fragile.store(false, Ordering::SeqCst);
+        let running = stage.start().await;
+        stage.until_counted(2).await;
+        assert!(running.stop().await);
+        assert_whole(&stage.events());
+    }
+}
