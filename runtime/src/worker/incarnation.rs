@@ -146,7 +146,10 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
                 self.turn.stop();
             }
             match self.turn.next(now(self.setup)) {
-                Step::Stop => return Ok(self.flush()),
+                Step::Stop => {
+                    self.flush();
+                    return Ok(());
+                }
                 step => self.execute(step)?,
             }
         }
