@@ -266,9 +266,11 @@ impl<R: Rows> TableWriter<R> {
         let partitions = counts.get(&self.topic).copied().ok_or_else(|| TableError::NoTopic(self.topic.clone()))?;
         let writers = self.registry.writers(&self.config.system, R::Message::RECORDS).map_err(TableError::Schemas)?;
         let mut incarnation = Incarnation::begin(self, writers, partitions)?;
-        self.report(None);
         while !self.is_ending() {
             incarnation.turn()?;
+            if incarnation.works {
+                self.report(None);
+            }
             self.shared.partitions.store(incarnation.written_partitions(), Ordering::Release);
         }
         Ok(())
@@ -293,6 +295,9 @@ struct Incarnation<'k, R> {
     clients: Clients,
     barrier: Barrier<i32>,
     owned: BTreeMap<i32, OwnedPartition>,
+    is_assigned: bool,
+    /// It has tried to write everything that it owns, and nothing failed. Before that, what was wrong may still be wrong.
+    works: bool,
     since: u64,
     write_at: Instant,
     liveness: BrokerLiveness,
@@ -322,7 +327,20 @@ impl<'k, R: Rows> Incarnation<'k, R> {
         })?;
         let (barrier, owned, now) = (Barrier::default(), BTreeMap::new(), Instant::now());
         let liveness = BrokerLiveness::new(now);
-        Ok(Self { writer, writers, partitions, clients, barrier, owned, since: 0, write_at: now, liveness })
+        let (is_assigned, works) = (false, false);
+        Ok(Self {
+            writer,
+            writers,
+            partitions,
+            clients,
+            barrier,
+            owned,
+            is_assigned,
+            works,
+            since: 0,
+            write_at: now,
+            liveness,
+        })
     }
 
     fn turn(&mut self) -> Result<(), TableError> {
@@ -336,7 +354,10 @@ impl<'k, R: Rows> Incarnation<'k, R> {
         }
         while let Some(change) = consumer.context().next_change() {
             match change {
-                Rebalance::Assigned(partitions) => self.take_on(&partitions.into_iter().collect())?,
+                Rebalance::Assigned(partitions) => {
+                    self.take_on(&partitions.into_iter().collect())?;
+                    self.is_assigned = true;
+                }
                 Rebalance::Revoked => {
                     self.owned.clear();
                     consumer.unassign().map_err(kafka("give partitions back"))?;
@@ -346,6 +367,7 @@ impl<'k, R: Rows> Incarnation<'k, R> {
         if Instant::now() >= self.write_at {
             let more = self.write()?;
             self.write_at = if more { Instant::now() } else { Instant::now() + WRITE_EVERY };
+            self.works = self.is_assigned && self.owned.values().all(|owned| owned.is_ready);
         }
         Ok(())
     }
