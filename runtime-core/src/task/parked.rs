@@ -117,7 +117,7 @@ impl<D: Decider> Task<D> {
             self.leave(context, &place, true, &asked);
         }
         if is_first {
-            self.drain(context, &entity, &asked)?;
+            self.drain(context, &entity, &asked, dropped)?;
         }
         Ok(())
     }
@@ -130,7 +130,8 @@ impl<D: Decider> Task<D> {
     /// Handles some of the records that waited for what is out of the way now.
     pub(crate) fn drain_next(&mut self, context: &mut DecisionContext<'_, D>) -> Result<(), Failure> {
         let Some(entity) = self.parking.ready().cloned() else { return Ok(()) };
-        self.drain(context, &entity, &ReleaseRequest { id: uuid::Uuid::nil(), words: "its turn".to_owned() })?;
+        let asked = ReleaseRequest { id: uuid::Uuid::nil(), words: "its turn".to_owned() };
+        self.drain(context, &entity, &asked, false)?;
         for (input, position) in self.positions.iter().enumerate() {
             context.batch.moved(input, self.partition, *position);
         }
@@ -177,12 +178,14 @@ impl<D: Decider> Task<D> {
         self.need_of_waiting(decider, contract, &parked.entity)
     }
 
-    /// Handles what waits for an entity, in its order: some of it, or up to the first that does not work.
+    /// Handles what waits for an entity, in its order: some of it, or up to the first that does not work. `has_changed` if the batch
+    /// has something that must not be taken back.
     fn drain(
         &mut self,
         context: &mut DecisionContext<'_, D>,
         entity: &Arc<str>,
         asked: &ReleaseRequest,
+        mut has_changed: bool,
     ) -> Result<(), Failure> {
         for _ in 0..MAX_DRAINED {
             let Some(parked) = self.parking.first(entity).cloned() else { break };
@@ -191,8 +194,11 @@ impl<D: Decider> Task<D> {
                 context.batch.rollback_to(savepoint);
                 let attempts = parked.failure.as_ref().map_or(0, |failure| failure.attempts).saturating_add(1);
                 let failure = Some(failure_of(class, &reason, attempts, context.now_ms));
-                return self.park(context, Parked { failure, ..parked });
+                let parked_again = self.park(context, Parked { failure, ..parked });
+                // What was handled before is committed first; then this record, the first by then, fails alone.
+                return if has_changed { Ok(()) } else { parked_again };
             }
+            has_changed = true;
             // One that turns out to be about another entity may wait behind that one's.
             if self.parking.get(&parked.place).is_some_and(|now| now.entity == *entity) {
                 self.leave(context, &parked.place, false, asked);

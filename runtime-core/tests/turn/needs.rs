@@ -162,6 +162,25 @@ fn an_evicted_entity_is_loaded_before_parked_records_about_it_are_handled() {
     }
 }
 
+#[test]
+fn parked_records_that_were_handled_before_one_that_fails_are_not_lost() {
+    let waits = |bytes: &usize| parked(&with_large_parked_record(0, *bytes).0) == 2;
+    let largest = (9_000..10_000).rev().step_by(10).find(waits).unwrap();
+    for waiting in [0, 10] {
+        let (mut driver, bad) = with_large_parked_record(waiting, largest - 20);
+        drop_parked(&mut driver, &bad);
+        driver.run_for(ms(2_000));
+        assert!(driver.turn.hold_reason(here()).is_some());
+        let events = usize::try_from(waiting).unwrap();
+        assert_eq!(
+            (driver.log.records_on(EVENTS).len(), driver.state(ORDER).total, parked(&driver)),
+            (events, waiting, 1)
+        );
+        driver.restart();
+        assert_eq!((driver.state(ORDER).total, parked(&driver)), (waiting, 1), "and so it is for the next owner");
+    }
+}
+
 /// An order with an unreadable record, `waiting` counts behind it, and at last an unreadable record of this many bytes. The parked topic
 /// takes 10,000 bytes.
 fn with_large_parked_record(waiting: i64, bytes: usize) -> (Driver, Position) {
