@@ -339,6 +339,9 @@ impl<D: Decider> Task<D> {
         let decider = context.decider;
         let entity = guarded("entity", || decider.entity(received)).map_err(|why| failed(record, why, false))?;
         let owner = partition_of(entity.as_bytes(), context.contract.partitions);
+        if self.stored.contains(&*entity) {
+            return Err(failed(record, format!("the state of entity {entity} is not loaded"), false));
+        }
         if entity.is_empty() {
             dead_letter(context, record, &Defect { class: "routing", message: "the entity's key is empty".to_owned() });
         } else if owner == self.partition {
@@ -373,10 +376,11 @@ impl<D: Decider> Task<D> {
         let decider = context.decider;
         let decision =
             guarded("decide", || decider.decide(&entity.state, received)).map_err(|why| failed(record, why, false))?;
-        if careful {
-            let rehearsed = fold(decider, &entity.state, &decision.events);
-            rehearsed.and_then(|state| due_of(decider, &state)).map_err(|why| failed(record, why, false))?;
-        }
+        let rehearsed = careful
+            .then(|| guarded("State::clone", || entity.state.clone()))
+            .transpose()
+            .and_then(|copy| copy.map(|copy| fold(decider, copy, &decision.events)).transpose())
+            .map_err(|why| failed(record, why, false))?;
         let cause = Cause { record, envelope, received, sequence: entity.sequence };
         let said = append_events(context, self.partition, key, &cause, &decision.events)?;
         append_commands(context, &cause, &decision.commands)?;
@@ -388,17 +392,20 @@ impl<D: Decider> Task<D> {
             None => key.into(),
         };
         let entity = self.entities.entry(Arc::clone(&key)).or_insert(unknown);
-        for (event, said) in decision.events.iter().zip(said) {
-            let before = guarded("State::default", || std::mem::take(&mut entity.state));
-            let evolved = before.and_then(|before| guarded("evolve", || decider.evolve(before, event)));
-            entity.state = evolved.map_err(|why| failed(record, why, true))?;
+        let evolved = match rehearsed {
+            Some(rehearsed) => Ok(rehearsed),
+            None => guarded("State::default", || std::mem::take(&mut entity.state))
+                .and_then(|before| fold(decider, before, &decision.events)),
+        };
+        let (state, due) = evolved.map_err(|why| failed(record, why, true))?;
+        entity.state = state;
+        for said in said {
             entity.sequence += 1;
             entity.remember(said);
         }
         if *entity.correlation_id != *received.correlation_id {
             entity.correlation_id = received.correlation_id.as_str().into();
         }
-        let due = due_of(decider, &entity.state).map_err(|why| failed(record, why, true))?;
         match entity.touched {
             Some(at) => self.touched[at].1 = due,
             None => {
@@ -506,10 +513,16 @@ fn failure_of(class: &str, reason: &str, attempts: u32, at_ms: TimestampMs) -> R
     RecordFailure { class: class.to_owned(), reason, attempts, at_ms }
 }
 
-/// Folds events over a copy of a state.
-fn fold<D: Decider>(decider: &D, state: &D::State, events: &[D::Event]) -> Result<D::State, String> {
+/// Folds events over a state. Returns it with what it makes due.
+fn fold<D: Decider>(
+    decider: &D,
+    state: D::State,
+    events: &[D::Event],
+) -> Result<(D::State, DueSet<D::Effect>), String> {
     let over = |state: D::State, event| decider.evolve(state, event);
-    guarded("evolve", || events.iter().fold(state.clone(), over))
+    let state = guarded("evolve", || events.iter().fold(state, over))?;
+    let due = due_of(decider, &state)?;
+    Ok((state, due))
 }
 
 struct Cause<'a, I> {

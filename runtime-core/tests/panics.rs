@@ -8,59 +8,22 @@ mod log;
 #[path = "probe/mod.rs"]
 mod probe;
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
-};
+use std::{collections::BTreeMap, sync::atomic::Ordering::SeqCst};
 
 use log::{EVENTS, Log, NOW, PARTITIONS, SOURCE};
-use probe::{Command, Event, Input, Probe, Request};
+use probe::{
+    Probe,
+    adder::{Adder, DEFAULT_PANICS},
+};
 use runtime_core::{
-    Contract, ContractError, ContractNames, LogCorruption, MAX_CRASHES, Machine, Outcome, Recovery,
-    codec::Writers,
-    decider::{Decider, Decision, Received},
+    Contract, ContractError, ContractNames, LogCorruption, MAX_CRASHES, Machine, Outcome, Recovery, codec::Writers,
     partition_of,
 };
-use serde::{Deserialize, Serialize};
 
 const ORDER: &str = "order-1";
 
 fn here() -> i32 {
     partition_of(ORDER.as_bytes(), PARTITIONS)
-}
-
-/// Whether a [`Total`] panics where it has no value of its own. Of one test alone.
-static DEFAULT_PANICS: AtomicBool = AtomicBool::new(false);
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Total(i64);
-
-impl Default for Total {
-    fn default() -> Self {
-        assert!(!DEFAULT_PANICS.load(SeqCst), "told to panic");
-        Self(0)
-    }
-}
-
-/// A probe that remembers a total alone.
-#[derive(Debug, Clone, Default)]
-struct Adder;
-
-impl Decider for Adder {
-    const NAME: &'static str = Probe::NAME;
-    type State = Total;
-    type Input = Input;
-    type Event = Event;
-    type Command = Command;
-    type Effect = Request;
-
-    fn decide(&self, _: &Total, input: &Received<Input>) -> Decision<Event, Command> {
-        Probe::default().decide(&probe::State::default(), input)
-    }
-
-    fn evolve(&self, state: Total, event: &Event) -> Total {
-        if let Event::Counted(counted) = event { Total(state.0 + counted.amount) } else { state }
-    }
 }
 
 /// A machine of an adder that owns every partition, recovered from checkpoints and from the log behind them.

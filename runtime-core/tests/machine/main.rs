@@ -494,3 +494,22 @@ fn a_command_in_the_inbox_is_decided() {
     assert_eq!(fixture.state("order-1").total, 4);
     assert_eq!(Input::RECORDS.len(), 4);
 }
+
+#[test]
+fn an_evicted_entity_is_never_decided_about_without_its_state() {
+    let mut fixture = Fixture::new();
+    let (partition, _) = fixture.ping("order-1", "order-1", "count", 1);
+    fixture.settle();
+    let (key, bytes) = fixture.machine.save().remove(0).entities.remove(0);
+    assert!(fixture.machine.evict(partition, &key));
+    let next = fixture.ping("order-1", "order-1", "count", 10);
+    // Asked which entity to load, the decider panics; asked which entity to decide about, it does not.
+    fixture.probe.entity_panics_once.store(true, Ordering::SeqCst);
+    let Outcome::Failed(failure) = fixture.receive(SOURCE, next) else { panic!("it must fail") };
+    assert!(failure.reason.contains("is not loaded") && !failure.loses_state, "{}", failure.reason);
+    fixture.machine.resume(partition);
+    assert_eq!(fixture.receive(SOURCE, next), Outcome::NeedsEntity(key.clone()));
+    fixture.machine.load(partition, &key, &bytes).unwrap();
+    assert_eq!(fixture.receive(SOURCE, next), Outcome::Done);
+    assert_eq!(fixture.state("order-1").total, 11);
+}

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part")]
 
+pub mod adder;
+
 use std::{borrow::Cow, sync::atomic::Ordering::SeqCst};
 
 use runtime_core::decider::{Decider, Decision, Effect, Received, TimerFired, TimestampMs};
@@ -155,6 +157,8 @@ pub struct Probe {
     pub fragile: std::sync::Arc<std::sync::atomic::AtomicBool>,
     /// Whether the source's records lie under the keys of their targets.
     pub keyed_alike: bool,
+    /// Whether `entity` panics the next time, and only then.
+    pub entity_panics_once: std::sync::Arc<std::sync::atomic::AtomicBool>,
     /// Whether `shares_keys_with` panics.
     pub panics_in_shares_keys_with: bool,
 }
@@ -187,6 +191,7 @@ impl Decider for Probe {
     type Effect = Request;
 
     fn entity<'a>(&self, input: &'a Received<Input>) -> Cow<'a, str> {
+        assert!(!self.entity_panics_once.swap(false, SeqCst), "entity was told to panic once");
         match &input.body {
             Input::Pinged(ping) => {
                 let panics = ping.mode == "panic-in-entity" && self.fragile.load(SeqCst);
