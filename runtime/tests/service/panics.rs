@@ -5,6 +5,7 @@ use super::*;
 use probe::{
     PANICS_IN_EFFECT_KEY, PANICS_IN_EVOLVE, PANICS_IN_PENDING, PANICS_IN_SERIALIZE_OF_EVENT,
     PANICS_IN_SERIALIZE_OF_STATE, PANICS_IN_WAKE_AT,
+    adder::{Adder, DEFAULT_PANICS},
 };
 
 /// What the record tells the probe to do, and the reason that is reported.
@@ -128,6 +129,49 @@ async fn a_state_that_panics_when_it_is_saved_costs_nothing_but_its_checkpoint()
         assert!(running.health().is_ready, "{}", running.health().text);
         assert!(running.stop().await, "the last checkpoint is not saved, in round {round}");
     }
+    assert_whole(&stage.events());
+}
+
+/// Nothing is asked of it.
+struct NoWorld;
+
+impl Perform<Adder> for NoWorld {
+    async fn perform(&self, _: Due<Request>) -> Result<Answer<Command>, Unanswered> {
+        Err(Unanswered::new("nothing is asked"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_default_state_that_panics_parks_the_record_and_refuses_the_partition_that_recovers() {
+    let stage = Stage::set().await;
+    let begin = || start(stage.config(), Adder, NoWorld, axum::Router::new());
+    let keys = key_per_partition();
+    let running = begin().await.unwrap();
+    stage.ping(&keys[0], &keys[0], "count", 1).await;
+    stage.until_counted(1).await;
+    DEFAULT_PANICS.store(true, Ordering::SeqCst);
+    stage.ping(&keys[1], &keys[1], "count", 10).await;
+    let place = format!("{}/1/0", stage.topic("source", runtime::Channel::Events));
+    let reason = "State::default panicked: told to panic";
+    stage
+        .until("the position and the reason", |_| {
+            let text = running.health().text;
+            (text.contains(&place) && text.contains(reason)).then_some(())
+        })
+        .await;
+    // The source's keys are said to be those of the entities.
+    assert_eq!(until_parked(&stage, &place).await.get(&place), Some(&Some("crash".to_owned())));
+    assert!(running.stop().await);
+    let running = begin().await.unwrap();
+    let expected =
+        format!("own log at {}/0/0 cannot be folded: {reason}", stage.topic("probe", runtime::Channel::Events));
+    stage.until("a refused partition", |_| running.health().text.contains(&expected).then_some(())).await;
+    assert!(running.health().is_live && running.stop().await);
+    DEFAULT_PANICS.store(false, Ordering::SeqCst);
+    let running = begin().await.unwrap();
+    stage.ask(&keys[1], RetryParked { place, by: "ada".to_owned() });
+    stage.until_counted(11).await;
+    assert!(running.stop().await);
     assert_whole(&stage.events());
 }
 
