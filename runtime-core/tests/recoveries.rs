@@ -307,6 +307,17 @@ fn an_input_that_ends_before_what_was_consumed_is_a_loss() {
 }
 
 #[test]
+fn an_event_that_came_after_the_bounds_were_asked_for_bears_no_witness() {
+    let (mut fixture, _) = Fixture::after_counts(3);
+    fixture.offsets.clear();
+    fixture.bounds.insert((SOURCE, 0), LogBounds { first: 0, end: 2 });
+    assert!(fixture.refusal(0, &[]).contains("recreated"), "the third event was there, its cause must be too");
+    fixture.bounds.insert((EVENTS, 0), LogBounds { first: 0, end: 2 });
+    let (task, _) = fixture.recover(0, &[]).unwrap();
+    assert_eq!(total(&task), 3, "it is folded all the same");
+}
+
+#[test]
 fn an_inbox_may_be_truncated_as_long_as_nothing_of_it_was_consumed() {
     let mut fixture = Fixture::new();
     fixture.bounds.insert((INBOX, 0), LogBounds { first: 4, end: 9 });
