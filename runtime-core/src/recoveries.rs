@@ -281,7 +281,8 @@ impl<D: Decider> Recoveries<D> {
         let (Some(recovery), Some(start)) = (self.reading.remove(&partition), &self.start) else { return Ok(None) };
         let offsets = start.offsets.get(&partition).map_or(&[][..], |committed| &committed.inputs);
         // Events may be folded that came after the bounds were asked for: their causes bear no witness.
-        let reached = offsets.iter().zip(recovery.witnessed()).map(|(committed, witnessed)| committed.or(*witnessed));
+        let committed = offsets.iter().copied().chain(std::iter::repeat(None));
+        let reached = recovery.witnessed().iter().zip(committed).map(|(witnessed, committed)| committed.or(*witnessed));
         let reached: Vec<i64> = reached.map(|reached| reached.unwrap_or(0)).collect();
         let ended = recovery.finish(&self.contract, offsets, now_ms);
         if let Ok(task) = &ended {
