@@ -16,19 +16,19 @@ struct PanickingRecord {
 }
 
 /// How many members the group of the service has. A consumer that nobody closed would still be one.
-fn members(stage: &Stage) -> usize {
+fn members(fixture: &ServiceFixture) -> usize {
     let asker: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", &stage.cluster.config.bootstrap).create().unwrap();
-    let group = runtime::kafka::client::group(&stage.cluster.config.system, "probe");
+        ClientConfig::new().set("bootstrap.servers", &fixture.cluster.config.bootstrap).create().unwrap();
+    let group = runtime::kafka::client::group(&fixture.cluster.config.system, "probe");
     let groups = asker.fetch_group_list(Some(&group), PATIENCE).unwrap();
     groups.groups().iter().map(|group| group.members().len()).sum()
 }
 
 /// Five crashes take a while: after each the service starts again from the log, and the record rests.
-async fn until_parked(stage: &Stage, place: &str) -> BTreeMap<String, Option<String>> {
+async fn until_parked(fixture: &ServiceFixture, place: &str) -> BTreeMap<String, Option<String>> {
     let deadline = Instant::now() + 3 * PATIENCE;
     loop {
-        let parked = tokio::task::block_in_place(|| stage.parked());
+        let parked = tokio::task::block_in_place(|| fixture.parked());
         if parked.contains_key(place) || Instant::now() > deadline {
             return parked;
         }
@@ -37,23 +37,23 @@ async fn until_parked(stage: &Stage, place: &str) -> BTreeMap<String, Option<Str
 }
 
 async fn assert_parked_after_five_crashes(bad: PanickingRecord) {
-    let mut stage = Stage::set().await;
-    stage.probe.keyed_alike = true;
-    stage.probe.fragile.store(true, Ordering::SeqCst);
-    let running = stage.start().await;
+    let mut fixture = ServiceFixture::set().await;
+    fixture.probe.keyed_alike = true;
+    fixture.probe.fragile.store(true, Ordering::SeqCst);
+    let running = fixture.start().await;
     let keys = key_per_partition();
     let (order, other) = (keys[0].as_str(), keys[1].as_str());
     let neighbour = (0..).map(|n| format!("n-{n}")).find(|key| partition_of(key.as_bytes(), 2) == 0).unwrap();
-    stage.ping(order, order, bad.mode, bad.amount).await;
-    stage
+    fixture.ping(order, order, bad.mode, bad.amount).await;
+    fixture
         .pings([
             (order, order, "count", 10),
             (neighbour.as_str(), neighbour.as_str(), "count", 1),
             (other, other, "count", 100),
         ])
         .await;
-    let place = format!("{}/0/0", stage.topic("source", runtime::Channel::Events));
-    stage
+    let place = format!("{}/0/0", fixture.topic("source", runtime::Channel::Events));
+    fixture
         .until("the position and the reason", |_| {
             let health = running.health();
             assert!(health.is_live, "{}", health.text);
@@ -61,16 +61,16 @@ async fn assert_parked_after_five_crashes(bad: PanickingRecord) {
             (!health.is_ready && is_shown).then_some(())
         })
         .await;
-    stage.until_counted(100).await;
-    let parked = until_parked(&stage, &place).await;
+    fixture.until_counted(100).await;
+    let parked = until_parked(&fixture, &place).await;
     assert_eq!(parked.get(&place), Some(&Some("crash".to_owned())), "{parked:?}: {}", running.health().text);
-    stage.until_counted(101).await;
-    let both = stage.until("the record behind it to wait", |stage| Some(stage.parked()).filter(|p| p.len() == 2));
+    fixture.until_counted(101).await;
+    let both = fixture.until("the record behind it to wait", |fixture| Some(fixture.parked()).filter(|p| p.len() == 2));
     both.await;
     tokio::time::timeout(PATIENCE, running.ready()).await.expect("ready again").unwrap();
-    assert_eq!((stage.counted(), tokio::task::block_in_place(|| members(&stage))), (101, 1));
+    assert_eq!((fixture.counted(), tokio::task::block_in_place(|| members(&fixture))), (101, 1));
     assert!(running.stop().await, "it ends in time");
-    assert_whole(&stage.events());
+    assert_whole(&fixture.events());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,24 +118,24 @@ async fn a_record_whose_event_panics_when_it_is_written_is_parked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_state_that_panics_when_it_is_saved_costs_nothing_but_its_checkpoint() {
-    let (stage, data) = (Stage::set().await, tempfile::tempdir().unwrap());
-    let config = Config { data_dir: Some(data.path().to_owned()), instance: Some("a".to_owned()), ..stage.config() };
+    let (fixture, data) = (ServiceFixture::set().await, tempfile::tempdir().unwrap());
+    let config = Config { data_dir: Some(data.path().to_owned()), instance: Some("a".to_owned()), ..fixture.config() };
     let key = key_per_partition()[0].clone();
     for round in 1..=2 {
-        let running = stage.start_as(config.clone()).await;
-        let before = stage.events().len();
-        stage.ping(&key, &key, "count", PANICS_IN_SERIALIZE_OF_STATE).await;
-        stage.until("its event", |stage| (stage.events().len() == before + 1).then_some(())).await;
+        let running = fixture.start_as(config.clone()).await;
+        let before = fixture.events().len();
+        fixture.ping(&key, &key, "count", PANICS_IN_SERIALIZE_OF_STATE).await;
+        fixture.until("its event", |fixture| (fixture.events().len() == before + 1).then_some(())).await;
         assert!(running.health().is_ready, "{}", running.health().text);
         assert!(running.stop().await, "the last checkpoint is not saved, in round {round}");
     }
-    assert_whole(&stage.events());
+    assert_whole(&fixture.events());
 }
 
 /// Nothing is asked of it.
-struct NoWorld;
+struct NoPerformer;
 
-impl Perform<Adder> for NoWorld {
+impl Perform<Adder> for NoPerformer {
     async fn perform(&self, _: Due<Request>) -> Result<Answer<Command>, Unanswered> {
         Err(Unanswered::new("nothing is asked"))
     }
@@ -143,43 +143,43 @@ impl Perform<Adder> for NoWorld {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_default_state_that_panics_parks_the_record_and_refuses_the_partition_that_recovers() {
-    let stage = Stage::set().await;
-    let begin = || start(stage.config(), Adder, NoWorld, axum::Router::new());
+    let fixture = ServiceFixture::set().await;
+    let begin = || start(fixture.config(), Adder, NoPerformer, axum::Router::new());
     let keys = key_per_partition();
     let running = begin().await.unwrap();
-    stage.ping(&keys[0], &keys[0], "count", 1).await;
-    stage.until_counted(1).await;
+    fixture.ping(&keys[0], &keys[0], "count", 1).await;
+    fixture.until_counted(1).await;
     DEFAULT_PANICS.store(true, Ordering::SeqCst);
-    stage.ping(&keys[1], &keys[1], "count", 10).await;
-    let place = format!("{}/1/0", stage.topic("source", runtime::Channel::Events));
+    fixture.ping(&keys[1], &keys[1], "count", 10).await;
+    let place = format!("{}/1/0", fixture.topic("source", runtime::Channel::Events));
     let reason = "State::default panicked: told to panic";
-    stage
+    fixture
         .until("the position and the reason", |_| {
             let text = running.health().text;
             (text.contains(&place) && text.contains(reason)).then_some(())
         })
         .await;
     // The source's keys are said to be those of the entities.
-    assert_eq!(until_parked(&stage, &place).await.get(&place), Some(&Some("crash".to_owned())));
+    assert_eq!(until_parked(&fixture, &place).await.get(&place), Some(&Some("crash".to_owned())));
     assert!(running.stop().await);
     let running = begin().await.unwrap();
     let expected =
-        format!("own log at {}/0/0 cannot be folded: {reason}", stage.topic("probe", runtime::Channel::Events));
-    stage.until("a refused partition", |_| running.health().text.contains(&expected).then_some(())).await;
+        format!("own log at {}/0/0 cannot be folded: {reason}", fixture.topic("probe", runtime::Channel::Events));
+    fixture.until("a refused partition", |_| running.health().text.contains(&expected).then_some(())).await;
     assert!(running.health().is_live && running.stop().await);
     DEFAULT_PANICS.store(false, Ordering::SeqCst);
     let running = begin().await.unwrap();
-    stage.ask(&keys[1], RetryParked { place, by: "ada".to_owned() });
-    stage.until_counted(11).await;
+    fixture.ask(&keys[1], RetryParked { place, by: "ada".to_owned() });
+    fixture.until_counted(11).await;
     assert!(running.stop().await);
-    assert_whole(&stage.events());
+    assert_whole(&fixture.events());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shares_keys_with_that_panics_refuses_the_start_by_name() {
-    let stage = Stage::set().await;
+    let fixture = ServiceFixture::set().await;
     let probe = Probe { panics_in_shares_keys_with: true, ..Probe::default() };
-    let refused = start(stage.config(), probe, stage.world.clone(), axum::Router::new()).await;
+    let refused = start(fixture.config(), probe, fixture.world.clone(), axum::Router::new()).await;
     let reason = runtime::telemetry::chain(&refused.err().expect("a refusal"));
     let expected =
         "service probe cannot tell whether it shares keys with source: shares_keys_with panicked: shares_keys_with was";
@@ -189,34 +189,34 @@ async fn shares_keys_with_that_panics_refuses_the_start_by_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recovered_state_over_which_the_decider_panics_refuses_its_partition_by_name() {
     for (mode, amount, what) in [("ask", PANICS_IN_PENDING, "pending"), ("wake", PANICS_IN_WAKE_AT, "wake_at")] {
-        let stage = Stage::set().await;
-        stage.world.silent.store(true, Ordering::SeqCst);
-        let running = stage.start().await;
+        let fixture = ServiceFixture::set().await;
+        fixture.world.silent.store(true, Ordering::SeqCst);
+        let running = fixture.start().await;
         let keys = key_per_partition();
-        stage.ping(&keys[0], &keys[0], mode, amount).await;
-        stage.until("its event", |stage| (stage.events().len() == 1).then_some(())).await;
+        fixture.ping(&keys[0], &keys[0], mode, amount).await;
+        fixture.until("its event", |fixture| (fixture.events().len() == 1).then_some(())).await;
         assert!(running.stop().await);
-        stage.probe.fragile.store(true, Ordering::SeqCst);
+        fixture.probe.fragile.store(true, Ordering::SeqCst);
         let running =
-            start(stage.config(), stage.probe.clone(), stage.world.clone(), axum::Router::new()).await.unwrap();
-        let own_log = stage.topic("probe", runtime::Channel::Events);
+            start(fixture.config(), fixture.probe.clone(), fixture.world.clone(), axum::Router::new()).await.unwrap();
+        let own_log = fixture.topic("probe", runtime::Channel::Events);
         let expected =
             format!("state of entity {} in {own_log}/0 cannot be used: {what} panicked: {what} was told to", keys[0]);
-        stage
+        fixture
             .until("a refused partition", |_| {
                 let health = running.health();
                 assert!(health.is_live, "{}", health.text);
                 (!health.is_ready && health.text.contains(&expected)).then_some(())
             })
             .await;
-        stage.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
-        stage.until_counted(1).await;
+        fixture.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
+        fixture.until_counted(1).await;
         assert_eq!(running.deciding(), 1, "the other partition decides");
         assert!(running.stop().await);
-        stage.probe.fragile.store(false, Ordering::SeqCst);
-        let running = stage.start().await;
-        stage.until_counted(2).await;
+        fixture.probe.fragile.store(false, Ordering::SeqCst);
+        let running = fixture.start().await;
+        fixture.until_counted(2).await;
         assert!(running.stop().await);
-        assert_whole(&stage.events());
+        assert_whole(&fixture.events());
     }
 }
