@@ -16,6 +16,9 @@ const LONG_TURN: Duration = Duration::from_secs(5);
 /// A worker that makes no progress within a turn for longer than this never will: only a new process helps. Every call that may wait
 /// has a deadline, and the default deadlines are far below this.
 const ENDLESS_TURN: Duration = Duration::from_secs(60);
+/// The most that one check adds to the time without progress. A process that was frozen for minutes has not been stuck for minutes: its
+/// worker gets the time to go on.
+const LONGEST_UNSEEN: Duration = Duration::from_secs(10);
 
 /// The state of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +74,23 @@ struct Inner {
     progressed: Instant,
     /// How long a worker may make no progress.
     endless: Duration,
+    stall: Stall,
     troubles: BTreeMap<i32, Trouble>,
+}
+
+/// How long checks have seen no progress.
+#[derive(Debug)]
+struct Stall {
+    /// The last progress.
+    since: Instant,
+    checked: Instant,
+    seen: Duration,
+}
+
+impl Stall {
+    fn new(since: Instant) -> Self {
+        Self { since, checked: since, seen: Duration::ZERO }
+    }
 }
 
 impl Inner {
@@ -82,9 +101,14 @@ impl Inner {
     }
 
     /// True if the turn that it is in will never end.
-    fn is_stuck_for_good(&self, now: Instant) -> bool {
-        let without_progress = now.saturating_duration_since(self.turned.max(self.progressed));
-        self.state == WorkerState::Member && without_progress >= self.endless
+    fn is_stuck_for_good(&mut self, now: Instant) -> bool {
+        let progressed = self.turned.max(self.progressed);
+        if self.stall.since != progressed {
+            self.stall = Stall::new(progressed);
+        }
+        self.stall.seen += now.saturating_duration_since(self.stall.checked).min(LONGEST_UNSEEN);
+        self.stall.checked = now;
+        self.state == WorkerState::Member && self.stall.seen >= self.endless
     }
 
     fn phase(&self) -> String {
@@ -114,6 +138,7 @@ impl Status {
             turned: now,
             progressed: now,
             endless: ENDLESS_TURN.max(longest_call),
+            stall: Stall::new(now),
             troubles: BTreeMap::new(),
         };
         Self(Arc::new(Shared { crashing: AtomicBool::new(false), inner: Mutex::new(inner) }))
@@ -246,6 +271,12 @@ impl Status {
 mod tests {
     use super::*;
 
+    /// Checks a member once a second for so long after the end of its last turn. Returns whether it counts as dead at last.
+    fn is_dead_after(status: &Status, seconds: u64) -> bool {
+        let turned = status.with(|inner| inner.turned);
+        (1..=seconds).fold(false, |_, second| status.is_dead_at(turned + Duration::from_secs(second)))
+    }
+
     /// A member, and a moment this long after the end of its last turn.
     fn member_after(time: Duration) -> (Status, Instant) {
         let status = Status::new(&Timeouts::default());
@@ -272,30 +303,42 @@ mod tests {
     #[test]
     fn a_member_whose_turn_does_not_end_is_dead() {
         assert_eq!(endless(), ENDLESS_TURN);
-        let (status, now) = member_after(ENDLESS_TURN - Duration::from_secs(1));
-        assert!(!status.is_dead_at(now));
         let (status, now) = member_after(ENDLESS_TURN);
+        assert!(!is_dead_after(&status, 59));
+        assert!(is_dead_after(&status, 60));
         let text = status.describe_at(now);
-        assert!(status.is_dead_at(now) && !status.is_ready_at(now), "{text}");
-        assert!(text.ends_with("one turn has lasted for 60 s; it does not end"), "{text}");
+        assert!(!status.is_ready_at(now) && text.ends_with("one turn has lasted for 60 s; it does not end"), "{text}");
+        status.turned();
+        assert!(!status.is_dead() && status.is_ready(), "{}", status.describe());
+    }
+
+    #[test]
+    fn a_process_that_was_frozen_gives_its_worker_the_time_to_go_on() {
+        let (status, thawed) = member_after(Duration::from_secs(600));
+        assert!(!status.is_dead_at(thawed) && !status.is_ready_at(thawed), "{}", status.describe_at(thawed));
+        assert!(!status.is_dead_at(thawed + Duration::from_secs(40)));
+        status.with(|inner| inner.turned = thawed + Duration::from_secs(41));
+        assert!(!is_dead_after(&status, 59) && is_dead_after(&status, 60));
     }
 
     #[test]
     fn a_turn_that_waits_for_one_call_after_another_is_not_dead() {
         let (status, now) = member_after(Duration::from_secs(300));
-        status.with(|inner| inner.progressed = now);
-        assert!(!status.is_dead_at(now) && !status.is_ready_at(now), "{}", status.describe_at(now));
-        status.progressed();
-        assert!(status.is_dead_at(now), "that was long ago");
+        for second in 0..300 {
+            let then = now - Duration::from_secs(300 - second);
+            status.with(|inner| inner.progressed = then - Duration::from_secs(second % 10));
+            assert!(!status.is_dead_at(then), "after {second} s");
+        }
+        assert!(!status.is_ready_at(now), "{}", status.describe_at(now));
     }
 
     #[test]
     fn a_worker_that_joins_or_starts_again_waits_for_as_long_as_it_takes() {
         for state in [WorkerState::Joining, WorkerState::Restarting { reason: "a test".to_owned() }, WorkerState::Ended]
         {
-            let (status, now) = member_after(Duration::from_secs(300));
+            let status = Status::new(&Timeouts::default());
             status.set(state.clone());
-            assert!(!status.is_dead_at(now), "{state:?}");
+            assert!(!is_dead_after(&status, 300), "{state:?}");
         }
     }
 
