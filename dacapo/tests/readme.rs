@@ -148,8 +148,9 @@ const SHOWN: &[Shown] = &[
         &[("10000", "20"), ("/usr/bin/time -v target/release/dacapo up", "dacapo up FREE_PORTS")],
         Run(&["20 orders in ", "orders/s", "audit: clean"]),
     ),
+    shown("cargo build --profile profiling -p dacapo", &[], Skip("a long build; the tests have their own")),
     shown(
-        "perf record -F 499 -g -o perf.data target/release/dacapo up --orders 5000 --until-settled --ephemeral",
+        "perf record -F 499 -g -o perf.data target/profiling/dacapo up --orders 5000 --until-settled --ephemeral",
         &[],
         Skip("not every machine has perf and a release build"),
     ),
