@@ -3,7 +3,8 @@
 //! Owns sockets and frames. Of a request it knows only the length; `dispatch` handles the content.
 
 use super::BrokerState;
-use super::dispatch::{self, ClientConnection};
+use super::context::ClientConnection;
+use super::dispatch;
 use bytes::{Buf, Bytes, BytesMut};
 use std::net::SocketAddr;
 use std::sync::Arc;

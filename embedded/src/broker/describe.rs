@@ -1,6 +1,6 @@
 //! Requests that describe the broker: coordinators, the cluster, its disk, the producers of a partition.
 
-use super::dispatch::RequestContext;
+use super::context::RequestContext;
 use super::{NODE_ID, text};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;

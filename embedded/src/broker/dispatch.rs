@@ -2,8 +2,7 @@
 //!
 //! Owns the table of supported versions and the framing of responses. Handlers own the rules and see no bytes.
 
-use super::BrokerState;
-use super::log::FetchWaiter;
+use super::context::{ClientConnection, RequestContext};
 use super::{describe, fetch, frame_check, groups, list_offsets, offsets, produce, topics, transactions};
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::ResponseError;
@@ -12,8 +11,6 @@ use kafka_protocol::messages::{
     ApiKey, ApiVersionsResponse, ProduceRequest, RequestHeader, RequestKind, ResponseHeader, ResponseKind,
 };
 use kafka_protocol::protocol::{Decodable, Encodable};
-use std::net::SocketAddr;
-use std::sync::Arc;
 
 /// The supported requests and versions. Versions whose features this broker lacks (transactions of the second protocol, topic
 /// ids in commits) are omitted, so that clients choose an older version.
@@ -80,38 +77,6 @@ pub(crate) enum FrameError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-}
-
-/// One connection, as handlers see it.
-#[derive(Debug)]
-pub(crate) struct ClientConnection {
-    pub shared: Arc<BrokerState>,
-    pub peer: SocketAddr,
-    pub waiter: Arc<FetchWaiter>,
-}
-
-impl ClientConnection {
-    pub(crate) fn new(shared: Arc<BrokerState>, peer: SocketAddr) -> Self {
-        ClientConnection { shared, peer, waiter: Arc::new(FetchWaiter::default()) }
-    }
-
-    pub(crate) fn request_bytes_max(&self) -> usize {
-        self.shared.config.limits.request_bytes_max
-    }
-}
-
-/// The context of a request: everything but its body.
-#[derive(Debug)]
-pub(crate) struct RequestContext<'a> {
-    pub connection: &'a ClientConnection,
-    pub version: i16,
-    pub client_id: &'a str,
-}
-
-impl RequestContext<'_> {
-    pub(crate) fn shared(&self) -> &Arc<BrokerState> {
-        &self.connection.shared
-    }
 }
 
 /// Whether the response may wait for another event. Responses buffered before it must then be sent first.

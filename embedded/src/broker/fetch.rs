@@ -3,7 +3,7 @@
 //! Fetch sessions are declined (session id 0), so every request names all its partitions. Knows no file: the log provides
 //! slices.
 
-use super::dispatch::RequestContext;
+use super::context::RequestContext;
 use super::log::{Partition, ReadPlan, ReadRequest};
 use super::topics::TopicMap;
 use bytes::Bytes;

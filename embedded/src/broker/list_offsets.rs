@@ -1,6 +1,6 @@
 //! Offsets by position or time, and the end of a leader epoch.
 
-use super::dispatch::RequestContext;
+use super::context::RequestContext;
 use super::log::{LEADER_EPOCH, OffsetAndTimestamp, OffsetQuery};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;

@@ -5,6 +5,7 @@
 
 mod config;
 mod connection;
+mod context;
 mod coordinator;
 mod describe;
 mod dispatch;

@@ -2,8 +2,8 @@
 //!
 //! Owns the protocol's request and response types. The group decides whether a member may commit; the coordinator stores.
 
+use super::context::RequestContext;
 use super::coordinator::{CommittedOffset, CoordinatorEntry, CoordinatorLedger, OffsetEntries, TopicPartition};
-use super::dispatch::RequestContext;
 use super::groups::machine::OffsetCommitter;
 use super::text;
 use super::topics::TopicMap;

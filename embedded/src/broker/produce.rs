@@ -2,7 +2,7 @@
 //!
 //! Knows the errors of a whole request. The log validates each batch.
 
-use super::dispatch::RequestContext;
+use super::context::RequestContext;
 use super::log::AppendResult;
 use super::sync::now_ms;
 use super::sync_before_ack;

@@ -1,8 +1,8 @@
 //! The requests of group members and of tools that inspect groups.
 
 use super::machine::{JoinAccepted, JoinRefused, JoinRequest, SyncAccepted, SyncRequest};
+use crate::broker::context::RequestContext;
 use crate::broker::coordinator::CoordinatorEntry;
-use crate::broker::dispatch::RequestContext;
 use crate::broker::sync::now_ms;
 use crate::broker::text;
 use bytes::Bytes;

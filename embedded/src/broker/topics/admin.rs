@@ -2,7 +2,7 @@
 
 use super::configs::{self, Configs};
 use super::{Topic, TopicChangeError};
-use crate::broker::dispatch::RequestContext;
+use crate::broker::context::RequestContext;
 use crate::broker::text;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;

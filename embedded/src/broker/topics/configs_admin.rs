@@ -4,7 +4,7 @@ use super::admin::{SOURCE_DEFAULT, SOURCE_TOPIC};
 use super::configs::{self, ConfigType, Configs, TopicSetting};
 use super::{Topic, TopicChangeError};
 use crate::broker::config::Fsync;
-use crate::broker::dispatch::RequestContext;
+use crate::broker::context::RequestContext;
 use crate::broker::{BrokerState, NODE_ID, text};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;

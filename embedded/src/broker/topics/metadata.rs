@@ -2,7 +2,7 @@
 
 use super::{Topic, TopicChangeError};
 use crate::broker::NODE_ID;
-use crate::broker::dispatch::RequestContext;
+use crate::broker::context::RequestContext;
 use crate::broker::log::LEADER_EPOCH;
 use crate::broker::topics::configs::Configs;
 use kafka_protocol::ResponseError;

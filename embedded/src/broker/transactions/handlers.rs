@@ -1,8 +1,8 @@
 //! The requests of transactional producers and of tools that inspect transactions.
 
 use super::ProducerIdentity;
+use crate::broker::context::RequestContext;
 use crate::broker::coordinator::{TopicPartition, TxnState};
-use crate::broker::dispatch::RequestContext;
 use crate::broker::sync::now_ms;
 use crate::broker::text;
 use kafka_protocol::ResponseError;
