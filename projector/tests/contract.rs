@@ -1,9 +1,9 @@
 //! The records of the projector match every version of their schemas, and the examples beside them.
 
 use projector::status::StatusMessage;
-use runtime::testing::contract::ServiceContract;
+use runtime::testing::contract::ContractTest;
 
 #[test]
 fn message_types_match_their_schemas() {
-    ServiceContract::in_folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas")).produces::<StatusMessage>().check();
+    ContractTest::in_folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas")).produces::<StatusMessage>().check();
 }

@@ -19,7 +19,7 @@ pub enum Target {
 
 /// The headers of an output.
 #[derive(Debug, Clone, PartialEq)]
-pub enum OutHeaders {
+pub enum OutputHeaders {
     /// What the runtime says about a record of its own.
     Envelope(Box<Envelope>),
     /// The headers of a record that is passed on, in order.
@@ -36,7 +36,7 @@ pub struct Output {
     /// The record's timestamp.
     pub timestamp_ms: TimestampMs,
     /// The headers.
-    pub headers: OutHeaders,
+    pub headers: OutputHeaders,
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
 }
@@ -149,7 +149,7 @@ impl Batch {
         to: Target,
         partition: Option<i32>,
         timestamp_ms: TimestampMs,
-        headers: OutHeaders,
+        headers: OutputHeaders,
         (key, value): (Option<Range<usize>>, Option<Range<usize>>),
     ) {
         self.outputs.push(Output { to, partition, timestamp_ms, headers, key, value });

@@ -83,7 +83,7 @@ struct SchemaFailure {
 
 /// A record that cannot be read, and never will be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Defect {
+pub(crate) struct RecordDefect {
     /// The kind, in one word for tables.
     pub(crate) class: &'static str,
     /// What is wrong.
@@ -92,18 +92,18 @@ pub(crate) struct Defect {
 
 /// What came of reading a value.
 #[derive(Debug)]
-pub(crate) enum Read<M> {
+pub(crate) enum ReadOutcome<M> {
     Body(M),
     Parking(ParkingCommand),
     NotConsumed,
-    Unreadable(Defect),
-    Unavailable(String),
+    Unreadable(RecordDefect),
+    SchemaUnavailable(String),
     NeedsSchema(SchemaRef),
 }
 
 /// The contract of one service in one system.
 #[derive(Clone)]
-pub struct Contract {
+pub struct ServiceContract {
     /// The service.
     pub service: &'static str,
     /// Its consumer group.
@@ -152,7 +152,7 @@ fn consumes_timers<D: Decider>() -> bool {
     D::Input::RECORDS.iter().any(|record| record.owner == RUNTIME && record.channel == Channel::Inbox)
 }
 
-impl Contract {
+impl ServiceContract {
     /// The contract of `D` in a system.
     ///
     /// # Errors
@@ -264,40 +264,46 @@ impl Contract {
     }
 
     /// Reads an input.
-    pub(crate) fn read_input<I: Message>(&self, record: &Record<'_>) -> Read<I> {
-        self.look_up(record).map_or_else(Read::from, |(known, body)| self.open_input(record, &known, body))
+    pub(crate) fn read_input<I: Message>(&self, record: &Record<'_>) -> ReadOutcome<I> {
+        self.look_up(record).map_or_else(ReadOutcome::from, |(known, body)| self.open_input(record, &known, body))
     }
 
     /// Reads an own event.
-    pub(crate) fn read_event<E: Message>(&self, record: &Record<'_>) -> Read<E> {
-        let open =
-            |(known, body): (KnownSchema, &[u8])| known.said.map_or(Read::NotConsumed, |name| open(name, &known, body));
-        self.look_up(record).map_or_else(Read::from, open)
+    pub(crate) fn read_event<E: Message>(&self, record: &Record<'_>) -> ReadOutcome<E> {
+        let open = |(known, body): (KnownSchema, &[u8])| {
+            known.said.map_or(ReadOutcome::NotConsumed, |name| open(name, &known, body))
+        };
+        self.look_up(record).map_or_else(ReadOutcome::from, open)
     }
 
-    fn open_input<I: Message>(&self, record: &Record<'_>, known: &KnownSchema, body: &[u8]) -> Read<I> {
+    fn open_input<I: Message>(&self, record: &Record<'_>, known: &KnownSchema, body: &[u8]) -> ReadOutcome<I> {
         match (known.received, known.parking) {
             (Some(name), _) => open(name, known, body),
             // What operators ask enters through the inbox, and nowhere else.
             (None, Some(name)) if *record.topic == *self.inputs[0] => match open::<ParkingCommand>(name, known, body) {
-                Read::Body(command) => Read::Parking(command),
-                Read::Unreadable(defect) => Read::Unreadable(defect),
-                Read::Parking(_) | Read::NotConsumed | Read::Unavailable(_) | Read::NeedsSchema(_) => Read::NotConsumed,
+                ReadOutcome::Body(command) => ReadOutcome::Parking(command),
+                ReadOutcome::Unreadable(defect) => ReadOutcome::Unreadable(defect),
+                ReadOutcome::Parking(_)
+                | ReadOutcome::NotConsumed
+                | ReadOutcome::SchemaUnavailable(_)
+                | ReadOutcome::NeedsSchema(_) => ReadOutcome::NotConsumed,
             },
-            (None, _) => Read::NotConsumed,
+            (None, _) => ReadOutcome::NotConsumed,
         }
     }
 
     fn look_up<'r>(&self, record: &Record<'r>) -> Result<(KnownSchema, &'r [u8]), NotOpened> {
         let (schema, body) = framed(record)
-            .map_err(|error| NotOpened::Unreadable(Defect { class: class_of(&error), message: chain(&error) }))?;
+            .map_err(|error| NotOpened::Unreadable(RecordDefect { class: class_of(&error), message: chain(&error) }))?;
         if let Some(known) = self.known.get(&schema) {
             return Ok((*known, body));
         }
         Err(match self.failed.get(&schema).cloned() {
             None => NotOpened::NeedsSchema(schema),
-            Some(SchemaFailure { is_transient: true, reason }) => NotOpened::Unready(reason),
-            Some(SchemaFailure { reason, .. }) => NotOpened::Unreadable(Defect { class: "schema", message: reason }),
+            Some(SchemaFailure { is_transient: true, reason }) => NotOpened::SchemaUnavailable(reason),
+            Some(SchemaFailure { reason, .. }) => {
+                NotOpened::Unreadable(RecordDefect { class: "schema", message: reason })
+            }
         })
     }
 
@@ -349,29 +355,29 @@ fn framed<'r>(record: &Record<'r>) -> Result<(SchemaRef, &'r [u8]), DecodeError>
     unframe(record.value.ok_or(DecodeError::NoBody)?, header.and_then(|(_, value)| *value))
 }
 
-fn open<M: Message>(name: &str, known: &KnownSchema, body: &[u8]) -> Read<M> {
+fn open<M: Message>(name: &str, known: &KnownSchema, body: &[u8]) -> ReadOutcome<M> {
     match M::read(name, &Decoded { schema: known.schema, body }.record()) {
-        Ok(Some(body)) => Read::Body(body),
-        Ok(None) => Read::NotConsumed,
+        Ok(Some(body)) => ReadOutcome::Body(body),
+        Ok(None) => ReadOutcome::NotConsumed,
         Err(e) => {
             let message = format!("the body of {name} cannot be read with schema {}: {e}", known.schema.schema);
-            Read::Unreadable(Defect { class: "body", message })
+            ReadOutcome::Unreadable(RecordDefect { class: "body", message })
         }
     }
 }
 
 /// Why a record was not opened.
 enum NotOpened {
-    Unreadable(Defect),
-    Unready(String),
+    Unreadable(RecordDefect),
+    SchemaUnavailable(String),
     NeedsSchema(SchemaRef),
 }
 
-impl<M> From<NotOpened> for Read<M> {
+impl<M> From<NotOpened> for ReadOutcome<M> {
     fn from(reason: NotOpened) -> Self {
         match reason {
             NotOpened::Unreadable(defect) => Self::Unreadable(defect),
-            NotOpened::Unready(reason) => Self::Unavailable(reason),
+            NotOpened::SchemaUnavailable(reason) => Self::SchemaUnavailable(reason),
             NotOpened::NeedsSchema(schema) => Self::NeedsSchema(schema),
         }
     }

@@ -139,7 +139,7 @@ pub struct EnvelopeError {
 
 /// What a record is without its headers.
 #[derive(Debug, Clone, Copy)]
-pub struct Bare<'a> {
+pub struct RecordMetadata<'a> {
     /// The topic it lies on.
     pub topic: &'a str,
     /// The partition.
@@ -221,7 +221,7 @@ impl Envelope {
     /// # Errors
     /// A header makes no sense.
     pub fn read<'h>(
-        bare: Bare<'_>,
+        bare: RecordMetadata<'_>,
         headers: impl IntoIterator<Item = (&'h str, Option<&'h [u8]>)>,
     ) -> Result<Self, EnvelopeError> {
         let raw = RawHeaders::collect(headers);
@@ -374,8 +374,14 @@ fn joined(parts: &[&str]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn bare<'a>() -> Bare<'a> {
-        Bare { topic: "musiccorp.payment.events", partition: 3, offset: 42, timestamp_ms: 1_000, key: Some("order-1") }
+    fn bare<'a>() -> RecordMetadata<'a> {
+        RecordMetadata {
+            topic: "musiccorp.payment.events",
+            partition: 3,
+            offset: 42,
+            timestamp_ms: 1_000,
+            key: Some("order-1"),
+        }
     }
 
     fn full() -> Envelope {

@@ -37,8 +37,8 @@ mod timers;
 mod tolerant;
 pub mod turn;
 
-pub use batch::{Batch, OutHeaders, Output, Target};
-pub use contract::{Contract, ContractError, ContractNames, RuntimeRecord, written_by};
+pub use batch::{Batch, Output, OutputHeaders, Target};
+pub use contract::{ContractError, ContractNames, RuntimeRecord, ServiceContract, written_by};
 pub use entity::{HANDLED_CAUSES, MalformedCheckpoint};
 pub use limits::{DEAD_LETTER_BYTES, Limits, TOPIC_BYTES};
 pub use machine::{DueEffect, Machine, Need};
@@ -48,5 +48,5 @@ pub use parking::{
 };
 pub use partition::partition_of;
 pub use record::Record;
-pub use recovery::{Folded, LogCorruption, Recovery};
-pub use task::{CrashCount, Failure, HoldReason, Outcome, SavedEntity, SavedTask, Task};
+pub use recovery::{FoldOutcome, LogCorruption, Recovery};
+pub use task::{CrashCount, DeciderFailure, EntityCheckpoint, HoldReason, ReceiveOutcome, Task, TaskCheckpoint};

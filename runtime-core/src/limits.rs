@@ -4,7 +4,7 @@
 //! whatever the codec. Where limits come from is the driver's business; an operator may change them, so a driver asks again when
 //! a broker has found a record too large.
 
-use crate::{OutHeaders, envelope::MAX_VALUE_BYTES};
+use crate::{OutputHeaders, envelope::MAX_VALUE_BYTES};
 
 /// What a topic takes when nobody tells: the default of `max.message.bytes`.
 pub const TOPIC_BYTES: usize = 1_048_588;
@@ -60,11 +60,11 @@ impl Limits {
 type Header = (String, Option<Vec<u8>>);
 
 /// The size of a record with these headers, which carries `bytes` in its key and value.
-pub(crate) fn size(bytes: usize, headers: &OutHeaders) -> usize {
+pub(crate) fn size(bytes: usize, headers: &OutputHeaders) -> usize {
     let mut sum = BATCH_BYTES + RECORD_BYTES + bytes;
     match headers {
-        OutHeaders::Verbatim(headers) => sum += headers.iter().map(size_of).sum::<usize>(),
-        OutHeaders::Envelope(envelope) => {
+        OutputHeaders::Verbatim(headers) => sum += headers.iter().map(size_of).sum::<usize>(),
+        OutputHeaders::Envelope(envelope) => {
             envelope.for_each_header(|name, value| sum += HEADER_BYTES + name.len() + value.len());
         }
     }

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use crate::{Contract, Task, decider::Decider};
+use crate::{ServiceContract, Task, decider::Decider};
 
 /// What precedes the end of the own log in the metadata of a committed offset.
 const NOTE: &str = "own-log=";
@@ -154,7 +154,7 @@ pub enum LogLoss {
 
 /// Checks the own log against what the witnesses have seen of it.
 pub(crate) fn check_own_log(
-    contract: &Contract,
+    contract: &ServiceContract,
     partition: i32,
     bounds: LogBounds,
     noted: i64,
@@ -177,7 +177,7 @@ pub(crate) fn check_own_log(
 /// there as long as nothing of it was ever consumed.
 /// `reached` is how far each input reached by what was known before its bounds were asked for.
 pub(crate) fn check_inputs<D: Decider>(
-    contract: &Contract,
+    contract: &ServiceContract,
     task: &Task<D>,
     reached: &[i64],
     all: &AllBounds,

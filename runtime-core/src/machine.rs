@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Batch, Contract, CrashCount, HoldReason, Outcome, Record, SavedTask,
+    Batch, CrashCount, HoldReason, ReceiveOutcome, Record, ServiceContract, TaskCheckpoint,
     codec::{DecodeError, ReadSchema, SchemaRef},
     decider::{Decider, Due},
     entity::MalformedCheckpoint,
@@ -19,7 +19,7 @@ use crate::{
 /// Takes inputs of every partition that a worker owns, decides, and gathers what they lead to in one [`Batch`].
 pub struct Machine<D: Decider> {
     decider: D,
-    contract: Contract,
+    contract: ServiceContract,
     tasks: BTreeMap<i32, Task<D>>,
     batch: Batch,
     in_flight: usize,
@@ -39,7 +39,7 @@ pub struct DueEffect<E> {
 
 impl<D: Decider> Machine<D> {
     /// A machine that owns nothing yet.
-    pub fn new(decider: D, contract: Contract) -> Self {
+    pub fn new(decider: D, contract: ServiceContract) -> Self {
         let (tasks, batch, crashes) = (BTreeMap::new(), Batch::default(), BTreeMap::new());
         Self { decider, contract, tasks, batch, in_flight: 0, crashes }
     }
@@ -52,7 +52,7 @@ impl<D: Decider> Machine<D> {
 
     /// What the service reads and writes.
     #[must_use]
-    pub fn contract(&self) -> &Contract {
+    pub fn contract(&self) -> &ServiceContract {
         &self.contract
     }
 
@@ -84,16 +84,16 @@ impl<D: Decider> Machine<D> {
     }
 
     /// Takes one input: a record of the `input`th input topic.
-    pub fn receive(&mut self, input: usize, record: &Record<'_>, now_ms: TimestampMs) -> Outcome {
-        let Some(task) = self.tasks.get_mut(&record.partition) else { return Outcome::Ignored };
+    pub fn receive(&mut self, input: usize, record: &Record<'_>, now_ms: TimestampMs) -> ReceiveOutcome {
+        let Some(task) = self.tasks.get_mut(&record.partition) else { return ReceiveOutcome::Ignored };
         if !task.awaits(input, record.offset) {
-            return Outcome::Ignored;
+            return ReceiveOutcome::Ignored;
         }
         let read = self.contract.read_input::<D::Input>(record);
         let Self { decider, contract, batch, crashes, .. } = self;
         let mut context = DecisionContext { decider, contract, batch, now_ms, crashes };
         let outcome = task.receive(&mut context, input, record, read);
-        if !matches!(outcome, Outcome::NeedsSchema(_) | Outcome::NeedsEntity(_)) {
+        if !matches!(outcome, ReceiveOutcome::NeedsSchema(_) | ReceiveOutcome::NeedsEntity(_)) {
             self.contract.forget_failures();
         }
         outcome
@@ -284,7 +284,7 @@ impl<D: Decider> Machine<D> {
     }
 
     /// What changed since the last checkpoint. Only between batches.
-    pub fn save(&mut self) -> Vec<SavedTask> {
+    pub fn save(&mut self) -> Vec<TaskCheckpoint> {
         let contract = &self.contract;
         self.tasks.values_mut().filter_map(|task| task.save(contract)).collect()
     }

@@ -195,7 +195,7 @@ impl Parked {
     }
 
     fn read(system: &str, place: Position, record: &Record<'_>) -> Result<Self, NotParked> {
-        let ours = Ours { system, headers: record.headers };
+        let ours = OwnHeaders { system, headers: record.headers };
         let missing = |what: &str| NotParked(format!("it has no {what}"));
         let count: usize = ours.number(name::HEADERS).ok_or_else(|| missing("count of headers"))?;
         let own = record.headers.get(..count).ok_or_else(|| missing("headers of its own"))?;
@@ -257,7 +257,7 @@ impl ParkingUpdate {
         if record.value.is_some() {
             return Parked::read(system, place, record).map(Self::Parked);
         }
-        let ours = Ours { system, headers: record.headers };
+        let ours = OwnHeaders { system, headers: record.headers };
         let words = ours.text(name::WORDS).unwrap_or_default().to_owned();
         Ok(Self::Released(ReleasedRecord { place, dropped: ours.text(name::OUTCOME) == Some(name::DROPPED), words }))
     }
@@ -307,12 +307,12 @@ mod name {
 }
 
 /// The headers of ours on a record. What a record brought along may be called the same, so the last one counts.
-struct Ours<'a> {
+struct OwnHeaders<'a> {
     system: &'a str,
     headers: &'a [(&'a str, Option<&'a [u8]>)],
 }
 
-impl<'a> Ours<'a> {
+impl<'a> OwnHeaders<'a> {
     fn bytes(&self, name: &str) -> Option<&'a [u8]> {
         let is_it = |found: &str| found.strip_prefix(self.system).and_then(|rest| rest.strip_prefix('.')) == Some(name);
         self.headers.iter().rev().find(|(found, _)| is_it(found)).and_then(|(_, value)| *value)

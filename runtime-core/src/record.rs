@@ -1,7 +1,7 @@
 //! A record as a client delivers it.
 
 use crate::{
-    envelope::{Bare, Envelope, EnvelopeError, Position},
+    envelope::{Envelope, EnvelopeError, Position, RecordMetadata},
     time::TimestampMs,
 };
 
@@ -42,7 +42,7 @@ impl Record<'_> {
     /// # Errors
     /// A header is malformed.
     pub fn envelope(&self) -> Result<Envelope, EnvelopeError> {
-        let bare = Bare {
+        let bare = RecordMetadata {
             topic: self.topic,
             partition: self.partition,
             offset: self.offset,

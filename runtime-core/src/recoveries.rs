@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    Contract, Folded, LogCorruption, Record, Recovery, Task,
+    FoldOutcome, LogCorruption, Record, Recovery, ServiceContract, Task,
     barrier::{Barrier, BarrierStep},
     codec::{DecodeError, ReadSchema, SchemaRef},
     decider::Decider,
@@ -66,7 +66,7 @@ pub type ReadFrom = (Arc<str>, i32, StartAt);
 
 /// What all partitions of an attempt start from.
 pub struct RecoveryStart {
-    contract: Arc<Contract>,
+    contract: Arc<ServiceContract>,
     offsets: BTreeMap<i32, CommittedOffsets>,
     bounds: AllBounds,
 }
@@ -125,7 +125,7 @@ pub enum RecoveryEnd<D: Decider> {
 /// The partitions that recover together.
 pub struct Recoveries<D: Decider> {
     decider: D,
-    contract: Arc<Contract>,
+    contract: Arc<ServiceContract>,
     left: BTreeSet<i32>,
     barrier: Barrier<Log>,
     offsets: BTreeMap<i32, CommittedOffsets>,
@@ -135,7 +135,7 @@ pub struct Recoveries<D: Decider> {
 
 impl<D: Decider> Recoveries<D> {
     /// The recovery of these partitions.
-    pub fn new(decider: D, contract: Contract, partitions: impl IntoIterator<Item = i32>) -> Self {
+    pub fn new(decider: D, contract: ServiceContract, partitions: impl IntoIterator<Item = i32>) -> Self {
         Self {
             decider,
             contract: Arc::new(contract),
@@ -173,7 +173,7 @@ impl<D: Decider> Recoveries<D> {
 
     /// The contract, to learn schemas with.
     #[must_use]
-    pub fn contract(&self) -> &Contract {
+    pub fn contract(&self) -> &ServiceContract {
         &self.contract
     }
 
@@ -242,10 +242,10 @@ impl<D: Decider> Recoveries<D> {
     ///
     /// # Errors
     /// [`LogCorruption`]: the partition is refused.
-    pub fn receive(&mut self, record: &Record<'_>) -> Result<Folded, LogCorruption> {
-        let Some(recovery) = self.reading.get_mut(&record.partition) else { return Ok(Folded::Taken) };
+    pub fn receive(&mut self, record: &Record<'_>) -> Result<FoldOutcome, LogCorruption> {
+        let Some(recovery) = self.reading.get_mut(&record.partition) else { return Ok(FoldOutcome::Taken) };
         let folded = if *record.topic == *self.contract.parked_topic {
-            recovery.fold_parked(&self.contract, record).map(|()| Folded::Taken)
+            recovery.fold_parked(&self.contract, record).map(|()| FoldOutcome::Taken)
         } else {
             recovery.fold(&self.contract, record)
         };

@@ -6,9 +6,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    Contract, Record,
+    Record, ServiceContract,
     codec::SchemaRef,
-    contract::Read,
+    contract::ReadOutcome,
     decider::{Decider, TimestampMs},
     entity::{Entity, MalformedCheckpoint, RecentEvent},
     envelope::{Envelope, Position},
@@ -86,13 +86,13 @@ pub enum LogCorruption {
 
 /// What came of an own record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Folded {
+pub enum FoldOutcome {
     /// It is part of the state now, or was before.
     Taken,
     /// Its schema must be asked for; then the same record is offered again. Nothing has happened.
     NeedsSchema(SchemaRef),
     /// Its schema cannot be got now; nothing has happened. The same record is to be tried again.
-    Unready(String),
+    SchemaUnavailable(String),
 }
 
 /// A partition that recovers.
@@ -111,7 +111,7 @@ pub struct Recovery<D: Decider> {
 
 impl<D: Decider> Recovery<D> {
     /// A partition without a checkpoint: its log is read from the beginning.
-    pub fn new(decider: D, contract: &Contract, partition: i32) -> Self {
+    pub fn new(decider: D, contract: &ServiceContract, partition: i32) -> Self {
         let none = || vec![None; contract.inputs.len()];
         Self {
             decider,
@@ -131,7 +131,7 @@ impl<D: Decider> Recovery<D> {
     /// It is malformed; the recovery must begin again without it.
     pub fn resume<'a>(
         &mut self,
-        contract: &Contract,
+        contract: &ServiceContract,
         next: i64,
         positions: impl IntoIterator<Item = (&'a str, i64)>,
         entities: impl IntoIterator<Item = (&'a str, &'a [u8])>,
@@ -175,19 +175,19 @@ impl<D: Decider> Recovery<D> {
     ///
     /// # Errors
     /// [`LogCorruption`]: the partition must not decide.
-    pub fn fold(&mut self, contract: &Contract, record: &Record<'_>) -> Result<Folded, LogCorruption> {
+    pub fn fold(&mut self, contract: &ServiceContract, record: &Record<'_>) -> Result<FoldOutcome, LogCorruption> {
         if record.offset < self.next {
-            return Ok(Folded::Taken);
+            return Ok(FoldOutcome::Taken);
         }
         let unreadable = |reason: String| LogCorruption::Unreadable { place: record.position(), reason };
         let event = match contract.read_event::<D::Event>(record) {
-            Read::Body(event) => event,
-            Read::NeedsSchema(schema) => return Ok(Folded::NeedsSchema(schema)),
-            Read::Unavailable(reason) => return Ok(Folded::Unready(reason)),
-            Read::NotConsumed | Read::Parking(_) => {
+            ReadOutcome::Body(event) => event,
+            ReadOutcome::NeedsSchema(schema) => return Ok(FoldOutcome::NeedsSchema(schema)),
+            ReadOutcome::SchemaUnavailable(reason) => return Ok(FoldOutcome::SchemaUnavailable(reason)),
+            ReadOutcome::NotConsumed | ReadOutcome::Parking(_) => {
                 return Err(unreadable("a record that this service does not say".to_owned()));
             }
-            Read::Unreadable(defect) => return Err(unreadable(defect.message)),
+            ReadOutcome::Unreadable(defect) => return Err(unreadable(defect.message)),
         };
         let key = record.key_text().ok_or_else(|| unreadable("an event without a key of text".to_owned()))?;
         if partition_of(key.as_bytes(), contract.partitions) != self.partition {
@@ -198,7 +198,7 @@ impl<D: Decider> Recovery<D> {
         self.take(record, key, &envelope, &event, digest)?;
         self.note_cause(contract, &envelope, record.offset < self.asked_ends.0);
         self.next = record.offset + 1;
-        Ok(Folded::Taken)
+        Ok(FoldOutcome::Taken)
     }
 
     fn take(
@@ -251,7 +251,7 @@ impl<D: Decider> Recovery<D> {
     ///
     /// # Errors
     /// [`LogCorruption::Unreadable`]: somebody else writes there, so the order of what waits is not certain.
-    pub fn fold_parked(&mut self, contract: &Contract, record: &Record<'_>) -> Result<(), LogCorruption> {
+    pub fn fold_parked(&mut self, contract: &ServiceContract, record: &Record<'_>) -> Result<(), LogCorruption> {
         let news = ParkingUpdate::read(&contract.system, record)
             .map_err(|e| LogCorruption::Unreadable { place: record.position(), reason: e.to_string() })?;
         let (ParkingUpdate::Parked(Parked { place, .. }) | ParkingUpdate::Released(ReleasedRecord { place, .. })) =
@@ -262,13 +262,13 @@ impl<D: Decider> Recovery<D> {
     }
 
     /// An event says where its cause lay: everything of that input up to there has been decided.
-    fn note_cause(&mut self, contract: &Contract, envelope: &Envelope, is_witness: bool) {
+    fn note_cause(&mut self, contract: &ServiceContract, envelope: &Envelope, is_witness: bool) {
         for place in [&envelope.cause_position, &envelope.origin_position].into_iter().flatten() {
             self.note_position(contract, place, is_witness);
         }
     }
 
-    fn note_position(&mut self, contract: &Contract, place: &Position, is_witness: bool) {
+    fn note_position(&mut self, contract: &ServiceContract, place: &Position, is_witness: bool) {
         if place.partition == self.partition
             && let Some(input) = contract.input_of(&place.topic)
         {
@@ -287,7 +287,7 @@ impl<D: Decider> Recovery<D> {
     /// [`LogCorruption::StatePanicked`].
     pub fn finish(
         self,
-        contract: &Contract,
+        contract: &ServiceContract,
         committed: &[Option<i64>],
         now_ms: TimestampMs,
     ) -> Result<Task<D>, LogCorruption> {

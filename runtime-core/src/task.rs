@@ -16,9 +16,9 @@ use std::{
 };
 
 use crate::{
-    Batch, Contract, Need, OutHeaders, Record, RuntimeRecord, Target,
+    Batch, Need, OutputHeaders, Record, RuntimeRecord, ServiceContract, Target,
     codec::SchemaRef,
-    contract::{Defect, Read},
+    contract::{ReadOutcome, RecordDefect},
     decider::{Decider, Effect, Received, TimerFired, TimestampMs},
     due::{DueSet, due_of},
     effects::Effects,
@@ -33,7 +33,7 @@ use crate::{
 
 /// What came of an input.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub enum ReceiveOutcome {
     /// It is decided, forwarded, parked, laid aside as a dead letter, dropped as a repeat, or passed over. Its position is in the
     /// batch.
     Done,
@@ -44,14 +44,14 @@ pub enum Outcome {
     /// The state of this entity must be loaded; then the same record is offered again. Nothing has happened.
     NeedsEntity(Arc<str>),
     /// Its schema cannot be got now: the partition is held, and resumed for another try.
-    Unready(String),
+    SchemaUnavailable(String),
     /// Our own code failed on it. Its partition is held, or the machine must be thrown away.
-    Failed(Failure),
+    Failed(DeciderFailure),
 }
 
 /// The service's own code failed on a record.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Failure {
+pub struct DeciderFailure {
     /// The record.
     pub place: Position,
     /// What failed and how.
@@ -88,7 +88,7 @@ pub struct HoldReason {
 
 /// What a checkpoint of one partition holds.
 #[derive(Debug)]
-pub struct SavedTask {
+pub struct TaskCheckpoint {
     /// The partition.
     pub partition: i32,
     /// The own log is folded up to here.
@@ -96,11 +96,11 @@ pub struct SavedTask {
     /// Positions of the inputs, by topic.
     pub positions: Vec<(Arc<str>, i64)>,
     /// The entities that changed since the last checkpoint.
-    pub entities: Vec<SavedEntity>,
+    pub entities: Vec<EntityCheckpoint>,
 }
 
 /// An entity's key, and the entity as a checkpoint keeps it.
-pub type SavedEntity = (Arc<str>, Vec<u8>);
+pub type EntityCheckpoint = (Arc<str>, Vec<u8>);
 
 /// A partition that decides.
 pub struct Task<D: Decider> {
@@ -122,7 +122,7 @@ pub struct Task<D: Decider> {
 /// What a decision is made with.
 pub(crate) struct DecisionContext<'a, D> {
     pub(crate) decider: &'a D,
-    pub(crate) contract: &'a Contract,
+    pub(crate) contract: &'a ServiceContract,
     pub(crate) batch: &'a mut Batch,
     pub(crate) now_ms: TimestampMs,
     /// How often a record has failed that stands before its partition.
@@ -221,35 +221,35 @@ impl<D: Decider> Task<D> {
         context: &mut DecisionContext<'_, D>,
         input: usize,
         record: &Record<'_>,
-        read: Read<D::Input>,
-    ) -> Outcome {
+        read: ReadOutcome<D::Input>,
+    ) -> ReceiveOutcome {
         let savepoint = context.batch.savepoint();
         let place = record.position();
         if !self.parking.is_empty() && self.parking.holds(&place) {
             // It was parked and its position lost: there is nothing more to do about it.
             self.skip(context.batch, input, record.offset);
-            return Outcome::Done;
+            return ReceiveOutcome::Done;
         }
         let done = match read {
-            Read::NotConsumed => Ok(()),
-            Read::Unavailable(reason) => {
+            ReadOutcome::NotConsumed => Ok(()),
+            ReadOutcome::SchemaUnavailable(reason) => {
                 self.held = Some(HoldReason { place, reason: reason.clone() });
-                return Outcome::Unready(reason);
+                return ReceiveOutcome::SchemaUnavailable(reason);
             }
-            Read::NeedsSchema(schema) => return Outcome::NeedsSchema(schema),
-            Read::Unreadable(defect) => self.park_or_dead_letter(context, input, record, &defect),
-            Read::Parking(command) => match self.need_of_command(context.decider, context.contract, &command) {
-                Some(Need::Schema(schema)) => return Outcome::NeedsSchema(schema),
-                Some(Need::Entity { key, .. }) => return Outcome::NeedsEntity(key),
+            ReadOutcome::NeedsSchema(schema) => return ReceiveOutcome::NeedsSchema(schema),
+            ReadOutcome::Unreadable(defect) => self.park_or_dead_letter(context, input, record, &defect),
+            ReadOutcome::Parking(command) => match self.need_of_command(context.decider, context.contract, &command) {
+                Some(Need::Schema(schema)) => return ReceiveOutcome::NeedsSchema(schema),
+                Some(Need::Entity { key, .. }) => return ReceiveOutcome::NeedsEntity(key),
                 None => self.apply_command(context, record, &command),
             },
-            Read::Body(body) => match identify(record) {
+            ReadOutcome::Body(body) => match identify(record) {
                 Ok((key, envelope)) => {
                     let id = envelope.id;
                     let correlation_id = envelope.correlation_id.clone();
                     let received = Received { key, id, correlation_id, at_ms: record.timestamp_ms, body };
                     if let Some(key) = self.entity_to_load(context.decider, &received) {
-                        return Outcome::NeedsEntity(key);
+                        return ReceiveOutcome::NeedsEntity(key);
                     }
                     self.try_to_route(context, input, record, &envelope, &received)
                 }
@@ -260,12 +260,12 @@ impl<D: Decider> Task<D> {
             Ok(()) => {
                 context.crashes.remove(&place);
                 self.skip(context.batch, input, record.offset);
-                Outcome::Done
+                ReceiveOutcome::Done
             }
             Err(failure) => {
                 context.batch.rollback_to(savepoint);
                 self.held = Some(HoldReason { place: failure.place.clone(), reason: failure.reason.clone() });
-                Outcome::Failed(failure)
+                ReceiveOutcome::Failed(failure)
             }
         }
     }
@@ -284,7 +284,7 @@ impl<D: Decider> Task<D> {
         record: &Record<'_>,
         envelope: &Envelope,
         received: &Received<D::Input>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DeciderFailure> {
         let place = record.position();
         let before = context.crashes.get(&place).cloned().unwrap_or_default();
         let failed = if before.times < MAX_CRASHES {
@@ -311,7 +311,7 @@ impl<D: Decider> Task<D> {
                 context,
                 input,
                 record,
-                &Defect { class: "crash", message: failed.reason },
+                &RecordDefect { class: "crash", message: failed.reason },
             );
         };
         if partition_of(entity.as_bytes(), context.contract.partitions) != self.partition {
@@ -319,7 +319,7 @@ impl<D: Decider> Task<D> {
                 context,
                 input,
                 record,
-                &Defect { class: "crash", message: failed.reason },
+                &RecordDefect { class: "crash", message: failed.reason },
             );
         }
         let failure = failure_of("crash", &failed.reason, MAX_CRASHES, context.now_ms);
@@ -335,7 +335,7 @@ impl<D: Decider> Task<D> {
         envelope: &Envelope,
         received: &Received<D::Input>,
         unparked: Option<&str>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DeciderFailure> {
         let decider = context.decider;
         let entity = guarded("entity", || decider.entity(received)).map_err(|why| failed(record, why, false))?;
         let owner = partition_of(entity.as_bytes(), context.contract.partitions);
@@ -343,7 +343,11 @@ impl<D: Decider> Task<D> {
             return Err(failed(record, format!("the state of entity {entity} is not loaded"), false));
         }
         if entity.is_empty() {
-            dead_letter(context, record, &Defect { class: "routing", message: "the entity's key is empty".to_owned() });
+            dead_letter(
+                context,
+                record,
+                &RecordDefect { class: "routing", message: "the entity's key is empty".to_owned() },
+            );
         } else if owner == self.partition {
             if !self.parking.is_empty() && unparked != Some(&*entity) && self.parking.has(&entity) {
                 return self.wait(context, record, &entity, received.id);
@@ -351,7 +355,7 @@ impl<D: Decider> Task<D> {
             self.decide(context, record, envelope, received, (&entity, unparked.is_some()))?;
         } else if envelope.origin_position.is_some() && *record.topic == *context.contract.inputs[0] {
             let message = format!("forwarded for entity {entity} of partition {owner}, but lies on another");
-            dead_letter(context, record, &Defect { class: "routing", message });
+            dead_letter(context, record, &RecordDefect { class: "routing", message });
         } else if let Err(defect) = forward(context, record, envelope, received, (&entity, owner)) {
             dead_letter(context, record, &defect);
         }
@@ -366,7 +370,7 @@ impl<D: Decider> Task<D> {
         envelope: &Envelope,
         received: &Received<D::Input>,
         (key, careful): (&str, bool),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DeciderFailure> {
         let unknown = guarded("State::default", Entity::default).map_err(|why| failed(record, why, false))?;
         let known = self.entities.get(key);
         let entity = known.unwrap_or(&unknown);
@@ -482,7 +486,7 @@ impl<D: Decider> Task<D> {
     }
 
     /// The entities that changed since the last checkpoint; `None` if nothing did.
-    pub(crate) fn save(&mut self, contract: &Contract) -> Option<SavedTask> {
+    pub(crate) fn save(&mut self, contract: &ServiceContract) -> Option<TaskCheckpoint> {
         if self.unsaved.is_empty() || !self.touched.is_empty() {
             return None;
         }
@@ -499,10 +503,10 @@ impl<D: Decider> Task<D> {
             }
         }
         let positions = contract.inputs.iter().cloned().zip(self.positions.iter().copied()).collect();
-        Some(SavedTask { partition: self.partition, next: self.own_next, positions, entities })
+        Some(TaskCheckpoint { partition: self.partition, next: self.own_next, positions, entities })
     }
 
-    fn unsaved_bytes(&self) -> Result<Vec<SavedEntity>, MalformedCheckpoint> {
+    fn unsaved_bytes(&self) -> Result<Vec<EntityCheckpoint>, MalformedCheckpoint> {
         let found = self.unsaved.iter().filter_map(|key| self.entities.get(key).map(|entity| (key, entity)));
         found.map(|(key, entity)| Ok((Arc::clone(key), entity.to_bytes()?))).collect()
     }
@@ -532,24 +536,30 @@ struct Cause<'a, I> {
     sequence: u64,
 }
 
-fn failed(record: &Record<'_>, reason: String, loses_state: bool) -> Failure {
-    Failure { place: record.position(), reason, loses_state }
+fn failed(record: &Record<'_>, reason: String, loses_state: bool) -> DeciderFailure {
+    DeciderFailure { place: record.position(), reason, loses_state }
 }
 
 /// The envelope of an input, and the key its decider is told: of a forwarded record that is the subject, which stays.
-fn identify(record: &Record<'_>) -> Result<(String, Envelope), Defect> {
+fn identify(record: &Record<'_>) -> Result<(String, Envelope), RecordDefect> {
     let key = match record.key.map(std::str::from_utf8) {
         Some(Ok(key)) if !key.is_empty() => key,
-        Some(Ok(_)) | None => return Err(Defect { class: "key", message: "the record has no key".to_owned() }),
-        Some(Err(_)) => return Err(Defect { class: "key", message: "the key is not UTF-8 text".to_owned() }),
+        Some(Ok(_)) | None => return Err(RecordDefect { class: "key", message: "the record has no key".to_owned() }),
+        Some(Err(_)) => return Err(RecordDefect { class: "key", message: "the key is not UTF-8 text".to_owned() }),
     };
-    let envelope = record.envelope().map_err(|e| Defect { class: "headers", message: e.to_string() })?;
+    let envelope = record.envelope().map_err(|e| RecordDefect { class: "headers", message: e.to_string() })?;
     let told = if envelope.origin_position.is_some() { envelope.subject.clone() } else { key.to_owned() };
     Ok((told, envelope))
 }
 
 /// The envelope of what a cause leads to.
-fn follow<I>(contract: &Contract, cause: &Cause<'_, I>, full_name: &Arc<str>, index: usize, time_ms: i64) -> Envelope {
+fn follow<I>(
+    contract: &ServiceContract,
+    cause: &Cause<'_, I>,
+    full_name: &Arc<str>,
+    index: usize,
+    time_ms: i64,
+) -> Envelope {
     let id = caused_id(cause.received.id, full_name, index);
     Envelope {
         correlation_id: cause.envelope.correlation_id.clone(),
@@ -568,7 +578,7 @@ fn append_events<D: Decider>(
     key: &str,
     cause: &Cause<'_, D::Input>,
     events: &[D::Event],
-) -> Result<Vec<RecentEvent>, Failure> {
+) -> Result<Vec<RecentEvent>, DeciderFailure> {
     let contract = context.contract;
     let time_ms = context.now_ms.max(cause.received.at_ms);
     let mut said = Vec::with_capacity(events.len());
@@ -582,7 +592,7 @@ fn append_events<D: Decider>(
         let envelope = follow(contract, cause, full_name, index, time_ms).about(key);
         let envelope = Envelope { sequence, ..envelope };
         said.push(RecentEvent { cause: cause.received.id, id: envelope.id, digest });
-        let headers = OutHeaders::Envelope(Box::new(envelope));
+        let headers = OutputHeaders::Envelope(Box::new(envelope));
         fits(key.len() + value.len(), &headers, contract.limits.events)
             .map_err(|why| failed(cause.record, format!("an event cannot be said: {why}"), false))?;
         let bytes = (Some(context.batch.put(key.as_bytes())), Some(value));
@@ -595,7 +605,7 @@ fn append_commands<D: Decider>(
     context: &mut DecisionContext<'_, D>,
     cause: &Cause<'_, D::Input>,
     sends: &[crate::decider::OutgoingCommand<D::Command>],
-) -> Result<(), Failure> {
+) -> Result<(), DeciderFailure> {
     let contract = context.contract;
     let time_ms = context.now_ms.max(cause.received.at_ms);
     for (index, send) in sends.iter().enumerate() {
@@ -607,7 +617,7 @@ fn append_commands<D: Decider>(
             .put_with(|out| contract.write(&send.command, out))
             .map_err(|e| failed(cause.record, format!("a command cannot be written: {e}"), false))?;
         let envelope = follow(contract, cause, full_name, index, time_ms).about(&*send.key);
-        let headers = OutHeaders::Envelope(Box::new(Envelope { origin_position: None, ..envelope }));
+        let headers = OutputHeaders::Envelope(Box::new(Envelope { origin_position: None, ..envelope }));
         fits(send.key.len() + value.len(), &headers, contract.limits.inbox)
             .map_err(|why| failed(cause.record, format!("a command cannot be sent: {why}"), false))?;
         let bytes = (Some(context.batch.put(send.key.as_bytes())), Some(value));
@@ -618,7 +628,7 @@ fn append_commands<D: Decider>(
 }
 
 /// Whether the topic takes a record of a decision. A broker would refuse it for ever, so the place must show before it is asked.
-fn fits(bytes: usize, headers: &OutHeaders, most: usize) -> Result<(), String> {
+fn fits(bytes: usize, headers: &OutputHeaders, most: usize) -> Result<(), String> {
     // Its subject is the key, the rest of an envelope is far below this: most records need no closer look.
     const ENVELOPE_BYTES: usize = 32 << 10;
     if 2 * bytes + ENVELOPE_BYTES <= most {
@@ -638,7 +648,7 @@ fn forward<D: Decider>(
     envelope: &Envelope,
     received: &Received<D::Input>,
     (entity, owner): (&str, i32),
-) -> Result<(), Defect> {
+) -> Result<(), RecordDefect> {
     let mut headers = verbatim(record);
     let mut ensure = |name: &str, value: &str| {
         let last = headers.iter().rev().find(|(known, _)| known == name);
@@ -652,12 +662,12 @@ fn forward<D: Decider>(
     if envelope.origin_position.is_none() {
         ensure(header::ORIGIN_POSITION, &record.position().to_string());
     }
-    let headers = OutHeaders::Verbatim(headers);
+    let headers = OutputHeaders::Verbatim(headers);
     let size = limits::size(entity.len() + record.value.map_or(0, <[u8]>::len), &headers);
     let most = context.contract.limits.inbox;
     if size > most {
         let message = format!("passed on to partition {owner} it has up to {size} bytes, and the inbox takes {most}");
-        return Err(Defect { class: "size", message });
+        return Err(RecordDefect { class: "size", message });
     }
     let key = context.batch.put(entity.as_bytes());
     let value = record.value.map(|value| context.batch.put(value));
@@ -667,13 +677,13 @@ fn forward<D: Decider>(
 
 /// Lays a record aside that can never work: its bytes and headers as they are, with the place and the reason beside them. One
 /// that the topic does not take whole is laid aside without its body, and says so: its place tells where the body lies.
-fn dead_letter<D>(context: &mut DecisionContext<'_, D>, record: &Record<'_>, defect: &Defect) {
+fn dead_letter<D>(context: &mut DecisionContext<'_, D>, record: &Record<'_>, defect: &RecordDefect) {
     let DecisionContext { contract, now_ms, .. } = *context;
     let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
     let mut reason = crate::text::printable(&defect.message, 400).into_owned();
     let (mut key, mut value) = (record.key, record.value);
     let whole =
-        OutHeaders::Verbatim([verbatim(record), error_headers(contract, record, defect, now_ms, &reason)].concat());
+        OutputHeaders::Verbatim([verbatim(record), error_headers(contract, record, defect, now_ms, &reason)].concat());
     let (size, most) = (limits::size(bytes(key) + bytes(value), &whole), contract.limits.dead_letters);
     let headers = if size <= most {
         whole
@@ -692,22 +702,22 @@ fn dead_letter<D>(context: &mut DecisionContext<'_, D>, record: &Record<'_>, def
         reason = format!("{reason} (without its {omitted}: it has up to {size} bytes, and this topic takes {most})");
         kept.extend(error_headers(contract, record, defect, now_ms, &reason));
         kept.push((format!("{}.errors.omitted", contract.system), Some(omitted.into_bytes())));
-        OutHeaders::Verbatim(kept)
+        OutputHeaders::Verbatim(kept)
     };
     tracing::warn!(place = %record.position(), class = defect.class, %reason, "record laid aside as a dead letter");
     let (key, value) = (key.map(|key| context.batch.put(key)), value.map(|value| context.batch.put(value)));
     context.batch.append(Target::DeadLetters, None, record.timestamp_ms, headers, (key, value));
     // Nothing on the own log tells of it; so that it is not laid aside once more, should the group's offsets be lost.
     let place = context.batch.put(record.position().to_string().as_bytes());
-    let headers = OutHeaders::Verbatim(headers_of_dead_letter(&contract.system, now_ms));
+    let headers = OutputHeaders::Verbatim(headers_of_dead_letter(&contract.system, now_ms));
     context.batch.append(Target::Parked, Some(record.partition), now_ms, headers, (Some(place), None));
 }
 
 /// What a dead letter says beside what the record said: where it lay and why it is one.
 fn error_headers(
-    contract: &Contract,
+    contract: &ServiceContract,
     record: &Record<'_>,
-    defect: &Defect,
+    defect: &RecordDefect,
     now_ms: TimestampMs,
     reason: &str,
 ) -> Vec<(String, Option<Vec<u8>>)> {
@@ -765,5 +775,5 @@ fn write_timer<D: Decider>(
         .correlated(correlation_id);
     let envelope = Envelope { build: Some(Arc::clone(&contract.build)), ..envelope };
     let bytes = (Some(context.batch.put(key.as_bytes())), Some(value));
-    context.batch.append(Target::Inbox, Some(partition), time_ms, OutHeaders::Envelope(Box::new(envelope)), bytes);
+    context.batch.append(Target::Inbox, Some(partition), time_ms, OutputHeaders::Envelope(Box::new(envelope)), bytes);
 }

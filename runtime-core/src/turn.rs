@@ -23,7 +23,7 @@ pub use self::{
     steps::{Now, Pace, Step, TurnError},
 };
 use crate::{
-    Batch, Contract, CrashCount, HoldReason, Machine, Need, Task,
+    Batch, CrashCount, HoldReason, Machine, Need, ServiceContract, Task,
     codec::{DecodeError, ReadSchema, SchemaRef},
     decider::Decider,
     entity::MalformedCheckpoint,
@@ -98,7 +98,7 @@ pub struct Turn<D: Decider, F> {
 
 impl<D: Decider, F: Clone> Turn<D, F> {
     /// A worker that owns nothing yet.
-    pub fn new(decider: D, contract: Contract, carried: &Carried, pace: Pace, now: Now) -> Self {
+    pub fn new(decider: D, contract: ServiceContract, carried: &Carried, pace: Pace, now: Now) -> Self {
         Self {
             machine: Machine::new(decider, contract).with_crashes(carried.crashes.clone()),
             pace,
@@ -374,7 +374,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
     }
 
     /// To [`Step::Checkpoint`]: what changed since the last one.
-    pub fn checkpoint(&mut self, now: Now) -> Vec<crate::SavedTask> {
+    pub fn checkpoint(&mut self, now: Now) -> Vec<crate::TaskCheckpoint> {
         self.checkpointed = now.elapsed;
         self.machine.save()
     }
@@ -411,7 +411,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
 impl<D: Decider, F: Clone> Turn<D, F> {
     /// What the service reads and writes.
     #[must_use]
-    pub fn contract(&self) -> &Contract {
+    pub fn contract(&self) -> &ServiceContract {
         self.machine.contract()
     }
 

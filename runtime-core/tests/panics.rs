@@ -16,8 +16,8 @@ use probe::{
     adder::{Adder, DEFAULT_PANICS},
 };
 use runtime_core::{
-    Contract, ContractError, ContractNames, LogCorruption, MAX_CRASHES, Machine, Outcome, Recovery, codec::Writers,
-    partition_of,
+    ContractError, ContractNames, LogCorruption, MAX_CRASHES, Machine, ReceiveOutcome, Recovery, ServiceContract,
+    codec::Writers, partition_of,
 };
 
 const ORDER: &str = "order-1";
@@ -43,12 +43,12 @@ fn recovered(log: &Log, saved: &BTreeMap<String, Vec<u8>>) -> Result<Machine<Add
     Ok(machine)
 }
 
-fn receive(machine: &mut Machine<Adder>, log: &Log, offset: i64) -> Outcome {
+fn receive(machine: &mut Machine<Adder>, log: &Log, offset: i64) -> ReceiveOutcome {
     let input = machine.contract().inputs.iter().position(|topic| **topic == *SOURCE).unwrap();
     log.at(SOURCE, here(), offset).unwrap().with(SOURCE, here(), offset, |record| {
         loop {
             match machine.receive(input, record, NOW) {
-                Outcome::NeedsSchema(schema) => machine.learn(schema, log.schemas.fetch(schema)),
+                ReceiveOutcome::NeedsSchema(schema) => machine.learn(schema, log.schemas.fetch(schema)),
                 outcome => return outcome,
             }
         }
@@ -62,16 +62,16 @@ fn a_default_state_that_panics_fails_the_record_the_partition_or_the_checkpoint(
     log.ping(ORDER, ORDER, "count", 1);
     DEFAULT_PANICS.store(true, SeqCst);
     for _ in 1..MAX_CRASHES {
-        let Outcome::Failed(failure) = receive(&mut machine, &log, 0) else { panic!("it must fail") };
+        let ReceiveOutcome::Failed(failure) = receive(&mut machine, &log, 0) else { panic!("it must fail") };
         assert_eq!((failure.reason.as_str(), failure.loses_state), ("State::default panicked: told to panic", false));
         machine.resume(here());
     }
-    assert_eq!(receive(&mut machine, &log, 0), Outcome::Done, "it is parked");
+    assert_eq!(receive(&mut machine, &log, 0), ReceiveOutcome::Done, "it is parked");
     assert_eq!(machine.task(here()).unwrap().parked().count(), 1);
     // The decider is fixed, and broken again.
     DEFAULT_PANICS.store(false, SeqCst);
     let mut machine = recovered(&log, &BTreeMap::new()).unwrap();
-    assert_eq!(receive(&mut machine, &log, 0), Outcome::Done);
+    assert_eq!(receive(&mut machine, &log, 0), ReceiveOutcome::Done);
     let ends = log.append_batch(machine.batch());
     machine.committed(&ends, NOW);
     let entities = machine.save().remove(0).entities;
@@ -89,7 +89,7 @@ fn shares_keys_with_that_panics_refuses_the_contract_by_name() {
     let probe = Probe { panics_in_shares_keys_with: true, ..Probe::default() };
     let names = ContractNames { system: "musiccorp", group: "g", build: "b", partitions: PARTITIONS };
     let writers = Writers::with_ids("musiccorp", &[], |_, _| Ok(1)).unwrap();
-    let refused = Contract::of(&probe, names, writers).err().unwrap();
+    let refused = ServiceContract::of(&probe, names, writers).err().unwrap();
     assert!(matches!(refused, ContractError::Panicked { service: "probe", owner: "source", .. }), "{refused}");
     assert!(refused.to_string().contains("shares_keys_with was told to panic"), "{refused}");
 }
@@ -109,7 +109,7 @@ fn a_recovered_state_over_which_the_decider_panics_refuses_its_partition_by_name
         machine.adopt(recovery().finish(&contract, &[], NOW).unwrap());
         let input = contract.inputs.iter().position(|topic| **topic == *SOURCE).unwrap();
         log.at(SOURCE, here(), 0).unwrap().with(SOURCE, here(), 0, |record| {
-            while let Outcome::NeedsSchema(schema) = machine.receive(input, record, NOW) {
+            while let ReceiveOutcome::NeedsSchema(schema) = machine.receive(input, record, NOW) {
                 machine.learn(schema, log.schemas.fetch(schema));
             }
         });

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use log::{EVENTS, INBOX, Log, NOW, PARKED, PARTITIONS, SOURCE, StoredRecord, key_in};
 use probe::Probe;
 use runtime_core::{
-    Folded, LogCorruption, Machine, Outcome, SavedTask, Task,
+    FoldOutcome, LogCorruption, Machine, ReceiveOutcome, Task, TaskCheckpoint,
     log_bounds::{AllBounds, LogBounds, LogLoss},
     recoveries::{
         CommittedOffsets, LoadedCheckpoint, Opened, ReadFrom, Recoveries, RecoveryEnd, RecoveryStart, RecoveryStep,
@@ -34,7 +34,7 @@ impl Fixture {
     }
 
     /// A log on which this many counts of one were decided in each partition, everything committed. Returns its checkpoints too.
-    fn after_counts(counts: usize) -> (Self, Vec<SavedTask>) {
+    fn after_counts(counts: usize) -> (Self, Vec<TaskCheckpoint>) {
         let mut fixture = Self::new();
         let contract = fixture.log.schemas.contract(&fixture.probe);
         let mut machine = Machine::new(fixture.probe.clone(), contract.clone());
@@ -47,7 +47,7 @@ impl Fixture {
                 fixture.log.ping(&key, &key, "count", 1);
                 let record = fixture.log.at(SOURCE, partition, offset).unwrap();
                 record.with(SOURCE, partition, offset, |record| {
-                    while let Outcome::NeedsSchema(schema) = machine.receive(source, record, NOW) {
+                    while let ReceiveOutcome::NeedsSchema(schema) = machine.receive(source, record, NOW) {
                         machine.learn(schema, fixture.log.schemas.fetch(schema));
                     }
                 });
@@ -89,7 +89,7 @@ impl Fixture {
     }
 
     /// Opens a partition at its checkpoint, if it has one.
-    fn open(&self, start: &RecoveryStart, partition: i32, saved: &[SavedTask]) -> Result<Opened<Probe>, LogLoss> {
+    fn open(&self, start: &RecoveryStart, partition: i32, saved: &[TaskCheckpoint]) -> Result<Opened<Probe>, LogLoss> {
         let saved = saved.iter().find(|saved| saved.partition == partition);
         let checkpoint = saved.map(|saved| LoadedCheckpoint {
             position: saved.next,
@@ -109,7 +109,7 @@ impl Fixture {
                 records += 1;
                 let record = self.log.at(topic, *partition, offset).unwrap();
                 record.with(topic, *partition, offset, |record| {
-                    while let Folded::NeedsSchema(schema) = recoveries.receive(record)? {
+                    while let FoldOutcome::NeedsSchema(schema) = recoveries.receive(record)? {
                         recoveries.learn(schema, self.log.schemas.fetch(schema));
                     }
                     Ok(())
@@ -125,7 +125,7 @@ impl Fixture {
     }
 
     /// Recovers one partition. Returns how many records were read for it.
-    fn recover(&self, partition: i32, saved: &[SavedTask]) -> Result<(Task<Probe>, i64), String> {
+    fn recover(&self, partition: i32, saved: &[TaskCheckpoint]) -> Result<(Task<Probe>, i64), String> {
         let mut recoveries = self.recoveries([partition]);
         let start = self.start(&mut recoveries);
         let opened = self.open(&start, partition, saved).map_err(|loss| loss.to_string())?;
@@ -138,7 +138,7 @@ impl Fixture {
         }
     }
 
-    fn refusal(&self, partition: i32, saved: &[SavedTask]) -> String {
+    fn refusal(&self, partition: i32, saved: &[TaskCheckpoint]) -> String {
         self.recover(partition, saved).err().expect("a refusal")
     }
 }
@@ -253,7 +253,7 @@ fn a_corrupt_log_refuses_its_partition_and_no_other() {
     assert_eq!(recoveries.step(), RecoveryStep::Done);
     // What the client still delivers of it is of no interest.
     let record = fixture.log.at(EVENTS, 1, 0).unwrap();
-    assert_eq!(record.with(EVENTS, 1, 0, |record| recoveries.receive(record)), Ok(Folded::Taken));
+    assert_eq!(record.with(EVENTS, 1, 0, |record| recoveries.receive(record)), Ok(FoldOutcome::Taken));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::{
     codec::{DecodeError, Decoded, ReadSchema},
     core::Record,
     decider::TimestampMs,
-    envelope::{Bare, Envelope, EnvelopeError, Position},
+    envelope::{Envelope, EnvelopeError, Position, RecordMetadata},
     kafka::headers::envelope_of,
 };
 
@@ -181,7 +181,7 @@ impl<'a> LogRecord<'a> {
     /// # Errors
     /// A header is malformed; the view counts the record as undecodable.
     pub fn envelope(&self) -> Result<Envelope, EnvelopeError> {
-        let bare = Bare {
+        let bare = RecordMetadata {
             topic: self.topic,
             partition: self.partition,
             offset: self.offset,

@@ -20,7 +20,7 @@ pub use main::{NoSettings, Program, RunningProgram};
 use crate::{
     codec::{Readers, SchemaSource, WriterError},
     config::Config,
-    core::{Contract, ContractError, ContractNames, Limits, written_by},
+    core::{ContractError, ContractNames, Limits, ServiceContract, written_by},
     decider::{Decider, Perform},
     health::{HealthChecks, HealthProbe},
     http::{self, Server, ServerError},
@@ -425,8 +425,8 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         let partitions = self.check_topics(&admin).await?;
         let group = client::group(&self.config.system, service);
         let names = ContractNames { system: &self.config.system, group: &group, build: &build(), partitions };
-        let mut contract =
-            Contract::of(&self.decider, names, writers).map_err(|source| StartError::Contract { service, source })?;
+        let mut contract = ServiceContract::of(&self.decider, names, writers)
+            .map_err(|source| StartError::Contract { service, source })?;
         contract.limits = self.read_limits(&admin, &contract).await?;
         contract.parking = self.config.parking;
         self.start_workers(admin, &contract, &readers).await
@@ -460,7 +460,7 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
     }
 
     /// Reads the size limits of the topics. Warns if the dead-letter topic does not accept the largest input.
-    async fn read_limits(&self, admin: &Admin, contract: &Contract) -> Result<Limits, StartError> {
+    async fn read_limits(&self, admin: &Admin, contract: &ServiceContract) -> Result<Limits, StartError> {
         let service = D::NAME;
         let topics = |source| StartError::Topics { service, source };
         let (limits, largest_input) = admin.limits(contract).await.map_err(topics)?;
@@ -474,7 +474,12 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
         Ok(limits)
     }
 
-    async fn start_workers(&self, admin: Admin, contract: &Contract, readers: &Readers) -> Result<(), StartError> {
+    async fn start_workers(
+        &self,
+        admin: Admin,
+        contract: &ServiceContract,
+        readers: &Readers,
+    ) -> Result<(), StartError> {
         let service = D::NAME;
         let config = self.config.clone();
         let (group, topic) = (contract.group.to_string(), contract.events_topic.to_string());

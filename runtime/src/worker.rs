@@ -33,7 +33,7 @@ use crate::{
     codec::Readers,
     config::Config,
     core::{
-        Contract,
+        ServiceContract,
         backoff::{Backoff, spread},
         turn::Carried,
     },
@@ -55,7 +55,7 @@ pub(crate) struct Setup<D: Decider, P> {
     pub(crate) names: WorkerNames,
     pub(crate) decider: D,
     pub(crate) performer: Arc<P>,
-    pub(crate) contract: Contract,
+    pub(crate) contract: ServiceContract,
     pub(crate) readers: Readers,
     pub(crate) store: Arc<dyn Checkpoints>,
     pub(crate) runtime: tokio::runtime::Handle,

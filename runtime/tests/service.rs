@@ -41,7 +41,7 @@ use runtime::{
     Answer, Config, Due, Message, Perform, Unanswered,
     codec::{Readers, SchemaSource, Vocabulary},
     core::{DropParked, ParkingCommand, ParkingUpdate, Record, RetryParked, RuntimeRecord, partition_of},
-    envelope::{Bare, Envelope},
+    envelope::{Envelope, RecordMetadata},
     kafka::{TopicKind, TopicSpec},
     message::topic,
     publisher::{Authority, Outgoing, Publisher},
@@ -228,7 +228,7 @@ impl ServiceFixture {
                         .headers()
                         .map(|headers| headers.iter().map(|h| (h.key, h.value)).collect())
                         .unwrap_or_default();
-                    let bare = Bare {
+                    let bare = RecordMetadata {
                         topic,
                         partition: message.partition(),
                         offset: message.offset(),

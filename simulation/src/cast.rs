@@ -10,7 +10,7 @@ use std::{
 use runtime::{
     Decider, Message as _,
     codec::{Readers, SchemaSource, Writers},
-    core::{Contract, ContractNames, ParkingCommand, written_by},
+    core::{ContractNames, ParkingCommand, ServiceContract, written_by},
 };
 
 use crate::{
@@ -26,7 +26,7 @@ pub struct Workshop {
     system: &'static str,
     pub(crate) table: Arc<Table>,
     readers: Readers,
-    contracts: RefCell<BTreeMap<(&'static str, i32), Contract>>,
+    contracts: RefCell<BTreeMap<(&'static str, i32), ServiceContract>>,
     operators: Result<Writers, Violation>,
 }
 
@@ -59,7 +59,7 @@ impl Workshop {
         self.operators.as_ref().map_err(Clone::clone)
     }
 
-    fn contract<D: Decider>(&self, decider: &D, partitions: i32) -> Result<Contract, Violation> {
+    fn contract<D: Decider>(&self, decider: &D, partitions: i32) -> Result<ServiceContract, Violation> {
         if let Some(contract) = self.contracts.borrow().get(&(D::NAME, partitions)) {
             return Ok(contract.clone());
         }
@@ -67,7 +67,7 @@ impl Workshop {
         let writers = self.table.writers(self.system, &written_by::<D>()).map_err(|e| wrong(e.to_string()))?;
         let group = format!("{}.{}", self.system, D::NAME);
         let names = ContractNames { system: self.system, group: &group, build: BUILD, partitions };
-        let contract = Contract::of(decider, names, writers).map_err(|e| wrong(e.to_string()))?;
+        let contract = ServiceContract::of(decider, names, writers).map_err(|e| wrong(e.to_string()))?;
         self.contracts.borrow_mut().insert((D::NAME, partitions), contract.clone());
         Ok(contract)
     }
@@ -86,7 +86,7 @@ pub(crate) trait Service {
     fn check(&self, world: &World, is_quiet: bool) -> Result<(), Violation>;
     fn asked(&self) -> u64;
     fn mend(&self);
-    fn contract(&self) -> &Contract;
+    fn contract(&self) -> &ServiceContract;
 }
 
 struct Played<D: Decider> {
@@ -155,7 +155,7 @@ impl<D: Decider> Service for Played<D> {
         self.kit.mood.mend();
     }
 
-    fn contract(&self) -> &Contract {
+    fn contract(&self) -> &ServiceContract {
         &self.kit.contract
     }
 }
@@ -176,7 +176,7 @@ impl Cast<'_> {
     }
 
     /// The group subscribes to the inbox only, and each topic that the service writes to takes what the contract says.
-    fn subscribe(&mut self, group: usize, contract: &Contract) {
+    fn subscribe(&mut self, group: usize, contract: &ServiceContract) {
         let (cluster, limits) = (&mut self.world.cluster, contract.limits);
         let inbox = cluster.topic(&contract.inputs[0]);
         cluster.group(group).subscribe(inbox);

@@ -1,11 +1,11 @@
 //! The message types of this service match every version of their schemas, and the examples beside them.
 
-use runtime::testing::contract::ServiceContract;
+use runtime::testing::contract::ContractTest;
 use warehouse::{events::Event, inbox::Command, reads::Input};
 
 #[test]
 fn message_types_match_their_schemas() {
-    ServiceContract::in_folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas"))
+    ContractTest::in_folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas"))
         .consumes::<Input>()
         .produces::<Event>()
         .produces::<Command>()

@@ -1,11 +1,11 @@
 //! The message types of this service match every version of their schemas, and the examples beside them.
 
 use order_processor::{events::Event, inbox::Command, lookups::LookupEvent, reads::Input};
-use runtime::testing::contract::ServiceContract;
+use runtime::testing::contract::ContractTest;
 
 #[test]
 fn message_types_match_their_schemas() {
-    ServiceContract::in_folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas"))
+    ContractTest::in_folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas"))
         .consumes::<Input>()
         .consumes::<LookupEvent>()
         .produces::<Event>()

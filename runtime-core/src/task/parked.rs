@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{DecisionContext, Failure, Task, dead_letter, failure_of, fits, identify};
+use super::{DeciderFailure, DecisionContext, Task, dead_letter, failure_of, fits, identify};
 use crate::{
-    Contract, Need, OutHeaders, Record, Target,
-    contract::{Defect, Read},
+    Need, OutputHeaders, Record, ServiceContract, Target,
+    contract::{ReadOutcome, RecordDefect},
     decider::{Decider, Received},
     envelope::{MAX_VALUE_BYTES, Position},
     parking::{DropParked, MAX_DRAINED, Parked, ParkingCommand, RecordFailure, ReleasedRecord, RetryParked},
@@ -25,8 +25,8 @@ impl<D: Decider> Task<D> {
         context: &mut DecisionContext<'_, D>,
         input: usize,
         record: &Record<'_>,
-        defect: &Defect,
-    ) -> Result<(), Failure> {
+        defect: &RecordDefect,
+    ) -> Result<(), DeciderFailure> {
         let entity = record.key_text().filter(|key| !key.is_empty() && key.len() <= MAX_VALUE_BYTES);
         let entity = entity.filter(|key| partition_of(key.as_bytes(), context.contract.partitions) == self.partition);
         match entity {
@@ -50,16 +50,20 @@ impl<D: Decider> Task<D> {
         record: &Record<'_>,
         entity: &str,
         id: uuid::Uuid,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DeciderFailure> {
         if self.parking.has_id(entity, id) {
             return Ok(());
         }
         self.park(context, Parked::of(record, entity.into(), None))
     }
 
-    pub(super) fn park(&mut self, context: &mut DecisionContext<'_, D>, mut parked: Parked) -> Result<(), Failure> {
+    pub(super) fn park(
+        &mut self,
+        context: &mut DecisionContext<'_, D>,
+        mut parked: Parked,
+    ) -> Result<(), DeciderFailure> {
         let (limits, topic) = (context.contract.parking, &context.contract.parked_topic);
-        let refused = |reason: String| Failure { place: parked.place.clone(), reason, loses_state: false };
+        let refused = |reason: String| DeciderFailure { place: parked.place.clone(), reason, loses_state: false };
         if !self.parking.holds(&parked.place) && !self.parking.has_room(&parked, limits) {
             let (records, bytes) = (self.parking.len(), self.parking.bytes());
             return Err(refused(format!(
@@ -69,7 +73,8 @@ impl<D: Decider> Task<D> {
             )));
         }
         parked.number = self.parking.rank_of(&parked.place);
-        let headers = OutHeaders::Verbatim(parked.headers_on_topic(&context.contract.system, &context.contract.group));
+        let headers =
+            OutputHeaders::Verbatim(parked.headers_on_topic(&context.contract.system, &context.contract.group));
         let key = parked.place.to_string();
         let value = parked.value.as_deref().unwrap_or_default();
         fits(key.len() + value.len(), &headers, context.contract.limits.parked)
@@ -95,7 +100,7 @@ impl<D: Decider> Task<D> {
         context: &mut DecisionContext<'_, D>,
         record: &Record<'_>,
         command: &ParkingCommand,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DeciderFailure> {
         let (place, words, dropped) = match command {
             ParkingCommand::RetryParked(retry) => (&retry.place, retry.by.clone(), false),
             ParkingCommand::DropParked(drop) => (&drop.place, format!("{}: {}", drop.by, drop.reason), true),
@@ -128,7 +133,7 @@ impl<D: Decider> Task<D> {
     }
 
     /// Handles some of the records that waited for what is out of the way now.
-    pub(crate) fn drain_next(&mut self, context: &mut DecisionContext<'_, D>) -> Result<(), Failure> {
+    pub(crate) fn drain_next(&mut self, context: &mut DecisionContext<'_, D>) -> Result<(), DeciderFailure> {
         let Some(entity) = self.parking.ready().cloned() else { return Ok(()) };
         let asked = ReleaseRequest { id: uuid::Uuid::nil(), words: "its turn".to_owned() };
         self.drain(context, &entity, &asked, false)?;
@@ -139,20 +144,20 @@ impl<D: Decider> Task<D> {
     }
 
     /// What must be there before what waits for this entity can be handled.
-    fn need_of_waiting(&self, decider: &D, contract: &Contract, entity: &str) -> Option<Need> {
+    fn need_of_waiting(&self, decider: &D, contract: &ServiceContract, entity: &str) -> Option<Need> {
         // One more than are handled: a command that drops the first of them makes room for it.
         let mut waiting = self.parking.queue(entity).take(MAX_DRAINED + 1);
         waiting.find_map(|parked| parked.with_record(|record| self.need_of(decider, contract, record)))
     }
 
-    fn need_of(&self, decider: &D, contract: &Contract, record: &Record<'_>) -> Option<Need> {
+    fn need_of(&self, decider: &D, contract: &ServiceContract, record: &Record<'_>) -> Option<Need> {
         if let Some(schema) = contract.missing_schema(record) {
             return Some(Need::Schema(schema));
         }
         if self.stored.is_empty() {
             return None;
         }
-        let Read::Body(body) = contract.read_input::<D::Input>(record) else { return None };
+        let ReadOutcome::Body(body) = contract.read_input::<D::Input>(record) else { return None };
         let (key, envelope) = identify(record).ok()?;
         let received = Received {
             key,
@@ -166,12 +171,17 @@ impl<D: Decider> Task<D> {
     }
 
     /// What must be there before what waits for the entity whose turn it is can be handled.
-    pub(crate) fn need_of_ready(&self, decider: &D, contract: &Contract) -> Option<Need> {
+    pub(crate) fn need_of_ready(&self, decider: &D, contract: &ServiceContract) -> Option<Need> {
         self.need_of_waiting(decider, contract, self.parking.ready()?)
     }
 
     /// What must be there before a command of an operator can be applied.
-    pub(super) fn need_of_command(&self, decider: &D, contract: &Contract, command: &ParkingCommand) -> Option<Need> {
+    pub(super) fn need_of_command(
+        &self,
+        decider: &D,
+        contract: &ServiceContract,
+        command: &ParkingCommand,
+    ) -> Option<Need> {
         let (ParkingCommand::RetryParked(RetryParked { place, .. })
         | ParkingCommand::DropParked(DropParked { place, .. })) = command;
         let parked = self.parking.get(&place.parse().ok()?)?;
@@ -186,7 +196,7 @@ impl<D: Decider> Task<D> {
         entity: &Arc<str>,
         asked: &ReleaseRequest,
         mut has_changed: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DeciderFailure> {
         for _ in 0..MAX_DRAINED {
             let Some(parked) = self.parking.first(entity).cloned() else { break };
             let savepoint = context.batch.savepoint();
@@ -217,11 +227,11 @@ impl<D: Decider> Task<D> {
         parked: &Parked,
     ) -> Result<(), (&'static str, String)> {
         parked.with_record(|record| match context.contract.read_input::<D::Input>(record) {
-            Read::NotConsumed | Read::Parking(_) => Ok(()),
-            Read::Unavailable(reason) => Err(("schema", reason)),
-            Read::NeedsSchema(schema) => Err(("schema", format!("schema {schema} was not asked for"))),
-            Read::Unreadable(defect) => Err((defect.class, defect.message)),
-            Read::Body(body) => {
+            ReadOutcome::NotConsumed | ReadOutcome::Parking(_) => Ok(()),
+            ReadOutcome::SchemaUnavailable(reason) => Err(("schema", reason)),
+            ReadOutcome::NeedsSchema(schema) => Err(("schema", format!("schema {schema} was not asked for"))),
+            ReadOutcome::Unreadable(defect) => Err((defect.class, defect.message)),
+            ReadOutcome::Body(body) => {
                 let (key, envelope) = identify(record).map_err(|defect| (defect.class, defect.message))?;
                 let (id, correlation_id) = (envelope.id, envelope.correlation_id.clone());
                 let received = Received { key, id, correlation_id, at_ms: record.timestamp_ms, body };
@@ -241,7 +251,7 @@ impl<D: Decider> Task<D> {
             to,
             Some(self.partition),
             context.now_ms,
-            OutHeaders::Verbatim(headers),
+            OutputHeaders::Verbatim(headers),
             (Some(key), None),
         );
     }

@@ -8,7 +8,8 @@ use std::{
 
 use super::{Now, Pace, Turn, TurnError};
 use crate::{
-    Failure, MAX_CRASHES, Outcome, Record, codec::SchemaRef, decider::Decider, envelope::Position, text::panic_message,
+    DeciderFailure, MAX_CRASHES, ReceiveOutcome, Record, codec::SchemaRef, decider::Decider, envelope::Position,
+    text::panic_message,
 };
 
 /// What became of a record that was offered.
@@ -126,25 +127,25 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         // Calls of the author's code are guarded one by one; what panics all the same costs the incarnation, and no more.
         let received = catch_unwind(AssertUnwindSafe(|| self.machine.receive(input, record, now.wall_ms)));
         match received {
-            Ok(Outcome::NeedsSchema(schema)) => return Offer::NeedsSchema(schema),
-            Ok(Outcome::NeedsEntity(key)) => return Offer::NeedsEntity(key),
-            Ok(Outcome::Done | Outcome::Ignored) => {}
-            Ok(Outcome::Unready(reason)) => {
+            Ok(ReceiveOutcome::NeedsSchema(schema)) => return Offer::NeedsSchema(schema),
+            Ok(ReceiveOutcome::NeedsEntity(key)) => return Offer::NeedsEntity(key),
+            Ok(ReceiveOutcome::Done | ReceiveOutcome::Ignored) => {}
+            Ok(ReceiveOutcome::SchemaUnavailable(reason)) => {
                 tracing::warn!(place = %record.position(), %reason, "a schema cannot be fetched; the partition waits before this record");
                 self.holds.add(record.partition);
             }
-            Ok(Outcome::Failed(failure)) => self.decider_failed(failure, record.partition),
+            Ok(ReceiveOutcome::Failed(failure)) => self.decider_failed(failure, record.partition),
             Err(panic) => {
                 let (place, reason) = (record.position(), format!("the worker panicked: {}", panic_message(&*panic)));
-                self.decider_failed(Failure { place, reason, loses_state: true }, record.partition);
+                self.decider_failed(DeciderFailure { place, reason, loses_state: true }, record.partition);
             }
         }
         self.gathering.taken += 1;
         Offer::Taken
     }
 
-    fn decider_failed(&mut self, failure: Failure, partition: i32) {
-        let Failure { place, reason, loses_state } = failure;
+    fn decider_failed(&mut self, failure: DeciderFailure, partition: i32) {
+        let DeciderFailure { place, reason, loses_state } = failure;
         if loses_state {
             tracing::error!(service = D::NAME, %place, %reason, "the decider failed and a state was lost");
             self.error = Some(TurnError::StateLost { place, reason });

@@ -5,8 +5,8 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 
 use runtime_core::{
-    Batch, Contract, ContractNames, Folded, LogCorruption, OutHeaders, ParkingCommand, Record, Recovery, RuntimeRecord,
-    Target,
+    Batch, ContractNames, FoldOutcome, LogCorruption, OutputHeaders, ParkingCommand, Record, Recovery, RuntimeRecord,
+    ServiceContract, Target,
     codec::{DecodeError, ReadSchema, RegisteredSchema, SchemaRef, Writers},
     decider::Decider,
     envelope::{Envelope, derived_id},
@@ -74,14 +74,14 @@ impl SchemaTable {
     }
 
     /// The contract of a probe, which knows no schema yet.
-    pub fn contract(&self, probe: &Probe) -> Contract {
+    pub fn contract(&self, probe: &Probe) -> ServiceContract {
         let names = ContractNames {
             system: "musiccorp",
             group: "musiccorp.probe",
             build: "test-build",
             partitions: PARTITIONS,
         };
-        Contract::of(probe, names, self.writers(&written_by::<Probe>())).unwrap()
+        ServiceContract::of(probe, names, self.writers(&written_by::<Probe>())).unwrap()
     }
 }
 
@@ -136,7 +136,7 @@ impl Log {
         let name = Arc::clone(self.schemas.writers(&all.concat()).encode(body, &mut value).unwrap());
         let id = derived_id(&["test", &self.written.to_string()]);
         let envelope = Envelope::new(id, "/test", name, NOW).about(key).correlated(format!("saga of {key}"));
-        let headers = headers_of(&OutHeaders::Envelope(Box::new(envelope)));
+        let headers = headers_of(&OutputHeaders::Envelope(Box::new(envelope)));
         let partition = partition_of(key.as_bytes(), PARTITIONS);
         let record = StoredRecord { timestamp_ms: NOW, key: Some(key.into()), value: Some(value), headers };
         (partition, self.append(topic, partition, record))
@@ -191,7 +191,7 @@ impl Log {
     pub fn fold_into<D: Decider>(
         &self,
         recovery: &mut Recovery<D>,
-        contract: &mut Contract,
+        contract: &mut ServiceContract,
     ) -> Result<(), LogCorruption> {
         let partition = recovery.partition();
         for offset in 0..self.end(PARKED, partition) {
@@ -201,7 +201,7 @@ impl Log {
         for offset in 0..self.end(EVENTS, partition) {
             let record = self.at(EVENTS, partition, offset).unwrap();
             record.with(EVENTS, partition, offset, |record| {
-                while let Folded::NeedsSchema(schema) = recovery.fold(contract, record)? {
+                while let FoldOutcome::NeedsSchema(schema) = recovery.fold(contract, record)? {
                     contract.learn(schema, self.schemas.fetch(schema));
                 }
                 Ok(())
@@ -211,10 +211,10 @@ impl Log {
     }
 }
 
-fn headers_of(headers: &OutHeaders) -> Vec<(String, Option<Vec<u8>>)> {
+fn headers_of(headers: &OutputHeaders) -> Vec<(String, Option<Vec<u8>>)> {
     match headers {
-        OutHeaders::Verbatim(headers) => headers.clone(),
-        OutHeaders::Envelope(envelope) => {
+        OutputHeaders::Verbatim(headers) => headers.clone(),
+        OutputHeaders::Envelope(envelope) => {
             let mut all = Vec::new();
             envelope.for_each_header(|name, value| all.push((name.to_owned(), Some(value.as_bytes().to_vec()))));
             all

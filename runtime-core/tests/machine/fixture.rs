@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use runtime_core::{
-    CrashCount, Limits, LogCorruption, Machine, Need, Outcome, ParkingLimits, Recovery, envelope::Position,
+    CrashCount, Limits, LogCorruption, Machine, Need, ParkingLimits, ReceiveOutcome, Recovery, envelope::Position,
     message::Written, partition_of,
 };
 
@@ -66,13 +66,13 @@ impl Fixture {
         self.log.ping(key, target, mode, amount)
     }
 
-    pub(crate) fn receive(&mut self, topic: &str, (partition, offset): (i32, i64)) -> Outcome {
+    pub(crate) fn receive(&mut self, topic: &str, (partition, offset): (i32, i64)) -> ReceiveOutcome {
         let input = self.machine.contract().inputs.iter().position(|input| **input == *topic).unwrap();
         let Self { log, machine, .. } = self;
         log.at(topic, partition, offset).unwrap().with(topic, partition, offset, |record| {
             loop {
                 match machine.receive(input, record, NOW + 5) {
-                    Outcome::NeedsSchema(schema) => machine.learn(schema, log.schemas.fetch(schema)),
+                    ReceiveOutcome::NeedsSchema(schema) => machine.learn(schema, log.schemas.fetch(schema)),
                     outcome => return outcome,
                 }
             }
@@ -100,7 +100,7 @@ impl Fixture {
             for topic in [SOURCE, INBOX] {
                 for partition in 0..PARTITIONS {
                     for offset in 0..self.log.end(topic, partition) {
-                        is_done &= self.receive(topic, (partition, offset)) != Outcome::Done;
+                        is_done &= self.receive(topic, (partition, offset)) != ReceiveOutcome::Done;
                     }
                 }
             }

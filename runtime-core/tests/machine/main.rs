@@ -16,7 +16,7 @@ use fixture::{
 };
 use probe::{Command, Count, Input, Replied, Source, State, Unrelated};
 use runtime_core::{
-    LogCorruption, Outcome, Recovery, RuntimeRecord, SavedTask,
+    LogCorruption, ReceiveOutcome, Recovery, RuntimeRecord, TaskCheckpoint,
     decider::TimerFired,
     envelope::{Position, derived_id},
     message::Message,
@@ -36,7 +36,7 @@ fn keys() -> (&'static str, String, String) {
 fn an_event_names_its_cause_and_its_source() {
     let mut fixture = Fixture::new();
     let place = fixture.ping("order-1", "order-1", "count", 3);
-    assert_eq!(fixture.receive(SOURCE, place), Outcome::Done);
+    assert_eq!(fixture.receive(SOURCE, place), ReceiveOutcome::Done);
     fixture.commit();
     let (partition, offset, event) = fixture.records_on(EVENTS).pop().unwrap();
     assert_eq!(partition, partition_of(b"order-1", PARTITIONS));
@@ -118,7 +118,7 @@ fn a_forwarded_record_in_the_wrong_partition_is_dead_lettered_and_not_forwarded_
     astray.headers.push(("ce_originposition".to_owned(), Some(b"musiccorp.source.events/0/0".to_vec())));
     let partition = partition_of(order.as_bytes(), PARTITIONS);
     fixture.append(INBOX, partition, astray);
-    assert_eq!(fixture.receive(INBOX, (partition, 0)), Outcome::Done);
+    assert_eq!(fixture.receive(INBOX, (partition, 0)), ReceiveOutcome::Done);
     fixture.commit();
     let (_, _, dead_letter) = fixture.records_on(DEAD_LETTERS).pop().unwrap();
     assert_eq!(dead_letter.header("musiccorp.errors.class").as_deref(), Some("routing"));
@@ -254,11 +254,13 @@ fn a_decision_that_is_too_large_for_its_topic_holds_its_partition_and_reports_th
     (fixture.limits.events, fixture.limits.inbox) = (10_000, 10_000);
     fixture.recover_all(&[]);
     let at = fixture.ping("order-1", "order-1", "ask", 1);
-    assert_eq!(fixture.receive(SOURCE, at), Outcome::Done);
+    assert_eq!(fixture.receive(SOURCE, at), ReceiveOutcome::Done);
     let long = format!("order-1{}", "x".repeat(5_000));
     let key = (0..).map(|n| format!("{long}{n}")).find(|key| partition_of(key.as_bytes(), PARTITIONS) == at.0).unwrap();
     let at = fixture.ping("order-1", &key, "ask", 2);
-    let Outcome::Failed(failure) = fixture.receive(SOURCE, at) else { panic!("an event of 10,000 bytes is written") };
+    let ReceiveOutcome::Failed(failure) = fixture.receive(SOURCE, at) else {
+        panic!("an event of 10,000 bytes is written")
+    };
     assert!(
         failure.reason.contains("an event cannot be said: it has up to 15") && !failure.loses_state,
         "{}",
@@ -279,7 +281,7 @@ fn an_unavailable_registry_holds_the_partition_and_loses_nothing() {
     };
     fixture.append(SOURCE, partition, unreadable);
     assert!(
-        matches!(fixture.receive(SOURCE, (partition, 0)), Outcome::Unready(reason) if reason.contains("the registry is down"))
+        matches!(fixture.receive(SOURCE, (partition, 0)), ReceiveOutcome::SchemaUnavailable(reason) if reason.contains("the registry is down"))
     );
     assert_eq!(fixture.machine.held().count(), 1);
     assert!(fixture.machine.batch().is_empty());
@@ -292,7 +294,7 @@ fn a_record_type_that_is_not_consumed_is_skipped() {
     let (partition, offset) = (partition_of(b"order-1", PARTITIONS), 0);
     let value = fixture.log.records[&(SOURCE.to_owned(), partition)][0].value.clone().unwrap();
     assert!(!fixture.machine.contract().is_not_consumed(&value), "not known yet");
-    assert_eq!(fixture.receive(SOURCE, (partition, offset)), Outcome::Done);
+    assert_eq!(fixture.receive(SOURCE, (partition, offset)), ReceiveOutcome::Done);
     assert!(fixture.machine.contract().is_not_consumed(&value));
     assert_eq!((fixture.machine.batch().outputs().len(), fixture.machine.batch().positions().count()), (0, 1));
 }
@@ -305,11 +307,11 @@ fn a_decider_that_panics_holds_its_partition_only_and_skips_nothing() {
     let bad = fixture.ping(order, order, "panic", 1);
     let behind = fixture.ping(order, order, "count", 1);
     let elsewhere = fixture.ping(&other, &other, "count", 1);
-    let Outcome::Failed(failure) = fixture.receive(SOURCE, bad) else { panic!("the probe must panic") };
+    let ReceiveOutcome::Failed(failure) = fixture.receive(SOURCE, bad) else { panic!("the probe must panic") };
     assert_eq!((failure.place, failure.loses_state), (Position::new(SOURCE, bad.0, bad.1), false));
     assert!(failure.reason.contains("told to"), "{}", failure.reason);
-    assert_eq!(fixture.receive(SOURCE, behind), Outcome::Ignored, "it waits behind");
-    assert_eq!(fixture.receive(SOURCE, elsewhere), Outcome::Done);
+    assert_eq!(fixture.receive(SOURCE, behind), ReceiveOutcome::Ignored, "it waits behind");
+    assert_eq!(fixture.receive(SOURCE, elsewhere), ReceiveOutcome::Done);
     fixture.commit();
     assert_eq!((fixture.state(&other).total, fixture.state(order).total), (1, 0));
     fixture.probe.fragile.store(false, Ordering::SeqCst);
@@ -338,7 +340,7 @@ fn a_rebuild_from_the_log_gives_the_same_states_and_writes_nothing() {
 }
 
 /// The states after a start from the checkpoints in `saved` and the log behind them.
-fn resumed(fixture: &Fixture, saved: Vec<SavedTask>) -> BTreeMap<String, (u64, State)> {
+fn resumed(fixture: &Fixture, saved: Vec<TaskCheckpoint>) -> BTreeMap<String, (u64, State)> {
     let mut states = BTreeMap::new();
     for task in saved {
         let mut contract = fixture.log.schemas.contract(&fixture.probe);
@@ -505,11 +507,11 @@ fn an_evicted_entity_is_never_decided_about_without_its_state() {
     let next = fixture.ping("order-1", "order-1", "count", 10);
     // Asked which entity to load, the decider panics; asked which entity to decide about, it does not.
     fixture.probe.entity_panics_once.store(true, Ordering::SeqCst);
-    let Outcome::Failed(failure) = fixture.receive(SOURCE, next) else { panic!("it must fail") };
+    let ReceiveOutcome::Failed(failure) = fixture.receive(SOURCE, next) else { panic!("it must fail") };
     assert!(failure.reason.contains("is not loaded") && !failure.loses_state, "{}", failure.reason);
     fixture.machine.resume(partition);
-    assert_eq!(fixture.receive(SOURCE, next), Outcome::NeedsEntity(key.clone()));
+    assert_eq!(fixture.receive(SOURCE, next), ReceiveOutcome::NeedsEntity(key.clone()));
     fixture.machine.load(partition, &key, &bytes).unwrap();
-    assert_eq!(fixture.receive(SOURCE, next), Outcome::Done);
+    assert_eq!(fixture.receive(SOURCE, next), ReceiveOutcome::Done);
     assert_eq!(fixture.state("order-1").total, 11);
 }

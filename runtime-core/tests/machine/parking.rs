@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use runtime_core::{
-    CrashCount, DropParked, MAX_CRASHES, Outcome, Parked, ParkingCommand, ParkingLimits, RetryParked,
+    CrashCount, DropParked, MAX_CRASHES, Parked, ParkingCommand, ParkingLimits, ReceiveOutcome, RetryParked,
     envelope::Position, partition_of,
 };
 
@@ -58,8 +58,8 @@ fn drop_parked(fixture: &mut Fixture, place: &Position) {
 fn receive_until_done(fixture: &mut Fixture, topic: &str, place: (i32, i64)) -> u32 {
     for tries in 1..=20 {
         match fixture.receive(topic, place) {
-            Outcome::Failed(_) => fixture.machine.resume(place.0),
-            Outcome::Done => return tries,
+            ReceiveOutcome::Failed(_) => fixture.machine.resume(place.0),
+            ReceiveOutcome::Done => return tries,
             other => panic!("{other:?}"),
         }
     }
@@ -206,8 +206,8 @@ fn more_parked_records_than_a_batch_holds_are_handled_in_their_order_before_newe
     let command = DropParked { place: bad.to_string(), by: "ada".to_owned(), reason: "a test".to_owned() };
     let asked = fixture.write(INBOX, ORDER, &ParkingCommand::from(command));
     let newer = count(&mut fixture, ORDER, 1_000_000);
-    assert_eq!(fixture.receive(INBOX, asked), Outcome::Done);
-    assert_eq!(fixture.receive(INBOX, newer), Outcome::Done);
+    assert_eq!(fixture.receive(INBOX, asked), ReceiveOutcome::Done);
+    assert_eq!(fixture.receive(INBOX, newer), ReceiveOutcome::Done);
     fixture.commit();
     let left = parked(&fixture).len();
     assert!(left > 100 && left < 1_234, "{left} are left behind the first batch");

@@ -20,7 +20,7 @@ use rdkafka::{
 use super::client::{self, ClientLog};
 use crate::{
     config::Config,
-    core::{Contract, Limits, TOPIC_BYTES},
+    core::{Limits, ServiceContract, TOPIC_BYTES},
     message::{self, Channel},
 };
 
@@ -238,7 +238,7 @@ impl Admin {
     ///
     /// # Errors
     /// The cluster cannot be reached.
-    pub(crate) async fn limits(&self, contract: &Contract) -> Result<(Limits, usize), AdminError> {
+    pub(crate) async fn limits(&self, contract: &ServiceContract) -> Result<(Limits, usize), AdminError> {
         let written = [&contract.events_topic, &contract.dead_letter_topic, &contract.parked_topic];
         let topics: Vec<&str> = contract.inputs.iter().chain(written).map(|topic| &**topic).collect();
         let settings = self.settings_of(&topics).await?;

@@ -3,8 +3,8 @@
 use rdkafka::message::{BorrowedHeaders, Header, Headers, Message, OwnedHeaders};
 
 use crate::{
-    core::{OutHeaders, Record},
-    envelope::{Bare, Envelope, EnvelopeError},
+    core::{OutputHeaders, Record},
+    envelope::{Envelope, EnvelopeError, RecordMetadata},
 };
 
 /// The headers to send with a record.
@@ -20,10 +20,10 @@ pub fn to_headers(envelope: &Envelope) -> OwnedHeaders {
 
 /// The headers of one output of a batch.
 #[must_use]
-pub fn of_output(headers: &OutHeaders) -> OwnedHeaders {
+pub fn of_output(headers: &OutputHeaders) -> OwnedHeaders {
     match headers {
-        OutHeaders::Envelope(envelope) => to_headers(envelope),
-        OutHeaders::Verbatim(headers) => {
+        OutputHeaders::Envelope(envelope) => to_headers(envelope),
+        OutputHeaders::Verbatim(headers) => {
             let owned = OwnedHeaders::new_with_capacity(headers.len());
             headers.iter().fold(owned, |so_far, (key, value)| so_far.insert(Header { key, value: value.as_deref() }))
         }
@@ -34,7 +34,7 @@ pub fn of_output(headers: &OutHeaders) -> OwnedHeaders {
 ///
 /// # Errors
 /// A header is malformed.
-pub fn envelope_of(bare: Bare<'_>, headers: Option<&BorrowedHeaders>) -> Result<Envelope, EnvelopeError> {
+pub fn envelope_of(bare: RecordMetadata<'_>, headers: Option<&BorrowedHeaders>) -> Result<Envelope, EnvelopeError> {
     Envelope::read(bare, headers.into_iter().flat_map(Headers::iter).map(|header| (header.key, header.value)))
 }
 
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn an_envelope_round_trips_through_headers() {
-        let bare = Bare { topic: "t", partition: 3, offset: 42, timestamp_ms: 1_000, key: Some("order-1") };
+        let bare = RecordMetadata { topic: "t", partition: 3, offset: 42, timestamp_ms: 1_000, key: Some("order-1") };
         let envelope =
             Envelope::new(derived_id(&["id"]), "/musiccorp/payment", "com.musiccorp.payment.PaymentTaken", 5)
                 .about("order-1")

@@ -1,7 +1,7 @@
 //! Checks the message types of a service against the schemas: every version of what it consumes, and exactly what it produces.
 //!
 //! ```
-//! use runtime::testing::contract::ServiceContract;
+//! use runtime::testing::contract::ContractTest;
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,7 +18,7 @@
 //! runtime::consumes! { enum Input { events of "customers" { CustomerRegistered } } }
 //! runtime::produces! { enum Event in "../schemas" { events of "loyalty" { LoyaltyAccountOpened = 1 } } }
 //!
-//! ServiceContract::in_folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas"))
+//! ContractTest::in_folder(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas"))
 //!     .consumes::<Input>()
 //!     .produces::<Event>()
 //!     .check();
@@ -36,12 +36,12 @@ use crate::{
 
 /// The message types of one service, checked together so that one failure lists every fault.
 #[derive(Debug)]
-pub struct ServiceContract {
+pub struct ContractTest {
     schemas: PathBuf,
     faults: Vec<String>,
 }
 
-impl ServiceContract {
+impl ContractTest {
     /// The contract of a service whose schemas are in this folder.
     #[must_use]
     pub fn in_folder(schemas: impl Into<PathBuf>) -> Self {

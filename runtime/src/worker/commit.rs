@@ -18,7 +18,7 @@ use super::{
     transactor::{CommitError, TransactionalProducer, Transactor},
 };
 use crate::{
-    core::{Batch, Contract, Output, Target, log_bounds, turn::Turn},
+    core::{Batch, Output, ServiceContract, Target, log_bounds, turn::Turn},
     decider::Decider,
     kafka::headers::of_output,
 };
@@ -48,7 +48,7 @@ pub(super) fn commit<D: Decider>(
 
 fn produce(
     producer: &TransactionalProducer,
-    contract: &Contract,
+    contract: &ServiceContract,
     batch: &Batch,
     output: &Output,
     deadline: Instant,

@@ -26,7 +26,7 @@ use super::{Setup, bounds};
 use crate::{
     clock,
     core::{
-        Folded, LogCorruption, Task,
+        FoldOutcome, LogCorruption, Task,
         backoff::Backoff,
         envelope::Position,
         log_bounds::{LogLoss, noted},
@@ -66,7 +66,7 @@ pub(super) struct RecoveryThread<D: Decider> {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum RecoveryError {
     #[error("cannot {step}")]
     Kafka { step: &'static str, source: Box<KafkaError> },
     #[error("there is no thread to load checkpoints on")]
@@ -81,8 +81,8 @@ enum Failure {
     LogLoss(#[from] LogLoss),
 }
 
-fn kafka(step: &'static str) -> impl Fn(KafkaError) -> Failure {
-    move |source| Failure::Kafka { step, source: Box::new(source) }
+fn kafka(step: &'static str) -> impl Fn(KafkaError) -> RecoveryError {
+    move |source| RecoveryError::Kafka { step, source: Box::new(source) }
 }
 
 impl<D: Decider> RecoveryThread<D> {
@@ -137,10 +137,10 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         while !self.left.is_empty() && !self.is_cancelled() {
             // A decider that panics over a state must not leave its partition waiting in silence.
             let attempted = catch_unwind(AssertUnwindSafe(|| self.attempt()))
-                .unwrap_or_else(|panic| Err(Failure::Panicked { reason: panic_message(panic.as_ref()) }));
+                .unwrap_or_else(|panic| Err(RecoveryError::Panicked { reason: panic_message(panic.as_ref()) }));
             let Err(failure) = attempted else { continue };
             let reason = crate::telemetry::chain(&failure);
-            if let Failure::LogLoss(_) = failure {
+            if let RecoveryError::LogLoss(_) = failure {
                 return self.send(RecoveryReport::LogLoss { reason });
             }
             tracing::warn!(service = D::NAME, %reason, "recovery is delayed; it is tried again");
@@ -156,7 +156,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
     }
 
     /// One attempt, from fresh clients to the end of every partition that is left.
-    fn attempt(&mut self) -> Result<(), Failure> {
+    fn attempt(&mut self) -> Result<(), RecoveryError> {
         let setup = Arc::clone(&self.setup);
         let contract = setup.contract.clone();
         let mut recoveries = Recoveries::new(setup.decider.clone(), contract.clone(), self.left.iter().copied());
@@ -181,7 +181,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         Ok(())
     }
 
-    fn own_log_reader(&self) -> Result<OwnLogReader, Failure> {
+    fn own_log_reader(&self) -> Result<OwnLogReader, RecoveryError> {
         let mut config = client::log_reader(&self.setup.config, "own-log");
         // The group's offsets are asked for under its name; nothing is joined. A read-committed client asks for stable ones.
         config.set("group.id", &self.setup.names.group);
@@ -190,7 +190,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         config.create_with_context(ClientLog::new("own-log")).map_err(kafka("set up a reader of the own log"))
     }
 
-    fn committed_offsets(&self, reader: &OwnLogReader) -> Result<BTreeMap<i32, CommittedOffsets>, Failure> {
+    fn committed_offsets(&self, reader: &OwnLogReader) -> Result<BTreeMap<i32, CommittedOffsets>, RecoveryError> {
         const STEP: &str = "fetch the group's committed offsets";
         let (inputs, timeouts) = (&self.setup.contract.inputs, self.setup.config.timeouts);
         let mut asked = TopicPartitionList::new();
@@ -216,7 +216,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         Ok(committed)
     }
 
-    fn bounds(&self) -> Result<crate::core::log_bounds::AllBounds, Failure> {
+    fn bounds(&self) -> Result<crate::core::log_bounds::AllBounds, RecoveryError> {
         let (config, contract) = (&self.setup.config, &self.setup.contract);
         let asker: BaseConsumer<ClientLog> = client::watermark_client(config)
             .create_with_context(ClientLog::new("watermarks"))
@@ -233,7 +233,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         reader: &OwnLogReader,
         recoveries: &mut Recoveries<D>,
         start: &RecoveryStart,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RecoveryError> {
         let setup = Arc::clone(&self.setup);
         let waiting: Mutex<VecDeque<i32>> = Mutex::new(self.left.iter().copied().collect());
         let (sender, loaded) = mpsc::sync_channel(self.left.len());
@@ -241,7 +241,9 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
             for _ in 0..loaders(self.left.len()) {
                 let (sender, setup, waiting) = (sender.clone(), &setup, &waiting);
                 let loader = std::thread::Builder::new().name("load".to_owned());
-                loader.spawn_scoped(scope, move || load(setup, start, waiting, &sender)).map_err(Failure::Thread)?;
+                loader
+                    .spawn_scoped(scope, move || load(setup, start, waiting, &sender))
+                    .map_err(RecoveryError::Thread)?;
             }
             drop(sender);
             // The receiving end goes with this closure, and then the loaders stop.
@@ -256,14 +258,14 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         reader: &OwnLogReader,
         recoveries: &mut Recoveries<D>,
         loaded: &Receiver<Loaded<D>>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RecoveryError> {
         let (mut liveness, mut is_loading) = (BrokerLiveness::new(Instant::now()), true);
         while (is_loading || recoveries.reading().len() > 0) && !self.is_cancelled() {
             is_loading = is_loading && self.take_loaded(reader, recoveries, loaded)?;
             match reader.poll(if is_loading { LOOK_WHILE_LOADING } else { LOOK }) {
                 None => {
                     if liveness.probe(reader, &self.setup.contract.events_topic) == Some(Connectivity::Lost) {
-                        return Err(Failure::Unreachable);
+                        return Err(RecoveryError::Unreachable);
                     }
                 }
                 Some(Ok(message)) => {
@@ -290,7 +292,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         reader: &OwnLogReader,
         recoveries: &mut Recoveries<D>,
         loaded: &Receiver<Loaded<D>>,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, RecoveryError> {
         loop {
             // With nothing to read there is nothing else to wait for.
             let patience = if recoveries.reading().len() == 0 { LOOK } else { Duration::ZERO };
@@ -310,16 +312,16 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
     }
 
     /// Folds one record, of the own log or of the parked topic.
-    fn fold(&mut self, recoveries: &mut Recoveries<D>, message: &BorrowedMessage<'_>) -> Result<(), Failure> {
+    fn fold(&mut self, recoveries: &mut Recoveries<D>, message: &BorrowedMessage<'_>) -> Result<(), RecoveryError> {
         let until = Instant::now() + SCHEMA_PATIENCE;
         let place = || Position::new(message.topic(), message.partition(), message.offset());
         let readers = &self.setup.readers;
         let folded = with_record(message, |record| {
             loop {
                 match recoveries.receive(record)? {
-                    Folded::Taken => return Ok(None),
-                    Folded::NeedsSchema(schema) => recoveries.learn(schema, readers.schema(schema)),
-                    Folded::Unready(reason) => {
+                    FoldOutcome::Taken => return Ok(None),
+                    FoldOutcome::NeedsSchema(schema) => recoveries.learn(schema, readers.schema(schema)),
+                    FoldOutcome::SchemaUnavailable(reason) => {
                         recoveries.forget_failures();
                         if Instant::now() >= until {
                             return Ok(Some(reason));
@@ -331,7 +333,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         });
         match folded {
             Ok(None) => Ok(()),
-            Ok(Some(reason)) => Err(Failure::Schema { place: place(), reason }),
+            Ok(Some(reason)) => Err(RecoveryError::Schema { place: place(), reason }),
             Err(corruption) => {
                 self.refuse(message.partition(), &place().to_string(), &corruption);
                 Ok(())
@@ -347,7 +349,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         self.send(RecoveryReport::Refused { partition, place, reason });
     }
 
-    fn finish(&mut self, recoveries: &mut Recoveries<D>) -> Result<(), Failure> {
+    fn finish(&mut self, recoveries: &mut Recoveries<D>) -> Result<(), RecoveryError> {
         for ended in recoveries.finish(clock::now_ms())? {
             match ended {
                 RecoveryEnd::Recovered(task) => {
@@ -423,7 +425,7 @@ fn place(reader: &OwnLogReader, read: &[ReadFrom]) -> KafkaResult<()> {
     reader.incremental_assign(&start)
 }
 
-fn position(reader: &OwnLogReader, topic: &str, partition: i32) -> Result<i64, Failure> {
+fn position(reader: &OwnLogReader, topic: &str, partition: i32) -> Result<i64, RecoveryError> {
     let positions = reader.position().map_err(kafka("tell the position in the own log"))?;
     match positions.find_partition(topic, partition).map(|element| element.offset()) {
         Some(Offset::Offset(offset)) => Ok(offset),

@@ -14,7 +14,7 @@ use runtime::{
     Decider,
     codec::{DecodeError, Readers},
     core::{
-        DueEffect, SavedTask, Task,
+        DueEffect, Task, TaskCheckpoint,
         log_bounds::check_appended,
         recoveries::StartAt,
         turn::{Carried, Now, Offer, Pace, Step, Turn, TurnError},
@@ -501,7 +501,7 @@ impl<D: Decider> Incarnation<D> {
             if world.is(Mutant::TornCheckpoint) {
                 saved.entities.truncate(saved.entities.len() / 2);
             }
-            let SavedTask { partition, ref entities, .. } = saved;
+            let TaskCheckpoint { partition, ref entities, .. } = saved;
             saved_keys.extend(entities.iter().map(|(key, _)| (partition, Arc::clone(key))));
             store.save(saved);
         }

@@ -14,7 +14,7 @@ pub(crate) mod truth;
 
 use std::{cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc};
 
-use runtime::{Answer, Decider, Due, Unanswered, codec::Readers, core::Contract, envelope::Position};
+use runtime::{Answer, Decider, Due, Unanswered, codec::Readers, core::ServiceContract, envelope::Position};
 
 use self::truth::Truth;
 pub(crate) use self::{
@@ -133,7 +133,7 @@ impl World {
 pub(crate) struct Kit<D: Decider> {
     pub(crate) decider: D,
     pub(crate) mood: Mood,
-    pub(crate) contract: Contract,
+    pub(crate) contract: ServiceContract,
     pub(crate) readers: Readers,
     pub(crate) outside: Rc<RefCell<dyn Outside<D>>>,
     pub(crate) truth: RefCell<Truth<D>>,

@@ -7,7 +7,7 @@ use runtime::{
     Decider,
     codec::Readers,
     core::{
-        Folded, Task,
+        FoldOutcome, Task,
         log_bounds::{AllBounds, LogBounds},
         recoveries::{
             CommittedOffsets, LoadedCheckpoint, Recoveries, RecoveryEnd, RecoveryStart, RecoveryStep, StartAt,
@@ -222,14 +222,16 @@ impl<D: Decider> Recovery<D> {
                     let folded = stored.with_record(&topic, place.partition, offset, |record| {
                         loop {
                             match recoveries.receive(record) {
-                                Ok(Folded::NeedsSchema(schema)) => recoveries.learn(schema, readers.schema(schema)),
+                                Ok(FoldOutcome::NeedsSchema(schema)) => {
+                                    recoveries.learn(schema, readers.schema(schema))
+                                }
                                 folded => return folded,
                             }
                         }
                     });
                     match folded {
-                        Ok(Folded::Taken | Folded::NeedsSchema(_)) => *next = offset + 1,
-                        Ok(Folded::Unready(_)) => {
+                        Ok(FoldOutcome::Taken | FoldOutcome::NeedsSchema(_)) => *next = offset + 1,
+                        Ok(FoldOutcome::SchemaUnavailable(_)) => {
                             world.trace.sometimes("a recovery waits for a schema");
                             self.recoveries.forget_failures();
                             self.resumes_at_ms = world.now_ms + 100;

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
-use runtime::core::SavedTask;
+use runtime::core::TaskCheckpoint;
 
 use crate::chance::Chance;
 
@@ -42,7 +42,7 @@ impl Store {
         self.is_ahead
     }
 
-    pub(crate) fn save(&mut self, saved: SavedTask) {
+    pub(crate) fn save(&mut self, saved: TaskCheckpoint) {
         let kept = self.now.entry(saved.partition).or_default();
         if saved.next < kept.position {
             return;

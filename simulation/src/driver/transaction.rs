@@ -8,7 +8,7 @@ use std::{
 
 use runtime::{
     Decider,
-    core::{Batch, OutHeaders, Output, Target, log_bounds::noted, partition_of, turn::Turn},
+    core::{Batch, Output, OutputHeaders, Target, log_bounds::noted, partition_of, turn::Turn},
     envelope::Envelope,
 };
 
@@ -50,8 +50,8 @@ pub(crate) fn headers_of(envelope: &Envelope) -> Headers {
 
 fn stored(batch: &Batch, output: &Output) -> Rc<Stored> {
     let headers = match &output.headers {
-        OutHeaders::Envelope(envelope) => headers_of(envelope),
-        OutHeaders::Verbatim(headers) => {
+        OutputHeaders::Envelope(envelope) => headers_of(envelope),
+        OutputHeaders::Verbatim(headers) => {
             headers.iter().map(|(name, value)| (Cow::Owned(name.clone()), value.clone())).collect()
         }
     };
