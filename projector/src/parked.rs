@@ -9,7 +9,7 @@ use std::{
 };
 
 use runtime::{
-    core::{Parked, ParkingUpdate},
+    core::{ParkedRecord, ParkingUpdate},
     envelope::Position,
     message::PARKED,
 };
@@ -43,14 +43,14 @@ impl ParkedIndex {
     pub(crate) fn fold(&mut self, topic: &str, update: ParkingUpdate) -> Vec<Arc<str>> {
         let service: Arc<str> = service_of(topic).into();
         match update {
-            ParkingUpdate::Released(left) => self.remove(&(service, left.place)).into_iter().collect(),
+            ParkingUpdate::Released(left) => self.remove(&(service, left.position)).into_iter().collect(),
             ParkingUpdate::Parked(parked) => {
-                let key = (Arc::clone(&service), parked.place.clone());
+                let key = (Arc::clone(&service), parked.position.clone());
                 let before = self.remove(&key);
                 let saga: Arc<str> = parked.correlation_id().into();
                 self.of_saga.entry(Arc::clone(&saga)).or_default().insert(key.clone());
                 let queue = self.queues.entry((Arc::clone(&service), parked.entity.to_string())).or_default();
-                queue.insert(parked.number, parked.place.clone());
+                queue.insert(parked.number, parked.position.clone());
                 let (entity, number) = (parked.entity.to_string(), parked.number);
                 let shown = api::ParkedRecord::of(&service, &parked);
                 self.records.insert(key, ParkedEntry { saga: Arc::clone(&saga), entity, number, shown });
@@ -106,12 +106,12 @@ fn service_of(topic: &str) -> &str {
 impl api::ParkedRecord {
     /// A parked record as replies show it.
     #[must_use]
-    pub fn of(service: &str, parked: &Parked) -> Self {
+    pub fn of(service: &str, parked: &ParkedRecord) -> Self {
         let truncate = |text: &str, most: usize| text.chars().take(most).collect::<String>();
         Self {
             service: service.to_owned(),
             entity: truncate(&parked.entity, record::TEXT_MAX),
-            place: parked.place.to_string(),
+            place: parked.position.to_string(),
             event: parked.type_name().map(|name| truncate(name, record::TEXT_MAX)),
             number: parked.number,
             at: rfc3339(parked.timestamp_ms),

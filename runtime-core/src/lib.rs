@@ -43,8 +43,8 @@ pub use entity::{HANDLED_CAUSES, MalformedCheckpoint};
 pub use limits::{DEAD_LETTER_BYTES, Limits, TOPIC_BYTES};
 pub use machine::{DueEffect, Machine, Need};
 pub use parking::{
-    DropParked, MAX_CRASHES, NotParked, Parked, ParkingCommand, ParkingLimits, ParkingUpdate, RecordFailure,
-    ReleasedRecord, RetryParked,
+    DropParked, MAX_CRASHES, MalformedParkedRecord, ParkedRecord, ParkingCommand, ParkingLimits, ParkingUpdate,
+    RecordFailure, ReleasedRecord, RetryParked,
 };
 pub use partition::partition_of;
 pub use record::Record;

@@ -14,13 +14,13 @@ const NOTE: &str = "own-log=";
 
 /// The metadata of a committed offset: how far the own log is known to reach.
 #[must_use]
-pub fn note(own_next: i64) -> String {
+pub fn offset_metadata(own_next: i64) -> String {
     format!("{NOTE}{own_next}")
 }
 
 /// The end of the own log that such metadata has; zero if it is not one of ours.
 #[must_use]
-pub fn noted(note: &str) -> i64 {
+pub fn own_end_of(note: &str) -> i64 {
     note.strip_prefix(NOTE).and_then(|end| end.parse().ok()).unwrap_or(0)
 }
 
@@ -222,9 +222,9 @@ mod tests {
 
     #[test]
     fn a_note_is_read_back_and_foreign_metadata_is_none() {
-        assert_eq!(noted(&note(41)), 41);
+        assert_eq!(own_end_of(&offset_metadata(41)), 41);
         for foreign in ["", "41", "own-log=", "own-log=x", "somebody's own"] {
-            assert_eq!(noted(foreign), 0, "{foreign:?}");
+            assert_eq!(own_end_of(foreign), 0, "{foreign:?}");
         }
     }
 

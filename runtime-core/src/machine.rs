@@ -139,7 +139,7 @@ impl<D: Decider> Machine<D> {
             let mut context = DecisionContext { decider, contract, batch, now_ms, crashes };
             if let Err(failure) = task.drain_next(&mut context) {
                 batch.rollback_to(savepoint);
-                task.held = Some(HoldReason { place: failure.place, reason: failure.reason });
+                task.held = Some(HoldReason { position: failure.position, reason: failure.reason });
             }
         }
         self.contract.forget_failures();
@@ -180,9 +180,9 @@ impl<D: Decider> Machine<D> {
     }
 
     /// Stops a partition from taking input until it is resumed.
-    pub fn hold(&mut self, partition: i32, place: Position, reason: String) {
+    pub fn hold(&mut self, partition: i32, position: Position, reason: String) {
         if let Some(task) = self.tasks.get_mut(&partition) {
-            task.held = Some(HoldReason { place, reason });
+            task.held = Some(HoldReason { position, reason });
         }
     }
 

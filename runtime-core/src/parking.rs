@@ -1,6 +1,6 @@
 //! Records that wait because one of their entity cannot work: what is parked, in which order, and how it looks on its topic.
 //!
-//! A parked record lies on the service's parked topic under its place as the key, with its bytes, its headers and the failure; a
+//! A parked record lies on the service's parked topic under its position as the key, with its bytes, its headers and the failure; a
 //! tombstone takes it away. So the topic is the truth: whoever takes the partition over folds it and knows the same. The first
 //! of an entity's records is the one that failed, the others wait behind it in the order in which they came. Of a dead letter there
 //! is a tombstone alone: nothing waits, and it tells how far the input was received, should the group forget that. Owns the form of
@@ -85,9 +85,9 @@ pub struct RecordFailure {
 
 /// A record that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parked {
+pub struct ParkedRecord {
     /// Where it lay when it was received.
-    pub place: Position,
+    pub position: Position,
     /// The entity it is about.
     pub entity: Arc<str>,
     /// Its rank: of an entity's records the one with the least is the first.
@@ -108,7 +108,7 @@ pub struct Parked {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleasedRecord {
     /// Where it lay when it was received.
-    pub place: Position,
+    pub position: Position,
     /// True if it was given up, false if it was handled.
     pub dropped: bool,
     /// Who asked for it, and why if it was given up.
@@ -119,7 +119,7 @@ pub struct ReleasedRecord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ParkingUpdate {
     /// This waits; if it was there before, this is how it stands now.
-    Parked(Parked),
+    Parked(ParkedRecord),
     /// This waits no more, or never did: it was laid aside as a dead letter.
     Released(ReleasedRecord),
 }
@@ -127,13 +127,13 @@ pub enum ParkingUpdate {
 /// A record of a parked topic that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a parked record: {0}")]
-pub struct NotParked(String);
+pub struct MalformedParkedRecord(String);
 
-impl Parked {
+impl ParkedRecord {
     /// A record as it is parked. Its rank is given when it is.
     pub(crate) fn of(record: &Record<'_>, entity: Arc<str>, failure: Option<RecordFailure>) -> Self {
         Self {
-            place: record.position(),
+            position: record.position(),
             entity,
             number: 0,
             failure,
@@ -153,9 +153,9 @@ impl Parked {
         let headers: Vec<(&str, Option<&[u8]>)> =
             self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
         take(&Record {
-            topic: &self.place.topic,
-            partition: self.place.partition,
-            offset: self.place.offset,
+            topic: &self.position.topic,
+            partition: self.position.partition,
+            offset: self.position.offset,
             timestamp_ms: self.timestamp_ms,
             key: self.key.as_deref(),
             value: self.value.as_deref(),
@@ -169,9 +169,9 @@ impl Parked {
         let ours = |name: &str, value: String| (format!("{system}.{name}"), Some(value.into_bytes()));
         let mut headers = self.headers.clone();
         headers.extend([
-            kafka("topic", self.place.topic.to_string()),
-            kafka("partition", self.place.partition.to_string()),
-            kafka("offset", self.place.offset.to_string()),
+            kafka("topic", self.position.topic.to_string()),
+            kafka("partition", self.position.partition.to_string()),
+            kafka("offset", self.position.offset.to_string()),
             kafka("group", group.to_owned()),
             ours(name::ENTITY, self.entity.to_string()),
             ours(name::NUMBER, self.number.to_string()),
@@ -194,9 +194,9 @@ impl Parked {
         headers
     }
 
-    fn read(system: &str, place: Position, record: &Record<'_>) -> Result<Self, NotParked> {
+    fn read(system: &str, position: Position, record: &Record<'_>) -> Result<Self, MalformedParkedRecord> {
         let ours = OwnHeaders { system, headers: record.headers };
-        let missing = |what: &str| NotParked(format!("it has no {what}"));
+        let missing = |what: &str| MalformedParkedRecord(format!("it has no {what}"));
         let count: usize = ours.number(name::HEADERS).ok_or_else(|| missing("count of headers"))?;
         let own = record.headers.get(..count).ok_or_else(|| missing("headers of its own"))?;
         let failure = ours.text(name::CLASS).map(|class| RecordFailure {
@@ -206,7 +206,7 @@ impl Parked {
             at_ms: ours.text(name::TIME).and_then(time::parse_rfc3339).unwrap_or(record.timestamp_ms),
         });
         Ok(Self {
-            place,
+            position,
             entity: ours.text(name::ENTITY).ok_or_else(|| missing("entity"))?.into(),
             number: ours.number(name::NUMBER).ok_or_else(|| missing("rank"))?,
             failure,
@@ -249,17 +249,17 @@ impl ParkingUpdate {
     ///
     /// # Errors
     /// It is none.
-    pub fn read(system: &str, record: &Record<'_>) -> Result<Self, NotParked> {
-        let place: Position = record
+    pub fn read(system: &str, record: &Record<'_>) -> Result<Self, MalformedParkedRecord> {
+        let position: Position = record
             .key_text()
             .and_then(|key| key.parse().ok())
-            .ok_or_else(|| NotParked("its key is no place".into()))?;
+            .ok_or_else(|| MalformedParkedRecord("its key is not a position".into()))?;
         if record.value.is_some() {
-            return Parked::read(system, place, record).map(Self::Parked);
+            return ParkedRecord::read(system, position, record).map(Self::Parked);
         }
         let ours = OwnHeaders { system, headers: record.headers };
         let words = ours.text(name::WORDS).unwrap_or_default().to_owned();
-        Ok(Self::Released(ReleasedRecord { place, dropped: ours.text(name::OUTCOME) == Some(name::DROPPED), words }))
+        Ok(Self::Released(ReleasedRecord { position, dropped: ours.text(name::OUTCOME) == Some(name::DROPPED), words }))
     }
 }
 
@@ -273,7 +273,7 @@ impl ReleasedRecord {
     pub(crate) fn headers_on_topic(
         &self,
         system: &str,
-        parked: &Parked,
+        parked: &ParkedRecord,
         command: Uuid,
         now_ms: TimestampMs,
     ) -> Vec<Header> {
@@ -339,24 +339,24 @@ pub(crate) struct Parking {
     queues: BTreeMap<Arc<str>, Queue>,
     /// Entities whose first record may be handled: what it waited behind is out of the way.
     ready: BTreeSet<Arc<str>>,
-    places: BTreeMap<Position, (Arc<str>, u64)>,
+    positions: BTreeMap<Position, (Arc<str>, u64)>,
     next: u64,
     bytes: usize,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    records: BTreeMap<u64, Parked>,
+    records: BTreeMap<u64, ParkedRecord>,
     ids: BTreeSet<Uuid>,
 }
 
 impl Parking {
     pub(crate) fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.positions.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.places.len()
+        self.positions.len()
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -367,12 +367,12 @@ impl Parking {
         self.queues.keys()
     }
 
-    pub(crate) fn records(&self) -> impl Iterator<Item = &Parked> {
+    pub(crate) fn records(&self) -> impl Iterator<Item = &ParkedRecord> {
         self.queues.values().flat_map(|queue| queue.records.values())
     }
 
-    pub(crate) fn holds(&self, place: &Position) -> bool {
-        self.places.contains_key(place)
+    pub(crate) fn holds(&self, position: &Position) -> bool {
+        self.positions.contains_key(position)
     }
 
     pub(crate) fn has(&self, entity: &str) -> bool {
@@ -384,8 +384,8 @@ impl Parking {
         self.queues.get(entity).is_some_and(|queue| queue.ids.contains(&id))
     }
 
-    pub(crate) fn get(&self, place: &Position) -> Option<&Parked> {
-        let (entity, number) = self.places.get(place)?;
+    pub(crate) fn get(&self, position: &Position) -> Option<&ParkedRecord> {
+        let (entity, number) = self.positions.get(position)?;
         self.queues.get(entity)?.records.get(number)
     }
 
@@ -395,31 +395,31 @@ impl Parking {
     }
 
     /// What waits for an entity, in its order.
-    pub(crate) fn queue(&self, entity: &str) -> impl Iterator<Item = &Parked> {
+    pub(crate) fn queue(&self, entity: &str) -> impl Iterator<Item = &ParkedRecord> {
         self.queues.get(entity).into_iter().flat_map(|queue| queue.records.values())
     }
 
     /// The record that an entity's others wait behind.
-    pub(crate) fn first(&self, entity: &str) -> Option<&Parked> {
+    pub(crate) fn first(&self, entity: &str) -> Option<&ParkedRecord> {
         self.queues.get(entity)?.records.first_key_value().map(|(_, parked)| parked)
     }
 
     /// True if there is room for one more.
-    pub(crate) fn has_room(&self, parked: &Parked, limits: ParkingLimits) -> bool {
+    pub(crate) fn has_room(&self, parked: &ParkedRecord, limits: ParkingLimits) -> bool {
         self.len() < limits.records && self.bytes + parked.size() <= limits.bytes
     }
 
-    /// The rank of what lies at a place: that of one that is there stays, a new one comes last.
-    pub(crate) fn rank_of(&self, place: &Position) -> u64 {
-        self.places.get(place).map_or(self.next, |(_, number)| *number)
+    /// The rank of what lies at a position: that of one that is there stays, a new one comes last.
+    pub(crate) fn rank_of(&self, position: &Position) -> u64 {
+        self.positions.get(position).map_or(self.next, |(_, number)| *number)
     }
 
     /// Takes a record in under its rank; one that is there stands as this says from now on.
-    pub(crate) fn put(&mut self, parked: Parked) {
-        self.remove(&parked.place);
+    pub(crate) fn put(&mut self, parked: ParkedRecord) {
+        self.remove(&parked.position);
         self.next = self.next.max(parked.number + 1);
         self.bytes += parked.size();
-        self.places.insert(parked.place.clone(), (Arc::clone(&parked.entity), parked.number));
+        self.positions.insert(parked.position.clone(), (Arc::clone(&parked.entity), parked.number));
         let queue = self.queues.entry(Arc::clone(&parked.entity)).or_default();
         queue.ids.extend(parked.id());
         let entity = Arc::clone(&parked.entity);
@@ -435,8 +435,8 @@ impl Parking {
         }
     }
 
-    pub(crate) fn remove(&mut self, place: &Position) -> Option<Parked> {
-        let (entity, number) = self.places.remove(place)?;
+    pub(crate) fn remove(&mut self, position: &Position) -> Option<ParkedRecord> {
+        let (entity, number) = self.positions.remove(position)?;
         let queue = self.queues.get_mut(&entity)?;
         let parked = queue.records.remove(&number)?;
         if let Some(id) = parked.id() {
@@ -454,7 +454,7 @@ impl Parking {
     pub(crate) fn fold(&mut self, news: ParkingUpdate) {
         match news {
             ParkingUpdate::Parked(parked) => self.put(parked),
-            ParkingUpdate::Released(left) => drop(self.remove(&left.place)),
+            ParkingUpdate::Released(left) => drop(self.remove(&left.position)),
         }
     }
 }
@@ -467,17 +467,17 @@ mod tests {
         Record { topic: "acme.x.events", partition: 2, offset, timestamp_ms: 5, key: Some(b"order-1"), value, headers }
     }
 
-    fn parked(offset: i64) -> Parked {
-        Parked::of(&record(offset, &[], Some(b"12345")), "order-1".into(), None)
+    fn parked(offset: i64) -> ParkedRecord {
+        ParkedRecord::of(&record(offset, &[], Some(b"12345")), "order-1".into(), None)
     }
 
-    fn put(parking: &mut Parking, parked: Parked) {
-        let number = parking.rank_of(&parked.place);
-        parking.put(Parked { number, ..parked });
+    fn put(parking: &mut Parking, parked: ParkedRecord) {
+        let number = parking.rank_of(&parked.position);
+        parking.put(ParkedRecord { number, ..parked });
     }
 
-    fn on_topic(parked: &Parked) -> ParkingUpdate {
-        let key = parked.place.to_string();
+    fn on_topic(parked: &ParkedRecord) -> ParkingUpdate {
+        let key = parked.position.to_string();
         let headers = parked.headers_on_topic("acme", "acme.payment");
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
         let value = Some(parked.value.as_deref().unwrap_or_default());
@@ -493,7 +493,7 @@ mod tests {
         // A record from a dead-letter topic brings headers along that are called like ours.
         let brought: [(&str, Option<&[u8]>); 2] = [("__dlq.errors.offset", Some(b"77")), ("acme.parked.entity", None)];
         for (value, failure) in [(Some(&b"abc"[..]), Some(failure)), (Some(&b""[..]), None), (None, None)] {
-            let mut parked = Parked::of(&record(7, &brought, value), "order-1".into(), failure);
+            let mut parked = ParkedRecord::of(&record(7, &brought, value), "order-1".into(), failure);
             parked.number = 12;
             assert_eq!(on_topic(&parked), ParkingUpdate::Parked(parked));
         }
@@ -505,19 +505,19 @@ mod tests {
         for offset in [4, 5, 6] {
             put(&mut parking, parked(offset));
         }
-        put(&mut parking, Parked { timestamp_ms: 9, ..parked(4) });
-        let (mut later, all): (Parking, Vec<Parked>) = (Parking::default(), parking.records().cloned().collect());
+        put(&mut parking, ParkedRecord { timestamp_ms: 9, ..parked(4) });
+        let (mut later, all): (Parking, Vec<ParkedRecord>) = (Parking::default(), parking.records().cloned().collect());
         // The first was written once more, so compaction leaves it behind the others.
         for parked in [&all[1], &all[2], &all[0]] {
             later.fold(on_topic(parked));
         }
-        assert_eq!(later.records().map(|parked| parked.place.offset).collect::<Vec<_>>(), [4, 5, 6]);
+        assert_eq!(later.records().map(|parked| parked.position.offset).collect::<Vec<_>>(), [4, 5, 6]);
         assert_eq!((later.first("order-1").map(|first| first.timestamp_ms), later.bytes()), (Some(9), parking.bytes()));
         assert_eq!(later.ready().map(|entity| &**entity), Some("order-1"), "nothing says that it cannot work");
-        assert_eq!(later.rank_of(&parked(8).place), 3);
-        let gone = ReleasedRecord { place: all[0].place.clone(), dropped: false, words: String::new() };
+        assert_eq!(later.rank_of(&parked(8).position), 3);
+        let gone = ReleasedRecord { position: all[0].position.clone(), dropped: false, words: String::new() };
         later.fold(ParkingUpdate::Released(gone));
-        assert_eq!(later.first("order-1").map(|first| first.place.offset), Some(5));
+        assert_eq!(later.first("order-1").map(|first| first.position.offset), Some(5));
     }
 
     #[test]
@@ -529,8 +529,8 @@ mod tests {
         put(&mut parking, parked(1));
         assert!(!parking.has_room(&parked(2), limits));
         assert!(!parking.has_room(&parked(2), ParkingLimits { records: 9, bytes: parking.bytes() + 3 }));
-        parking.remove(&parked(0).place);
-        parking.remove(&parked(1).place);
+        parking.remove(&parked(0).position);
+        parking.remove(&parked(1).position);
         assert!(parking.is_empty() && parking.bytes() == 0 && !parking.has("order-1"));
     }
 }

@@ -38,7 +38,7 @@ pub enum RecoveryStep {
 pub struct CommittedOffsets {
     /// The offset of each input.
     pub inputs: Vec<Option<i64>>,
-    /// How far the own log was known to reach: the highest [`noted`](crate::log_bounds::noted) end.
+    /// How far the own log was known to reach: the highest [end in the metadata](crate::log_bounds::own_end_of) of an offset.
     pub own_end: i64,
 }
 

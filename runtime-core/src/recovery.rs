@@ -13,7 +13,7 @@ use crate::{
     entity::{Entity, MalformedCheckpoint, RecentEvent},
     envelope::{Envelope, Position},
     guard::guarded,
-    parking::{Parked, Parking, ParkingUpdate, ReleasedRecord},
+    parking::{ParkedRecord, Parking, ParkingUpdate, ReleasedRecord},
     partition_of,
     task::{Recovered, Task},
 };
@@ -23,12 +23,12 @@ use crate::{
 pub enum LogCorruption {
     /// The fence was broken, or somebody else writes here.
     #[error(
-        "own log broken at {place}: event {found} of entity {entity} where {expected} was due; \
+        "own log broken at {position}: event {found} of entity {entity} where {expected} was due; \
          another writer was here, so this partition stops until an operator has looked"
     )]
     Sequence {
         /// Where.
-        place: Position,
+        position: Position,
         /// The entity.
         entity: String,
         /// The sequence number that was due.
@@ -38,12 +38,12 @@ pub enum LogCorruption {
     },
     /// One id, two contents.
     #[error(
-        "own log broken at {place}: id {id} of entity {entity} was said before, and {how}; \
+        "own log broken at {position}: id {id} of entity {entity} was said before, and {how}; \
          this partition stops until an operator has looked"
     )]
     TwoContents {
         /// Where.
-        place: Position,
+        position: Position,
         /// The entity.
         entity: String,
         /// The id.
@@ -52,10 +52,10 @@ pub enum LogCorruption {
         how: &'static str,
     },
     /// An own record that cannot be read.
-    #[error("own log broken at {place}: {reason}; this partition stops until an operator has looked")]
+    #[error("own log broken at {position}: {reason}; this partition stops until an operator has looked")]
     Unreadable {
         /// Where.
-        place: Position,
+        position: Position,
         /// Why.
         reason: String,
     },
@@ -75,10 +75,10 @@ pub enum LogCorruption {
         reason: String,
     },
     /// `evolve` panicked.
-    #[error("own log at {place} cannot be folded: {reason}; fix evolve, which must accept every event ever said")]
+    #[error("own log at {position} cannot be folded: {reason}; fix evolve, which must accept every event ever said")]
     EvolvePanicked {
         /// Where.
-        place: Position,
+        position: Position,
         /// What it said.
         reason: String,
     },
@@ -179,7 +179,7 @@ impl<D: Decider> Recovery<D> {
         if record.offset < self.next {
             return Ok(FoldOutcome::Taken);
         }
-        let unreadable = |reason: String| LogCorruption::Unreadable { place: record.position(), reason };
+        let unreadable = |reason: String| LogCorruption::Unreadable { position: record.position(), reason };
         let event = match contract.read_event::<D::Event>(record) {
             ReadOutcome::Body(event) => event,
             ReadOutcome::NeedsSchema(schema) => return Ok(FoldOutcome::NeedsSchema(schema)),
@@ -209,13 +209,13 @@ impl<D: Decider> Recovery<D> {
         event: &D::Event,
         digest: u32,
     ) -> Result<(), LogCorruption> {
-        let place = || record.position();
+        let position = || record.position();
         let Some(found) = envelope.sequence else {
             let reason = "an event without a sequence number".to_owned();
-            return Err(LogCorruption::Unreadable { place: place(), reason });
+            return Err(LogCorruption::Unreadable { position: position(), reason });
         };
         let key: Arc<str> = key.into();
-        let panicked = |reason| LogCorruption::EvolvePanicked { place: record.position(), reason };
+        let panicked = |reason| LogCorruption::EvolvePanicked { position: record.position(), reason };
         let entity =
             guarded("State::default", || self.entities.entry(Arc::clone(&key)).or_default()).map_err(panicked)?;
         let expected = entity.sequence + 1;
@@ -224,14 +224,14 @@ impl<D: Decider> Recovery<D> {
             Some(said) => {
                 let how = if said == digest { "now again as a new event" } else { "with another content" };
                 return Err(LogCorruption::TwoContents {
-                    place: place(),
+                    position: position(),
                     entity: key.to_string(),
                     id: envelope.id,
                     how,
                 });
             }
             None if found != expected => {
-                return Err(LogCorruption::Sequence { place: place(), entity: key.to_string(), expected, found });
+                return Err(LogCorruption::Sequence { position: position(), entity: key.to_string(), expected, found });
             }
             None => {}
         }
@@ -253,26 +253,26 @@ impl<D: Decider> Recovery<D> {
     /// [`LogCorruption::Unreadable`]: somebody else writes there, so the order of what waits is not certain.
     pub fn fold_parked(&mut self, contract: &ServiceContract, record: &Record<'_>) -> Result<(), LogCorruption> {
         let news = ParkingUpdate::read(&contract.system, record)
-            .map_err(|e| LogCorruption::Unreadable { place: record.position(), reason: e.to_string() })?;
-        let (ParkingUpdate::Parked(Parked { place, .. }) | ParkingUpdate::Released(ReleasedRecord { place, .. })) =
-            &news;
-        self.note_position(contract, place, record.offset < self.asked_ends.1);
+            .map_err(|e| LogCorruption::Unreadable { position: record.position(), reason: e.to_string() })?;
+        let (ParkingUpdate::Parked(ParkedRecord { position, .. })
+        | ParkingUpdate::Released(ReleasedRecord { position, .. })) = &news;
+        self.note_position(contract, position, record.offset < self.asked_ends.1);
         self.parking.fold(news);
         Ok(())
     }
 
     /// An event says where its cause lay: everything of that input up to there has been decided.
     fn note_cause(&mut self, contract: &ServiceContract, envelope: &Envelope, is_witness: bool) {
-        for place in [&envelope.cause_position, &envelope.origin_position].into_iter().flatten() {
-            self.note_position(contract, place, is_witness);
+        for position in [&envelope.cause_position, &envelope.origin_position].into_iter().flatten() {
+            self.note_position(contract, position, is_witness);
         }
     }
 
-    fn note_position(&mut self, contract: &ServiceContract, place: &Position, is_witness: bool) {
-        if place.partition == self.partition
-            && let Some(input) = contract.input_of(&place.topic)
+    fn note_position(&mut self, contract: &ServiceContract, position: &Position, is_witness: bool) {
+        if position.partition == self.partition
+            && let Some(input) = contract.input_of(&position.topic)
         {
-            let note = |known: &mut Option<i64>| *known = Some(known.unwrap_or(0).max(place.offset + 1));
+            let note = |known: &mut Option<i64>| *known = Some(known.unwrap_or(0).max(position.offset + 1));
             note(&mut self.positions[input]);
             if is_witness {
                 note(&mut self.witnessed[input]);

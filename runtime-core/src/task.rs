@@ -26,7 +26,7 @@ use crate::{
     envelope::{Envelope, MAX_VALUE_BYTES, Position, caused_id, derived_id, header},
     guard::guarded,
     limits,
-    parking::{MAX_CRASHES, Parked, Parking, RecordFailure, headers_of_dead_letter},
+    parking::{MAX_CRASHES, ParkedRecord, Parking, RecordFailure, headers_of_dead_letter},
     partition_of,
     timers::Timers,
 };
@@ -53,7 +53,7 @@ pub enum ReceiveOutcome {
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeciderFailure {
     /// The record.
-    pub place: Position,
+    pub position: Position,
     /// What failed and how.
     pub reason: String,
     /// True if a state was lost on the way: nothing may be committed, the machine must be thrown away.
@@ -80,8 +80,8 @@ impl CrashCount {
 /// Why a partition takes no input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HoldReason {
-    /// The record it stands before, or the place in a topic.
-    pub place: Position,
+    /// The record it stands before, or the position in a topic.
+    pub position: Position,
     /// Why.
     pub reason: String,
 }
@@ -201,7 +201,7 @@ impl<D: Decider> Task<D> {
     }
 
     /// What waits because one of its entity's records cannot work, each entity's in its order.
-    pub fn parked(&self) -> impl Iterator<Item = &Parked> {
+    pub fn parked(&self) -> impl Iterator<Item = &ParkedRecord> {
         self.parking.records()
     }
 
@@ -224,8 +224,8 @@ impl<D: Decider> Task<D> {
         read: ReadOutcome<D::Input>,
     ) -> ReceiveOutcome {
         let savepoint = context.batch.savepoint();
-        let place = record.position();
-        if !self.parking.is_empty() && self.parking.holds(&place) {
+        let position = record.position();
+        if !self.parking.is_empty() && self.parking.holds(&position) {
             // It was parked and its position lost: there is nothing more to do about it.
             self.skip(context.batch, input, record.offset);
             return ReceiveOutcome::Done;
@@ -233,7 +233,7 @@ impl<D: Decider> Task<D> {
         let done = match read {
             ReadOutcome::NotConsumed => Ok(()),
             ReadOutcome::SchemaUnavailable(reason) => {
-                self.held = Some(HoldReason { place, reason: reason.clone() });
+                self.held = Some(HoldReason { position, reason: reason.clone() });
                 return ReceiveOutcome::SchemaUnavailable(reason);
             }
             ReadOutcome::NeedsSchema(schema) => return ReceiveOutcome::NeedsSchema(schema),
@@ -258,13 +258,13 @@ impl<D: Decider> Task<D> {
         };
         match done {
             Ok(()) => {
-                context.crashes.remove(&place);
+                context.crashes.remove(&position);
                 self.skip(context.batch, input, record.offset);
                 ReceiveOutcome::Done
             }
             Err(failure) => {
                 context.batch.rollback_to(savepoint);
-                self.held = Some(HoldReason { place: failure.place.clone(), reason: failure.reason.clone() });
+                self.held = Some(HoldReason { position: failure.position.clone(), reason: failure.reason.clone() });
                 ReceiveOutcome::Failed(failure)
             }
         }
@@ -285,8 +285,8 @@ impl<D: Decider> Task<D> {
         envelope: &Envelope,
         received: &Received<D::Input>,
     ) -> Result<(), DeciderFailure> {
-        let place = record.position();
-        let before = context.crashes.get(&place).cloned().unwrap_or_default();
+        let position = record.position();
+        let before = context.crashes.get(&position).cloned().unwrap_or_default();
         let failed = if before.times < MAX_CRASHES {
             let savepoint = context.batch.savepoint();
             match self.route(context, record, envelope, received, None) {
@@ -300,7 +300,7 @@ impl<D: Decider> Task<D> {
         } else {
             failed(record, before.reason.clone(), false)
         };
-        let crashes = context.crashes.entry(place).or_default();
+        let crashes = context.crashes.entry(position).or_default();
         crashes.add(&failed.reason);
         if crashes.times < MAX_CRASHES {
             return Err(failed);
@@ -323,7 +323,7 @@ impl<D: Decider> Task<D> {
             );
         }
         let failure = failure_of("crash", &failed.reason, MAX_CRASHES, context.now_ms);
-        self.park(context, Parked::of(record, (*entity).into(), Some(failure)))
+        self.park(context, ParkedRecord::of(record, (*entity).into(), Some(failure)))
     }
 
     /// Routes a record: to its entity, to those of its entity that wait, or to another partition. `unparked` is the entity whose
@@ -537,7 +537,7 @@ struct Cause<'a, I> {
 }
 
 fn failed(record: &Record<'_>, reason: String, loses_state: bool) -> DeciderFailure {
-    DeciderFailure { place: record.position(), reason, loses_state }
+    DeciderFailure { position: record.position(), reason, loses_state }
 }
 
 /// The envelope of an input, and the key its decider is told: of a forwarded record that is the subject, which stays.
@@ -594,7 +594,7 @@ fn append_events<D: Decider>(
         said.push(RecentEvent { cause: cause.received.id, id: envelope.id, digest });
         let headers = OutputHeaders::Envelope(Box::new(envelope));
         fits(key.len() + value.len(), &headers, contract.limits.events)
-            .map_err(|why| failed(cause.record, format!("an event cannot be said: {why}"), false))?;
+            .map_err(|why| failed(cause.record, format!("an event cannot be produced: {why}"), false))?;
         let bytes = (Some(context.batch.put(key.as_bytes())), Some(value));
         context.batch.append(Target::Events, Some(partition), time_ms, headers, bytes);
     }
@@ -627,7 +627,7 @@ fn append_commands<D: Decider>(
     Ok(())
 }
 
-/// Whether the topic takes a record of a decision. A broker would refuse it for ever, so the place must show before it is asked.
+/// Whether the topic takes a record of a decision. A broker would refuse it for ever, so the position must show before it is asked.
 fn fits(bytes: usize, headers: &OutputHeaders, most: usize) -> Result<(), String> {
     // Its subject is the key, the rest of an envelope is far below this: most records need no closer look.
     const ENVELOPE_BYTES: usize = 32 << 10;
@@ -641,7 +641,7 @@ fn fits(bytes: usize, headers: &OutputHeaders, most: usize) -> Result<(), String
 }
 
 /// Passes a record on to the partition of the own inbox that owns its entity: body and headers as they are, id, cause and
-/// correlation kept. What the record itself did not say, but its place implied, is written down, because the place changes.
+/// correlation kept. What the record itself did not say, but its position implied, is written down, because the position changes.
 fn forward<D: Decider>(
     context: &mut DecisionContext<'_, D>,
     record: &Record<'_>,
@@ -675,8 +675,8 @@ fn forward<D: Decider>(
     Ok(())
 }
 
-/// Lays a record aside that can never work: its bytes and headers as they are, with the place and the reason beside them. One
-/// that the topic does not take whole is laid aside without its body, and says so: its place tells where the body lies.
+/// Lays a record aside that can never work: its bytes and headers as they are, with the position and the reason beside them. One
+/// that the topic does not take whole is laid aside without its body, and says so: its position tells where the body lies.
 fn dead_letter<D>(context: &mut DecisionContext<'_, D>, record: &Record<'_>, defect: &RecordDefect) {
     let DecisionContext { contract, now_ms, .. } = *context;
     let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
@@ -704,13 +704,13 @@ fn dead_letter<D>(context: &mut DecisionContext<'_, D>, record: &Record<'_>, def
         kept.push((format!("{}.errors.omitted", contract.system), Some(omitted.into_bytes())));
         OutputHeaders::Verbatim(kept)
     };
-    tracing::warn!(place = %record.position(), class = defect.class, %reason, "record laid aside as a dead letter");
+    tracing::warn!(position = %record.position(), class = defect.class, %reason, "record laid aside as a dead letter");
     let (key, value) = (key.map(|key| context.batch.put(key)), value.map(|value| context.batch.put(value)));
     context.batch.append(Target::DeadLetters, None, record.timestamp_ms, headers, (key, value));
     // Nothing on the own log tells of it; so that it is not laid aside once more, should the group's offsets be lost.
-    let place = context.batch.put(record.position().to_string().as_bytes());
+    let position = context.batch.put(record.position().to_string().as_bytes());
     let headers = OutputHeaders::Verbatim(headers_of_dead_letter(&contract.system, now_ms));
-    context.batch.append(Target::Parked, Some(record.partition), now_ms, headers, (Some(place), None));
+    context.batch.append(Target::Parked, Some(record.partition), now_ms, headers, (Some(position), None));
 }
 
 /// What a dead letter says beside what the record said: where it lay and why it is one.

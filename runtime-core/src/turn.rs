@@ -49,8 +49,8 @@ pub struct Carried {
 impl Carried {
     /// Notes why an incarnation ended.
     pub fn ended(&mut self, error: &TurnError) {
-        if let TurnError::StateLost { place, reason } = error {
-            self.crashes.entry(place.clone()).or_default().add(reason);
+        if let TurnError::StateLost { position, reason } = error {
+            self.crashes.entry(position.clone()).or_default().add(reason);
         }
     }
 }
@@ -142,7 +142,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             Phase::AskPositions => self.ask_positions(),
             Phase::Commit => self.commit(now),
             Phase::Pause => self.pause(now),
-            Phase::Changes => self.due.push_back(Step::TakeChange),
+            Phase::Changes => self.due.push_back(Step::TakeRebalance),
             Phase::Recovered if self.is_recovering => self.due.push_back(Step::TakeRecovered),
             Phase::Reports if self.machine.in_flight() > 0 => self.due.push_back(Step::TakeReports),
             Phase::Recovered | Phase::Reports => {}
@@ -279,7 +279,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             self.flowing.insert(partition);
             self.due.push_back(Step::Resume { partitions: vec![partition] });
         }
-        self.due.extend(well.into_iter().map(|partition| Step::Well { partition }));
+        self.due.extend(well.into_iter().map(|partition| Step::HoldEnded { partition }));
     }
 }
 
@@ -319,7 +319,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.gathering.committed();
     }
 
-    /// To [`Step::TakeChange`]: the group has assigned these partitions in a new generation.
+    /// To [`Step::TakeRebalance`]: the group has assigned these partitions in a new generation.
     pub fn assigned(&mut self, partitions: Vec<i32>) {
         self.end_batch_before_change();
         self.due.push_back(Step::AcceptAssignment);
@@ -328,10 +328,10 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         }
     }
 
-    /// To [`Step::TakeChange`]: the group takes every partition back.
+    /// To [`Step::TakeRebalance`]: the group takes every partition back.
     pub fn revoked(&mut self) {
         self.end_batch_before_change();
-        self.due.push_back(Step::GiveBack);
+        self.due.push_back(Step::Unassign);
         self.due.push_back(Step::Checkpoint);
         self.due.push_back(Step::Release);
     }
@@ -425,7 +425,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
     pub fn offsets(&self) -> impl Iterator<Item = (usize, i32, i64, String)> {
         self.machine.batch().positions().map(|((input, partition), next)| {
             let own_next = self.machine.task(partition).map_or(0, Task::own_next);
-            (input, partition, next, log_bounds::note(own_next))
+            (input, partition, next, log_bounds::offset_metadata(own_next))
         })
     }
 

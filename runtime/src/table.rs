@@ -109,7 +109,7 @@ struct Shared {
     stop: AtomicBool,
     written: AtomicU64,
     partitions: AtomicUsize,
-    trouble: Mutex<Option<String>>,
+    issue: Mutex<Option<String>>,
 }
 
 impl fmt::Debug for Table {
@@ -154,8 +154,8 @@ impl Table {
 
     /// Why it cannot be written now, if so.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn issue(&self) -> Option<String> {
+        self.shared.issue.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends, within `patience`: the partitions are given back, so that another instance takes them at once. Answers whether all of
@@ -253,7 +253,7 @@ impl<R: Rows> TableWriter<R> {
 
     /// Reports what is wrong. Returns whether that is news.
     fn report(&self, problem: Option<&str>) -> bool {
-        let mut reported = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = self.shared.issue.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = reported.as_deref() != problem;
         *reported = problem.map(str::to_owned);
         is_news

@@ -26,7 +26,7 @@ use std::{
 pub(crate) use bounds::fetch as fetch_bounds;
 pub(crate) use clients::{Clients, ClientsError, ClientsSetup};
 pub(crate) use rebalance::Rebalance;
-pub use status::{Status, Trouble, WorkerState};
+pub use status::{PartitionIssue, Status, WorkerState};
 pub(crate) use transactor::CommitError;
 
 use crate::{

@@ -162,9 +162,9 @@ impl ServiceFixture {
             };
             match ParkingUpdate::read(&self.cluster.config.system, &record).unwrap() {
                 ParkingUpdate::Parked(waits) => {
-                    parked.insert(waits.place.to_string(), waits.failure.map(|failure| failure.class));
+                    parked.insert(waits.position.to_string(), waits.failure.map(|failure| failure.class));
                 }
-                ParkingUpdate::Released(left) => drop(parked.remove(&left.place.to_string())),
+                ParkingUpdate::Released(left) => drop(parked.remove(&left.position.to_string())),
             }
         }
         parked

@@ -104,19 +104,19 @@ async fn a_table_whose_rows_panic_reports_it_and_tries_again_until_they_do_not()
         totals.panics.store(place, SeqCst);
         let table = Table::start(&cluster.config, cluster.registry.clone(), totals.clone()).unwrap();
         let expected = format!("the code that makes the rows panicked: {reason}");
-        let is_reported = || table.trouble().as_deref() == Some(expected.as_str());
+        let is_reported = || table.issue().as_deref() == Some(expected.as_str());
         until("a report", is_reported).await;
         // It is tried again, and reported without a break.
         let calls = totals.calls.load(SeqCst);
         until("a second attempt", || {
-            assert!(is_reported(), "{:?}", table.trouble());
+            assert!(is_reported(), "{:?}", table.issue());
             totals.calls.load(SeqCst) >= calls + 2
         })
         .await;
         assert_eq!(table.written(), 0);
         totals.panics.store(NOWHERE, SeqCst);
         until("every row", || table.written() == 10).await;
-        until("no problem left", || table.trouble().is_none()).await;
+        until("no problem left", || table.issue().is_none()).await;
         assert_eq!(tokio::task::block_in_place(|| members(&cluster)), 1);
         // The same in a table that has worked.
         totals.panics.store(place, SeqCst);
@@ -124,7 +124,7 @@ async fn a_table_whose_rows_panic_reports_it_and_tries_again_until_they_do_not()
         totals.count.store(12, SeqCst);
         totals.panics.store(NOWHERE, SeqCst);
         until("the new rows alone", || table.written() == 12).await;
-        until("no problem left", || table.trouble().is_none()).await;
+        until("no problem left", || table.issue().is_none()).await;
         assert!(table.stop(PATIENCE).await, "it ends in time");
         assert_eq!(tokio::task::block_in_place(|| members(&cluster)), 0);
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use runtime::{
-    core::{DropParked, Parked, ParkingCommand, ParkingUpdate, RetryParked, partition_of},
+    core::{DropParked, ParkedRecord, ParkingCommand, ParkingUpdate, RetryParked, partition_of},
     envelope::{Envelope, Position, derived_id},
 };
 
@@ -14,24 +14,24 @@ use crate::{
 };
 
 /// What waits in a service, by entity, each entity's in its order.
-pub(crate) fn waiting(cluster: &Cluster, system: &str, topic: usize) -> Result<Vec<Parked>, Violation> {
-    let mut waiting: BTreeMap<Position, Parked> = BTreeMap::new();
+pub(crate) fn waiting(cluster: &Cluster, system: &str, topic: usize) -> Result<Vec<ParkedRecord>, Violation> {
+    let mut waiting: BTreeMap<Position, ParkedRecord> = BTreeMap::new();
     let name = cluster.log.name(topic);
     for place in cluster.log.places().filter(|place| place.topic == topic) {
         for (offset, stored) in cluster.log.committed(place) {
             let news = stored.with_record(name, place.partition, offset, |record| ParkingUpdate::read(system, record));
             match news.map_err(|e| Violation::new("what is parked can be read", e.to_string()))? {
-                ParkingUpdate::Parked(parked) => drop(waiting.insert(parked.place.clone(), parked)),
+                ParkingUpdate::Parked(parked) => drop(waiting.insert(parked.position.clone(), parked)),
                 ParkingUpdate::Released(left) => {
-                    let gone = waiting.remove(&left.place);
+                    let gone = waiting.remove(&left.position);
                     if left.dropped && gone.is_none() {
-                        return Err(Violation::new("only what waits is dropped", left.place.to_string()));
+                        return Err(Violation::new("only what waits is dropped", left.position.to_string()));
                     }
                 }
             }
         }
     }
-    let mut waiting: Vec<Parked> = waiting.into_values().collect();
+    let mut waiting: Vec<ParkedRecord> = waiting.into_values().collect();
     waiting.sort_by(|a, b| (&a.entity, a.number).cmp(&(&b.entity, b.number)));
     Ok(waiting)
 }
@@ -46,14 +46,14 @@ pub(crate) fn act(
     let contract = service.contract();
     let topic = world.cluster.topic(&contract.parked_topic);
     let waiting = waiting(&world.cluster, workshop.system(), topic)?;
-    let firsts: Vec<&Parked> = waiting.iter().filter(|parked| parked.failure.is_some()).collect();
+    let firsts: Vec<&ParkedRecord> = waiting.iter().filter(|parked| parked.failure.is_some()).collect();
     if firsts.is_empty() {
         return Ok(false);
     }
     let parked = *world.chance.pick(&firsts);
-    let (place, by) = (parked.place.to_string(), "an operator".to_owned());
+    let (place, by) = (parked.position.to_string(), "an operator".to_owned());
     // Who is patient gives up only what cannot be read; who is not tries that as well.
-    let drops = world.poisons.contains(&parked.place) && (is_patient || world.chance.permille(500));
+    let drops = world.poisons.contains(&parked.position) && (is_patient || world.chance.permille(500));
     let command: ParkingCommand = if drops {
         world.trace.sometimes("an operator gives a parked record up");
         DropParked { place, by, reason: "nobody can read it".to_owned() }.into()

@@ -10,7 +10,7 @@ use projector::render::sentence;
 use runtime::{
     Channel, clock,
     codec::Writers,
-    core::{Parked, ParkingCommand},
+    core::{ParkedRecord, ParkingCommand},
     envelope::{Envelope, source},
     message::{Message, topic},
     publisher::{Authority, EncodedRecord, Publisher},
@@ -42,7 +42,7 @@ pub struct OperatorArgs {
 pub(super) async fn send(
     view: &ParkedView,
     records: Vec<ServiceRecord>,
-    command: impl Fn(&Parked) -> ParkingCommand,
+    command: impl Fn(&ParkedRecord) -> ParkingCommand,
     wait: u64,
 ) -> anyhow::Result<()> {
     if records.is_empty() {
@@ -76,7 +76,7 @@ fn encode(
     view: &ParkedView,
     writers: &Writers,
     service: &str,
-    parked: &Parked,
+    parked: &ParkedRecord,
     command: &ParkingCommand,
 ) -> anyhow::Result<EncodedRecord> {
     let mut value = Vec::new();
@@ -94,11 +94,11 @@ fn encode(
 async fn wait_for_result(
     view: &ParkedView,
     service: &'static str,
-    before: &Parked,
+    before: &ParkedRecord,
     until: Instant,
 ) -> anyhow::Result<bool> {
-    let key = (service, before.place.clone());
-    let attempts = |parked: &Parked| parked.failure.as_ref().map_or(0, |failure| failure.attempts);
+    let key = (service, before.position.clone());
+    let attempts = |parked: &ParkedRecord| parked.failure.as_ref().map_or(0, |failure| failure.attempts);
     let mut changes = view.view.changes();
     loop {
         changes.borrow_and_update();
@@ -106,12 +106,12 @@ async fn wait_for_result(
         match parked.records.get(&key) {
             None => {
                 let rest = rest_of_queue(&parked, service, &before.entity);
-                output::line(&format!("{service}: {} is no longer parked; {rest}", before.place))?;
+                output::line(&format!("{service}: {} is no longer parked; {rest}", before.position))?;
                 return Ok(true);
             }
             Some(now) if attempts(now) > attempts(before) => {
                 let reason = now.failure.as_ref().map_or("", |failure| failure.reason.as_str());
-                let (position, tried) = (&before.place, attempts(now));
+                let (position, tried) = (&before.position, attempts(now));
                 output::line(&format!(
                     "{service}: {position} failed again, tried {tried} times: {}",
                     sentence(reason)
@@ -124,7 +124,7 @@ async fn wait_for_result(
         if left.is_zero() || tokio::time::timeout(left, changes.changed()).await.is_err() {
             output::line(&format!(
                 "{service}: no instance has acted on {} yet; the command is in the inbox. Is {service} running?",
-                before.place
+                before.position
             ))?;
             return Ok(false);
         }
@@ -139,7 +139,7 @@ fn rest_of_queue(parked: &ParkedRecords, service: &str, entity: &str) -> String 
         None => format!("{} records that waited behind it are being handled", queue.len()),
         Some((first, failure)) => format!(
             "now {} has failed: {} ({} wait behind it)",
-            first.place,
+            first.position,
             sentence(&failure.reason),
             queue.len() - 1
         ),

@@ -9,7 +9,7 @@ mod view;
 
 use clap::Subcommand;
 use runtime::{
-    core::{DropParked, Parked, RetryParked},
+    core::{DropParked, ParkedRecord, RetryParked},
     envelope::Position,
 };
 
@@ -81,14 +81,15 @@ pub async fn run(command: &ParkedCommand) -> anyhow::Result<()> {
                 Some(position) => vec![view.failed_at(position)?],
                 None => view.failed(),
             };
-            let retry =
-                |parked: &Parked| RetryParked { place: parked.place.to_string(), by: operator.by.clone() }.into();
+            let retry = |parked: &ParkedRecord| {
+                RetryParked { place: parked.position.to_string(), by: operator.by.clone() }.into()
+            };
             act::send(&view, records, retry, operator.wait).await
         }
         ParkedCommand::Drop { of, position, reason, operator } => {
             let view = of.read().await?;
-            let drop = |parked: &Parked| {
-                let (place, by) = (parked.place.to_string(), operator.by.clone());
+            let drop = |parked: &ParkedRecord| {
+                let (place, by) = (parked.position.to_string(), operator.by.clone());
                 DropParked { place, by, reason: reason.clone() }.into()
             };
             act::send(&view, vec![view.at(position)?], drop, operator.wait).await

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use comfy_table::{Table, presets};
 use projector::{
-    api::ParkedRecord,
+    api,
     render::{plain, sentence},
 };
 use runtime::{
-    codec::Readers, core::Parked, envelope::Position, registry::RegistryClient, schemas::json::avro_to_json,
+    codec::Readers, core::ParkedRecord, envelope::Position, registry::RegistryClient, schemas::json::avro_to_json,
 };
 use serde_json::{Map, Value, json};
 
@@ -24,7 +24,7 @@ pub(super) fn list(view: &ParkedView, all: bool, as_json: bool) -> anyhow::Resul
             "{foreign} records on parked topics are not parked records: another program writes there"
         ));
     }
-    let mut records: Vec<(&str, &Parked)> = parked
+    let mut records: Vec<(&str, &ParkedRecord)> = parked
         .records
         .iter()
         .filter(|(_, parked)| all || parked.failure.is_some())
@@ -44,18 +44,18 @@ pub(super) fn list(view: &ParkedView, all: bool, as_json: bool) -> anyhow::Resul
     Ok(())
 }
 
-fn row(parked: &ParkedRecords, service: &str, record: &Parked) -> Value {
-    let mut row = json!(ParkedRecord::of(service, record));
+fn row(parked: &ParkedRecords, service: &str, record: &ParkedRecord) -> Value {
+    let mut row = json!(api::ParkedRecord::of(service, record));
     row["behind"] = parked.behind(service, record).len().into();
     row
 }
 
-fn table(parked: &ParkedRecords, records: &[(&str, &Parked)]) -> Table {
+fn table(parked: &ParkedRecords, records: &[(&str, &ParkedRecord)]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["SERVICE", "ENTITY", "POSITION", "RECORD", "WHY", "TRIED", "LAST", "BEHIND"]);
     for (service, record) in records {
-        let shown = ParkedRecord::of(service, record);
+        let shown = api::ParkedRecord::of(service, record);
         let (why, tried, last) = match &shown.failure {
             Some(failure) => (plain(&failure.class), failure.attempts.to_string(), failure.at.clone()),
             None => ("waits".to_owned(), "-".to_owned(), "-".to_owned()),
@@ -80,15 +80,15 @@ pub(super) async fn show(view: &ParkedView, position: &Position, as_json: bool) 
     let (service, parked) = view.at(position)?;
     let body = body(view, &parked).await?;
     let records = view.now();
-    let queue = records.behind(service, &parked).into_iter().map(|other| ParkedRecord::of(service, other));
-    let queue: Vec<ParkedRecord> = queue.collect();
+    let queue = records.behind(service, &parked).into_iter().map(|other| api::ParkedRecord::of(service, other));
+    let queue: Vec<api::ParkedRecord> = queue.collect();
     let headers: Map<String, Value> = parked
         .headers
         .iter()
         .map(|(name, value)| (name.clone(), value.as_deref().map_or(Value::Null, text_or_hex)))
         .collect();
     if as_json {
-        let mut shown = json!(ParkedRecord::of(service, &parked));
+        let mut shown = json!(api::ParkedRecord::of(service, &parked));
         shown["correlation_id"] = parked.correlation_id().into();
         shown["key"] = parked.key.as_deref().map_or(Value::Null, text_or_hex);
         shown["headers"] = headers.into();
@@ -104,12 +104,12 @@ pub(super) async fn show(view: &ParkedView, position: &Position, as_json: bool) 
 
 fn lines(
     service: &str,
-    parked: &Parked,
+    parked: &ParkedRecord,
     headers: &Map<String, Value>,
     body: &Value,
-    queue: &[ParkedRecord],
+    queue: &[api::ParkedRecord],
 ) -> Vec<String> {
-    let record = ParkedRecord::of(service, parked);
+    let record = api::ParkedRecord::of(service, parked);
     let mut lines = vec![
         format!("{} for {} of {service}", plain(record.what()), plain(&record.entity)),
         format!("position    {}", plain(&record.place)),
@@ -136,7 +136,7 @@ fn lines(
 }
 
 /// The body as JSON if its schema is known, else in hexadecimal.
-async fn body(view: &ParkedView, parked: &Parked) -> anyhow::Result<Value> {
+async fn body(view: &ParkedView, parked: &ParkedRecord) -> anyhow::Result<Value> {
     let Some(value) = parked.value.clone() else { return Ok(Value::Null) };
     let registry = RegistryClient::new(&view.config)?;
     let decoded = tokio::task::spawn_blocking(move || {

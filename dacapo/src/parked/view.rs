@@ -7,7 +7,7 @@ use projector::render::plain;
 use runtime::{
     codec::Readers,
     config::Config,
-    core::{Parked, ParkingUpdate},
+    core::{ParkedRecord, ParkingUpdate},
     envelope::Position,
     message::parked_topic,
     projection::{LiveView, LogRecord, Projection, Topics},
@@ -33,12 +33,12 @@ pub struct ParkedArgs {
 }
 
 /// A parked record, with the service that has parked it.
-pub(super) type ServiceRecord = (&'static str, Parked);
+pub(super) type ServiceRecord = (&'static str, ParkedRecord);
 
 /// The parked records, by service and position.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ParkedRecords {
-    pub(super) records: BTreeMap<(&'static str, Position), Parked>,
+    pub(super) records: BTreeMap<(&'static str, Position), ParkedRecord>,
     /// The service of each parked topic.
     services: BTreeMap<Arc<str>, &'static str>,
     system: String,
@@ -50,8 +50,8 @@ impl Projection for ParkedRecords {
     fn apply(&mut self, record: &LogRecord<'_>) {
         let Some(service) = self.services.get(record.topic).copied() else { return };
         match record.with_record(|record| ParkingUpdate::read(&self.system, record)) {
-            Ok(ParkingUpdate::Parked(parked)) => drop(self.records.insert((service, parked.place.clone()), parked)),
-            Ok(ParkingUpdate::Released(left)) => drop(self.records.remove(&(service, left.place))),
+            Ok(ParkingUpdate::Parked(parked)) => drop(self.records.insert((service, parked.position.clone()), parked)),
+            Ok(ParkingUpdate::Released(left)) => drop(self.records.remove(&(service, left.position))),
             Err(_) => self.foreign += 1,
         }
     }
@@ -59,15 +59,16 @@ impl Projection for ParkedRecords {
 
 impl ParkedRecords {
     /// The records of an entity, in order.
-    pub(super) fn queue(&self, service: &str, entity: &str) -> Vec<&Parked> {
-        let of_entity = |((of, _), parked): &(&(&str, Position), &Parked)| *of == service && *parked.entity == *entity;
-        let mut queue: Vec<&Parked> = self.records.iter().filter(of_entity).map(|(_, parked)| parked).collect();
+    pub(super) fn queue(&self, service: &str, entity: &str) -> Vec<&ParkedRecord> {
+        let of_entity =
+            |((of, _), parked): &(&(&str, Position), &ParkedRecord)| *of == service && *parked.entity == *entity;
+        let mut queue: Vec<&ParkedRecord> = self.records.iter().filter(of_entity).map(|(_, parked)| parked).collect();
         queue.sort_by_key(|parked| parked.number);
         queue
     }
 
     /// The records that wait behind this one, in order.
-    pub(super) fn behind(&self, service: &str, parked: &Parked) -> Vec<&Parked> {
+    pub(super) fn behind(&self, service: &str, parked: &ParkedRecord) -> Vec<&ParkedRecord> {
         let queue = self.queue(service, &parked.entity);
         queue.into_iter().filter(|other| other.number > parked.number).collect()
     }
@@ -144,9 +145,9 @@ impl ParkedView {
         let (service, parked) = self.at(position)?;
         let records = self.now();
         match records.queue(service, &parked.entity).first() {
-            Some(first) if first.place != *position => bail!(
+            Some(first) if first.position != *position => bail!(
                 "{position} waits behind {}, which has failed; retry or drop that record first: {service} keeps the order of {}",
-                first.place,
+                first.position,
                 plain(&parked.entity)
             ),
             _ => Ok((service, parked)),

@@ -400,7 +400,7 @@ async fn without_a_status_topic_statuses_wait_and_everything_else_continues() {
     cluster.publish(&sagas().records).await;
     let (running, client) = started(&cluster).await;
     let degraded_reason =
-        wait_for(|| async { running.statuses().trouble() }, Option::is_some).await.expect("a degraded reason");
+        wait_for(|| async { running.statuses().issue() }, Option::is_some).await.expect("a degraded reason");
     assert!(
         degraded_reason.contains("there is no topic") && degraded_reason.contains("dacapo topics create"),
         "{degraded_reason}"

@@ -8,7 +8,7 @@ use crate::{
     contract::{ReadOutcome, RecordDefect},
     decider::{Decider, Received},
     envelope::{MAX_VALUE_BYTES, Position},
-    parking::{DropParked, MAX_DRAINED, Parked, ParkingCommand, RecordFailure, ReleasedRecord, RetryParked},
+    parking::{DropParked, MAX_DRAINED, ParkedRecord, ParkingCommand, RecordFailure, ReleasedRecord, RetryParked},
     partition_of,
 };
 
@@ -34,7 +34,7 @@ impl<D: Decider> Task<D> {
                 let failure = failure_of(defect.class, &defect.message, 1, context.now_ms);
                 // Behind another one it waits like any other, and is judged when its turn comes.
                 let failure = (!self.parking.has(entity)).then_some(failure);
-                self.park(context, Parked::of(record, entity.into(), failure))
+                self.park(context, ParkedRecord::of(record, entity.into(), failure))
             }
             _ => {
                 dead_letter(context, record, defect);
@@ -54,17 +54,17 @@ impl<D: Decider> Task<D> {
         if self.parking.has_id(entity, id) {
             return Ok(());
         }
-        self.park(context, Parked::of(record, entity.into(), None))
+        self.park(context, ParkedRecord::of(record, entity.into(), None))
     }
 
     pub(super) fn park(
         &mut self,
         context: &mut DecisionContext<'_, D>,
-        mut parked: Parked,
+        mut parked: ParkedRecord,
     ) -> Result<(), DeciderFailure> {
         let (limits, topic) = (context.contract.parking, &context.contract.parked_topic);
-        let refused = |reason: String| DeciderFailure { place: parked.place.clone(), reason, loses_state: false };
-        if !self.parking.holds(&parked.place) && !self.parking.has_room(&parked, limits) {
+        let refused = |reason: String| DeciderFailure { position: parked.position.clone(), reason, loses_state: false };
+        if !self.parking.holds(&parked.position) && !self.parking.has_room(&parked, limits) {
             let (records, bytes) = (self.parking.len(), self.parking.bytes());
             return Err(refused(format!(
                 "parking is full: {records} records with {bytes} bytes wait on {topic}/{}, and no record is ever skipped; \
@@ -72,10 +72,10 @@ impl<D: Decider> Task<D> {
                 self.partition
             )));
         }
-        parked.number = self.parking.rank_of(&parked.place);
+        parked.number = self.parking.rank_of(&parked.position);
         let headers =
             OutputHeaders::Verbatim(parked.headers_on_topic(&context.contract.system, &context.contract.group));
-        let key = parked.place.to_string();
+        let key = parked.position.to_string();
         let value = parked.value.as_deref().unwrap_or_default();
         fits(key.len() + value.len(), &headers, context.contract.limits.parked)
             .map_err(|why| refused(format!("the record cannot be parked on {topic}: {why}")))?;
@@ -83,10 +83,12 @@ impl<D: Decider> Task<D> {
         context.batch.append(Target::Parked, Some(self.partition), parked.timestamp_ms, headers, bytes);
         match &parked.failure {
             Some(RecordFailure { class, reason, attempts, .. }) => {
-                let (place, entity) = (&parked.place, &parked.entity);
-                tracing::warn!(%place, %entity, class, attempts, %reason, "record parked; what comes for its entity waits");
+                let (position, entity) = (&parked.position, &parked.entity);
+                tracing::warn!(%position, %entity, class, attempts, %reason, "record parked; what comes for its entity waits");
             }
-            None => tracing::debug!(place = %parked.place, entity = %parked.entity, "record waits behind a parked one"),
+            None => {
+                tracing::debug!(position = %parked.position, entity = %parked.entity, "record waits behind a parked one")
+            }
         }
         self.effects.pause(&parked.entity);
         self.parking.put(parked);
@@ -101,25 +103,25 @@ impl<D: Decider> Task<D> {
         record: &Record<'_>,
         command: &ParkingCommand,
     ) -> Result<(), DeciderFailure> {
-        let (place, words, dropped) = match command {
+        let (position, words, dropped) = match command {
             ParkingCommand::RetryParked(retry) => (&retry.place, retry.by.clone(), false),
             ParkingCommand::DropParked(drop) => (&drop.place, format!("{}: {}", drop.by, drop.reason), true),
         };
         let words = crate::text::printable(&words, 400).into_owned();
         let asked = ReleaseRequest { id: record.envelope().map(|envelope| envelope.id).unwrap_or_default(), words };
-        let Ok(place) = place.parse::<Position>() else {
-            tracing::warn!(at = %record.position(), place, "an operator asks for what is no place; nothing is done");
+        let Ok(position) = position.parse::<Position>() else {
+            tracing::warn!(at = %record.position(), position, "an operator asks for what is no position; nothing is done");
             return Ok(());
         };
-        let Some(parked) = self.parking.get(&place) else {
-            tracing::info!(at = %record.position(), %place, "an operator asks for what is not parked; nothing is done");
+        let Some(parked) = self.parking.get(&position) else {
+            tracing::info!(at = %record.position(), %position, "an operator asks for what is not parked; nothing is done");
             return Ok(());
         };
         let entity = Arc::clone(&parked.entity);
-        let is_first = self.parking.first(&entity).is_some_and(|first| first.place == place);
-        tracing::info!(%place, %entity, dropped, by = %asked.words, "an operator acts on a parked record");
+        let is_first = self.parking.first(&entity).is_some_and(|first| first.position == position);
+        tracing::info!(%position, %entity, dropped, by = %asked.words, "an operator acts on a parked record");
         if dropped {
-            self.leave(context, &place, true, &asked);
+            self.leave(context, &position, true, &asked);
         }
         if is_first {
             self.drain(context, &entity, &asked, dropped)?;
@@ -204,14 +206,14 @@ impl<D: Decider> Task<D> {
                 context.batch.rollback_to(savepoint);
                 let attempts = parked.failure.as_ref().map_or(0, |failure| failure.attempts).saturating_add(1);
                 let failure = Some(failure_of(class, &reason, attempts, context.now_ms));
-                let parked_again = self.park(context, Parked { failure, ..parked });
+                let parked_again = self.park(context, ParkedRecord { failure, ..parked });
                 // What was handled before is committed first; then this record, the first by then, fails alone.
                 return if has_changed { Ok(()) } else { parked_again };
             }
             has_changed = true;
             // One that turns out to be about another entity may wait behind that one's.
-            if self.parking.get(&parked.place).is_some_and(|now| now.entity == *entity) {
-                self.leave(context, &parked.place, false, asked);
+            if self.parking.get(&parked.position).is_some_and(|now| now.entity == *entity) {
+                self.leave(context, &parked.position, false, asked);
             }
         }
         if !self.parking.has(entity) {
@@ -224,7 +226,7 @@ impl<D: Decider> Task<D> {
     fn try_parked(
         &mut self,
         context: &mut DecisionContext<'_, D>,
-        parked: &Parked,
+        parked: &ParkedRecord,
     ) -> Result<(), (&'static str, String)> {
         parked.with_record(|record| match context.contract.read_input::<D::Input>(record) {
             ReadOutcome::NotConsumed | ReadOutcome::Parking(_) => Ok(()),
@@ -241,11 +243,17 @@ impl<D: Decider> Task<D> {
         })
     }
 
-    fn leave(&mut self, context: &mut DecisionContext<'_, D>, place: &Position, dropped: bool, asked: &ReleaseRequest) {
-        let Some(parked) = self.parking.remove(place) else { return };
-        let left = ReleasedRecord { place: place.clone(), dropped, words: asked.words.clone() };
+    fn leave(
+        &mut self,
+        context: &mut DecisionContext<'_, D>,
+        position: &Position,
+        dropped: bool,
+        asked: &ReleaseRequest,
+    ) {
+        let Some(parked) = self.parking.remove(position) else { return };
+        let left = ReleasedRecord { position: position.clone(), dropped, words: asked.words.clone() };
         let headers = left.headers_on_topic(&context.contract.system, &parked, asked.id, context.now_ms);
-        let key = context.batch.put(place.to_string().as_bytes());
+        let key = context.batch.put(position.to_string().as_bytes());
         let to = Target::Parked;
         context.batch.append(
             to,

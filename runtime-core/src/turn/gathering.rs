@@ -87,12 +87,12 @@ impl<D: Decider, F: Clone> Turn<D, F> {
 
     /// True if this record should be kept back until the open batch is committed, or until its partition has rested, without being
     /// read: it cost an earlier incarnation a state.
-    fn suspicion(&mut self, place: &Position) -> Option<Offer> {
-        let crashes = self.crashes.get(place).filter(|crashes| crashes.times < MAX_CRASHES)?;
-        if !self.holds.has_rested(place.partition) {
+    fn suspicion(&mut self, position: &Position) -> Option<Offer> {
+        let crashes = self.crashes.get(position).filter(|crashes| crashes.times < MAX_CRASHES)?;
+        if !self.holds.has_rested(position.partition) {
             let reason = format!("{}, {} times; it is tried again after a pause", crashes.reason, crashes.times);
-            self.machine.hold(place.partition, place.clone(), reason);
-            self.holds.add(place.partition);
+            self.machine.hold(position.partition, position.clone(), reason);
+            self.holds.add(position.partition);
             return Some(Offer::Taken);
         }
         // It is tried alone, so that nothing else is lost with it.
@@ -131,13 +131,14 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             Ok(ReceiveOutcome::NeedsEntity(key)) => return Offer::NeedsEntity(key),
             Ok(ReceiveOutcome::Done | ReceiveOutcome::Ignored) => {}
             Ok(ReceiveOutcome::SchemaUnavailable(reason)) => {
-                tracing::warn!(place = %record.position(), %reason, "a schema cannot be fetched; the partition waits before this record");
+                tracing::warn!(position = %record.position(), %reason, "a schema cannot be fetched; the partition waits before this record");
                 self.holds.add(record.partition);
             }
             Ok(ReceiveOutcome::Failed(failure)) => self.decider_failed(failure, record.partition),
             Err(panic) => {
-                let (place, reason) = (record.position(), format!("the worker panicked: {}", panic_message(&*panic)));
-                self.decider_failed(DeciderFailure { place, reason, loses_state: true }, record.partition);
+                let (position, reason) =
+                    (record.position(), format!("the worker panicked: {}", panic_message(&*panic)));
+                self.decider_failed(DeciderFailure { position, reason, loses_state: true }, record.partition);
             }
         }
         self.gathering.taken += 1;
@@ -145,12 +146,12 @@ impl<D: Decider, F: Clone> Turn<D, F> {
     }
 
     fn decider_failed(&mut self, failure: DeciderFailure, partition: i32) {
-        let DeciderFailure { place, reason, loses_state } = failure;
+        let DeciderFailure { position, reason, loses_state } = failure;
         if loses_state {
-            tracing::error!(service = D::NAME, %place, %reason, "the decider failed and a state was lost");
-            self.error = Some(TurnError::StateLost { place, reason });
+            tracing::error!(service = D::NAME, %position, %reason, "the decider failed and a state was lost");
+            self.error = Some(TurnError::StateLost { position, reason });
         } else {
-            tracing::error!(service = D::NAME, %place, %reason, "the decider failed; the partition waits before this record");
+            tracing::error!(service = D::NAME, %position, %reason, "the decider failed; the partition waits before this record");
             self.holds.add(partition);
         }
     }

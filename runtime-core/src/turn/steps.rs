@@ -62,13 +62,13 @@ pub enum Step<D: Decider, F> {
         partitions: Vec<i32>,
     },
     /// A partition that was held takes records again.
-    Well {
+    HoldEnded {
         /// The partition.
         partition: i32,
     },
     /// Look whether the group changed anything: [`Turn::assigned`](super::Turn::assigned) or
     /// [`Turn::revoked`](super::Turn::revoked), for one change; nothing if there is none.
-    TakeChange,
+    TakeRebalance,
     /// Acknowledge an assignment. Nothing flows yet.
     AcceptAssignment,
     /// Begin to recover partitions: [`Turn::recovery_began`](super::Turn::recovery_began).
@@ -77,7 +77,7 @@ pub enum Step<D: Decider, F> {
         partitions: Vec<i32>,
     },
     /// Acknowledge a revocation.
-    GiveBack,
+    Unassign,
     /// Give up what is owned, and recoveries under way: [`Turn::released`](super::Turn::released).
     Release,
     /// Look which partitions have recovered: [`Turn::recovered`](super::Turn::recovered).
@@ -101,10 +101,10 @@ pub enum Step<D: Decider, F> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TurnError {
     /// The service's own code failed and a state was lost: nothing may be committed.
-    #[error("{reason} (at {place})")]
+    #[error("{reason} (at {position})")]
     StateLost {
         /// The record.
-        place: Position,
+        position: Position,
         /// What failed and how.
         reason: String,
     },

@@ -262,7 +262,7 @@ fn a_decision_that_is_too_large_for_its_topic_holds_its_partition_and_reports_th
         panic!("an event of 10,000 bytes is written")
     };
     assert!(
-        failure.reason.contains("an event cannot be said: it has up to 15") && !failure.loses_state,
+        failure.reason.contains("an event cannot be produced: it has up to 15") && !failure.loses_state,
         "{}",
         failure.reason
     );
@@ -308,7 +308,7 @@ fn a_decider_that_panics_holds_its_partition_only_and_skips_nothing() {
     let behind = fixture.ping(order, order, "count", 1);
     let elsewhere = fixture.ping(&other, &other, "count", 1);
     let ReceiveOutcome::Failed(failure) = fixture.receive(SOURCE, bad) else { panic!("the probe must panic") };
-    assert_eq!((failure.place, failure.loses_state), (Position::new(SOURCE, bad.0, bad.1), false));
+    assert_eq!((failure.position, failure.loses_state), (Position::new(SOURCE, bad.0, bad.1), false));
     assert!(failure.reason.contains("told to"), "{}", failure.reason);
     assert_eq!(fixture.receive(SOURCE, behind), ReceiveOutcome::Ignored, "it waits behind");
     assert_eq!(fixture.receive(SOURCE, elsewhere), ReceiveOutcome::Done);

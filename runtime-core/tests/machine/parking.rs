@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use runtime_core::{
-    CrashCount, DropParked, MAX_CRASHES, Parked, ParkingCommand, ParkingLimits, ReceiveOutcome, RetryParked,
+    CrashCount, DropParked, MAX_CRASHES, ParkedRecord, ParkingCommand, ParkingLimits, ReceiveOutcome, RetryParked,
     envelope::Position, partition_of,
 };
 
@@ -34,12 +34,12 @@ fn garbage(fixture: &mut Fixture) -> Position {
     Position::new(INBOX, here(), fixture.append(INBOX, here(), stored))
 }
 
-fn parked(fixture: &Fixture) -> Vec<Parked> {
+fn parked(fixture: &Fixture) -> Vec<ParkedRecord> {
     fixture.machine.tasks().flat_map(|task| task.parked().cloned()).collect()
 }
 
 fn places(fixture: &Fixture) -> Vec<String> {
-    parked(fixture).iter().map(|parked| parked.place.to_string()).collect()
+    parked(fixture).iter().map(|parked| parked.position.to_string()).collect()
 }
 
 fn retry(fixture: &mut Fixture, place: &Position) {
@@ -79,9 +79,9 @@ fn an_unreadable_record_is_parked_and_only_its_entity_waits() {
     let waiting = parked(&fixture);
     assert_eq!(waiting.len(), 3);
     let failure = waiting[0].failure.as_ref().unwrap();
-    assert_eq!((&waiting[0].place, failure.class.as_str(), failure.attempts), (&bad, "framing", 1));
+    assert_eq!((&waiting[0].position, failure.class.as_str(), failure.attempts), (&bad, "framing", 1));
     assert_eq!(waiting[0].value.as_deref(), Some(&b"garbage"[..]));
-    assert_eq!(waiting[1].place, Position::new(INBOX, behind.0, behind.1));
+    assert_eq!(waiting[1].position, Position::new(INBOX, behind.0, behind.1));
     assert!(waiting[1..].iter().all(|parked| parked.failure.is_none() && *parked.entity == *ORDER));
     assert!(fixture.records_on(DEAD_LETTERS).is_empty());
 }
@@ -257,7 +257,7 @@ fn a_full_parking_holds_its_partition_and_reports_it() {
     let over = count(&mut fixture, ORDER, 2);
     fixture.settle();
     let (_, hold) = fixture.machine.held().next().unwrap();
-    assert_eq!(hold.place, Position::new(INBOX, over.0, over.1));
+    assert_eq!(hold.position, Position::new(INBOX, over.0, over.1));
     assert!(hold.reason.contains("parking is full: 2 records"), "{}", hold.reason);
     // An operator raises the limit.
     fixture.parking = ParkingLimits::default();
@@ -333,5 +333,5 @@ fn a_foreign_record_on_the_parked_topic_stops_the_task() {
     let stored = StoredRecord { timestamp_ms: NOW, key: Some(b"x".to_vec()), value: None, headers: Vec::new() };
     fixture.append(PARKED, here(), stored);
     let refused = fixture.recovered(here()).err().unwrap().to_string();
-    assert!(refused.contains("not a parked record: its key is no place"), "{refused}");
+    assert!(refused.contains("not a parked record: its key is not a position"), "{refused}");
 }

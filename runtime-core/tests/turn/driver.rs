@@ -222,15 +222,15 @@ impl Driver {
                 self.note(format!("resume {partitions:?}"));
                 self.place_readers();
             }
-            Step::Well { partition } => self.note(format!("well {partition}")),
-            Step::TakeChange => self.take_change(),
+            Step::HoldEnded { partition } => self.note(format!("well {partition}")),
+            Step::TakeRebalance => self.take_change(),
             Step::AcceptAssignment => self.note("accept assignment"),
             Step::Recover { partitions } => {
                 self.note("recover");
                 self.recovering = partitions.into_iter().collect();
                 self.turn.recovery_began();
             }
-            Step::GiveBack => self.note("give back"),
+            Step::Unassign => self.note("give back"),
             Step::Release => {
                 self.note("release");
                 self.turn.released();

@@ -49,7 +49,7 @@ fn a_held_partition_rests_twice_as_long_each_time_and_is_parked_at_the_fifth_cra
     driver.turn();
     assert!(driver.executed(&format!("pause {partition}")));
     let reason = driver.turn.hold_reason(partition).unwrap();
-    assert_eq!(reason.place, Position::new(SOURCE, partition, offset));
+    assert_eq!(reason.position, Position::new(SOURCE, partition, offset));
     assert!(reason.reason.contains("decide was told to panic"), "{}", reason.reason);
     assert!(!driver.turn.flowing().contains(&partition));
     driver.settle();
@@ -143,7 +143,7 @@ fn assert_state_is_lost(driver: &mut Driver, place: &Position, reason: &str) {
         let commits = driver.commits.len();
         match driver.try_turn() {
             Ok(_) => {}
-            Err(TurnError::StateLost { place: lost, reason: why }) => {
+            Err(TurnError::StateLost { position: lost, reason: why }) => {
                 assert_eq!(lost, *place);
                 assert!(why.contains(reason), "{why}");
                 assert!(driver.commits.len() == commits || driver.executed(&keep(place)), "nothing of it is committed");

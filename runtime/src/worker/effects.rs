@@ -152,8 +152,8 @@ impl ClientContext for AnswerListener {
 impl ProducerContext<NoCustomPartitioner> for AnswerListener {
     type DeliveryOpaque = Box<(i32, Arc<str>)>;
 
-    fn delivery(&self, delivery: &DeliveryResult<'_>, place: Box<(i32, Arc<str>)>) {
-        let (partition, effect_key) = *place;
+    fn delivery(&self, delivery: &DeliveryResult<'_>, effect: Box<(i32, Arc<str>)>) {
+        let (partition, effect_key) = *effect;
         let outcome = delivery.as_ref().map(|_| ()).map_err(|(error, message)| {
             tracing::warn!(effect = %effect_key, topic = message.topic(), %error, "an effect's answer was not appended");
             None
@@ -178,7 +178,7 @@ fn perform<D: Decider, P: Perform<D>>(
         partitions: setup.contract.partitions,
     };
     // A panic drops the guard, which reports the attempt as unanswered.
-    let guard = Unreported { producer: Arc::clone(producer), place: Some((partition, Arc::clone(&key))) };
+    let guard = Unreported { producer: Arc::clone(producer), effect: Some((partition, Arc::clone(&key))) };
     setup.runtime.spawn(async move {
         let mut guard = guard;
         let (entity, correlation_id) = (due.key.clone(), due.correlation_id.clone());
@@ -190,7 +190,7 @@ fn perform<D: Decider, P: Perform<D>>(
         };
         match sent {
             // The delivery reports.
-            Ok(()) => guard.place = None,
+            Ok(()) => guard.effect = None,
             Err(unanswered) => {
                 tracing::warn!(effect = %key, entity = %entity, reason = %unanswered, "effect unanswered; it is tried again");
                 guard.retry_after(unanswered.retry_after);
@@ -201,12 +201,12 @@ fn perform<D: Decider, P: Perform<D>>(
 
 struct Unreported {
     producer: Arc<AnswerProducer>,
-    place: Option<(i32, Arc<str>)>,
+    effect: Option<(i32, Arc<str>)>,
 }
 
 impl Unreported {
     fn retry_after(&mut self, pause: Option<Duration>) {
-        if let Some((partition, effect_key)) = self.place.take() {
+        if let Some((partition, effect_key)) = self.effect.take() {
             self.producer.context().report(EffectReport { partition, effect_key, outcome: Err(pause) });
         }
     }

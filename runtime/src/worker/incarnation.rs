@@ -17,7 +17,7 @@ use rdkafka::{
 };
 
 use super::{
-    Clients, ClientsError, ClientsSetup, CommitError, Rebalance, Setup, Trouble, WorkerState, commit,
+    Clients, ClientsError, ClientsSetup, CommitError, PartitionIssue, Rebalance, Setup, WorkerState, commit,
     effects::Answers,
     recovery::{RecoveryReport, RecoveryThread},
 };
@@ -166,11 +166,11 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
             Step::Commit { fence } => self.commit(fence)?,
             Step::Pause { partition } => self.pause(partition)?,
             Step::Resume { .. } => self.assign().map_err(kafka("assign inputs"))?,
-            Step::Well { partition } => self.setup.status.no_trouble(partition),
-            Step::TakeChange => self.take_change(),
+            Step::HoldEnded { partition } => self.setup.status.clear_issue(partition),
+            Step::TakeRebalance => self.take_change(),
             Step::AcceptAssignment => self.accept_assignment().map_err(kafka("accept an assignment"))?,
             Step::Recover { partitions } => self.recover(&partitions)?,
-            Step::GiveBack => self.clients.consumer().unassign().map_err(kafka("give partitions back"))?,
+            Step::Unassign => self.clients.consumer().unassign().map_err(kafka("give partitions back"))?,
             Step::Release => self.release(),
             Step::TakeRecovered => self.take_recovered()?,
             Step::TakeReports => self.take_reports(),
@@ -284,7 +284,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         if self.carried.fencing.member_fenced(now(self.setup).elapsed) {
             return WorkerError::NameTaken { name: self.setup.names.client_id.clone() };
         }
-        WorkerError::Other("the group gave this member's place to a newer member of its name".to_owned())
+        WorkerError::Other("the group replaced this member by a newer one with its name".to_owned())
     }
 
     fn ask_ends(&mut self, partitions: &[i32]) {
@@ -366,8 +366,8 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
 
     fn pause(&mut self, partition: i32) -> Result<(), WorkerError> {
         if let Some(held) = self.turn.hold_reason(partition) {
-            let (place, reason) = (held.place.to_string(), held.reason.clone());
-            self.setup.status.trouble(partition, Trouble { place, reason, is_final: false });
+            let (position, reason) = (held.position.to_string(), held.reason.clone());
+            self.setup.status.set_issue(partition, PartitionIssue { position, reason, is_final: false });
         }
         self.assign().map_err(kafka("pause a partition"))
     }
@@ -423,7 +423,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
     fn release(&mut self) {
         self.turn.released();
         self.recovery = None;
-        self.setup.status.no_troubles();
+        self.setup.status.clear_issues();
         self.count();
     }
 
@@ -441,18 +441,18 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         for report in reports {
             match report {
                 RecoveryReport::Recovered(task) => {
-                    self.setup.status.no_trouble(task.partition());
+                    self.setup.status.clear_issue(task.partition());
                     tasks.push(*task);
                 }
                 RecoveryReport::LogLoss { reason } => return Err(WorkerError::LogLoss(reason)),
-                RecoveryReport::Refused { partition, place, reason } => {
-                    self.setup.status.trouble(partition, Trouble { place, reason, is_final: true });
+                RecoveryReport::Refused { partition, position, reason } => {
+                    self.setup.status.set_issue(partition, PartitionIssue { position, reason, is_final: true });
                 }
                 RecoveryReport::Delayed { partitions, reason } => {
                     for partition in partitions {
-                        let place = format!("{}/{partition}", self.turn.contract().events_topic);
-                        let trouble = Trouble { place, reason: reason.clone(), is_final: false };
-                        self.setup.status.trouble(partition, trouble);
+                        let position = format!("{}/{partition}", self.turn.contract().events_topic);
+                        let issue = PartitionIssue { position, reason: reason.clone(), is_final: false };
+                        self.setup.status.set_issue(partition, issue);
                     }
                 }
             }

@@ -29,7 +29,7 @@ use crate::{
         FoldOutcome, LogCorruption, Task,
         backoff::Backoff,
         envelope::Position,
-        log_bounds::{LogLoss, noted},
+        log_bounds::{LogLoss, own_end_of},
         recoveries::{
             CommittedOffsets, LoadedCheckpoint, Opened, ReadFrom, Recoveries, RecoveryEnd, RecoveryStart, RecoveryStep,
             StartAt,
@@ -51,7 +51,7 @@ pub(super) enum RecoveryReport<D: Decider> {
     /// The partition may decide.
     Recovered(Box<Task<D>>),
     /// The partition must not decide until an operator has acted.
-    Refused { partition: i32, place: String, reason: String },
+    Refused { partition: i32, position: String, reason: String },
     /// The topics no longer hold what the partitions have to continue from. The worker must stop for good.
     LogLoss { reason: String },
     /// It takes longer: something cannot be reached. It is tried again.
@@ -73,8 +73,8 @@ enum RecoveryError {
     Thread(#[source] std::io::Error),
     #[error("no broker answers")]
     Unreachable,
-    #[error("the schema of the own event at {place} cannot be fetched: {reason}")]
-    Schema { place: Position, reason: String },
+    #[error("the schema of the own event at {position} cannot be fetched: {reason}")]
+    Schema { position: Position, reason: String },
     #[error("the recovery panicked: {reason}")]
     Panicked { reason: String },
     #[error(transparent)]
@@ -210,7 +210,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                 && let Some(committed) = committed.get_mut(&element.partition())
             {
                 committed.inputs[input] = Some(offset);
-                committed.own_end = committed.own_end.max(noted(element.metadata()));
+                committed.own_end = committed.own_end.max(own_end_of(element.metadata()));
             }
         }
         Ok(committed)
@@ -302,7 +302,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                     if read.is_empty() {
                         self.finish(recoveries)?;
                     } else {
-                        place(reader, &read).map_err(kafka("place the reader"))?;
+                        start_reading(reader, &read).map_err(kafka("assign the own log"))?;
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => return Ok(true),
@@ -314,7 +314,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
     /// Folds one record, of the own log or of the parked topic.
     fn fold(&mut self, recoveries: &mut Recoveries<D>, message: &BorrowedMessage<'_>) -> Result<(), RecoveryError> {
         let until = Instant::now() + SCHEMA_PATIENCE;
-        let place = || Position::new(message.topic(), message.partition(), message.offset());
+        let position = || Position::new(message.topic(), message.partition(), message.offset());
         let readers = &self.setup.readers;
         let folded = with_record(message, |record| {
             loop {
@@ -333,20 +333,20 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         });
         match folded {
             Ok(None) => Ok(()),
-            Ok(Some(reason)) => Err(RecoveryError::Schema { place: place(), reason }),
+            Ok(Some(reason)) => Err(RecoveryError::Schema { position: position(), reason }),
             Err(corruption) => {
-                self.refuse(message.partition(), &place().to_string(), &corruption);
+                self.refuse(message.partition(), &position().to_string(), &corruption);
                 Ok(())
             }
         }
     }
 
-    fn refuse(&mut self, partition: i32, place: &str, corruption: &LogCorruption) {
+    fn refuse(&mut self, partition: i32, position: &str, corruption: &LogCorruption) {
         tracing::error!(service = D::NAME, partition, %corruption, "partition stopped");
         self.setup.store.discard(partition);
         self.left.remove(&partition);
-        let (place, reason) = (place.to_owned(), corruption.to_string());
-        self.send(RecoveryReport::Refused { partition, place, reason });
+        let (position, reason) = (position.to_owned(), corruption.to_string());
+        self.send(RecoveryReport::Refused { partition, position, reason });
     }
 
     fn finish(&mut self, recoveries: &mut Recoveries<D>) -> Result<(), RecoveryError> {
@@ -359,8 +359,8 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                     self.send(RecoveryReport::Recovered(task));
                 }
                 RecoveryEnd::Refused(partition, corruption) => {
-                    let place = format!("{}/{partition}", self.setup.contract.events_topic);
-                    self.refuse(partition, &place, &corruption);
+                    let position = format!("{}/{partition}", self.setup.contract.events_topic);
+                    self.refuse(partition, &position, &corruption);
                 }
             }
         }
@@ -413,7 +413,7 @@ fn load_one<D: Decider, P>(setup: &Setup<D, P>, start: &RecoveryStart, partition
     Ok(opened)
 }
 
-fn place(reader: &OwnLogReader, read: &[ReadFrom]) -> KafkaResult<()> {
+fn start_reading(reader: &OwnLogReader, read: &[ReadFrom]) -> KafkaResult<()> {
     let mut start = TopicPartitionList::new();
     for (topic, partition, at) in read {
         let offset = match at {

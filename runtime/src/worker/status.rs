@@ -43,9 +43,9 @@ pub enum WorkerState {
 
 /// Why a partition takes no input.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
-    /// The place it stands before, as `topic/partition/offset`.
-    pub place: String,
+pub struct PartitionIssue {
+    /// The position it stands before, as `topic/partition/offset`.
+    pub position: String,
     /// Why.
     pub reason: String,
     /// True if it stays until an operator acts; else it is tried again.
@@ -75,7 +75,7 @@ struct Inner {
     /// How long a worker may make no progress.
     endless: Duration,
     stall: Stall,
-    troubles: BTreeMap<i32, Trouble>,
+    issues: BTreeMap<i32, PartitionIssue>,
 }
 
 /// How long checks have seen no progress.
@@ -139,7 +139,7 @@ impl Status {
             progressed: now,
             endless: ENDLESS_TURN.max(longest_call),
             stall: Stall::new(now),
-            troubles: BTreeMap::new(),
+            issues: BTreeMap::new(),
         };
         Self(Arc::new(Shared { crashing: AtomicBool::new(false), inner: Mutex::new(inner) }))
     }
@@ -154,7 +154,7 @@ impl Status {
         self.with(|inner| {
             let works = inner.state == WorkerState::Member && !inner.unreachable;
             let works = works && inner.is_stuck_for(now).is_none();
-            works && inner.recovering == 0 && inner.troubles.is_empty()
+            works && inner.recovering == 0 && inner.issues.is_empty()
         })
     }
 
@@ -182,8 +182,8 @@ impl Status {
 
     /// The partitions that take no input, and why.
     #[must_use]
-    pub fn troubles(&self) -> BTreeMap<i32, Trouble> {
-        self.with(|inner| inner.troubles.clone())
+    pub fn issues(&self) -> BTreeMap<i32, PartitionIssue> {
+        self.with(|inner| inner.issues.clone())
     }
 
     /// One line for an operator: what it waits for, or what is wrong.
@@ -201,10 +201,7 @@ impl Status {
                 }
                 Some(stuck_for) => format!("one turn has lasted for {} s", stuck_for.as_secs()),
             };
-            inner
-                .troubles
-                .values()
-                .fold(phase, |text, trouble| format!("{text}; {}: {}", trouble.place, trouble.reason))
+            inner.issues.values().fold(phase, |text, issue| format!("{text}; {}: {}", issue.position, issue.reason))
         })
     }
 
@@ -216,7 +213,7 @@ impl Status {
             }
             if matches!(state, WorkerState::Joining) {
                 // What was wrong in the incarnation before is found again, or has passed.
-                inner.troubles.clear();
+                inner.issues.clear();
             }
             inner.unreachable = false;
             inner.turned = Instant::now();
@@ -242,16 +239,16 @@ impl Status {
         self.with(|inner| (inner.recovering, inner.deciding) = (recovering, deciding));
     }
 
-    pub(crate) fn trouble(&self, partition: i32, trouble: Trouble) {
-        self.with(|inner| inner.troubles.insert(partition, trouble));
+    pub(crate) fn set_issue(&self, partition: i32, issue: PartitionIssue) {
+        self.with(|inner| inner.issues.insert(partition, issue));
     }
 
-    pub(crate) fn no_trouble(&self, partition: i32) {
-        self.with(|inner| inner.troubles.remove(&partition));
+    pub(crate) fn clear_issue(&self, partition: i32) {
+        self.with(|inner| inner.issues.remove(&partition));
     }
 
-    pub(crate) fn no_troubles(&self) {
-        self.with(|inner| inner.troubles.clear());
+    pub(crate) fn clear_issues(&self) {
+        self.with(|inner| inner.issues.clear());
     }
 
     pub(crate) fn crash(&self) {

@@ -218,15 +218,15 @@ impl<D: Decider> Incarnation<D> {
                 self.flow.remove(&partition);
             }
             Step::Resume { partitions } => self.resume(kit, &partitions),
-            Step::Well { .. } => world.trace.sometimes("a partition that was held is well again"),
-            Step::TakeChange => return Ok(self.take_change(world)),
+            Step::HoldEnded { .. } => world.trace.sometimes("a partition that was held is well again"),
+            Step::TakeRebalance => return Ok(self.take_change(world)),
             Step::AcceptAssignment => return Ok(Done::Something),
             Step::Recover { partitions } => {
                 self.recovery = Some(Recovery::start(kit, self.readers.clone(), partitions));
                 self.turn.recovery_began();
                 return Ok(Done::Something);
             }
-            Step::GiveBack => {
+            Step::Unassign => {
                 self.flow.clear();
                 self.client.acknowledge_revocation();
                 return Ok(Done::Something);

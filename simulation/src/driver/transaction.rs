@@ -8,7 +8,7 @@ use std::{
 
 use runtime::{
     Decider,
-    core::{Batch, Output, OutputHeaders, Target, log_bounds::noted, partition_of, turn::Turn},
+    core::{Batch, Output, OutputHeaders, Target, log_bounds::own_end_of, partition_of, turn::Turn},
     envelope::Envelope,
 };
 
@@ -86,7 +86,7 @@ impl Transaction {
         let offsets = turn
             .offsets()
             .map(|(input, partition, next, note)| {
-                (Place { topic: kit.inputs[input], partition }, Offset { next, own_end: noted(&note) })
+                (Place { topic: kit.inputs[input], partition }, Offset { next, own_end: own_end_of(&note) })
             })
             .collect();
         let mut requests: Vec<Request> = by_place

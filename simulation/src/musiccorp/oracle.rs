@@ -225,10 +225,10 @@ fn parked(view: &Finale<'_>) -> Result<ParkedRecords, Violation> {
             let read = stored.with_record(topic, partition, offset, |record| ParkingUpdate::read(SYSTEM, record));
             let place = |of: &Position| (topic.to_string(), of.clone());
             match read {
-                Ok(ParkingUpdate::Parked(news)) => drop(waits.insert(place(&news.place))),
+                Ok(ParkingUpdate::Parked(news)) => drop(waits.insert(place(&news.position))),
                 Ok(ParkingUpdate::Released(left)) => {
-                    waits.remove(&place(&left.place));
-                    parked.dropped.extend(left.dropped.then_some(left.place));
+                    waits.remove(&place(&left.position));
+                    parked.dropped.extend(left.dropped.then_some(left.position));
                 }
                 Err(error) => broken = Some(error.to_string()),
             }
