@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The pauses between attempts at one thing: each is twice as long as the one before, up to a limit.
+/// The pauses between attempts: each is twice as long as the one before, up to a limit.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -24,13 +24,13 @@ impl Backoff {
         pause
     }
 
-    /// Starts over: the last attempt went well for long enough.
+    /// Starts over, because the last attempt worked for long enough.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
 }
 
-/// A pause made longer by up to a half, so that workers do not retry in step. `random` is any number.
+/// A pause extended by up to a half, so that workers do not retry at the same moment. `random` may be any number.
 #[must_use]
 pub fn spread(pause: Duration, random: u64) -> Duration {
     pause + pause.mul_f64(f64::from(u16::try_from(random % 1_000).unwrap_or(0)) / 2_000.0)

@@ -1,24 +1,24 @@
-//! The barrier: what an owner must know before it acts on a partition that another one may have written to a moment ago.
+//! The barrier: what a new owner must have read before it acts on a partition that its predecessor may have just written to.
 //!
-//! The order is the guarantee. First the group's committed offsets are fetched as stable: no transaction that may change them is
-//! open. Then the ends of the log are asked of a client that sees uncommitted records, so a transaction that is prepared and not
-//! yet marked counts. Then committed records are read until the reader's position is at or past these ends. After that nothing of
-//! a predecessor comes any more. A service's recovery and the keeper of a table both pass it here.
+//! The guarantee rests on the order of three steps. First the owner fetches the group's committed offsets as stable: no open
+//! transaction can change them. Then it fetches the end offsets with a client that sees uncommitted records, so a transaction that
+//! is prepared and has no marker yet counts. Then it reads committed records until its position is at or past these ends. No record
+//! of a predecessor can come after that. The recovery of a service and the writer of a table both use this module.
 
 use std::collections::BTreeMap;
 
-/// What must be done next at the barrier.
+/// The next step at the barrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BarrierStep {
-    /// Fetch the group's committed offsets, as stable.
+    /// Fetch the group's committed offsets as stable.
     FetchOffsets,
-    /// Fetch the ends, uncommitted records counted.
+    /// Fetch the end offsets, counting uncommitted records.
     FetchEnds,
     /// Read committed records up to the ends.
     Read,
 }
 
-/// The way of some logs to the barrier. `L` names a log.
+/// The progress of some logs towards the barrier. `L` identifies a log.
 #[derive(Debug, Clone)]
 pub struct Barrier<L> {
     step: BarrierStep,
@@ -38,20 +38,20 @@ impl<L: Ord> Default for Barrier<L> {
 }
 
 impl<L: Ord> Barrier<L> {
-    /// What must be done next.
+    /// The next step.
     #[must_use]
     pub fn step(&self) -> BarrierStep {
         self.step
     }
 
-    /// The committed offsets are stable.
+    /// Notes that the committed offsets have been fetched as stable.
     pub fn offsets_fetched(&mut self) {
         if self.step == BarrierStep::FetchOffsets {
             self.step = BarrierStep::FetchEnds;
         }
     }
 
-    /// The ends, asked for after the offsets were stable. Ends that are told too early count for nothing.
+    /// Takes the end offsets. Ends that were fetched before the offsets were stable are ignored.
     pub fn ends_fetched(&mut self, ends: impl IntoIterator<Item = (L, i64)>) {
         if self.step == BarrierStep::FetchEnds {
             self.step = BarrierStep::Read;
@@ -59,20 +59,20 @@ impl<L: Ord> Barrier<L> {
         }
     }
 
-    /// The reader of committed records has read everything of a log before `position`, markers and aborted records included.
+    /// Notes that a reader of committed records has read a log up to `position`, past markers and aborted records.
     pub fn reached(&mut self, log: &L, position: i64) {
         if let Some(progress) = self.logs.get_mut(log) {
             progress.position = progress.position.max(position);
         }
     }
 
-    /// True if everything that was there when the ends were asked for has been read.
+    /// True if every record that existed when the ends were fetched has been read.
     #[must_use]
     pub fn is_passed(&self, log: &L) -> bool {
         self.logs.get(log).is_some_and(|progress| progress.position >= progress.end)
     }
 
-    /// Where a log's end was.
+    /// The end offset of a log, as it was fetched.
     #[must_use]
     pub fn end(&self, log: &L) -> Option<i64> {
         self.logs.get(log).map(|progress| progress.end)
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_nobody_asked_about_is_never_passed() {
+    fn a_log_without_a_fetched_end_is_never_passed() {
         let mut barrier = Barrier::default();
         barrier.offsets_fetched();
         barrier.ends_fetched([("log", 0)]);

@@ -1,37 +1,38 @@
-//! What one transaction appends, and the input positions it commits. Bodies lie in one buffer that is used again and again.
+//! The records that one transaction appends, and the input positions that it commits. Keys and values share one buffer, which the
+//! next batch reuses.
 
 use std::{collections::BTreeMap, ops::Range};
 
 use crate::{decider::TimestampMs, envelope::Envelope};
 
-/// Where an output goes.
+/// The topic of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// The own events topic.
     Events,
     /// The own inbox.
     Inbox,
-    /// The topic of dead letters.
+    /// The dead-letter topic.
     DeadLetters,
-    /// The topic of what is parked.
+    /// The topic of parked records.
     Parked,
 }
 
 /// The headers of an output.
 #[derive(Debug, Clone, PartialEq)]
 pub enum OutputHeaders {
-    /// What the runtime says about a record of its own.
+    /// The envelope of a record that the runtime writes itself.
     Envelope(Box<Envelope>),
-    /// The headers of a record that is passed on, in order.
+    /// The headers of a record that is written unchanged, in their order.
     Verbatim(Vec<(String, Option<Vec<u8>>)>),
 }
 
 /// One record to append.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
-    /// Where it goes.
+    /// The topic.
     pub to: Target,
-    /// The partition; `None` leaves it to the partitioner.
+    /// The partition; with `None` the partitioner chooses it.
     pub partition: Option<i32>,
     /// The record's timestamp.
     pub timestamp_ms: TimestampMs,
@@ -50,7 +51,7 @@ pub struct Batch {
     positions: BTreeMap<(usize, i32), i64>,
 }
 
-/// A place in the batch to go back to.
+/// A point in the batch to which it can be rolled back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Savepoint {
     outputs: usize,
@@ -76,18 +77,18 @@ impl Batch {
         output.value.clone().and_then(|range| self.bytes.get(range))
     }
 
-    /// The positions to commit: (index of the input, partition) and the next offset to read.
+    /// The positions to commit: the index of the input and the partition, with the offset to read next.
     pub fn positions(&self) -> impl Iterator<Item = ((usize, i32), i64)> {
-        self.positions.iter().map(|(place, next)| (*place, *next))
+        self.positions.iter().map(|(input, next)| (*input, *next))
     }
 
-    /// How many inputs it holds.
+    /// The number of inputs.
     #[must_use]
     pub fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// How many bytes it would append, without headers.
+    /// The bytes of its keys and values.
     #[must_use]
     pub fn size(&self) -> usize {
         self.bytes.len()
@@ -123,21 +124,21 @@ impl Batch {
         self.bytes.truncate(savepoint.bytes);
     }
 
-    /// Puts bytes into the buffer and says where they lie.
+    /// Appends bytes to the buffer and returns their range.
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Range<usize> {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         start..self.bytes.len()
     }
 
-    /// Lets `write` append to the buffer and says where it wrote.
+    /// Lets `write` append to the buffer, and returns the range that it wrote and its result.
     pub(crate) fn put_with<T, E>(
         &mut self,
         write: impl FnOnce(&mut Vec<u8>) -> Result<T, E>,
     ) -> Result<(Range<usize>, T), E> {
         let start = self.bytes.len();
-        let told = write(&mut self.bytes)?;
-        Ok((start..self.bytes.len(), told))
+        let written = write(&mut self.bytes)?;
+        Ok((start..self.bytes.len(), written))
     }
 
     pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {

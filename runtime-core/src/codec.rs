@@ -1,8 +1,9 @@
-//! Avro bodies in Confluent's framing: typed structs to bytes and back, without ever building an Avro `Value`.
+//! Avro bodies in Confluent's framing: from typed structs to bytes and back, without building an Avro `Value`.
 //!
-//! Owns the framing, one writer per schema that is written and one reader per schema id that was ever met, and the verdict
-//! whether an unreadable record may read later (transient) or never will (permanent). It knows no topics and no headers but the
-//! one that may carry a schema id. Reading is by the writer's schema; the struct picks the fields it uses.
+//! This module has the framing, one writer for each schema that a service writes with, and one reader for each schema id that it has
+//! received. It decides whether an unreadable record may become readable (transient) or never will (permanent). It knows no topics,
+//! and of the headers only the one that may carry a schema id. A body is read with the schema of its writer; the struct takes the
+//! fields that it uses.
 
 use std::{collections::HashMap, marker::PhantomData, sync::Arc, time::Duration};
 
@@ -20,28 +21,29 @@ use crate::{
 pub const MAGIC_ID: u8 = 0;
 /// The first byte of a schema header that carries a global id.
 const MAGIC_GUID: u8 = 1;
-/// The header that may carry the schema id in place of the body's prefix.
+/// The header that may carry the schema id instead of the body's prefix.
 pub const SCHEMA_ID_HEADER: &str = "__value_schema_id";
-/// The most one string, byte field or array of a record may claim: far above any record, far below harm.
+/// The most memory that one string, byte field or array of a record may request: more than any record needs, and less than harms a
+/// process.
 const MAX_ALLOCATION_BYTES: usize = 4 << 20;
-/// The system that schema files are written for; in another one their namespaces differ.
+/// The system that schema files are written for. In another system their namespaces differ.
 pub const SCHEMA_FILES_SYSTEM: &str = "musiccorp";
 
-/// Why a schema could not be had: an error of whatever it was asked of.
+/// Why a schema could not be fetched: the error of the source that was asked.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A schema as the registry keeps it.
+/// A schema as the registry returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisteredSchema {
-    /// Its id, if the call returns it.
+    /// Its id, if the request returns it.
     pub id: Option<u32>,
-    /// Its version within the subject, if the call returns it.
+    /// Its version within the subject, if the request returns it.
     pub version: Option<u32>,
     /// The schema.
     pub text: Arc<str>,
 }
 
-/// A body that does not fit its schema or its struct. The text is cut: Avro's own errors carry whole schemas.
+/// A body that does not fit its schema or its struct. The text is shortened, because Avro's errors contain whole schemas.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct CodecError(String);
@@ -49,18 +51,18 @@ pub struct CodecError(String);
 impl CodecError {
     const MAX_CHARS: usize = 400;
 
-    /// An error that says `text`, cut to a readable length.
+    /// An error with `text`, shortened to a readable length.
     #[must_use]
     pub fn new(text: impl std::fmt::Display) -> Self {
         let text = text.to_string();
         match text.char_indices().nth(Self::MAX_CHARS) {
-            Some((cut, _)) => Self(format!("{}…", &text[..cut])),
+            Some((end, _)) => Self(format!("{}…", &text[..end])),
             None => Self(text),
         }
     }
 }
 
-/// One body to be read with the schema it was written with.
+/// One body, and the schema that it was written with.
 pub struct RecordReader<'a> {
     datum: &'a GenericDatumReader<'static>,
     body: &'a [u8],
@@ -73,13 +75,13 @@ impl<'a> RecordReader<'a> {
         Self { datum, body }
     }
 
-    /// Reads the whole body into a struct that names the fields it uses.
+    /// Reads the whole body into a struct that has the fields it uses.
     ///
     /// # Errors
     /// The body is truncated, does not fit its schema, has bytes left over, or lacks a field that the struct requires.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
         let mut rest = self.body;
-        // The bytes come from outside: a panic over them, in Avro's code or in a `Deserialize`, is this record's fault alone.
+        // The bytes come from outside. A panic in Avro's code or in a `Deserialize` is an error of this record only.
         let Tolerant(value) = guarded("reading the record", || self.datum.read_deser(&mut rest))
             .map_err(CodecError::new)?
             .map_err(CodecError::new)?;
@@ -91,7 +93,7 @@ impl<'a> RecordReader<'a> {
     }
 }
 
-/// One body to be written.
+/// Writes one body.
 pub struct RecordWriter<'a> {
     datum: &'a GenericDatumWriter<'static>,
     out: &'a mut Vec<u8>,
@@ -116,7 +118,7 @@ impl<'a> RecordWriter<'a> {
             .map_err(CodecError::new)
     }
 
-    /// What a read-only enum answers when asked to write.
+    /// The result of writing with a read-only enum.
     ///
     /// # Errors
     /// Always.
@@ -125,7 +127,7 @@ impl<'a> RecordWriter<'a> {
     }
 }
 
-/// Which schema a body was written with.
+/// The reference of a body to the schema that it was written with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SchemaRef {
     /// The registry's id.
@@ -146,34 +148,34 @@ impl std::fmt::Display for SchemaRef {
 /// A record that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// A record without a body where one is needed.
+    /// The record has no body.
     #[error("the record has no body")]
     NoBody,
-    /// Not in Confluent's framing.
+    /// The body is not in Confluent's framing.
     #[error("the body does not start with a schema id: expected byte 0 and four bytes of id, found {found}")]
     NotFramed {
-        /// What stands there.
+        /// Its first bytes.
         found: String,
     },
-    /// The registry says there is no such schema, and has said nothing else for as long as one may take to come.
+    /// The registry does not have the schema, and has given no other answer for as long as a schema may take to appear.
     #[error("schema {schema} is not in the registry")]
     UnknownSchema {
         /// The schema.
         schema: SchemaRef,
     },
-    /// The registry says there is no such schema; a replica may lag behind the record, so it may still come.
+    /// The registry does not have the schema yet. A replica may lag behind the record, so the schema may still appear.
     #[error(
         "schema {schema} is not in the registry, for {missing:.1?} so far; it is waited for until that is {patience:?}"
     )]
     MissingSchema {
         /// The schema.
         schema: SchemaRef,
-        /// How long the registry has said so without a break.
+        /// How long the registry has given this answer and no other.
         missing: Duration,
-        /// How long it has to say so to be believed.
+        /// How long it must give this answer until the record counts as unreadable.
         patience: Duration,
     },
-    /// The registry's schema is of no use to us.
+    /// The registry's schema cannot be used.
     #[error("schema {schema} cannot be used")]
     UnusableSchema {
         /// The schema.
@@ -181,7 +183,7 @@ pub enum DecodeError {
         /// Why.
         source: CodecError,
     },
-    /// The body does not fit its schema, or the struct.
+    /// The body does not fit its schema or the struct.
     #[error("a body of {record} cannot be read")]
     Body {
         /// The record's full name.
@@ -189,7 +191,7 @@ pub enum DecodeError {
         /// Why.
         source: CodecError,
     },
-    /// The schema cannot be got now.
+    /// The schema cannot be fetched now.
     #[error("schema {schema} cannot be got from the registry now")]
     Unavailable {
         /// The schema.
@@ -200,14 +202,14 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// True if the same record may read later: wait and try again, and give nothing up for it. Else it never will.
+    /// True if the record may become readable, so the caller must wait and try again. If false, it never will.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::MissingSchema { .. })
     }
 }
 
-/// Splits a value into its schema and its body. `header` is the value of [`SCHEMA_ID_HEADER`], which goes before the prefix.
+/// Splits a value into its schema and its body. `header` is the value of [`SCHEMA_ID_HEADER`], which has precedence over the prefix.
 ///
 /// # Errors
 /// Neither header nor prefix names a schema.
@@ -235,13 +237,13 @@ fn not_framed(bytes: &[u8]) -> DecodeError {
     DecodeError::NotFramed { found: format!("{} bytes starting [{}]", bytes.len(), start.join(" ")) }
 }
 
-/// A schema somebody wrote with, ready to read its bodies.
+/// A parsed schema of a writer, which reads the bodies written with it.
 pub struct ReadSchema {
-    /// How records name it.
+    /// The reference in records.
     pub schema: SchemaRef,
     /// The record's full name.
     pub full_name: String,
-    /// Its version within its subject, if the registry told.
+    /// Its version within its subject, if the registry returned it.
     pub version: Option<u32>,
     /// The schema.
     pub avro: &'static Schema,
@@ -261,24 +263,24 @@ impl ReadSchema {
         self.full_name.rsplit('.').next().unwrap_or(&self.full_name)
     }
 
-    /// Parses a registered schema. The schema lives as long as the process, so the caller bounds how many there are.
+    /// Parses a registered schema. The result lives as long as the process, so the caller must bound the number of schemas.
     ///
     /// # Errors
-    /// The text is no Avro schema, or not that of a record.
+    /// The text is not an Avro schema, or not the schema of a record.
     pub fn parse(schema: SchemaRef, registered: &RegisteredSchema) -> Result<Self, CodecError> {
-        // The schema comes from outside: a parser that panics over it must not take the worker along.
+        // The schema comes from outside. A panic of the parser must not end the worker.
         guarded("parsing the schema", || Self::build(schema, registered)).map_err(CodecError::new)?
     }
 
     fn build(schema: SchemaRef, registered: &RegisteredSchema) -> Result<Self, CodecError> {
-        // Set once per process; the first caller wins, and every caller sets the same.
+        // The first call of a process sets the limit, and every call sets the same one.
         apache_avro::util::max_allocation_bytes(MAX_ALLOCATION_BYTES);
         let avro = Schema::parse_str(&registered.text).map_err(CodecError::new)?;
         let Schema::Record(record) = &avro else {
             return Err(CodecError::new("it is not a record"));
         };
         let full_name = record.name.fullname(None);
-        // Lives as long as the process: at most one per schema id, and the caller bounds those.
+        // It lives as long as the process. There is one for each schema id, and the caller bounds their number.
         let avro: &'static Schema = Box::leak(Box::new(avro));
         let datum = GenericDatumReader::builder(avro).build().map_err(CodecError::new)?;
         Ok(Self { schema, full_name, version: registered.version, avro, datum })
@@ -295,13 +297,13 @@ pub struct Decoded<'a> {
 }
 
 impl<'a> Decoded<'a> {
-    /// The body as [`Message::read`] wants it.
+    /// The body as [`Message::read`] takes it.
     #[must_use]
     pub fn record(&self) -> RecordReader<'a> {
         RecordReader::new(&self.schema.datum, self.body)
     }
 
-    /// Reads the body into a struct that is called like the record and names the fields it uses.
+    /// Reads the body into a struct that has the name of the record and the fields that it uses.
     ///
     /// # Errors
     /// [`DecodeError::Body`].
@@ -316,7 +318,7 @@ impl<'a> Decoded<'a> {
     }
 }
 
-/// The records of a [`Message`] enum by their full names in one system.
+/// The record types of a [`Message`] enum, by their full names in one system.
 #[derive(Debug)]
 pub struct Vocabulary<M> {
     records: HashMap<String, &'static RecordType>,
@@ -331,13 +333,13 @@ impl<M: Message> Vocabulary<M> {
         Self { records, messages: PhantomData }
     }
 
-    /// The record type of this full name, if `M` has it.
+    /// The record type with this full name, if `M` has it.
     #[must_use]
     pub fn find(&self, full_name: &str) -> Option<&'static RecordType> {
         self.records.get(full_name).copied()
     }
 
-    /// Reads a body; `None` if `M` has no such record.
+    /// Reads a body. Returns `None` if `M` has no such record type.
     ///
     /// # Errors
     /// [`DecodeError::Body`].
@@ -349,17 +351,17 @@ impl<M: Message> Vocabulary<M> {
     }
 }
 
-/// The schema of a record in a system. Schema files are written for the default system; in another one their namespaces differ.
+/// The schema of a record in a system. Schema files are written for the default system; this replaces their namespaces.
 #[must_use]
 pub fn in_system<'a>(text: &'a str, system: &str) -> std::borrow::Cow<'a, str> {
     if system == SCHEMA_FILES_SYSTEM {
         return text.into();
     }
-    let ours = format!("\"com.{SCHEMA_FILES_SYSTEM}.");
-    text.replace(&ours, &format!("\"com.{system}.")).into()
+    let namespace = format!("\"com.{SCHEMA_FILES_SYSTEM}.");
+    text.replace(&namespace, &format!("\"com.{system}.")).into()
 }
 
-/// A schema that cannot be written with. A producer refuses to start over it.
+/// A schema that a producer cannot write with. The producer refuses to start.
 #[derive(Debug, thiserror::Error)]
 pub enum WriterError {
     /// The registry was not reached, or does not have the schema.
@@ -372,7 +374,7 @@ pub enum WriterError {
         /// The registry's answer.
         source: SourceError,
     },
-    /// The registry cannot be asked now.
+    /// The registry is unavailable.
     #[error("cannot look up the schema of {subject}")]
     Unavailable {
         /// The subject.
@@ -380,7 +382,7 @@ pub enum WriterError {
         /// Why.
         source: SourceError,
     },
-    /// The schema compiled in is of no use.
+    /// The compiled schema cannot be used.
     #[error("the schema of {subject} compiled into this program cannot be used")]
     Unusable {
         /// The subject.
@@ -391,7 +393,7 @@ pub enum WriterError {
 }
 
 impl WriterError {
-    /// True if another try may succeed.
+    /// True if a retry may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
@@ -405,7 +407,7 @@ struct RecordWriting {
     datum: GenericDatumWriter<'static>,
 }
 
-/// Writes framed bodies of the records a service says. Clones share the writers.
+/// Writes framed bodies of the records that a service produces. Clones share the writers.
 #[derive(Clone)]
 pub struct Writers {
     writings: Vec<Arc<RecordWriting>>,
@@ -418,10 +420,10 @@ impl std::fmt::Debug for Writers {
 }
 
 impl Writers {
-    /// Writers whose schema ids are told by `id_of(subject, schema text)`.
+    /// Writers with the schema ids that `id_of(subject, schema text)` returns.
     ///
     /// # Errors
-    /// What `id_of` answers; [`WriterError::Unusable`] if a schema is none.
+    /// The error of `id_of`; [`WriterError::Unusable`] if a text is not an Avro schema.
     pub fn with_ids(
         system: &str,
         records: &[RecordType],
@@ -443,23 +445,23 @@ impl Writers {
         Ok(Self { writings })
     }
 
-    /// No writers: for who publishes bodies that are framed already.
+    /// No writers, for a program that produces bodies that are framed already.
     #[must_use]
     pub fn none() -> Self {
         Self { writings: Vec::new() }
     }
 
-    /// These writers and those.
+    /// The writers of both.
     #[must_use]
     pub fn and(mut self, others: &Self) -> Self {
         self.writings.extend(others.writings.iter().cloned());
         self
     }
 
-    /// Appends the framed body of a message to `out`. Answers the record's full name.
+    /// Appends the framed body of a message to `out`. Returns the record's full name.
     ///
     /// # Errors
-    /// The struct does not fit its schema, or the record is not among these writers; `out` is as it was.
+    /// The struct does not fit its schema, or there is no writer for the record. `out` is unchanged.
     pub fn encode<M: Written>(&self, message: &M, out: &mut Vec<u8>) -> Result<&Arc<str>, CodecError> {
         let record = message.record();
         let Some(writing) = self.writings.iter().find(|w| is_same(&w.record, record)) else {
@@ -478,7 +480,7 @@ impl Writers {
     }
 }
 
-/// The schema's text is not compared: it is long, and the three others decide.
+/// Whether two record types are the same. The text of the schema is not compared: it is long, and owner, channel and name suffice.
 fn is_same(a: &RecordType, b: &RecordType) -> bool {
     a.name == b.name && a.channel == b.channel && a.owner == b.owner
 }
@@ -492,7 +494,7 @@ fn writer_of(text: &str, full_name: &str) -> Result<GenericDatumWriter<'static>,
         }
         _ => return Err(CodecError::new("it is not a record")),
     }
-    // Once per record type and start: lives as long as the process.
+    // It lives as long as the process. There is one for each record type and start.
     let schema: &'static Schema = Box::leak(Box::new(schema));
     GenericDatumWriter::builder(schema).build().map_err(CodecError::new)
 }

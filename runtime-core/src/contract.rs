@@ -1,7 +1,7 @@
-//! What one service reads and writes: its topics, and its records with their schema ids.
+//! What one service reads and writes: its topics, and its record types with their schema ids.
 //!
-//! Owns the table from schemas to the records of the service. It fetches no schema: a record of one that is not known yet is
-//! answered by the schema's id, and the driver reports what it found.
+//! This module maps schemas to the record types of the service. It fetches no schema: reading a record of an unknown schema returns
+//! the schema's id, and the driver reports what it found.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,26 +19,26 @@ use crate::{
 };
 
 crate::produces! {
-    /// What the runtime itself writes into a service's inbox.
+    /// The records that the runtime itself writes to a service's inbox.
     pub enum RuntimeRecord in "../schemas" {
         inbox of "runtime" { TimerFired = 1 }
     }
 }
 
-/// The owner of records that the runtime writes into any service's inbox.
+/// The owner of the records that the runtime writes to any service's inbox.
 const RUNTIME: &str = "runtime";
 
 /// A service whose enums contradict the rules.
 #[derive(Debug, thiserror::Error)]
 pub enum ContractError {
-    /// It lists another service's inbox, which only that service may read.
-    #[error("service {service} hears {record} on the inbox of {owner}; a service reads no inbox but its own")]
+    /// It lists a record of another service's inbox, which only that service may read.
+    #[error("service {service} consumes {record} on the inbox of {owner}; a service reads no inbox but its own")]
     ForeignInbox {
         /// The service.
         service: &'static str,
         /// The record.
         record: &'static str,
-        /// Whose inbox.
+        /// The owner of the inbox.
         owner: &'static str,
     },
     /// `shares_keys_with` panicked.
@@ -46,58 +46,65 @@ pub enum ContractError {
     Panicked {
         /// The service.
         service: &'static str,
-        /// The owner it was asked about.
+        /// The owner that it was called with.
         owner: &'static str,
         /// What panicked, and with which message.
         reason: String,
     },
-    /// It says or sends what is not its own.
+    /// It writes a record type of another service.
     #[error("service {service} writes {record} of {owner}; a service writes its own records only")]
     NotItsOwn {
         /// The service.
         service: &'static str,
         /// The record.
         record: &'static str,
-        /// Whose record.
+        /// The owner of the record type.
         owner: &'static str,
     },
 }
 
-/// Short names of records by their full ones. A contract is copied for every recovery; its names are not.
+/// Short names of record types by their full names. Every recovery copies the contract and shares its names.
 type RecordNames = Arc<BTreeMap<String, &'static str>>;
 
 #[derive(Clone, Copy)]
 struct KnownSchema {
     schema: &'static ReadSchema,
+    /// The short name, if the service consumes it.
     received: Option<&'static str>,
-    said: Option<&'static str>,
+    /// The short name, if it is an event of the service.
+    event: Option<&'static str>,
+    /// The short name, if it is a parking command.
     parking: Option<&'static str>,
 }
 
-/// A schema that could not be had, as it is reported of the record that needs it.
+/// Why a schema could not be fetched, for the record that needs it.
 #[derive(Debug, Clone)]
 struct SchemaFailure {
     is_transient: bool,
     reason: String,
 }
 
-/// A record that cannot be read, and never will be.
+/// Why a record can never be processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RecordDefect {
-    /// The kind, in one word for tables.
+    /// The kind, one word for tables.
     pub(crate) class: &'static str,
     /// What is wrong.
     pub(crate) message: String,
 }
 
-/// What came of reading a value.
+/// The result of reading a value.
 #[derive(Debug)]
 pub(crate) enum ReadOutcome<M> {
     Body(M),
+    /// An operator's command about a parked record.
     Parking(ParkingCommand),
+    /// The service does not list the record type.
     NotConsumed,
     Unreadable(RecordDefect),
+    /// The schema cannot be fetched now.
     SchemaUnavailable(String),
+    /// The driver must fetch the schema.
     NeedsSchema(SchemaRef),
 }
 
@@ -108,39 +115,39 @@ pub struct ServiceContract {
     pub service: &'static str,
     /// Its consumer group.
     pub group: Arc<str>,
-    /// What its records give as their source.
+    /// The source (`ce_source`) of its records.
     pub source: Arc<str>,
     /// The build that decides.
     pub build: Arc<str>,
     /// How many partitions every topic of the system has.
     pub partitions: i32,
-    /// The topics it reads; the first is its own inbox.
+    /// The topics that it reads; the first is its own inbox.
     pub inputs: Vec<Arc<str>>,
-    /// The topic it says things on.
+    /// The topic of its events.
     pub events_topic: Arc<str>,
-    /// Where records go that cannot be read.
+    /// The topic of its dead letters.
     pub dead_letter_topic: Arc<str>,
-    /// Where records go that wait because one of their entity cannot work.
+    /// The topic of its parked records: those that failed, and those behind a failed record of the same entity.
     pub parked_topic: Arc<str>,
-    /// How much may wait in one partition.
+    /// How many records and bytes may be parked in one partition.
     pub parking: ParkingLimits,
     /// The prefix of the headers of dead letters that Kafka has no name for.
     pub system: Arc<str>,
-    /// What its topics take: the usual, until a driver tells.
+    /// The largest batches that its topics take. They have the defaults until a driver sets them.
     pub limits: Limits,
     received: RecordNames,
-    said: RecordNames,
-    asked: RecordNames,
-    /// Of each input, whether its records lie under the keys of the entities that they are about.
+    events: RecordNames,
+    parking_commands: RecordNames,
+    /// For each input, whether its record keys are entities of this service.
     shares_keys: Arc<[bool]>,
     timer: bool,
     writers: Writers,
     known: HashMap<SchemaRef, KnownSchema>,
-    /// Schemas that were asked for in vain, for the one record that needed them.
+    /// Schemas that could not be fetched, for the one record that needs them.
     failed: HashMap<SchemaRef, SchemaFailure>,
 }
 
-/// The records that `D` and the runtime on its behalf write: their schemas must be registered before the start.
+/// The record types that `D` writes, and those that the runtime writes for it. Their schemas must be registered before the start.
 #[must_use]
 pub fn written_by<D: Decider>() -> Vec<RecordType> {
     let own = D::Event::RECORDS.iter().chain(D::Command::RECORDS);
@@ -156,7 +163,7 @@ impl ServiceContract {
     /// The contract of `D` in a system.
     ///
     /// # Errors
-    /// Its enums contradict the rules of who reads and writes what.
+    /// Its enums break the rules about which service reads and writes which record.
     pub fn of<D: Decider>(decider: &D, names: ContractNames<'_>, writers: Writers) -> Result<Self, ContractError> {
         let ContractNames { system, group, build, partitions } = names;
         let inbox = topic(system, D::NAME, Channel::Inbox);
@@ -194,8 +201,8 @@ impl ServiceContract {
             system: system.into(),
             limits: Limits::default(),
             received: names(D::Input::RECORDS),
-            said: names(D::Event::RECORDS),
-            asked: names(ParkingCommand::RECORDS),
+            events: names(D::Event::RECORDS),
+            parking_commands: names(ParkingCommand::RECORDS),
             timer: consumes_timers::<D>(),
             writers,
             known: HashMap::new(),
@@ -203,14 +210,14 @@ impl ServiceContract {
         })
     }
 
-    /// The same contract for a process of its own, which knows no schema yet.
+    /// The same contract without any schema, for another process.
     #[must_use]
     pub fn without_schemas(&self) -> Self {
         Self { known: HashMap::new(), failed: HashMap::new(), ..self.clone() }
     }
 
-    /// Takes what was found when a schema was asked for. A failure counts for the record that needs it, and is then forgotten: the
-    /// next record asks anew.
+    /// Takes the schema that the driver fetched. A failure counts only for the record that needs the schema; the next record requests
+    /// it again.
     pub fn learn(&mut self, schema: SchemaRef, found: Result<&'static ReadSchema, DecodeError>) {
         match found {
             Ok(found) => {
@@ -218,8 +225,8 @@ impl ServiceContract {
                 let known = KnownSchema {
                     schema: found,
                     received: of(&self.received),
-                    said: of(&self.said),
-                    parking: of(&self.asked),
+                    event: of(&self.events),
+                    parking: of(&self.parking_commands),
                 };
                 self.known.insert(schema, known);
             }
@@ -230,25 +237,24 @@ impl ServiceContract {
         }
     }
 
-    /// The schema that must be asked for before this record can be read.
+    /// The schema that must be fetched before this record can be read.
     pub(crate) fn missing_schema(&self, record: &Record<'_>) -> Option<SchemaRef> {
         let (schema, _) = framed(record).ok()?;
         (!self.known.contains_key(&schema) && !self.failed.contains_key(&schema)).then_some(schema)
     }
 
-    /// Forgets which schemas could not be had.
+    /// Forgets which schemas could not be fetched.
     pub fn forget_failures(&mut self) {
         self.failed.clear();
     }
 
-    /// True if entities of this service can be woken.
+    /// True if the service consumes timers.
     #[must_use]
     pub fn consumes_timers(&self) -> bool {
         self.timer
     }
 
-    /// True if the service does not list the record type of this value: nothing more needs to be looked at. Only the first
-    /// bytes are.
+    /// True if the service is known not to consume the record type of this value. It reads only the schema id.
     #[must_use]
     pub fn is_not_consumed(&self, value: &[u8]) -> bool {
         match unframe(value, None) {
@@ -271,7 +277,7 @@ impl ServiceContract {
     /// Reads an own event.
     pub(crate) fn read_event<E: Message>(&self, record: &Record<'_>) -> ReadOutcome<E> {
         let open = |(known, body): (KnownSchema, &[u8])| {
-            known.said.map_or(ReadOutcome::NotConsumed, |name| open(name, &known, body))
+            known.event.map_or(ReadOutcome::NotConsumed, |name| open(name, &known, body))
         };
         self.look_up(record).map_or_else(ReadOutcome::from, open)
     }
@@ -279,7 +285,7 @@ impl ServiceContract {
     fn open_input<I: Message>(&self, record: &Record<'_>, known: &KnownSchema, body: &[u8]) -> ReadOutcome<I> {
         match (known.received, known.parking) {
             (Some(name), _) => open(name, known, body),
-            // What operators ask enters through the inbox, and nowhere else.
+            // Operators send their commands to the inbox only.
             (None, Some(name)) if *record.topic == *self.inputs[0] => match open::<ParkingCommand>(name, known, body) {
                 ReadOutcome::Body(command) => ReadOutcome::Parking(command),
                 ReadOutcome::Unreadable(defect) => ReadOutcome::Unreadable(defect),
@@ -307,25 +313,25 @@ impl ServiceContract {
         })
     }
 
-    /// True if the records of this input lie under the keys of the entities that they are about, whatever is in them.
+    /// True if the record keys of this input are entities of this service, whatever the bodies contain.
     pub(crate) fn shares_keys(&self, input: usize) -> bool {
         self.shares_keys.get(input).copied().unwrap_or(false)
     }
 
-    /// Appends a framed body to `out`; answers the record's full name.
+    /// Appends a framed body to `out`. Returns the record's full name.
     pub(crate) fn write<W: Written>(&self, body: &W, out: &mut Vec<u8>) -> Result<&Arc<str>, CodecError> {
         self.writers.encode(body, out)
     }
 
-    /// The source of schemas, for those who read or write beside the machine.
+    /// The writers, for records that are written outside the machine.
     #[must_use]
     pub fn writers(&self) -> &Writers {
         &self.writers
     }
 }
 
-/// Whether the inbox and each other input share keys with the service's entities. Asked once, at the start, where a panic is a
-/// refusal by name.
+/// Whether the inbox and each other input share keys with the service's entities. The decider is asked once, at the start, where a
+/// panic is an error that names the service.
 fn shares_keys<D: Decider>(
     decider: &D,
     owners: impl Iterator<Item = &'static str>,
@@ -337,7 +343,7 @@ fn shares_keys<D: Decider>(
     std::iter::once(Ok(true)).chain(owners.map(shares)).collect()
 }
 
-/// The names a contract is made of.
+/// The names that a contract consists of.
 #[derive(Debug, Clone, Copy)]
 pub struct ContractNames<'a> {
     /// The system.
@@ -366,7 +372,7 @@ fn open<M: Message>(name: &str, known: &KnownSchema, body: &[u8]) -> ReadOutcome
     }
 }
 
-/// Why a record was not opened.
+/// Why the schema of a record is not at hand.
 enum NotOpened {
     Unreadable(RecordDefect),
     SchemaUnavailable(String),

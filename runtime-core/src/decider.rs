@@ -1,7 +1,7 @@
-//! What a service author writes: a decider, its effects, and nothing else.
+//! What the author of a service writes: a decider and its effects.
 //!
-//! `decide` and `evolve` are pure and total. They see no clock, no randomness, no network: time and ids come in with the input.
-//! Whatever changes a state is an event on the service's own topic, so a state is always the fold of that log.
+//! `decide` and `evolve` are pure and total. They use no clock, no random numbers and no network: the input brings the time and the
+//! ids. Only events on the service's own topic change a state, so a state is always the fold of that log.
 
 use std::{borrow::Cow, fmt::Debug, future::Future, time::Duration};
 
@@ -11,10 +11,10 @@ use uuid::Uuid;
 use crate::message::{Message, Written};
 pub use crate::time::TimestampMs;
 
-/// One input of a decision: a record that was received, with what its envelope says about it.
+/// One input of a decision: a received record with the fields of its envelope that a decider may use.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Received<I> {
-    /// The record's key: the entity of the service that said it.
+    /// The record's key: the entity of the service that produced it.
     pub key: String,
     /// The record's id (`ce_id`).
     pub id: Uuid,
@@ -22,30 +22,30 @@ pub struct Received<I> {
     pub correlation_id: String,
     /// The record's timestamp: the only clock a decider has.
     pub at_ms: TimestampMs,
-    /// The record itself.
+    /// The record's body.
     pub body: I,
 }
 
-/// What came of one input: events about the entity, and commands to the service's own inbox. Committed together or not at all.
+/// The result of one input: events about the entity, and commands to the service's own inbox. They commit together, or not at all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision<E, C> {
-    /// RecentEvent on the own events topic under the entity's key, in this order.
+    /// The events, produced to the own events topic under the entity's key, in this order.
     pub events: Vec<E>,
-    /// Sent to the own inbox, each under the key of the entity it is for.
+    /// The commands, sent to the own inbox, each under the key of its entity.
     pub commands: Vec<OutgoingCommand<C>>,
 }
 
 /// A command to another entity of the same service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutgoingCommand<C> {
-    /// The entity it is for.
+    /// The entity that must carry it out.
     pub key: String,
     /// The command.
     pub command: C,
 }
 
 impl<E, C> Decision<E, C> {
-    /// Nothing to say: the input changes nothing.
+    /// No event and no command: the input changes nothing.
     #[must_use]
     pub fn nothing() -> Self {
         Self { events: Vec::new(), commands: Vec::new() }
@@ -77,7 +77,7 @@ impl<E, C> Decision<E, C> {
         self
     }
 
-    /// True if nothing is said and nothing sent.
+    /// True if it has no event and no command.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         self.events.is_empty() && self.commands.is_empty()
@@ -154,57 +154,57 @@ pub trait Decider: Clone + Send + Sync + 'static {
     /// The service's name: its folder under `schemas/`, its topics `musiccorp.<NAME>.events` and `.inbox`, its consumer group.
     const NAME: &'static str;
 
-    /// What is remembered of one entity. `Default` is an entity nothing was ever said about.
+    /// The state of one entity. `Default` is the state of an entity without events.
     type State: Default + Clone + PartialEq + Debug + Serialize + DeserializeOwned + Send + Sync;
-    /// What it hears: other services' events and its own inbox.
+    /// The records that it consumes: events of other services, and its own inbox.
     type Input: Message;
-    /// What it says.
+    /// The events that it produces.
     type Event: Written;
-    /// What it sends to its own inbox: from its edge, from its effects, between its entities.
+    /// The commands to its own inbox: from its HTTP API, from its effects, and from one entity to another.
     type Command: Written;
-    /// What it asks of the outside world; [`NoEffect`] if nothing.
+    /// Its requests to external services; [`NoEffect`] if it has none.
     type Effect: Effect;
 
-    /// The entity an input is about. By default the one whose key the record carries; if it answers another key, the runtime
-    /// forwards the record to the own inbox under that key and decides it there.
+    /// The entity that an input is about. By default it is the record's key. If this returns another key, the runtime forwards the
+    /// record to the own inbox under that key, and decides there.
     fn entity<'a>(&self, input: &'a Received<Self::Input>) -> Cow<'a, str> {
         Cow::Borrowed(&input.key)
     }
 
-    /// True if the records of this owner lie under the keys of the entities that they are about here. Then the entity of a record
-    /// that cannot be read is known all the same, and what comes later for it waits until somebody has looked; else such a
-    /// record is laid aside as a dead letter, and nothing waits. False for owners whose entities are others, such as customers
-    /// where orders are decided. The own inbox always lies under the entities' keys.
+    /// True if the record keys of this owner are entities of this service. Then the entity of an unreadable record is known, and
+    /// later records of that entity wait behind it until an operator acts. If false, an unreadable record is dead-lettered and nothing
+    /// waits. Return false for owners with other entities, such as customers where this service decides about orders. The keys of the
+    /// own inbox are always entities of this service.
     fn shares_keys_with(&self, _owner: &str) -> bool {
         true
     }
 
-    /// Decides what comes of an input. Pure and total: a fact that comes too early is remembered by an event of its own, a
-    /// command that may not be is answered by an event that refuses it.
+    /// Decides on an input. It is pure and total: a fact that comes too early is recorded by an event, and a command that may not be
+    /// carried out is answered by an event that refuses it.
     fn decide(&self, state: &Self::State, input: &Received<Self::Input>) -> Decision<Self::Event, Self::Command>;
 
-    /// Folds one own event into the state. Total: a fact is never argued with.
+    /// Folds one own event into the state. It is total, because an event is a fact.
     fn evolve(&self, state: Self::State, event: &Self::Event) -> Self::State;
 
-    /// The effects that are due and not yet answered in this state.
+    /// The effects that are due and unanswered in this state.
     fn pending(&self, _state: &Self::State) -> Vec<Self::Effect> {
         Vec::new()
     }
 
-    /// When the entity wants to be woken next, if at all. At that instant (or later, never before input that was there first) a
-    /// [`TimerFired`] enters through the inbox.
+    /// When the entity's next timer is due, if it has one. At that instant a [`TimerFired`] enters through the inbox; it may come later,
+    /// and it never overtakes input that was appended before.
     fn wake_at(&self, _state: &Self::State) -> Option<TimestampMs> {
         None
     }
 }
 
-/// Something asked of the outside world.
+/// A request to an external service.
 pub trait Effect: Clone + Debug + PartialEq + Send + Sync + 'static {
-    /// The idempotency key: the same for the same request, for ever. Unique within the service.
+    /// The idempotency key: always the same for the same request, and unique within the service.
     fn key(&self) -> String;
 }
 
-/// The effects of a service that asks nothing of the outside world.
+/// The effects of a service that calls no external service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoEffect {}
 
@@ -214,51 +214,52 @@ impl Effect for NoEffect {
     }
 }
 
-/// An effect that fell due, with what its performer needs to know.
+/// An effect that is due, with what its performer needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Due<E> {
-    /// The entity it belongs to; the answer goes to the inbox under this key.
+    /// The entity that it belongs to. The answer enters the inbox under this key.
     pub key: String,
     /// The saga of the event that made it due.
     pub correlation_id: String,
     /// The request.
     pub effect: E,
-    /// How many attempts went unanswered before this one.
+    /// The number of unanswered attempts before this one.
     pub attempt: u32,
 }
 
-/// The answer of the outside world: a command to the own inbox.
+/// The answer of an external service: a command to the own inbox.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer<C> {
-    /// Distinguishes answers to the same request: the record's id is `UUIDv5(effect key, outcome)`, so the same answer got twice
-    /// is the same record.
+    /// Distinguishes answers to the same request. The record's id is `UUIDv5(effect key, outcome)`, so receiving the same answer twice
+    /// gives the same record.
     pub outcome: String,
-    /// What enters the inbox.
+    /// The command that enters the inbox.
     pub command: C,
 }
 
-/// No definite answer: the effect stays due and is tried again with back-off and jitter, for as long as it is pending.
+/// An attempt without a definite answer. The effect stays due and is retried with back-off and jitter as long as it is pending.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct Unanswered {
     /// What happened, for the log.
     pub reason: String,
-    /// The earliest sensible next attempt, if the far end said so.
+    /// The pause before the next attempt, if the external service requested one.
     pub retry_after: Option<Duration>,
 }
 
 impl Unanswered {
-    /// An attempt that failed for `reason`, to be repeated at the usual pace.
+    /// An attempt that failed for `reason`, to be retried after the usual pause.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), retry_after: None }
     }
 }
 
-/// Carries effects out. Runs only in the owner of the entity, after the event that made the effect due is committed, and never
-/// during a rebuild. May run more than once for one effect (crash, rebalance): the far end must be given [`Effect::key`].
+/// Performs effects. It runs only in the owner of the entity, after the event that made the effect due has been committed, and never
+/// during a recovery. It may run more than once for one effect (crash, rebalance), so the external service must receive
+/// [`Effect::key`].
 pub trait Perform<D: Decider>: Send + Sync + 'static {
-    /// Asks the outside world and brings its answer back.
+    /// Calls the external service and returns its answer.
     fn perform(&self, due: Due<D::Effect>) -> impl Future<Output = Result<Answer<D::Command>, Unanswered>> + Send;
 }
 
@@ -272,10 +273,10 @@ impl<D: Decider<Effect = NoEffect>> Perform<D> for NothingToPerform {
     }
 }
 
-/// The runtime's own inbox record: an instant that an entity asked for has passed. List it in `consumes!` as
+/// The runtime's own inbox record: an instant that [`Decider::wake_at`] returned has passed. List it in `consumes!` as
 /// `inbox of "runtime" { TimerFired }`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct TimerFired {
-    /// The instant that was asked for.
+    /// The instant that [`Decider::wake_at`] returned.
     pub due_at: TimestampMs,
 }

@@ -1,4 +1,5 @@
-//! What a state makes due: asked where a panic of the author's code is still the failure of the record that led there.
+//! What a state makes due. It is computed where a panic of the author's code still counts as the failure of the record that led to
+//! the state.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::{
     time::TimestampMs,
 };
 
-/// What a state makes due.
+/// The timer and the effects that a state makes due.
 #[derive(Debug)]
 pub(crate) struct DueSet<E> {
     pub(crate) wake_at: Option<TimestampMs>,
@@ -16,7 +17,7 @@ pub(crate) struct DueSet<E> {
     pub(crate) effects: Vec<(Arc<str>, E)>,
 }
 
-/// Asks what a state makes due.
+/// Computes what a state makes due.
 pub(crate) fn due_of<D: Decider>(decider: &D, state: &D::State) -> Result<DueSet<D::Effect>, String> {
     let wake_at = guarded("wake_at", || decider.wake_at(state))?;
     let pending = guarded("pending", || decider.pending(state))?;

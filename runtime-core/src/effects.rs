@@ -1,4 +1,4 @@
-//! The effects of one partition that are due and not yet answered. Derived from states, never stored.
+//! The effects of one partition that are due and unanswered. They are derived from states and never stored.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,11 +8,11 @@ use std::{
 
 use crate::decider::{Due, Effect, TimestampMs};
 
-/// The first pause after an attempt without an answer; each further one is twice as long.
+/// The first pause after an unanswered attempt. Each further pause is twice as long.
 const FIRST_PAUSE_MS: i64 = 200;
 /// The longest pause between attempts.
 const LONGEST_PAUSE_MS: i64 = 30_000;
-/// How long an answer that was handed in may take to be decided before the effect is tried once more.
+/// How long the decision on an appended answer may take until the effect is performed again.
 const ANSWER_PATIENCE_MS: i64 = 30_000;
 
 #[derive(Debug)]
@@ -29,9 +29,9 @@ struct Pending<E> {
 pub(crate) struct Effects<E> {
     pending: BTreeMap<Arc<str>, Pending<E>>,
     waiting: BTreeSet<(TimestampMs, Arc<str>)>,
-    /// Entities whose answers nobody would decide, and the effects of theirs that would be tried otherwise.
+    /// Entities with parked records, whose answers would wait; with their effects that are due meanwhile.
     paused: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
-    /// The time that was told last.
+    /// The wall clock at the last call.
     seen_ms: TimestampMs,
 }
 
@@ -41,7 +41,7 @@ impl<E: Effect> Effects<E> {
         Self { pending, waiting, paused, seen_ms: TimestampMs::MIN }
     }
 
-    /// Notes that an entity's pending effects have changed from `was` to `now`. Answers their keys.
+    /// Replaces an entity's pending effects, whose keys were `was`. Returns the keys of the new ones.
     pub(crate) fn change(
         &mut self,
         entity: &Arc<str>,
@@ -51,9 +51,9 @@ impl<E: Effect> Effects<E> {
         now_ms: TimestampMs,
     ) -> Vec<Arc<str>> {
         let keys: Vec<Arc<str>> = pending.iter().map(|(key, _)| Arc::clone(key)).collect();
-        for gone in was.iter().filter(|key| !keys.contains(key)) {
-            if let Some(Pending { not_before_ms: Some(at), .. }) = self.pending.remove(gone) {
-                self.waiting.remove(&(at, Arc::clone(gone)));
+        for removed in was.iter().filter(|key| !keys.contains(key)) {
+            if let Some(Pending { not_before_ms: Some(at), .. }) = self.pending.remove(removed) {
+                self.waiting.remove(&(at, Arc::clone(removed)));
             }
         }
         for (key, effect) in pending {
@@ -78,7 +78,7 @@ impl<E: Effect> Effects<E> {
         self.waiting.insert((now_ms, Arc::clone(key)));
     }
 
-    /// Takes at most `room` effects that may be tried now.
+    /// Takes at most `room` effects that may be performed now.
     pub(crate) fn take(&mut self, now_ms: TimestampMs, room: usize, mut take: impl FnMut(Arc<str>, Due<E>)) {
         self.adjust_to_clock(now_ms);
         let mut left = room;
@@ -86,8 +86,8 @@ impl<E: Effect> Effects<E> {
             let Some((_, key)) = self.waiting.pop_first() else { return };
             let Some(pending) = self.pending.get_mut(&key) else { continue };
             pending.not_before_ms = None;
-            if let Some(kept) = self.paused.get_mut(&pending.entity) {
-                kept.insert(key);
+            if let Some(paused) = self.paused.get_mut(&pending.entity) {
+                paused.insert(key);
                 continue;
             }
             left -= 1;
@@ -101,19 +101,20 @@ impl<E: Effect> Effects<E> {
         }
     }
 
-    /// Tries no effect of an entity from here on: its answer would wait, and a far end without idempotency be asked again and again.
+    /// Performs no effect of an entity until [`Effects::resume`]. Its answer would wait behind the parked record, and the effect would
+    /// be performed again and again.
     pub(crate) fn pause(&mut self, entity: &Arc<str>) {
         self.paused.entry(Arc::clone(entity)).or_default();
     }
 
-    /// Goes on with the effects of an entity.
+    /// Performs the effects of an entity again.
     pub(crate) fn resume(&mut self, entity: &str, now_ms: TimestampMs) {
         for key in self.paused.remove(entity).unwrap_or_default() {
             self.wait(&key, now_ms, 0);
         }
     }
 
-    /// Pauses are lengths of time and not instants: when the clock was set back, what waits is to wait no longer for that.
+    /// A pause is a duration. When the wall clock has been set back, this moves the instants back by as much, so that no pause grows.
     fn adjust_to_clock(&mut self, now_ms: TimestampMs) {
         let back = self.seen_ms.saturating_sub(now_ms);
         self.seen_ms = now_ms;
@@ -129,13 +130,13 @@ impl<E: Effect> Effects<E> {
         }
     }
 
-    /// The answer lies in the inbox. The effect stays pending until it is decided.
+    /// The answer is in the inbox. The effect stays pending until the answer has been decided on.
     pub(crate) fn answered(&mut self, key: &str, now_ms: TimestampMs) {
         self.adjust_to_clock(now_ms);
         self.wait(key, now_ms.saturating_add(ANSWER_PATIENCE_MS), 0);
     }
 
-    /// No definite answer. `jitter` is any number; it decides where in the second half of the pause the next attempt falls.
+    /// An attempt had no definite answer. `jitter` may be any number; it chooses the next attempt within the second half of the pause.
     pub(crate) fn unanswered(&mut self, key: &str, retry_after: Option<Duration>, now_ms: TimestampMs, jitter: u64) {
         self.adjust_to_clock(now_ms);
         let attempt = self.pending.get(key).map_or(0, |pending| pending.attempt);
@@ -158,13 +159,13 @@ impl<E: Effect> Effects<E> {
         self.pending.len()
     }
 
-    /// The next instant at which an effect may be tried.
+    /// The next instant at which an effect may be performed.
     pub(crate) fn next(&self) -> Option<TimestampMs> {
         self.waiting.first().map(|(at, _)| *at)
     }
 }
 
-/// The pause after `attempt` attempts: doubled each time, between half and the whole of it.
+/// The pause after `attempt` attempts: it doubles with each attempt, and the jitter reduces it by up to a half.
 pub(crate) fn pause_ms(attempt: u32, jitter: u64) -> i64 {
     let whole = FIRST_PAUSE_MS.saturating_mul(1_i64 << attempt.min(20)).min(LONGEST_PAUSE_MS);
     let half = whole / 2;

@@ -1,4 +1,4 @@
-//! One entity in memory: its state, its place in its own history, and what it has handled lately. And the same as bytes.
+//! One entity in memory: its state, its sequence number and its recent events. And the same as bytes, for checkpoints.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use crate::{guard::guarded, state, timers::Wake};
 
-/// How many of its last events an entity remembers the causes of: within this many, a repeated input is dropped by its id.
-/// Beyond it deciders must be idempotent by their state.
+/// For how many recent events an entity keeps the ids of the causes. A repeated input is dropped if it caused one of them. For older
+/// inputs a decider must be idempotent by its state.
 pub const HANDLED_CAUSES: usize = 32;
 
-/// One event that was said: why, under which id, and a checksum of what.
+/// A recent event: the id of its cause, its id, and the checksum of its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecentEvent {
     pub(crate) cause: Uuid,
@@ -23,21 +23,21 @@ pub(crate) struct RecentEvent {
 #[derive(Debug)]
 pub(crate) struct Entity<S> {
     pub(crate) state: S,
-    /// The sequence number of its last event; 0 if nothing was said about it.
+    /// The sequence number of its last event; 0 if it has none.
     pub(crate) sequence: u64,
     /// The saga of its last event.
     pub(crate) correlation_id: Box<str>,
     pub(crate) wake: Option<Wake>,
     /// The keys of its pending effects.
     pub(crate) effects: Vec<Arc<str>>,
-    /// Its index in the list of entities that the open batch has changed.
+    /// Its index among the entities that the open batch has changed.
     pub(crate) touched: Option<usize>,
-    /// True while it stands in the list of entities that the next checkpoint takes.
+    /// True while it is in the list of entities for the next checkpoint.
     pub(crate) unsaved: bool,
     recent: VecDeque<RecentEvent>,
 }
 
-/// A checkpoint that cannot be used. It is a cache: the log is read instead.
+/// A checkpoint that cannot be used. It is only a cache, so the log is read instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("checkpoint of an entity is malformed: {0}")]
 pub struct MalformedCheckpoint(pub(crate) String);
@@ -58,27 +58,27 @@ impl<S: Default> Default for Entity<S> {
 }
 
 impl<S> Entity<S> {
-    /// True if this cause made it say something lately.
+    /// True if this cause led to a recent event.
     pub(crate) fn has_handled(&self, cause: Uuid) -> bool {
-        self.recent.iter().any(|said| said.cause == cause)
+        self.recent.iter().any(|recent| recent.cause == cause)
     }
 
-    /// The checksum of the event that was said under this id lately.
+    /// The checksum of the recent event with this id.
     pub(crate) fn digest_of(&self, id: Uuid) -> Option<u32> {
-        self.recent.iter().find(|said| said.id == id).map(|said| said.digest)
+        self.recent.iter().find(|recent| recent.id == id).map(|recent| recent.digest)
     }
 
-    /// Remembers an event.
-    pub(crate) fn remember(&mut self, said: RecentEvent) {
+    /// Adds an event, and forgets the oldest if there are too many.
+    pub(crate) fn remember(&mut self, event: RecentEvent) {
         if self.recent.len() >= HANDLED_CAUSES {
             self.recent.pop_front();
         }
-        self.recent.push_back(said);
+        self.recent.push_back(event);
     }
 }
 
 impl<S: Serialize + DeserializeOwned> Entity<S> {
-    /// The entity as a checkpoint keeps it.
+    /// The entity as a checkpoint has it.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, MalformedCheckpoint> {
         let mut out = Vec::with_capacity(64 + self.recent.len() * 36);
         out.extend_from_slice(&self.sequence.to_le_bytes());
@@ -87,10 +87,10 @@ impl<S: Serialize + DeserializeOwned> Entity<S> {
         out.extend_from_slice(&correlation.to_le_bytes());
         out.extend_from_slice(self.correlation_id.as_bytes());
         out.push(u8::try_from(self.recent.len()).map_err(|e| malformed(e.to_string()))?);
-        for said in &self.recent {
-            out.extend_from_slice(said.cause.as_bytes());
-            out.extend_from_slice(said.id.as_bytes());
-            out.extend_from_slice(&said.digest.to_le_bytes());
+        for event in &self.recent {
+            out.extend_from_slice(event.cause.as_bytes());
+            out.extend_from_slice(event.id.as_bytes());
+            out.extend_from_slice(&event.digest.to_le_bytes());
         }
         out.extend_from_slice(&state::to_bytes(&self.state).map_err(|e| malformed(e.to_string()))?);
         Ok(out)
@@ -135,7 +135,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], MalformedCheckpoint
 mod tests {
     use super::*;
 
-    fn said(n: u128) -> RecentEvent {
+    fn event(n: u128) -> RecentEvent {
         RecentEvent { cause: Uuid::from_u128(n), id: Uuid::from_u128(n + 1_000), digest: 7 }
     }
 
@@ -143,7 +143,7 @@ mod tests {
     fn only_the_last_causes_are_remembered() {
         let mut entity = Entity::<u8>::default();
         for n in 0..=HANDLED_CAUSES as u128 {
-            entity.remember(said(n));
+            entity.remember(event(n));
         }
         assert!(!entity.has_handled(Uuid::from_u128(0)));
         assert!(entity.has_handled(Uuid::from_u128(1)));
@@ -151,10 +151,10 @@ mod tests {
     }
 
     #[test]
-    fn an_entity_goes_to_bytes_and_back() {
+    fn an_entity_survives_its_bytes() {
         let mut entity = Entity { state: vec!["a".to_owned()], sequence: 9, ..Entity::default() };
         entity.correlation_id = "saga-1".into();
-        entity.remember(said(1));
+        entity.remember(event(1));
         let bytes = entity.to_bytes().expect("plain data");
         let back = Entity::<Vec<String>>::from_bytes(&bytes).expect("just written");
         assert_eq!((&back.state, back.sequence, &back.correlation_id), (&entity.state, 9, &entity.correlation_id));
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn malformed_bytes_are_an_error_at_every_length() {
         let mut entity = Entity { state: "text".to_owned(), sequence: 1, ..Entity::default() };
-        entity.remember(said(1));
+        entity.remember(event(1));
         let bytes = entity.to_bytes().expect("plain data");
         for length in 0..bytes.len() {
             assert!(Entity::<String>::from_bytes(&bytes[..length]).is_err(), "{length}");

@@ -1,7 +1,7 @@
-//! Whether another process runs under this one's name.
+//! Whether another process runs under the name of this one.
 //!
-//! A worker may be fenced by its own past: a request to join that was sent twice, or a producer that took long to go. So one fence
-//! says nothing; what counts is how often.
+//! A worker may be fenced by a request of its own: a repeated request to join the group, or a producer of an earlier incarnation. So
+//! a single fence proves nothing; repeated ones do.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const MEMBER_FENCED_TWICE: Duration = Duration::from_secs(120);
 /// A producer that is fenced in this many incarnations in a row shares its transactional id with another process.
 const PRODUCER_FENCED: u32 = 5;
 
-/// When a worker was fenced. Times are since any fixed moment.
+/// When a worker was fenced, as the time since any fixed moment.
 #[derive(Debug, Default)]
 pub struct Fencing {
     member_fenced_at: Option<Duration>,
@@ -18,19 +18,19 @@ pub struct Fencing {
 }
 
 impl Fencing {
-    /// Counts that the group has fenced the member. Returns true if another process must have its name.
+    /// Counts that the group has fenced the member. Returns true if another process runs under its name.
     pub fn member_fenced(&mut self, now: Duration) -> bool {
         let before = self.member_fenced_at.replace(now);
         before.is_some_and(|before| now.saturating_sub(before) < MEMBER_FENCED_TWICE)
     }
 
-    /// Counts that a transaction was refused because a newer producer has this id. Returns true if another process must have it.
+    /// Counts that a newer producer with this transactional id has fenced a transaction. Returns true if another process uses the id.
     pub fn producer_fenced(&mut self) -> bool {
         self.producer_fenced += 1;
         self.producer_fenced >= PRODUCER_FENCED
     }
 
-    /// A transaction was committed: the producer has its id to itself.
+    /// Notes a committed transaction: no other producer uses the id.
     pub fn committed(&mut self) {
         self.producer_fenced = 0;
     }
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_member_that_is_fenced_once_in_a_while_goes_on() {
+    fn a_member_that_is_fenced_rarely_continues() {
         let (mut fencing, start) = (Fencing::default(), Duration::from_secs(7));
         assert!(!fencing.member_fenced(start));
         assert!(!fencing.member_fenced(start + MEMBER_FENCED_TWICE));
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_producer_that_commits_in_between_is_alone() {
+    fn a_commit_shows_that_no_other_producer_uses_the_id() {
         let mut fencing = Fencing::default();
         for _ in 0..PRODUCER_FENCED - 1 {
             assert!(!fencing.producer_fenced());

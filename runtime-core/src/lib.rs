@@ -1,11 +1,11 @@
-//! The core of a service's runtime: everything that is decided without I/O.
+//! The core of a service's runtime: every rule, and no I/O.
 //!
-//! A service is a [`decider::Decider`]. Its records have an [`envelope`] and a [`codec`]; a [`Recovery`] folds its log up to the
-//! barrier; a [`Machine`] decides one batch of inputs; and the [`turn`] says what a worker does when. A driver executes those
-//! steps: the Kafka worker in production, the simulated cluster in the simulation. The same code runs in both.
+//! A service is a [`decider::Decider`]. Its records have an [`envelope`] and a [`codec`]. A [`Recovery`] folds the service's log up
+//! to the barrier, a [`Machine`] decides one batch of inputs, and a [`turn`] returns the steps of a worker in their order. A driver
+//! executes the steps: the Kafka worker in production, the simulated cluster in the simulation. Both run the same code.
 //!
-//! This crate has no sockets, no files, no threads, no clock and no randomness, and `clippy.toml` forbids them. Nothing in it
-//! depends on the iteration order of a hash map.
+//! This crate uses no sockets, files, threads, clocks or random numbers, and `clippy.toml` forbids them. No result depends on the
+//! iteration order of a hash map.
 
 pub mod backoff;
 pub mod barrier;
@@ -16,7 +16,6 @@ pub mod decider;
 mod due;
 mod effects;
 mod entity;
-
 pub mod envelope;
 pub mod fencing;
 mod guard;

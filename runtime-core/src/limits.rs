@@ -1,22 +1,22 @@
-//! How large a record may be: what each topic takes, and what is left of a dead letter that does not fit whole.
+//! The size limits of records: what each topic takes, and what a dead letter keeps if it does not fit.
 //!
-//! Sizes are those of a record in a batch of its own, uncompressed, rounded up: what is within a limit here is taken by a broker,
-//! whatever the codec. Where limits come from is the driver's business; an operator may change them, so a driver asks again when
-//! a broker has found a record too large.
+//! A size here is that of a record in a batch of its own, uncompressed and rounded up. So a broker takes every record within a limit,
+//! whatever the compression. The driver reads the limits from the cluster. An operator may change them, so the driver reads them
+//! again when a broker rejects a record as too large.
 
 use crate::{OutputHeaders, envelope::MAX_VALUE_BYTES};
 
-/// What a topic takes when nobody tells: the default of `max.message.bytes`.
+/// What a topic takes by default: Kafka's default of `max.message.bytes`.
 pub const TOPIC_BYTES: usize = 1_048_588;
-/// What a dead-letter topic is made to take. Inputs are held to [`TOPIC_BYTES`] as compressed batches; their letters carry
-/// headers beside, and may compress less well. It is the most that every hosted Kafka allows.
+/// The limit that dead-letter topics are created with. [`TOPIC_BYTES`] limits inputs as compressed batches; their dead letters have
+/// more headers and may compress less well. Every hosted Kafka allows this much.
 pub const DEAD_LETTER_BYTES: usize = 8 << 20;
-/// Before the first record of a batch.
+/// The header of a batch.
 const BATCH_BYTES: usize = 61;
-/// Around a record, and around a header: lengths and deltas at their longest.
+/// The overhead of a record and of a header: lengths and deltas at their longest.
 const RECORD_BYTES: usize = 40;
 const HEADER_BYTES: usize = 10;
-/// What may remain of the headers of a record that is laid aside in part: room for every header that a reader looks at.
+/// The headers that a dead letter without its body may keep: enough for every header that a reader uses.
 const KEPT_HEADERS_BYTES: usize = 64 << 10;
 
 /// The largest batch that each topic a service writes to takes, in bytes.
@@ -26,9 +26,9 @@ pub struct Limits {
     pub events: usize,
     /// The own inbox.
     pub inbox: usize,
-    /// The topic of dead letters.
+    /// The dead-letter topic.
     pub dead_letters: usize,
-    /// The topic of what is parked.
+    /// The topic of parked records.
     pub parked: usize,
 }
 
@@ -39,13 +39,13 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What every one of the topics takes.
+    /// The smallest of the limits.
     #[must_use]
     pub fn least(self) -> usize {
         self.events.min(self.inbox).min(self.dead_letters).min(self.parked)
     }
 
-    /// The same for a client that sends no record larger than `most`.
+    /// The same limits for a client that sends no record larger than `most`.
     #[must_use]
     pub fn within(self, most: usize) -> Self {
         Self {
@@ -75,9 +75,9 @@ fn size_of((name, value): &Header) -> usize {
     HEADER_BYTES + name.len() + value.as_ref().map_or(0, Vec::len)
 }
 
-/// Leaves of a record's headers what may stay when it is laid aside in part: those that anybody reads, as far as there is room.
-/// Answers whether all of them stay.
-pub(crate) fn cut_headers(headers: &mut Vec<Header>) -> bool {
+/// Reduces the headers of a record to those that a dead letter without its body keeps: headers within the length that is read, as
+/// long as there is room. Returns whether all of them remain.
+pub(crate) fn trim_headers(headers: &mut Vec<Header>) -> bool {
     let (before, mut left) = (headers.len(), KEPT_HEADERS_BYTES);
     headers.retain(|header| {
         let size = size_of(header);

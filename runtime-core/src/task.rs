@@ -691,7 +691,7 @@ fn dead_letter<D>(context: &mut DecisionContext<'_, D>, record: &Record<'_>, def
         let mut kept = verbatim(record);
         let mut omitted = vec!["value"];
         value = None;
-        if !limits::cut_headers(&mut kept) {
+        if !limits::trim_headers(&mut kept) {
             omitted.push("headers");
         }
         if bytes(key) > MAX_VALUE_BYTES {
