@@ -1,8 +1,8 @@
-//! What every record says about itself: CloudEvents attributes in binary mode, as record headers.
+//! The envelope of a record: CloudEvents attributes in binary mode, as record headers.
 //!
-//! Owns the header names, their limits, the ids derived from causes, and the way there and back. It knows nothing of bodies.
-//! Reading is tolerant: what a foreign producer left out is taken from the record itself (its place, key, timestamp); a header
-//! that is there but makes no sense is an error that names it.
+//! This module has the header names, their limits, the ids derived from causes, and the conversions to and from headers. It knows
+//! nothing of bodies. Reading is tolerant: an attribute that a foreign producer omits is taken from the record itself (its position,
+//! key, timestamp). A malformed header is an error that names the header.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -18,7 +18,7 @@ pub mod header {
     pub const SPEC_VERSION: &str = "ce_specversion";
     /// The record's id.
     pub const ID: &str = "ce_id";
-    /// Who wrote it: `/<system>/<service>`.
+    /// The service that wrote it: `/<system>/<service>`.
     pub const SOURCE: &str = "ce_source";
     /// The Avro full name.
     pub const TYPE: &str = "ce_type";
@@ -30,13 +30,13 @@ pub mod header {
     pub const CORRELATION_ID: &str = "ce_correlationid";
     /// The id of the record that caused it.
     pub const CAUSATION_ID: &str = "ce_causationid";
-    /// The place in its entity's history, from 1.
+    /// The number of the event among those of its entity, from 1.
     pub const SEQUENCE: &str = "ce_sequence";
-    /// Where the record that caused it lies.
+    /// The position of the record that caused it.
     pub const CAUSE_POSITION: &str = "ce_causeposition";
-    /// Where the record lies that the cause was forwarded from.
+    /// The position of the record that the cause was forwarded from.
     pub const ORIGIN_POSITION: &str = "ce_originposition";
-    /// The build that decided it.
+    /// The build that made the decision.
     pub const BUILD: &str = "ce_build";
     /// The trace it belongs to (W3C).
     pub const TRACEPARENT: &str = "traceparent";
@@ -46,13 +46,13 @@ pub mod header {
 pub const AVRO: &str = "application/avro";
 /// The longest value of a header that is read.
 pub const MAX_VALUE_BYTES: usize = 1_024;
-/// The most headers that are looked at.
+/// The most headers that are read.
 pub const MAX_HEADERS: usize = 128;
 
-/// Every derived id that has no record as its cause starts here (a random constant: changing it changes every such id).
+/// The namespace of derived ids that have no record as their cause. It is a random constant; changing it changes every such id.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f9d_7c1e_53a8_4b0c_9e42_d1c7_a50f_3b68);
 
-/// The place of a record in a log.
+/// The position of a record: topic, partition and offset.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
     /// The topic.
@@ -64,7 +64,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// A place.
+    /// A position.
     pub fn new(topic: impl Into<Arc<str>>, partition: i32, offset: i64) -> Self {
         Self { topic: topic.into(), partition, offset }
     }
@@ -76,9 +76,9 @@ impl fmt::Display for Position {
     }
 }
 
-/// Text that is no place.
+/// Text that is not a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a place in a log: expected topic/partition/offset")]
+#[error("not a position: expected topic/partition/offset")]
 pub struct NotAPosition;
 
 impl FromStr for Position {
@@ -98,14 +98,14 @@ impl FromStr for Position {
     }
 }
 
-/// What a record says about itself.
+/// The attributes of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// The record's id: the same for the same fact, for ever.
+    /// The record's id: always the same for the same fact.
     pub id: Uuid,
-    /// Who wrote it: `/<system>/<service>`; empty if a foreign producer did not say.
+    /// The service that wrote it: `/<system>/<service>`; empty if a foreign producer omits it.
     pub source: Arc<str>,
-    /// The Avro full name; empty if a foreign producer did not say. The schema in the body is the authority.
+    /// The Avro full name; empty if a foreign producer omits it. The schema of the body is authoritative.
     pub record_type: Arc<str>,
     /// When it happened.
     pub time_ms: TimestampMs,
@@ -115,19 +115,19 @@ pub struct Envelope {
     pub correlation_id: String,
     /// The record that caused it.
     pub causation_id: Option<Uuid>,
-    /// The place in its entity's history, from 1. Own events only.
+    /// The number of the event among those of its entity, from 1. Only own events have it.
     pub sequence: Option<u64>,
-    /// Where the record that caused it lies.
+    /// The position of the record that caused it.
     pub cause_position: Option<Position>,
-    /// Where the record lies that the cause was forwarded from.
+    /// The position of the record that the cause was forwarded from.
     pub origin_position: Option<Position>,
-    /// The build that decided it.
+    /// The build that made the decision.
     pub build: Option<Arc<str>>,
     /// The trace it belongs to (W3C).
     pub traceparent: Option<String>,
 }
 
-/// A header that makes no sense. Permanent: the record will never read better.
+/// A malformed header. The error is permanent: the record never becomes readable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("header {header} {problem}")]
 pub struct EnvelopeError {
@@ -137,10 +137,10 @@ pub struct EnvelopeError {
     pub problem: &'static str,
 }
 
-/// What a record is without its headers.
+/// The metadata of a record outside its headers.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordMetadata<'a> {
-    /// The topic it lies on.
+    /// The topic.
     pub topic: &'a str,
     /// The partition.
     pub partition: i32,
@@ -153,7 +153,7 @@ pub struct RecordMetadata<'a> {
 }
 
 impl Envelope {
-    /// The envelope of a record that starts a story: no cause, its own correlation.
+    /// The envelope of a record without a cause.
     pub fn new(id: Uuid, source: impl Into<Arc<str>>, record_type: impl Into<Arc<str>>, time_ms: TimestampMs) -> Self {
         Self {
             id,
@@ -171,14 +171,14 @@ impl Envelope {
         }
     }
 
-    /// RecordNames the entity it is about.
+    /// Sets the entity that it is about.
     #[must_use]
     pub fn about(mut self, subject: impl Into<String>) -> Self {
         self.subject = subject.into();
         self
     }
 
-    /// RecordNames the saga it belongs to.
+    /// Sets the saga that it belongs to.
     #[must_use]
     pub fn correlated(mut self, correlation_id: impl Into<String>) -> Self {
         self.correlation_id = correlation_id.into();
@@ -216,39 +216,39 @@ impl Envelope {
         }
     }
 
-    /// Reads the envelope of a record. Of a header that comes twice the last counts; unknown headers are passed over.
+    /// Reads the envelope of a record. If a header appears twice, the last one counts. Unknown headers are ignored.
     ///
     /// # Errors
-    /// A header makes no sense.
+    /// A header is malformed.
     pub fn read<'h>(
-        bare: RecordMetadata<'_>,
+        metadata: RecordMetadata<'_>,
         headers: impl IntoIterator<Item = (&'h str, Option<&'h [u8]>)>,
     ) -> Result<Self, EnvelopeError> {
         let raw = RawHeaders::collect(headers);
-        let key = bare.key.unwrap_or_default();
+        let key = metadata.key.unwrap_or_default();
         let subject = text(header::SUBJECT, raw.subject)?.unwrap_or(key).to_owned();
         Ok(Self {
             id: parsed(header::ID, raw.id, "is not a UUID", |t| Uuid::parse_str(t).ok())?
-                .unwrap_or_else(|| id_of_place(bare.topic, bare.partition, bare.offset)),
+                .unwrap_or_else(|| id_of_position(metadata.topic, metadata.partition, metadata.offset)),
             source: text(header::SOURCE, raw.source)?.unwrap_or_default().into(),
             record_type: text(header::TYPE, raw.record_type)?.unwrap_or_default().into(),
             time_ms: parsed(header::TIME, raw.time, "is not an RFC 3339 time", time::parse_rfc3339)?
-                .unwrap_or(bare.timestamp_ms),
+                .unwrap_or(metadata.timestamp_ms),
             correlation_id: text(header::CORRELATION_ID, raw.correlation_id)?.unwrap_or(&subject).to_owned(),
             subject,
             causation_id: parsed(header::CAUSATION_ID, raw.causation_id, "is not a UUID", |t| Uuid::parse_str(t).ok())?,
             sequence: parsed(header::SEQUENCE, raw.sequence, "is not a number from 1", |t| {
                 t.parse().ok().filter(|n| *n > 0)
             })?,
-            cause_position: place(header::CAUSE_POSITION, raw.cause_position)?,
-            origin_position: place(header::ORIGIN_POSITION, raw.origin_position)?,
+            cause_position: position(header::CAUSE_POSITION, raw.cause_position)?,
+            origin_position: position(header::ORIGIN_POSITION, raw.origin_position)?,
             build: text(header::BUILD, raw.build)?.map(Into::into),
             traceparent: text(header::TRACEPARENT, raw.traceparent)?.map(str::to_owned),
         })
     }
 }
 
-/// The last value of each header we know.
+/// The last value of each known header.
 #[derive(Default)]
 struct RawHeaders<'h> {
     id: Option<&'h [u8]>,
@@ -301,7 +301,7 @@ fn text<'h>(header: &'static str, value: Option<&'h [u8]>) -> Result<Option<&'h 
     Ok(Some(text).filter(|t| !t.is_empty()))
 }
 
-/// Most text is ASCII, whose control characters are told by their bytes.
+/// Most text is ASCII, whose control characters are single bytes.
 fn has_control_characters(text: &str) -> bool {
     if text.is_ascii() { text.bytes().any(|byte| byte.is_ascii_control()) } else { text.chars().any(char::is_control) }
 }
@@ -318,7 +318,7 @@ fn parsed<T>(
     }
 }
 
-fn place(header: &'static str, value: Option<&[u8]>) -> Result<Option<Position>, EnvelopeError> {
+fn position(header: &'static str, value: Option<&[u8]>) -> Result<Option<Position>, EnvelopeError> {
     parsed(header, value, "is not topic/partition/offset", |t| t.parse().ok())
 }
 
@@ -328,19 +328,19 @@ pub fn source(system: &str, service: &str) -> Arc<str> {
     format!("/{system}/{service}").into()
 }
 
-/// The id of what a record caused: the `index`th record of type `full_name`. The same cause gives the same id, for ever.
+/// The id of the `index`th record of type `full_name` that a record caused. The same cause always gives the same id.
 #[must_use]
 pub fn caused_id(cause: Uuid, full_name: &str, index: usize) -> Uuid {
     Uuid::new_v5(&cause, format!("{full_name}/{index}").as_bytes())
 }
 
-/// The id of an effect's answer: the same answer got twice is the same record.
+/// The id of an effect's answer. Receiving the same answer twice gives the same record.
 #[must_use]
 pub fn answer_id(service: &str, effect_key: &str, outcome: &str) -> Uuid {
     derived_id(&["answer", service, effect_key, outcome])
 }
 
-/// The id of a command about `entity` with this content: the same command sent twice is the same record.
+/// The id of a command about `entity` with this body. Sending the same command twice gives the same record.
 #[must_use]
 pub fn command_id(full_name: &str, entity: &str, body: &[u8]) -> Uuid {
     let mut name = joined(&["command", full_name, entity]);
@@ -348,19 +348,20 @@ pub fn command_id(full_name: &str, entity: &str, body: &[u8]) -> Uuid {
     Uuid::new_v5(&NAMESPACE, &name)
 }
 
-/// The id of a record whose producer gave it none.
+/// The id of a record whose producer set none.
 #[must_use]
-pub fn id_of_place(topic: &str, partition: i32, offset: i64) -> Uuid {
+pub fn id_of_position(topic: &str, partition: i32, offset: i64) -> Uuid {
+    // The text is part of every such id, and stays.
     derived_id(&["place", topic, &partition.to_string(), &offset.to_string()])
 }
 
-/// An id derived from a list of texts; lists that differ anywhere give different ids.
+/// An id derived from a list of texts. Different lists give different ids.
 #[must_use]
 pub fn derived_id(parts: &[&str]) -> Uuid {
     Uuid::new_v5(&NAMESPACE, &joined(parts))
 }
 
-/// Length-prefixed, so that no two lists of parts look alike.
+/// The parts with their lengths, so that different lists have different bytes.
 fn joined(parts: &[&str]) -> Vec<u8> {
     let mut name = Vec::new();
     for part in parts {
@@ -374,7 +375,7 @@ fn joined(parts: &[&str]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn bare<'a>() -> RecordMetadata<'a> {
+    fn metadata<'a>() -> RecordMetadata<'a> {
         RecordMetadata {
             topic: "musiccorp.payment.events",
             partition: 3,
@@ -404,11 +405,11 @@ mod tests {
     }
 
     fn read(pairs: &[(&str, &[u8])]) -> Result<Envelope, EnvelopeError> {
-        Envelope::read(bare(), pairs.iter().map(|(name, value)| (*name, Some(*value))))
+        Envelope::read(metadata(), pairs.iter().map(|(name, value)| (*name, Some(*value))))
     }
 
     #[test]
-    fn an_envelope_goes_there_and_back() {
+    fn an_envelope_survives_its_headers() {
         let mut headers = Vec::new();
         full().for_each_header(|name, value| headers.push((name, value.to_owned())));
         let pairs: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
@@ -417,20 +418,21 @@ mod tests {
 
     #[test]
     fn what_is_missing_comes_from_the_record_itself() {
-        let envelope = read(&[]).expect("nothing to object to");
-        assert_eq!(envelope.id, id_of_place("musiccorp.payment.events", 3, 42));
+        let envelope = read(&[]).expect("no header is malformed");
+        assert_eq!(envelope.id, id_of_position("musiccorp.payment.events", 3, 42));
         assert_eq!((envelope.subject.as_str(), envelope.correlation_id.as_str()), ("order-1", "order-1"));
         assert_eq!((envelope.time_ms, envelope.sequence, envelope.causation_id), (1_000, None, None));
     }
 
     #[test]
     fn the_last_of_two_equal_headers_counts() {
-        let envelope = read(&[("ce_subject", b"first"), ("ce_subject", b"second")]).expect("two are no error");
+        let envelope =
+            read(&[("ce_subject", b"first"), ("ce_subject", b"second")]).expect("a repeated header is not an error");
         assert_eq!(envelope.subject, "second");
     }
 
     #[test]
-    fn a_header_that_makes_no_sense_is_named() {
+    fn a_malformed_header_is_named() {
         let long = vec![b'x'; MAX_VALUE_BYTES + 1];
         let cases: [(&str, &[u8]); 8] = [
             ("ce_id", b"not a uuid"),
@@ -448,16 +450,16 @@ mod tests {
     }
 
     #[test]
-    fn a_place_goes_to_text_and_back() {
-        let place = Position::new("a.b", 0, 12);
-        assert_eq!(place.to_string().parse(), Ok(place));
+    fn a_position_survives_its_text() {
+        let position = Position::new("a.b", 0, 12);
+        assert_eq!(position.to_string().parse(), Ok(position));
         for text in ["", "a", "a/1", "/1/2", "a/x/2", "a/1/-2"] {
             assert_eq!(text.parse::<Position>(), Err(NotAPosition), "{text}");
         }
     }
 
     #[test]
-    fn derived_ids_do_not_run_into_each_other() {
+    fn different_parts_give_different_ids() {
         assert_ne!(derived_id(&["ab", "c"]), derived_id(&["a", "bc"]));
         let cause = derived_id(&["cause"]);
         assert_eq!(caused_id(cause, "x.Y", 0), caused_id(cause, "x.Y", 0));

@@ -1,35 +1,35 @@
-//! Whether the topics still hold what a partition has to continue from. A log that was truncated, recreated or lost its end is
-//! never taken for a short one: the worker stops for good and names the topic, what was expected and what is there.
+//! Whether the topics still have the records that a partition must continue from. A log that was truncated, was recreated or lost
+//! its end must not pass for a short one: the worker stops for good and names the topic, what it expected and what it found.
 //!
-//! Three witnesses know how far a log reached: the group's committed offset of an input; the checkpoint of the own log in the local
-//! store; and a note in the metadata of every committed offset, which has the known end of the own log. The note needs no store,
-//! so a service whose disk is new does not mistake its recreated own log for a first start.
+//! How far a log reached is known from three sources: the group's committed offset of an input; the checkpoint of the own log in the
+//! local store; and the metadata of every committed offset, which has the known end of the own log. The metadata needs no store, so a
+//! service with a new disk does not take its recreated own log for a first start.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{ServiceContract, Task, decider::Decider};
 
-/// What precedes the end of the own log in the metadata of a committed offset.
-const NOTE: &str = "own-log=";
+/// The prefix of the own log's end in the metadata of a committed offset.
+const OWN_END: &str = "own-log=";
 
-/// The metadata of a committed offset: how far the own log is known to reach.
+/// The metadata of a committed offset: the known end of the own log.
 #[must_use]
 pub fn offset_metadata(own_next: i64) -> String {
-    format!("{NOTE}{own_next}")
+    format!("{OWN_END}{own_next}")
 }
 
-/// The end of the own log that such metadata has; zero if it is not one of ours.
+/// The end of the own log in the metadata of a committed offset; zero if the metadata has another form.
 #[must_use]
-pub fn own_end_of(note: &str) -> i64 {
-    note.strip_prefix(NOTE).and_then(|end| end.parse().ok()).unwrap_or(0)
+pub fn own_end_of(metadata: &str) -> i64 {
+    metadata.strip_prefix(OWN_END).and_then(|end| end.parse().ok()).unwrap_or(0)
 }
 
-/// The offsets that a partition holds: from `first` to before `end`, uncommitted records counted.
+/// The offsets that a partition holds: from `first` to before `end`, counting uncommitted records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogBounds {
-    /// The first offset that can be read.
+    /// The offset of the first record.
     pub first: i64,
-    /// The offset of the next record to be appended.
+    /// The offset that the next record will get.
     pub end: i64,
 }
 
@@ -48,14 +48,14 @@ impl fmt::Display for LogBounds {
 pub struct AllBounds(BTreeMap<(Arc<str>, i32), LogBounds>);
 
 impl AllBounds {
-    /// These bounds and those.
+    /// The bounds of both.
     #[must_use]
     pub fn and(mut self, others: Self) -> Self {
         self.0.extend(others.0);
         self
     }
 
-    /// The bounds of one partition; empty if they were not asked for.
+    /// The bounds of one partition; empty if they were not fetched.
     #[must_use]
     pub fn of(&self, topic: &Arc<str>, partition: i32) -> LogBounds {
         self.0.get(&(Arc::clone(topic), partition)).copied().unwrap_or_default()
@@ -68,10 +68,10 @@ impl FromIterator<((Arc<str>, i32), LogBounds)> for AllBounds {
     }
 }
 
-/// A history that is no longer whole.
+/// Records of a topic are missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LogLoss {
-    /// The own log does not begin at its beginning.
+    /// The beginning of the own log is missing.
     #[error(
         "own log {topic}/{partition} begins at offset {first}: it was truncated, and a state cannot be folded from a part of its \
          history; hint: restore the topic, and keep everything on it (docs/operations.md, \"An events topic was truncated\")"
@@ -84,7 +84,7 @@ pub enum LogLoss {
         /// Its first offset.
         first: i64,
     },
-    /// The own log ends before an offset that it had.
+    /// The own log ends before an offset that it once had.
     #[error(
         "own log {topic}/{partition} ends at offset {end}, but {witness} has seen it reach {known}: it was recreated or lost its \
          end; hint: restore the topic, or give up what is lost (docs/operations.md, \"An events topic was recreated\")"
@@ -96,12 +96,12 @@ pub enum LogLoss {
         partition: i32,
         /// Its end.
         end: i64,
-        /// The end that it had.
+        /// The end that it once had.
         known: i64,
-        /// Who knows.
+        /// The source that knows this end.
         witness: &'static str,
     },
-    /// What a transaction appended to the own log lies before an offset that it had.
+    /// A transaction appended to the own log before an offset that it once had.
     #[error(
         "the own log {topic}/{partition} took an event at its offset {offset}, but reached {known} before: it was recreated"
     )]
@@ -110,12 +110,12 @@ pub enum LogLoss {
         topic: Arc<str>,
         /// The partition.
         partition: i32,
-        /// Where the event lies.
+        /// The offset of the event.
         offset: i64,
-        /// The end that it had.
+        /// The end that it once had.
         known: i64,
     },
-    /// An input no longer holds the records to continue from.
+    /// An input no longer has the records to continue from.
     #[error(
         "input {topic}/{partition} holds {bounds}, but group {group} continues from offset {position}: the records in between were \
          truncated before they were consumed; hint: restore the topic, or accept the loss (docs/operations.md, \"An input was \
@@ -126,9 +126,9 @@ pub enum LogLoss {
         topic: Arc<str>,
         /// The partition.
         partition: i32,
-        /// What it holds.
+        /// Its bounds.
         bounds: LogBounds,
-        /// Where the group continues from.
+        /// The offset that the group continues from.
         position: i64,
         /// The group.
         group: Arc<str>,
@@ -143,28 +143,28 @@ pub enum LogLoss {
         topic: Arc<str>,
         /// The partition.
         partition: i32,
-        /// What it holds.
+        /// Its bounds.
         bounds: LogBounds,
-        /// Up to where it was consumed.
+        /// The offset up to which it was consumed.
         position: i64,
         /// The group.
         group: Arc<str>,
     },
 }
 
-/// Checks the own log against what the witnesses have seen of it.
+/// Checks the own log against the ends that the metadata of committed offsets and the checkpoint have.
 pub(crate) fn check_own_log(
     contract: &ServiceContract,
     partition: i32,
     bounds: LogBounds,
-    noted: i64,
+    committed: i64,
     checkpoint: Option<i64>,
 ) -> Result<(), LogLoss> {
     let topic = || Arc::clone(&contract.events_topic);
     if bounds.first > 0 {
         return Err(LogLoss::OwnLogTruncated { topic: topic(), partition, first: bounds.first });
     }
-    let witnesses = [(noted, "the consumer group"), (checkpoint.unwrap_or(0), "the local store")];
+    let witnesses = [(committed, "the consumer group"), (checkpoint.unwrap_or(0), "the local store")];
     match witnesses.into_iter().find(|(known, _)| *known > bounds.end) {
         Some((known, witness)) => {
             Err(LogLoss::OwnLogRecreated { topic: topic(), partition, end: bounds.end, known, witness })
@@ -173,9 +173,9 @@ pub(crate) fn check_own_log(
     }
 }
 
-/// Checks the positions of a recovered partition against what its inputs hold. An inbox may be truncated, so nothing of it need be
-/// there as long as nothing of it was ever consumed.
-/// `reached` is how far each input reached by what was known before its bounds were asked for.
+/// Checks the positions of a recovered partition against the bounds of its inputs. An inbox may be truncated, so its beginning may be
+/// missing if none of it was ever consumed.
+/// `reached` is how far each input reached when its bounds were fetched, as far as the partition knows.
 pub(crate) fn check_inputs<D: Decider>(
     contract: &ServiceContract,
     task: &Task<D>,
@@ -187,7 +187,7 @@ pub(crate) fn check_inputs<D: Decider>(
         let (bounds, position, topic) = (all.of(topic, partition), *position, Arc::clone(topic));
         let reached = reached.get(input).copied().unwrap_or(0);
         if input == 0 && position == 0 && bounds.first > 0 {
-            tracing::warn!(%topic, partition, first = bounds.first, "the inbox was truncated before it was ever consumed");
+            tracing::warn!(%topic, partition, first = bounds.first, "the inbox was truncated before any of it was consumed");
         } else if position < bounds.first {
             return Err(LogLoss::InputTruncated { topic, partition, bounds, position, group: group() });
         } else if reached > bounds.end {
@@ -197,7 +197,7 @@ pub(crate) fn check_inputs<D: Decider>(
     Ok(())
 }
 
-/// Checks that what a transaction appended to the own log lies behind what was there; else it is another log under the same name.
+/// Checks that a transaction appended to the own log behind its known end. If not, it is another log with the same name.
 ///
 /// # Errors
 /// [`LogLoss::OwnLogRewound`].
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_is_read_back_and_foreign_metadata_is_none() {
+    fn the_own_end_survives_offset_metadata_and_foreign_metadata_has_none() {
         assert_eq!(own_end_of(&offset_metadata(41)), 41);
         for foreign in ["", "41", "own-log=", "own-log=x", "somebody's own"] {
             assert_eq!(own_end_of(foreign), 0, "{foreign:?}");

@@ -16,7 +16,7 @@ use crate::{
     time::TimestampMs,
 };
 
-/// Takes inputs of every partition that a worker owns, decides, and gathers what they lead to in one [`Batch`].
+/// Takes inputs of every partition that a worker owns, decides, and collects the resulting records in one [`Batch`].
 pub struct Machine<D: Decider> {
     decider: D,
     contract: ServiceContract,
@@ -33,18 +33,18 @@ pub struct DueEffect<E> {
     pub partition: i32,
     /// Its idempotency key.
     pub effect_key: Arc<str>,
-    /// What its performer needs.
+    /// The request.
     pub due: Due<E>,
 }
 
 impl<D: Decider> Machine<D> {
-    /// A machine that owns nothing yet.
+    /// A machine without partitions.
     pub fn new(decider: D, contract: ServiceContract) -> Self {
         let (tasks, batch, crashes) = (BTreeMap::new(), Batch::default(), BTreeMap::new());
         Self { decider, contract, tasks, batch, in_flight: 0, crashes }
     }
 
-    /// The same with what earlier machines crashed on. A record that did so too often is not tried again.
+    /// The same machine with the crash counts of earlier ones. A record that crashed too often is not processed again.
     #[must_use]
     pub fn with_crashes(self, crashes: BTreeMap<Position, CrashCount>) -> Self {
         Self { crashes, ..self }
@@ -56,23 +56,23 @@ impl<D: Decider> Machine<D> {
         &self.contract
     }
 
-    /// Takes a partition that has passed its barrier.
+    /// Adds a partition that has passed its barrier.
     pub fn adopt(&mut self, task: Task<D>) {
         self.tasks.insert(task.partition, task);
     }
 
-    /// Gives a partition up. Only between batches: what the open batch holds of it would be committed all the same.
+    /// Removes a partition. Call this only between batches: the open batch would still commit its records of the partition.
     pub fn release(&mut self, partition: i32) -> bool {
         self.tasks.remove(&partition).is_some()
     }
 
-    /// A partition that decides.
+    /// The task of a partition.
     #[must_use]
     pub fn task(&self, partition: i32) -> Option<&Task<D>> {
         self.tasks.get(&partition)
     }
 
-    /// The partitions that decide, held ones among them.
+    /// The tasks of all partitions, held ones included.
     pub fn tasks(&self) -> impl Iterator<Item = &Task<D>> {
         self.tasks.values()
     }
@@ -99,12 +99,12 @@ impl<D: Decider> Machine<D> {
         outcome
     }
 
-    /// Takes what was found when a schema was asked for.
+    /// Takes the schema that the driver fetched.
     pub fn learn(&mut self, schema: SchemaRef, found: Result<&'static ReadSchema, DecodeError>) {
         self.contract.learn(schema, found);
     }
 
-    /// Takes the state of an entity that was loaded from the store.
+    /// Takes an entity that the driver loaded from the store.
     ///
     /// # Errors
     /// The bytes are malformed; the store must be discarded.
@@ -112,26 +112,26 @@ impl<D: Decider> Machine<D> {
         self.tasks.get_mut(&partition).map_or(Ok(()), |task| task.load(entity, bytes))
     }
 
-    /// Lets an entity's state lie in the store only, where the last checkpoint has put it. Answers false, and keeps it, if it has
-    /// changed since, or if something of it is due, waits or is parked. Only between batches.
+    /// Evicts an entity's state from memory; it stays in the store, in the last checkpoint. Returns false and keeps the state if it has
+    /// changed since, or if a timer or an effect is due or a record of it is parked. Call this only between batches.
     pub fn evict(&mut self, partition: i32, entity: &str) -> bool {
         self.tasks.get_mut(&partition).is_some_and(|task| task.evict(entity))
     }
 
-    /// True if parked records wait that nothing stands before any more: there is work without input.
+    /// True if parked records are ready to be processed: there is work without input.
     #[must_use]
     pub fn may_drain(&self) -> bool {
         self.tasks.values().any(Task::may_drain)
     }
 
-    /// What must be there before [`Machine::drain_parked`].
+    /// What the driver must fetch before [`Machine::drain_parked`].
     #[must_use]
     pub fn need_to_drain(&self) -> Option<Need> {
         let mut waiting = self.tasks.values().filter(|task| task.may_drain());
         waiting.find_map(|task| task.need_of_ready(&self.decider, &self.contract))
     }
 
-    /// Handles some of the parked records that nothing stands before any more. Only between batches.
+    /// Processes some of the parked records that are ready. Call this only between batches.
     pub fn drain_parked(&mut self, now_ms: TimestampMs) {
         let Self { decider, contract, batch, crashes, tasks, .. } = self;
         for task in tasks.values_mut().filter(|task| task.may_drain()) {
@@ -145,7 +145,7 @@ impl<D: Decider> Machine<D> {
         self.contract.forget_failures();
     }
 
-    /// Takes one input that the service does not consume: only its position moves.
+    /// Moves the position past one input that the service does not consume.
     pub fn skip(&mut self, input: usize, partition: i32, offset: i64) {
         match self.tasks.get_mut(&partition) {
             Some(task) if task.awaits(input, offset) => task.skip(&mut self.batch, input, offset),
@@ -153,7 +153,7 @@ impl<D: Decider> Machine<D> {
         }
     }
 
-    /// The open batch is committed: `own_ends` has the end of what it appended to each partition of the own log.
+    /// Notes that the open batch is committed. `own_ends` has the end of its records in each partition of the own log.
     pub fn committed(&mut self, own_ends: &BTreeMap<i32, i64>, now_ms: TimestampMs) {
         let moved: BTreeSet<i32> = self.batch.positions().map(|((_, partition), _)| partition).collect();
         for partition in moved {
@@ -164,13 +164,13 @@ impl<D: Decider> Machine<D> {
         self.batch.clear();
     }
 
-    /// How far the own log is known to reach, of every partition.
+    /// The known end of the own log, of every partition.
     #[must_use]
     pub fn own_ends(&self) -> BTreeMap<i32, i64> {
         self.tasks.values().map(|task| (task.partition, task.own_next())).collect()
     }
 
-    /// Every position of every partition, to be committed again before it expires.
+    /// Puts every position of every partition into the batch, so that they are committed again before they expire.
     pub fn recommit(&mut self) {
         for task in self.tasks.values() {
             for (input, position) in task.positions.iter().enumerate() {
@@ -186,7 +186,7 @@ impl<D: Decider> Machine<D> {
         }
     }
 
-    /// Lets a held partition take input again.
+    /// Ends the hold of a partition.
     pub fn resume(&mut self, partition: i32) {
         if let Some(task) = self.tasks.get_mut(&partition) {
             task.held = None;
@@ -198,29 +198,29 @@ impl<D: Decider> Machine<D> {
         self.tasks.values().filter_map(|task| task.held.as_ref().map(|reason| (task.partition, reason)))
     }
 
-    /// The partitions with a timer due, for which the ends of all inputs must be asked now.
+    /// The partitions with a timer due, for which the ends of all inputs must be fetched now.
     #[must_use]
     pub fn wants_ends(&self, now_ms: TimestampMs) -> Vec<i32> {
         let wants = |task: &&Task<D>| task.held.is_none() && task.timers.wants_ends(now_ms);
         self.tasks.values().filter(wants).map(|task| task.partition).collect()
     }
 
-    /// The ends of a partition of all inputs, asked for at `asked_at_ms` or later.
+    /// Takes the ends of all inputs of a partition, fetched at `asked_at_ms` or later.
     pub fn ends_known(&mut self, partition: i32, asked_at_ms: TimestampMs, ends: Vec<i64>) {
         if let Some(task) = self.tasks.get_mut(&partition) {
             task.timers.ends_known(asked_at_ms, ends);
         }
     }
 
-    /// The partitions whose timers wait for input to be read.
+    /// The partitions whose timers wait until input has been read.
     #[must_use]
     pub fn waits_for_positions(&self) -> Vec<i32> {
         let waits = |task: &&Task<D>| task.held.is_none() && task.timers.is_waiting();
         self.tasks.values().filter(waits).map(|task| task.partition).collect()
     }
 
-    /// The client has delivered everything of a partition before `positions` (control records are no input). Timers that may
-    /// fire now go into the open batch.
+    /// Notes that the client has delivered every record of a partition before `positions`, which count control records as well. Timers
+    /// that may fire now go into the open batch.
     pub fn reached(&mut self, partition: i32, positions: &[i64], now_ms: TimestampMs) {
         let Some(task) = self.tasks.get_mut(&partition) else { return };
         let Self { decider, contract, batch, crashes, .. } = self;
@@ -228,7 +228,7 @@ impl<D: Decider> Machine<D> {
         task.fire(&mut context, positions);
     }
 
-    /// The effects to perform now; no more than `at_most` are in flight. Only between batches.
+    /// The effects to perform now, so that at most `at_most` are in flight. Call this only between batches.
     pub fn due_effects(&mut self, at_most: usize, now_ms: TimestampMs) -> Vec<DueEffect<D::Effect>> {
         let mut all = Vec::new();
         for task in self.tasks.values_mut() {
@@ -241,7 +241,7 @@ impl<D: Decider> Machine<D> {
         all
     }
 
-    /// The answer of an effect lies in the inbox.
+    /// Notes that the answer of an effect is in the inbox.
     pub fn effect_answered(&mut self, partition: i32, key: &str, now_ms: TimestampMs) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(task) = self.tasks.get_mut(&partition) {
@@ -249,7 +249,7 @@ impl<D: Decider> Machine<D> {
         }
     }
 
-    /// An attempt had no definite answer, or its answer could not be appended. `jitter` is any number.
+    /// Notes that an attempt had no definite answer, or that its answer could not be appended. `jitter` may be any number.
     pub fn effect_unanswered(
         &mut self,
         partition: i32,
@@ -264,13 +264,13 @@ impl<D: Decider> Machine<D> {
         }
     }
 
-    /// How many effects are under way.
+    /// The number of effects in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// How many effects are pending.
+    /// The number of pending effects.
     #[must_use]
     pub fn pending_effects(&self) -> usize {
         self.tasks.values().map(|task| task.effects.len()).sum()
@@ -283,14 +283,14 @@ impl<D: Decider> Machine<D> {
         self.tasks.values().filter_map(due).min()
     }
 
-    /// What changed since the last checkpoint. Only between batches.
+    /// The changes since the last checkpoint. Call this only between batches.
     pub fn save(&mut self) -> Vec<TaskCheckpoint> {
         let contract = &self.contract;
         self.tasks.values_mut().filter_map(|task| task.save(contract)).collect()
     }
 }
 
-/// What a driver must bring before the core can go on.
+/// What a driver must fetch before the core can continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need {
     /// A schema.

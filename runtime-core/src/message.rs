@@ -1,9 +1,9 @@
 //! Avro records as Rust types: which records a service writes, and which it understands.
 //!
-//! A service declares two kinds of enums. [`produces!`](crate::produces) lists records it *writes* (events on its own topic, commands to
-//! its own inbox), each pinned to the schema version that its struct was written for. [`consumes!`](crate::consumes) lists records it
-//! *reads*; the struct names only the fields it uses and the writer's schema decides how bytes are read (tolerant reader).
-//! This module knows names and serde; bytes and schema ids are the business of `codec`.
+//! A service declares two kinds of enums. [`produces!`](crate::produces) lists the records that it writes (events on its own topic,
+//! commands to its own inbox), each with the schema version of its struct. [`consumes!`](crate::consumes) lists the records that it
+//! reads: the struct has only the fields that it uses, and the bytes are read with the writer's schema (tolerant reader).
+//! This module knows names and serde; `codec` has bytes and schema ids.
 
 use std::fmt::Debug;
 
@@ -11,19 +11,19 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::codec::{CodecError, RecordReader, RecordWriter};
 
-/// The topic kind a record travels on: a service has one of events and one of inbox, what only folds may have one of state.
+/// The kind of topic that a record is on. A service has an events topic and an inbox; a projection may have a state topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Channel {
-    /// `musiccorp.<owner>.events`: written by its owner only, kept for ever.
+    /// `musiccorp.<owner>.events`: written only by its owner, and kept for ever.
     Events,
-    /// `musiccorp.<owner>.inbox`: read by its owner only.
+    /// `musiccorp.<owner>.inbox`: read only by its owner.
     Inbox,
-    /// `musiccorp.<owner>.state`: the latest of each key, written by its owner only, compacted.
+    /// `musiccorp.<owner>.state`: the latest record of each key, written only by its owner, and compacted.
     State,
 }
 
 impl Channel {
-    /// Its name, in topics and in the folders of schemas.
+    /// Its name, in topics and in the folders of the schemas.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -33,23 +33,23 @@ impl Channel {
         }
     }
 
-    /// The channel of this name.
+    /// The channel with this name.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         [Self::Events, Self::Inbox, Self::State].into_iter().find(|channel| channel.name() == name)
     }
 }
 
-/// One Avro record type in the contract: who owns it, where it travels, and what it is called.
+/// One Avro record type: its owner, its channel and its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordType {
     /// The service that owns the schema, as its folder under `schemas/` is named (`order-processor`).
     pub owner: &'static str,
-    /// The topic kind it travels on.
+    /// The kind of topic that it is on.
     pub channel: Channel,
     /// The record's short name (`OrderPlaced`). Also the name of the Rust struct.
     pub name: &'static str,
-    /// The schema compiled into the writer; `None` for records that are only read.
+    /// The schema that is compiled into the writer; `None` for records that are only read.
     pub schema: Option<&'static str>,
 }
 
@@ -61,8 +61,8 @@ impl RecordType {
         format!("com.{system}.{}.{}", self.owner.replace('-', "_"), self.name)
     }
 
-    /// The topic it travels on in a system: `musiccorp.order-processor.events`. Inbox records of the owner `runtime` travel on
-    /// the inbox of the service that asked for them.
+    /// Its topic in a system: `musiccorp.order-processor.events`. Inbox records of the owner `runtime` are on the inbox of the service
+    /// that consumes them.
     #[must_use]
     pub fn topic(&self, system: &str) -> String {
         topic(system, self.owner, self.channel)
@@ -75,45 +75,45 @@ pub fn topic(system: &str, service: &str, channel: Channel) -> String {
     format!("{system}.{service}.{}", channel.name())
 }
 
-/// How the topics end on which services keep what waits.
+/// The suffix of the topics of parked records.
 pub const PARKED: &str = ".parked";
 
-/// The topic on which a service keeps what waits because one of its entity's records cannot work: `<system>.<service>.parked`.
+/// The topic of a service's parked records: `<system>.<service>.parked`.
 #[must_use]
 pub fn parked_topic(system: &str, service: &str) -> String {
     format!("{system}.{service}{PARKED}")
 }
 
-/// An enum with one newtype variant per record type. Implemented by [`produces!`](crate::produces) and [`consumes!`](crate::consumes), not by hand.
+/// An enum with one newtype variant for each record type. [`produces!`](crate::produces) and [`consumes!`](crate::consumes) implement
+/// it; do not implement it by hand.
 pub trait Message: Debug + Clone + PartialEq + Sized + Send + Sync + 'static {
-    /// Every record type of the enum, in declaration order.
+    /// The record types of the enum, in the order of their declaration.
     const RECORDS: &'static [RecordType];
 
     /// The record type of this value.
     fn record(&self) -> &'static RecordType;
 
-    /// Reads the body of a record of type `name` (the short name).
+    /// Reads the body of a record with the short name `name`. Returns `Ok(None)` if the enum has no such record type.
     ///
     /// # Errors
-    /// [`CodecError`] if the bytes do not fit the writer's schema, or the struct does not fit what was read.
-    /// `Ok(None)` if the enum has no such record.
+    /// [`CodecError`] if the bytes do not fit the writer's schema, or the struct does not fit the record.
     fn read(name: &str, record: &RecordReader<'_>) -> Result<Option<Self>, CodecError>;
 
-    /// Writes the body with the schema compiled in. Read-only enums never get here: [`Written`] marks those that do.
+    /// Writes the body with the compiled schema. Only enums that are [`Written`] do this.
     ///
     /// # Errors
     /// [`CodecError`] if the struct does not fit its schema.
     fn write(&self, record: &mut RecordWriter<'_>) -> Result<(), CodecError>;
 }
 
-/// A [`Message`] whose every record carries the schema it is written with.
+/// A [`Message`] whose record types all have the schema that they are written with.
 pub trait Written: Message {}
 
-/// A body that can cross the wire in both directions.
+/// A body that can be both written and read.
 pub trait Body: Serialize + DeserializeOwned {}
 impl<T: Serialize + DeserializeOwned> Body for T {}
 
-/// The commands of a service that sends none.
+/// The commands of a service without commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoCommand {}
 
@@ -135,10 +135,10 @@ impl Message for NoCommand {
 
 impl Written for NoCommand {}
 
-/// Declares the records a service writes, each with the version of the schema its struct was written for.
+/// Declares the records that a service writes, each with the schema version of its struct.
 ///
-/// The schema text is compiled in from `<folder>/<owner>/<channel>/<Record>/v<version>.avsc`, the folder seen from the
-/// crate's own `Cargo.toml`.
+/// The macro compiles in the schema `<folder>/<owner>/<channel>/<Record>/v<version>.avsc`. The folder is relative to the crate's own
+/// `Cargo.toml`.
 ///
 /// ```
 /// use runtime_core::message::Message;
@@ -181,7 +181,7 @@ macro_rules! produces {
     };
 }
 
-/// Declares the records a service understands. The structs name only the fields it uses.
+/// Declares the records that a service reads. The structs have only the fields that it uses.
 ///
 /// ```
 /// use runtime_core::{decider::TimerFired, message::Message};
@@ -289,7 +289,7 @@ macro_rules! __write {
     }};
 }
 
-/// Finds a record type by its short name. Only called with names that the same macro put into `records`.
+/// Finds a record type by its short name. The macros call it only with names that they put into `records`.
 #[doc(hidden)]
 #[must_use]
 pub fn find(records: &'static [RecordType], name: &str) -> &'static RecordType {

@@ -1,4 +1,4 @@
-//! Which partition owns a key: the same murmur2 that Kafka's own clients use, so that every producer agrees.
+//! The partition of a key: the same murmur2 hash that Kafka's own clients use, so that every producer chooses the same one.
 
 /// The partition of `key` among `partitions`, as Java's default partitioner and librdkafka's `murmur2` choose it.
 #[must_use]

@@ -42,13 +42,13 @@ impl Record<'_> {
     /// # Errors
     /// A header is malformed.
     pub fn envelope(&self) -> Result<Envelope, EnvelopeError> {
-        let bare = RecordMetadata {
+        let metadata = RecordMetadata {
             topic: self.topic,
             partition: self.partition,
             offset: self.offset,
             timestamp_ms: self.timestamp_ms,
             key: self.key_text(),
         };
-        Envelope::read(bare, self.headers.iter().copied())
+        Envelope::read(metadata, self.headers.iter().copied())
     }
 }

@@ -1,10 +1,10 @@
-//! How a state becomes bytes and back, for checkpoints.
+//! States as bytes, for checkpoints.
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{guard::guarded, text::printable};
 
-/// A state does not become bytes, or bytes no state.
+/// A state cannot be serialized, or bytes cannot be deserialized.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a state cannot be {direction}: {reason}")]
 pub struct StateError {
@@ -14,11 +14,11 @@ pub struct StateError {
     pub reason: String,
 }
 
-/// A state as bytes: MessagePack with field names, which takes maps with any key (JSON does not), survives skipped fields
-/// (positional forms do not), and costs a quarter of JSON's time.
+/// Serializes a state as MessagePack with field names. Unlike JSON it supports maps with any key; unlike positional formats it supports
+/// skipped fields; and it takes a quarter of JSON's time.
 ///
 /// # Errors
-/// The state has a form that MessagePack cannot take.
+/// The state has a form that MessagePack does not support.
 pub fn to_bytes<T: Serialize>(state: &T) -> Result<Vec<u8>, StateError> {
     let failed = |reason: &str| StateError { direction: "serialized", reason: printable(reason, 200).into() };
     guarded("Serialize", || rmp_serde::to_vec_named(state))
@@ -26,7 +26,7 @@ pub fn to_bytes<T: Serialize>(state: &T) -> Result<Vec<u8>, StateError> {
         .map_err(|e| failed(&e.to_string()))
 }
 
-/// A state back from [`to_bytes`].
+/// Deserializes the bytes of [`to_bytes`].
 ///
 /// # Errors
 /// The bytes are not of this type.
@@ -40,7 +40,7 @@ pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn states_with_any_key_and_skipped_fields_survive() {
+    fn states_with_any_key_and_skipped_fields_survive_their_bytes() {
         #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
         struct State {
             #[serde(skip_serializing_if = "Option::is_none", default)]

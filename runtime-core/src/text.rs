@@ -1,8 +1,8 @@
-//! Text from outside, made fit for a log line: printable text, chains of errors, what a panic reported.
+//! Foreign text for log lines: printable text, chains of errors, and the messages of panics.
 
 use std::{any::Any, borrow::Cow, error::Error};
 
-/// Text cut to `max_chars` and without control characters.
+/// Text shortened to `max_chars`, with control characters replaced.
 #[must_use]
 pub fn printable(text: &str, max_chars: usize) -> Cow<'_, str> {
     if text.chars().count() <= max_chars && !text.chars().any(char::is_control) {
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_for_a_log_line_is_cut_and_cleaned() {
+    fn text_for_a_log_line_is_short_and_printable() {
         assert_eq!(printable("fine", 10), "fine");
         assert_eq!(printable("a\nb\u{1b}[31m", 4), "a\u{fffd}b\u{fffd}");
     }

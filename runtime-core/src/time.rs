@@ -1,6 +1,6 @@
-//! Times as Kafka stamps records, and their text form. Nothing here reads a clock.
+//! Timestamps of records, and their text form. Nothing here reads a clock.
 
-/// Milliseconds since the Unix epoch, as Kafka stamps records.
+/// Milliseconds since the Unix epoch, as in the timestamps of records.
 pub type TimestampMs = i64;
 
 /// A timestamp as RFC 3339 text in UTC with milliseconds.
@@ -12,7 +12,7 @@ pub fn rfc3339(time_ms: TimestampMs) -> String {
     }
 }
 
-/// RFC 3339 text as a timestamp; `None` if it is not one.
+/// RFC 3339 text as a timestamp; `None` if the text is malformed.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<TimestampMs> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
@@ -31,7 +31,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_outside_the_calendar_is_no_panic() {
+    fn a_time_outside_the_calendar_does_not_panic() {
         assert_eq!(rfc3339(i64::MAX), "1970-01-01T00:00:00.000Z");
     }
 }

@@ -1,24 +1,24 @@
-//! When entities want to be woken, and the rule that a timer never overtakes input that was there first.
+//! The timers of entities, and the rule that a timer never overtakes input that was appended before.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::decider::TimestampMs;
 
-/// The instants of one partition's entities that have not fired yet.
+/// The timers of one partition that have not fired yet.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     due: BTreeSet<(TimestampMs, Arc<str>)>,
     gate: Option<Gate>,
 }
 
-/// What must have been read before the timers up to an instant may fire.
+/// The input that must be read before the timers up to an instant may fire.
 #[derive(Debug)]
 struct Gate {
     asked_at_ms: TimestampMs,
     ends: Vec<i64>,
 }
 
-/// An entity's wish to be woken.
+/// The timer that an entity's state asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wake {
     pub(crate) at_ms: TimestampMs,
@@ -26,7 +26,7 @@ pub(crate) struct Wake {
 }
 
 impl Timers {
-    /// Notes that an entity's wish has changed from `was` to `wanted`. The same instant does not fire twice.
+    /// Changes an entity's timer from `was` to `wanted`. The same instant does not fire twice.
     pub(crate) fn change(&mut self, entity: &Arc<str>, was: Option<Wake>, wanted: Option<TimestampMs>) -> Option<Wake> {
         if was.map(|wake| wake.at_ms) == wanted {
             return was;
@@ -39,22 +39,22 @@ impl Timers {
         Some(Wake { at_ms, fired: false })
     }
 
-    /// True if a timer is due and the ends of the inputs must be asked for, which tells what was there first.
+    /// True if a timer is due and the ends of the inputs must be fetched, because records before these ends come first.
     pub(crate) fn wants_ends(&self, now_ms: TimestampMs) -> bool {
         self.gate.is_none() && self.due.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms)
     }
 
-    /// The ends of the inputs as they were at `asked_at_ms` or later.
+    /// Takes the ends of the inputs, fetched at `asked_at_ms` or later.
     pub(crate) fn ends_known(&mut self, asked_at_ms: TimestampMs, ends: Vec<i64>) {
         self.gate = Some(Gate { asked_at_ms, ends });
     }
 
-    /// True if a gate is shut: the positions of the inputs are of interest.
+    /// True if timers wait until the inputs have been read up to their ends.
     pub(crate) fn is_waiting(&self) -> bool {
         self.gate.is_some()
     }
 
-    /// The timers that may fire, if everything that was there first has been read. They are taken out.
+    /// Removes and returns the timers that may fire: none until the input before them has been read.
     pub(crate) fn pass(&mut self, positions: &[i64]) -> Vec<(TimestampMs, Arc<str>)> {
         let Some(gate) = &self.gate else { return Vec::new() };
         let reached = gate.ends.iter().zip(positions).all(|(end, position)| position >= end);
@@ -70,7 +70,7 @@ impl Timers {
         fired
     }
 
-    /// The next instant at which something is due.
+    /// The instant of the next timer.
     pub(crate) fn next(&self) -> Option<TimestampMs> {
         self.due.first().map(|(at_ms, _)| *at_ms)
     }
@@ -81,21 +81,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timer_waits_for_the_input_that_was_there_first() {
+    fn a_timer_waits_for_input_that_was_appended_before() {
         let mut timers = Timers::default();
         let entity: Arc<str> = "order-1".into();
         timers.change(&entity, None, Some(100));
         assert!(!timers.wants_ends(99));
         assert!(timers.wants_ends(100));
         timers.ends_known(120, vec![5, 3]);
-        assert!(!timers.wants_ends(130), "asked already");
+        assert!(!timers.wants_ends(130), "fetched already");
         assert!(timers.pass(&[5, 2]).is_empty());
         assert_eq!(timers.pass(&[6, 3]), vec![(100, entity)]);
         assert!(!timers.wants_ends(130), "fired once");
     }
 
     #[test]
-    fn an_instant_later_than_the_question_waits_for_the_next_one() {
+    fn a_timer_after_the_fetched_ends_waits_for_the_next_ends() {
         let mut timers = Timers::default();
         timers.change(&"a".into(), None, Some(100));
         timers.change(&"b".into(), None, Some(125));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_that_changes_moves_its_timer() {
+    fn a_changed_instant_moves_the_timer() {
         let mut timers = Timers::default();
         let entity: Arc<str> = "order-1".into();
         let wake = timers.change(&entity, None, Some(100));

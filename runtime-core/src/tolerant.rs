@@ -1,8 +1,8 @@
-//! Lets a struct name only the fields it uses: whatever else stands in a record is passed over, of whichever Avro type it is.
+//! Lets a struct have only the fields that it uses. All other fields of a record are ignored, whatever their Avro type.
 //!
-//! The Avro deserializer answers `deserialize_ignored_any` only for plain values: it fails on a record or an enum that the struct
-//! does not name. So every deserializer on the way down is wrapped, and an ignored value is walked over by [`Skip`]. Knows serde
-//! only; nothing here costs a value that is named.
+//! The Avro deserializer supports `deserialize_ignored_any` only for plain values: it fails on a record or an enum that the struct
+//! lacks. So this module wraps every deserializer on the way down, and [`Skip`] walks over an ignored value. It knows only serde, and
+//! costs nothing for the fields that the struct has.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 
-/// A `T` that is read with unnamed fields passed over.
+/// A `T` that is read with other fields ignored.
 pub(crate) struct Tolerant<T>(pub(crate) T);
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Tolerant<T> {
@@ -20,10 +20,10 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Tolerant<T> {
     }
 }
 
-/// One wrapper for every part of the conversation between a value and its deserializer.
+/// One wrapper for every trait between a value and its deserializer.
 struct Wrapped<X>(X);
 
-macro_rules! ask {
+macro_rules! delegate_deserialize {
     ($( $method:ident ( $( $arg:ident : $type:ty ),* ) )*) => { $(
         fn $method<V: Visitor<'de>>(self, $( $arg: $type, )* visitor: V) -> Result<V::Value, Self::Error> {
             self.0.$method($( $arg, )* Wrapped(visitor))
@@ -34,7 +34,7 @@ macro_rules! ask {
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Wrapped<D> {
     type Error = D::Error;
 
-    ask! {
+    delegate_deserialize! {
         deserialize_any() deserialize_bool() deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64()
         deserialize_i128() deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64() deserialize_u128()
         deserialize_f32() deserialize_f64() deserialize_char() deserialize_str() deserialize_string() deserialize_bytes()
@@ -55,7 +55,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Wrapped<D> {
     }
 }
 
-macro_rules! hand_on {
+macro_rules! delegate_visit {
     ($( $method:ident ( $type:ty ) )*) => { $(
         fn $method<E: Error>(self, value: $type) -> Result<Self::Value, E> {
             self.0.$method(value)
@@ -70,7 +70,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Wrapped<V> {
         self.0.expecting(f)
     }
 
-    hand_on! {
+    delegate_visit! {
         visit_bool(bool) visit_i8(i8) visit_i16(i16) visit_i32(i32) visit_i64(i64) visit_i128(i128) visit_u8(u8)
         visit_u16(u16) visit_u32(u32) visit_u64(u64) visit_u128(u128) visit_f32(f32) visit_f64(f64) visit_char(char)
         visit_str(&str) visit_borrowed_str(&'de str) visit_string(String) visit_bytes(&[u8])
@@ -180,7 +180,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Wrapped<A> {
 #[derive(Clone, Copy)]
 struct Skip;
 
-macro_rules! drop_it {
+macro_rules! ignore_visit {
     ($( $method:ident ( $type:ty ) )*) => { $(
         fn $method<E: Error>(self, _: $type) -> Result<(), E> {
             Ok(())
@@ -195,7 +195,7 @@ impl<'de> Visitor<'de> for Skip {
         f.write_str("anything")
     }
 
-    drop_it! {
+    ignore_visit! {
         visit_bool(bool) visit_i64(i64) visit_i128(i128) visit_u64(u64) visit_u128(u128) visit_f64(f64) visit_str(&str)
         visit_bytes(&[u8])
     }
