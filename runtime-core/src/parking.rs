@@ -1,10 +1,10 @@
-//! Records that wait because one of their entity cannot work: what is parked, in which order, and how it looks on its topic.
+//! Parked records: failed records, and later records of the same entity, which wait behind a failed one.
 //!
-//! A parked record lies on the service's parked topic under its position as the key, with its bytes, its headers and the failure; a
-//! tombstone takes it away. So the topic is the truth: whoever takes the partition over folds it and knows the same. The first
-//! of an entity's records is the one that failed, the others wait behind it in the order in which they came. Of a dead letter there
-//! is a tombstone alone: nothing waits, and it tells how far the input was received, should the group forget that. Owns the form of
-//! these records and the bounds; when a record is parked or tried again is the business of the task.
+//! The service's parked topic has a parked record under its position as the key, with its bytes, its headers and the failure. A
+//! tombstone removes it. The topic is the source of truth: the next owner of a partition folds it and has the same parked records. The
+//! first record of an entity is the one that failed; the others wait behind it in the order in which they arrived. A dead letter has
+//! only a tombstone: nothing waits, and its position shows how far the input was received if the group loses its offsets. This module
+//! has the format of these records and the bounds; the task decides when a record is parked or retried.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,38 +21,38 @@ use crate::{
 };
 
 crate::produces! {
-    /// What an operator asks of what is parked. It enters through the inbox of the service, under the key of the entity.
+    /// An operator's command about a parked record. It enters through the inbox of the service, under the key of the entity.
     pub enum ParkingCommand in "../schemas" {
         inbox of "runtime" { RetryParked = 1, DropParked = 1 }
     }
 }
 
-/// An operator wants a parked record tried again, and after it what waits behind it.
+/// An operator retries a parked record, and then the records that wait behind it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RetryParked {
-    /// Where the record lay when it was received.
+    /// The original position of the record.
     pub place: String,
-    /// Who wants it.
+    /// The operator.
     pub by: String,
 }
 
-/// An operator gives a parked record up: it is never handled, and what waits behind it goes on.
+/// An operator drops a parked record: it is never processed, and the records behind it continue.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DropParked {
-    /// Where the record lay when it was received.
+    /// The original position of the record.
     pub place: String,
-    /// Who gives it up.
+    /// The operator.
     pub by: String,
     /// Why.
     pub reason: String,
 }
 
-/// How much may wait in one partition. What is parked lies in the memory of the partition's owner.
+/// How much may be parked in one partition. The partition's owner keeps parked records in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParkingLimits {
-    /// Records.
+    /// The number of records.
     pub records: usize,
-    /// Bytes: keys, values and headers.
+    /// The bytes of their keys, values and headers.
     pub bytes: usize,
 }
 
@@ -62,37 +62,37 @@ impl Default for ParkingLimits {
     }
 }
 
-/// How many records that waited are handled in one batch: a transaction must not take longer than its readers have patience.
+/// How many parked records one batch processes, so that a transaction does not delay its readers for long.
 pub(crate) const MAX_DRAINED: usize = 500;
 
-/// How often a record may fail before it is parked. Some failures pass with a restart or a new state; most do not.
+/// How often a record fails before it is parked. A few failures pass after a restart or with a new state.
 pub const MAX_CRASHES: u32 = 5;
 
 type Header = (String, Option<Vec<u8>>);
 
-/// Why a record does not work.
+/// Why a record cannot be processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordFailure {
-    /// The kind, in one word for tables.
+    /// The kind, one word for tables.
     pub class: String,
     /// What is wrong.
     pub reason: String,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
-    /// When it was tried last.
+    /// The time of the last attempt.
     pub at_ms: TimestampMs,
 }
 
-/// A record that waits.
+/// A record that waits until an operator acts, or behind such a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkedRecord {
-    /// Where it lay when it was received.
+    /// Its original position.
     pub position: Position,
-    /// The entity it is about.
+    /// The entity that it is about.
     pub entity: Arc<str>,
-    /// Its rank: of an entity's records the one with the least is the first.
+    /// Its rank: the record of an entity with the lowest rank is the first.
     pub number: u64,
-    /// Why it does not work; `None` if it waits behind one that does not.
+    /// Why it cannot be processed; `None` if it waits behind a record that cannot.
     pub failure: Option<RecordFailure>,
     /// Its timestamp.
     pub timestamp_ms: TimestampMs,
@@ -104,33 +104,33 @@ pub struct ParkedRecord {
     pub headers: Vec<Header>,
 }
 
-/// How a record left.
+/// A record that is no longer parked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleasedRecord {
-    /// Where it lay when it was received.
+    /// Its original position.
     pub position: Position,
-    /// True if it was given up, false if it was handled.
+    /// True if it was dropped, false if it was processed.
     pub dropped: bool,
-    /// Who asked for it, and why if it was given up.
+    /// The operator, with the reason if the record was dropped.
     pub words: String,
 }
 
-/// What a record of a parked topic says.
+/// The meaning of a record on a parked topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ParkingUpdate {
-    /// This waits; if it was there before, this is how it stands now.
+    /// The record is parked. It replaces an earlier update of the same position.
     Parked(ParkedRecord),
-    /// This waits no more, or never did: it was laid aside as a dead letter.
+    /// The record is no longer parked, or never was because it was dead-lettered.
     Released(ReleasedRecord),
 }
 
-/// A record of a parked topic that makes no sense.
+/// A record on a parked topic that is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a parked record: {0}")]
 pub struct MalformedParkedRecord(String);
 
 impl ParkedRecord {
-    /// A record as it is parked. Its rank is given when it is.
+    /// A record to park. The rank is set when it is parked.
     pub(crate) fn of(record: &Record<'_>, entity: Arc<str>, failure: Option<RecordFailure>) -> Self {
         Self {
             position: record.position(),
@@ -148,7 +148,7 @@ impl ParkedRecord {
         }
     }
 
-    /// Shows it as it was received.
+    /// Passes the record to `take` as it was received.
     pub fn with_record<T>(&self, take: impl FnOnce(&Record<'_>) -> T) -> T {
         let headers: Vec<(&str, Option<&[u8]>)> =
             self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
@@ -163,78 +163,80 @@ impl ParkedRecord {
         })
     }
 
-    /// Its headers on the parked topic: its own, and behind them ours, whose number is told, so that they can be taken apart.
+    /// Its headers on the parked topic: the original ones, and then those of the runtime. One of the latter has the number of original
+    /// headers, so that a reader can separate them.
     pub(crate) fn headers_on_topic(&self, system: &str, group: &str) -> Vec<Header> {
         let kafka = |name: &str, value: String| (format!("__dlq.errors.{name}"), Some(value.into_bytes()));
-        let ours = |name: &str, value: String| (format!("{system}.{name}"), Some(value.into_bytes()));
+        let own = |name: &str, value: String| (format!("{system}.{name}"), Some(value.into_bytes()));
         let mut headers = self.headers.clone();
         headers.extend([
             kafka("topic", self.position.topic.to_string()),
             kafka("partition", self.position.partition.to_string()),
             kafka("offset", self.position.offset.to_string()),
             kafka("group", group.to_owned()),
-            ours(name::ENTITY, self.entity.to_string()),
-            ours(name::NUMBER, self.number.to_string()),
-            ours(name::HEADERS, self.headers.len().to_string()),
+            own(name::ENTITY, self.entity.to_string()),
+            own(name::NUMBER, self.number.to_string()),
+            own(name::HEADERS, self.headers.len().to_string()),
         ]);
         if let Some(key) = &self.key {
             headers.push((format!("{system}.{}", name::KEY), Some(key.clone())));
         }
         if self.value.is_none() {
-            headers.push(ours(name::NO_VALUE, "true".to_owned()));
+            headers.push(own(name::NO_VALUE, "true".to_owned()));
         }
         if let Some(failure) = &self.failure {
             headers.extend([
                 kafka("delivery.count", failure.attempts.to_string()),
                 kafka("message", failure.reason.clone()),
-                ours(name::CLASS, failure.class.clone()),
-                ours(name::TIME, time::rfc3339(failure.at_ms)),
+                own(name::CLASS, failure.class.clone()),
+                own(name::TIME, time::rfc3339(failure.at_ms)),
             ]);
         }
         headers
     }
 
     fn read(system: &str, position: Position, record: &Record<'_>) -> Result<Self, MalformedParkedRecord> {
-        let ours = OwnHeaders { system, headers: record.headers };
+        let own = OwnHeaders { system, headers: record.headers };
         let missing = |what: &str| MalformedParkedRecord(format!("it has no {what}"));
-        let count: usize = ours.number(name::HEADERS).ok_or_else(|| missing("count of headers"))?;
-        let own = record.headers.get(..count).ok_or_else(|| missing("headers of its own"))?;
-        let failure = ours.text(name::CLASS).map(|class| RecordFailure {
+        let count: usize = own.number(name::HEADERS).ok_or_else(|| missing("count of headers"))?;
+        let original = record.headers.get(..count).ok_or_else(|| missing("original headers"))?;
+        let failure = own.text(name::CLASS).map(|class| RecordFailure {
             class: class.to_owned(),
-            reason: ours.kafka("message").unwrap_or_default().to_owned(),
-            attempts: ours.kafka("delivery.count").and_then(|count| count.parse().ok()).unwrap_or(1),
-            at_ms: ours.text(name::TIME).and_then(time::parse_rfc3339).unwrap_or(record.timestamp_ms),
+            reason: own.kafka("message").unwrap_or_default().to_owned(),
+            attempts: own.kafka("delivery.count").and_then(|count| count.parse().ok()).unwrap_or(1),
+            at_ms: own.text(name::TIME).and_then(time::parse_rfc3339).unwrap_or(record.timestamp_ms),
         });
         Ok(Self {
             position,
-            entity: ours.text(name::ENTITY).ok_or_else(|| missing("entity"))?.into(),
-            number: ours.number(name::NUMBER).ok_or_else(|| missing("rank"))?,
+            entity: own.text(name::ENTITY).ok_or_else(|| missing("entity"))?.into(),
+            number: own.number(name::NUMBER).ok_or_else(|| missing("rank"))?,
             failure,
             timestamp_ms: record.timestamp_ms,
-            key: ours.bytes(name::KEY).map(<[u8]>::to_vec),
-            value: record.value.filter(|_| ours.text(name::NO_VALUE).is_none()).map(<[u8]>::to_vec),
-            headers: own.iter().map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec))).collect(),
+            key: own.bytes(name::KEY).map(<[u8]>::to_vec),
+            value: record.value.filter(|_| own.text(name::NO_VALUE).is_none()).map(<[u8]>::to_vec),
+            headers: original.iter().map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec))).collect(),
         })
     }
 
-    /// The saga it belongs to, as far as its headers tell; else its entity.
+    /// The saga that it belongs to: its header, or its entity if the header is missing.
     #[must_use]
     pub fn correlation_id(&self) -> &str {
-        let told = self.headers.iter().rev().find(|(name, _)| name == header::CORRELATION_ID);
-        let told = told.and_then(|(_, value)| std::str::from_utf8(value.as_deref()?).ok());
-        told.filter(|id| !id.is_empty()).unwrap_or(&self.entity)
+        let id = self.last_header(header::CORRELATION_ID).and_then(|value| std::str::from_utf8(value).ok());
+        id.filter(|id| !id.is_empty()).unwrap_or(&self.entity)
     }
 
-    /// What it is, as its headers tell.
+    /// Its record type, if its headers have it.
     #[must_use]
     pub fn type_name(&self) -> Option<&str> {
-        let told = self.headers.iter().rev().find(|(name, _)| name == header::TYPE);
-        told.and_then(|(_, value)| std::str::from_utf8(value.as_deref()?).ok())
+        self.last_header(header::TYPE).and_then(|value| std::str::from_utf8(value).ok())
     }
 
     fn id(&self) -> Option<Uuid> {
-        let told = self.headers.iter().rev().find(|(name, _)| name == header::ID);
-        told.and_then(|(_, value)| Uuid::try_parse_ascii(value.as_deref()?).ok())
+        self.last_header(header::ID).and_then(|value| Uuid::try_parse_ascii(value).ok())
+    }
+
+    fn last_header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().rev().find(|(found, _)| found == name).and_then(|(_, value)| value.as_deref())
     }
 
     fn size(&self) -> usize {
@@ -248,7 +250,7 @@ impl ParkingUpdate {
     /// Reads a record of a parked topic of `system`.
     ///
     /// # Errors
-    /// It is none.
+    /// It is malformed.
     pub fn read(system: &str, record: &Record<'_>) -> Result<Self, MalformedParkedRecord> {
         let position: Position = record
             .key_text()
@@ -257,16 +259,16 @@ impl ParkingUpdate {
         if record.value.is_some() {
             return ParkedRecord::read(system, position, record).map(Self::Parked);
         }
-        let ours = OwnHeaders { system, headers: record.headers };
-        let words = ours.text(name::WORDS).unwrap_or_default().to_owned();
-        Ok(Self::Released(ReleasedRecord { position, dropped: ours.text(name::OUTCOME) == Some(name::DROPPED), words }))
+        let own = OwnHeaders { system, headers: record.headers };
+        let words = own.text(name::WORDS).unwrap_or_default().to_owned();
+        Ok(Self::Released(ReleasedRecord { position, dropped: own.text(name::OUTCOME) == Some(name::DROPPED), words }))
     }
 }
 
-/// The headers of the tombstone that tells of a dead letter.
+/// The headers of a dead letter's tombstone.
 pub(crate) fn headers_of_dead_letter(system: &str, now_ms: TimestampMs) -> Vec<Header> {
-    let ours = |name: &str, value: String| (format!("{system}.{name}"), Some(value.into_bytes()));
-    vec![ours(name::OUTCOME, name::DEAD_LETTERED.to_owned()), ours(name::TIME, time::rfc3339(now_ms))]
+    let own = |name: &str, value: String| (format!("{system}.{name}"), Some(value.into_bytes()));
+    vec![own(name::OUTCOME, name::DEAD_LETTERED.to_owned()), own(name::TIME, time::rfc3339(now_ms))]
 }
 
 impl ReleasedRecord {
@@ -277,19 +279,19 @@ impl ReleasedRecord {
         command: Uuid,
         now_ms: TimestampMs,
     ) -> Vec<Header> {
-        let ours = |name: &str, value: String| (format!("{system}.{name}"), Some(value.into_bytes()));
+        let own = |name: &str, value: String| (format!("{system}.{name}"), Some(value.into_bytes()));
         let outcome = if self.dropped { name::DROPPED } else { name::HANDLED };
         vec![
-            ours(name::ENTITY, parked.entity.to_string()),
-            ours(name::OUTCOME, outcome.to_owned()),
-            ours(name::WORDS, self.words.clone()),
-            ours(name::COMMAND, command.to_string()),
-            ours(name::TIME, time::rfc3339(now_ms)),
+            own(name::ENTITY, parked.entity.to_string()),
+            own(name::OUTCOME, outcome.to_owned()),
+            own(name::WORDS, self.words.clone()),
+            own(name::COMMAND, command.to_string()),
+            own(name::TIME, time::rfc3339(now_ms)),
         ]
     }
 }
 
-/// What the headers of ours are called, behind the system's name.
+/// The names of the runtime's own headers, behind the system's name.
 mod name {
     pub(super) const ENTITY: &str = "parked.entity";
     pub(super) const NUMBER: &str = "parked.number";
@@ -299,14 +301,14 @@ mod name {
     pub(super) const OUTCOME: &str = "parked.outcome";
     pub(super) const HANDLED: &str = "handled";
     pub(super) const DROPPED: &str = "dropped";
-    pub(super) const DEAD_LETTERED: &str = "laid aside";
+    pub(super) const DEAD_LETTERED: &str = "dead-lettered";
     pub(super) const WORDS: &str = "parked.words";
     pub(super) const COMMAND: &str = "parked.command";
     pub(super) const CLASS: &str = "errors.class";
     pub(super) const TIME: &str = "errors.time";
 }
 
-/// The headers of ours on a record. What a record brought along may be called the same, so the last one counts.
+/// The runtime's own headers on a record. The original headers may have the same names, so the last one counts.
 struct OwnHeaders<'a> {
     system: &'a str,
     headers: &'a [(&'a str, Option<&'a [u8]>)],
@@ -314,8 +316,9 @@ struct OwnHeaders<'a> {
 
 impl<'a> OwnHeaders<'a> {
     fn bytes(&self, name: &str) -> Option<&'a [u8]> {
-        let is_it = |found: &str| found.strip_prefix(self.system).and_then(|rest| rest.strip_prefix('.')) == Some(name);
-        self.headers.iter().rev().find(|(found, _)| is_it(found)).and_then(|(_, value)| *value)
+        let is_named =
+            |found: &str| found.strip_prefix(self.system).and_then(|rest| rest.strip_prefix('.')) == Some(name);
+        self.headers.iter().rev().find(|(found, _)| is_named(found)).and_then(|(_, value)| *value)
     }
 
     fn text(&self, name: &str) -> Option<&'a str> {
@@ -327,17 +330,17 @@ impl<'a> OwnHeaders<'a> {
     }
 
     fn kafka(&self, name: &str) -> Option<&'a str> {
-        let is_it = |found: &str| found.strip_prefix("__dlq.errors.") == Some(name);
-        let found = self.headers.iter().rev().find(|(found, _)| is_it(found));
+        let is_named = |found: &str| found.strip_prefix("__dlq.errors.") == Some(name);
+        let found = self.headers.iter().rev().find(|(found, _)| is_named(found));
         found.and_then(|(_, value)| std::str::from_utf8((*value)?).ok())
     }
 }
 
-/// What waits in one partition.
+/// The parked records of one partition.
 #[derive(Debug, Default)]
 pub(crate) struct Parking {
     queues: BTreeMap<Arc<str>, Queue>,
-    /// Entities whose first record may be handled: what it waited behind is out of the way.
+    /// Entities whose first record may be processed, because the record before it is no longer parked.
     ready: BTreeSet<Arc<str>>,
     positions: BTreeMap<Position, (Arc<str>, u64)>,
     next: u64,
@@ -379,7 +382,7 @@ impl Parking {
         self.queues.contains_key(entity)
     }
 
-    /// True if a record with this id waits already: another one says nothing new.
+    /// True if a record of this entity with this id is parked already.
     pub(crate) fn has_id(&self, entity: &str, id: Uuid) -> bool {
         self.queues.get(entity).is_some_and(|queue| queue.ids.contains(&id))
     }
@@ -389,32 +392,32 @@ impl Parking {
         self.queues.get(entity)?.records.get(number)
     }
 
-    /// An entity whose first record may be handled, if there is one.
+    /// An entity whose first record may be processed, if there is one.
     pub(crate) fn ready(&self) -> Option<&Arc<str>> {
         self.ready.first()
     }
 
-    /// What waits for an entity, in its order.
+    /// The parked records of an entity, in their order.
     pub(crate) fn queue(&self, entity: &str) -> impl Iterator<Item = &ParkedRecord> {
         self.queues.get(entity).into_iter().flat_map(|queue| queue.records.values())
     }
 
-    /// The record that an entity's others wait behind.
+    /// The record that the other parked records of an entity wait behind.
     pub(crate) fn first(&self, entity: &str) -> Option<&ParkedRecord> {
         self.queues.get(entity)?.records.first_key_value().map(|(_, parked)| parked)
     }
 
-    /// True if there is room for one more.
+    /// True if one more record is within the limits.
     pub(crate) fn has_room(&self, parked: &ParkedRecord, limits: ParkingLimits) -> bool {
         self.len() < limits.records && self.bytes + parked.size() <= limits.bytes
     }
 
-    /// The rank of what lies at a position: that of one that is there stays, a new one comes last.
+    /// The rank of the record from this position. A parked record keeps its rank; a new one comes last.
     pub(crate) fn rank_of(&self, position: &Position) -> u64 {
         self.positions.get(position).map_or(self.next, |(_, number)| *number)
     }
 
-    /// Takes a record in under its rank; one that is there stands as this says from now on.
+    /// Adds a record under its rank. It replaces an earlier one from the same position.
     pub(crate) fn put(&mut self, parked: ParkedRecord) {
         self.remove(&parked.position);
         self.next = self.next.max(parked.number + 1);
@@ -424,10 +427,10 @@ impl Parking {
         queue.ids.extend(parked.id());
         let entity = Arc::clone(&parked.entity);
         queue.records.insert(parked.number, parked);
-        self.look_at_first(entity);
+        self.update_ready(entity);
     }
 
-    fn look_at_first(&mut self, entity: Arc<str>) {
+    fn update_ready(&mut self, entity: Arc<str>) {
         if self.first(&entity).is_some_and(|first| first.failure.is_none()) {
             self.ready.insert(entity);
         } else {
@@ -446,15 +449,15 @@ impl Parking {
             self.queues.remove(&entity);
         }
         self.bytes = self.bytes.saturating_sub(parked.size());
-        self.look_at_first(entity);
+        self.update_ready(entity);
         Some(parked)
     }
 
-    /// Takes in one record of the parked topic.
-    pub(crate) fn fold(&mut self, news: ParkingUpdate) {
-        match news {
+    /// Folds one record of the parked topic.
+    pub(crate) fn fold(&mut self, update: ParkingUpdate) {
+        match update {
             ParkingUpdate::Parked(parked) => self.put(parked),
-            ParkingUpdate::Released(left) => drop(self.remove(&left.position)),
+            ParkingUpdate::Released(released) => drop(self.remove(&released.position)),
         }
     }
 }
@@ -487,20 +490,20 @@ mod tests {
     }
 
     #[test]
-    fn a_parked_record_goes_to_its_topic_and_back() {
+    fn a_parked_record_survives_its_topic() {
         let failure =
             RecordFailure { class: "body".into(), reason: "too short".into(), attempts: 3, at_ms: 1_760_000_000_000 };
-        // A record from a dead-letter topic brings headers along that are called like ours.
-        let brought: [(&str, Option<&[u8]>); 2] = [("__dlq.errors.offset", Some(b"77")), ("acme.parked.entity", None)];
+        // A record from a dead-letter topic has headers with the names of our own.
+        let original: [(&str, Option<&[u8]>); 2] = [("__dlq.errors.offset", Some(b"77")), ("acme.parked.entity", None)];
         for (value, failure) in [(Some(&b"abc"[..]), Some(failure)), (Some(&b""[..]), None), (None, None)] {
-            let mut parked = ParkedRecord::of(&record(7, &brought, value), "order-1".into(), failure);
+            let mut parked = ParkedRecord::of(&record(7, &original, value), "order-1".into(), failure);
             parked.number = 12;
             assert_eq!(on_topic(&parked), ParkingUpdate::Parked(parked));
         }
     }
 
     #[test]
-    fn order_is_kept_whatever_is_compacted() {
+    fn compaction_does_not_change_the_order() {
         let mut parking = Parking::default();
         for offset in [4, 5, 6] {
             put(&mut parking, parked(offset));
@@ -513,15 +516,15 @@ mod tests {
         }
         assert_eq!(later.records().map(|parked| parked.position.offset).collect::<Vec<_>>(), [4, 5, 6]);
         assert_eq!((later.first("order-1").map(|first| first.timestamp_ms), later.bytes()), (Some(9), parking.bytes()));
-        assert_eq!(later.ready().map(|entity| &**entity), Some("order-1"), "nothing says that it cannot work");
+        assert_eq!(later.ready().map(|entity| &**entity), Some("order-1"), "it has no failure");
         assert_eq!(later.rank_of(&parked(8).position), 3);
-        let gone = ReleasedRecord { position: all[0].position.clone(), dropped: false, words: String::new() };
-        later.fold(ParkingUpdate::Released(gone));
+        let released = ReleasedRecord { position: all[0].position.clone(), dropped: false, words: String::new() };
+        later.fold(ParkingUpdate::Released(released));
         assert_eq!(later.first("order-1").map(|first| first.position.offset), Some(5));
     }
 
     #[test]
-    fn there_is_room_for_so_much_and_no_more() {
+    fn parking_is_bounded_by_records_and_bytes() {
         let mut parking = Parking::default();
         let limits = ParkingLimits { records: 2, bytes: 1_000 };
         assert!(parking.has_room(&parked(0), limits));

@@ -1,8 +1,8 @@
-//! The recovery of the partitions that one generation of the group has assigned: what to fetch, what to read, and when a
-//! partition may decide.
+//! The recovery of the partitions that one generation of the group has assigned: what to fetch, what to read, and when a partition
+//! may decide.
 //!
-//! A driver asks [`Recoveries::step`] and reports what it found. Checkpoints may be opened on other threads: [`RecoveryStart`] has
-//! all that it takes. A failure of the driver ends the attempt; the next one begins anew with the partitions that are left.
+//! A driver calls [`Recoveries::step`], executes the step and reports the result. Other threads may open checkpoints: [`RecoveryStart`]
+//! has all that this needs. A failure of the driver ends the attempt; the next attempt starts again with the remaining partitions.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,21 +19,21 @@ use crate::{
     time::TimestampMs,
 };
 
-/// What a driver must do next for a recovery.
+/// The next step of a recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecoveryStep {
-    /// Fetch the group's committed offsets of every input, as stable.
+    /// Fetch the group's committed offsets of every input as stable.
     FetchOffsets,
-    /// Fetch the bounds of the own log and of the parked topic, then those of every input, uncommitted records counted. In this order
-    /// the inputs reach at least as far as the own log says.
+    /// Fetch the bounds of the own log and of the parked topic, and then those of every input, counting uncommitted records. In this
+    /// order an input reaches at least as far as the causes in the own log.
     FetchBounds,
-    /// Open checkpoints, and read the own log and the parked topic behind them.
+    /// Open the checkpoints, and read the own log behind them and the parked topic.
     Read,
-    /// Nothing: every partition has recovered or was refused.
+    /// Do nothing: every partition has recovered or was refused.
     Done,
 }
 
-/// What the group has committed for a partition.
+/// The group's committed offsets of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommittedOffsets {
     /// The offset of each input.
@@ -42,7 +42,7 @@ pub struct CommittedOffsets {
     pub own_end: i64,
 }
 
-/// A checkpoint as the store has it.
+/// A checkpoint from the store.
 pub struct LoadedCheckpoint<P, E> {
     /// The offset of the own log to continue from.
     pub position: i64,
@@ -52,19 +52,19 @@ pub struct LoadedCheckpoint<P, E> {
     pub entities: E,
 }
 
-/// Where to begin to read a log.
+/// Where a reader starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
-    /// Its first record, whichever offset that has.
+    /// At the first record, whatever its offset.
     Beginning,
-    /// This offset.
+    /// At this offset.
     Offset(i64),
 }
 
-/// A log to be read: topic, partition, and where to begin.
+/// A partition to read: topic, partition, and where the reader starts.
 pub type ReadFrom = (Arc<str>, i32, StartAt);
 
-/// What all partitions of an attempt start from.
+/// The offsets and bounds that all partitions of an attempt start from.
 pub struct RecoveryStart {
     contract: Arc<ServiceContract>,
     offsets: BTreeMap<i32, CommittedOffsets>,
@@ -74,12 +74,12 @@ pub struct RecoveryStart {
 /// A partition whose checkpoint is open.
 pub struct Opened<D: Decider> {
     recovery: Recovery<D>,
-    /// The checkpoint was malformed, so the log is read from its beginning. The driver discards the checkpoint.
+    /// The error of a malformed checkpoint. The log is read from its beginning, and the driver discards the checkpoint.
     pub discarded: Option<MalformedCheckpoint>,
 }
 
 impl RecoveryStart {
-    /// Opens a partition at its checkpoint, if the own log is still what it was.
+    /// Opens a partition at its checkpoint, after checking the bounds of its own log.
     ///
     /// # Errors
     /// [`LogLoss`]: the worker must stop for good.
@@ -107,7 +107,7 @@ impl RecoveryStart {
     }
 }
 
-/// A log that is read at the barrier.
+/// A log that a partition reads up to the barrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Log {
     Own(i32),
@@ -134,7 +134,7 @@ pub struct Recoveries<D: Decider> {
 }
 
 impl<D: Decider> Recoveries<D> {
-    /// The recovery of these partitions.
+    /// A recovery of these partitions.
     pub fn new(decider: D, contract: ServiceContract, partitions: impl IntoIterator<Item = i32>) -> Self {
         Self {
             decider,
@@ -147,7 +147,7 @@ impl<D: Decider> Recoveries<D> {
         }
     }
 
-    /// What to do next.
+    /// The next step.
     #[must_use]
     pub fn step(&self) -> RecoveryStep {
         if self.left.is_empty() {
@@ -166,24 +166,24 @@ impl<D: Decider> Recoveries<D> {
         &self.left
     }
 
-    /// The partitions that are being read.
+    /// The partitions that are read now.
     pub fn reading(&self) -> impl ExactSizeIterator<Item = i32> {
         self.reading.keys().copied()
     }
 
-    /// The contract, to learn schemas with.
+    /// The contract, with the schemas that this recovery has received.
     #[must_use]
     pub fn contract(&self) -> &ServiceContract {
         &self.contract
     }
 
-    /// The group's committed offsets, fetched as stable.
+    /// Takes the group's committed offsets, fetched as stable.
     pub fn offsets_fetched(&mut self, offsets: BTreeMap<i32, CommittedOffsets>) {
         self.offsets = offsets;
         self.barrier.offsets_fetched();
     }
 
-    /// The bounds, fetched after that by a client that sees uncommitted records.
+    /// Takes the bounds, fetched after the offsets by a client that sees uncommitted records.
     pub fn bounds_fetched(&mut self, bounds: AllBounds) -> Arc<RecoveryStart> {
         let contract = &self.contract;
         let logs = self.left.iter().flat_map(|partition| {
@@ -199,7 +199,7 @@ impl<D: Decider> Recoveries<D> {
         Arc::clone(self.start.insert(Arc::new(start)))
     }
 
-    /// A checkpoint is open. Returns the logs to read behind it; none if there is nothing behind it.
+    /// Takes a partition with an open checkpoint. Returns the partitions of the topics to read; none if there is nothing to read.
     pub fn opened(&mut self, opened: Opened<D>) -> Vec<ReadFrom> {
         let Some(start) = &self.start else { return Vec::new() };
         let (contract, mut recovery) = (&self.contract, opened.recovery);
@@ -208,7 +208,7 @@ impl<D: Decider> Recoveries<D> {
         recovery.asked_at(end(&contract.events_topic), end(&contract.parked_topic));
         let parked = start.bounds.of(&contract.parked_topic, partition);
         if parked.first == parked.end {
-            // Nothing to read is nothing to wait for: no end would be reported with a position.
+            // The client reports no end for a topic without records, so the barrier must not wait for one.
             self.barrier.reached(&Log::Parked(partition), parked.end);
         }
         self.barrier.reached(&Log::Own(partition), recovery.next());
@@ -227,18 +227,18 @@ impl<D: Decider> Recoveries<D> {
         self.barrier.is_passed(&Log::Own(partition)) && self.barrier.is_passed(&Log::Parked(partition))
     }
 
-    /// Takes what was found when a schema was asked for.
+    /// Takes a schema that the driver fetched.
     pub fn learn(&mut self, schema: SchemaRef, found: Result<&'static ReadSchema, DecodeError>) {
-        // Loaders may still have the contract as it was: they need no schema.
+        // Threads that load checkpoints may share the contract; they need no schema.
         Arc::make_mut(&mut self.contract).learn(schema, found);
     }
 
-    /// Forgets which schemas could not be had.
+    /// Forgets which schemas could not be fetched.
     pub fn forget_failures(&mut self) {
         Arc::make_mut(&mut self.contract).forget_failures();
     }
 
-    /// Folds a record of the own log or of the parked topic. A corrupt log ends the partition's recovery: see the error.
+    /// Folds a record of the own log or of the parked topic. An error ends the partition's recovery.
     ///
     /// # Errors
     /// [`LogCorruption`]: the partition is refused.
@@ -256,21 +256,21 @@ impl<D: Decider> Recoveries<D> {
         folded
     }
 
-    /// The reader of committed records has read everything of the own log before this position.
+    /// Notes that a reader of committed records has read the own log up to this position.
     pub fn reached_own(&mut self, partition: i32, position: i64) {
         let folded = self.reading.get(&partition).map_or(0, Recovery::next);
         self.barrier.reached(&Log::Own(partition), position.max(folded));
     }
 
-    /// The reader of committed records has read everything of the parked topic before this position.
+    /// Notes that a reader of committed records has read the parked topic up to this position.
     pub fn reached_parked(&mut self, partition: i32, position: i64) {
         self.barrier.reached(&Log::Parked(partition), position);
     }
 
-    /// The partitions that have reached the barrier since the last call.
+    /// Ends the recovery of partitions that have reached the barrier since the last call.
     ///
     /// # Errors
-    /// [`LogLoss`]: an input no longer holds what the partition has to continue from; the worker must stop for good.
+    /// [`LogLoss`]: an input no longer has the records that the partition must continue from. The worker must stop for good.
     pub fn finish(&mut self, now_ms: TimestampMs) -> Result<Vec<RecoveryEnd<D>>, LogLoss> {
         let reached: Vec<i32> =
             self.reading.keys().copied().filter(|partition| self.is_at_barrier(*partition)).collect();
@@ -280,7 +280,7 @@ impl<D: Decider> Recoveries<D> {
     fn finish_one(&mut self, partition: i32, now_ms: TimestampMs) -> Result<Option<RecoveryEnd<D>>, LogLoss> {
         let (Some(recovery), Some(start)) = (self.reading.remove(&partition), &self.start) else { return Ok(None) };
         let offsets = start.offsets.get(&partition).map_or(&[][..], |committed| &committed.inputs);
-        // Events may be folded that came after the bounds were asked for: their causes bear no witness.
+        // The fold may contain events that were appended after the bounds were fetched; their causes prove nothing.
         let committed = offsets.iter().copied().chain(std::iter::repeat(None));
         let reached = recovery.witnessed().iter().zip(committed).map(|(witnessed, committed)| committed.or(*witnessed));
         let reached: Vec<i64> = reached.map(|reached| reached.unwrap_or(0)).collect();
@@ -295,7 +295,7 @@ impl<D: Decider> Recoveries<D> {
         }))
     }
 
-    /// The decider that recovers.
+    /// The decider.
     #[must_use]
     pub fn decider(&self) -> &D {
         &self.decider

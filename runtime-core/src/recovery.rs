@@ -1,7 +1,7 @@
-//! A partition before its barrier: the fold of its own log, which is the only judge of what was said.
+//! A partition before its barrier: the fold of its own log, which alone determines its states.
 //!
-//! Owns the checks that stop a task for good: a gap or a repeat in an entity's sequence, one id with two contents, an own
-//! record that cannot be read. It decides nothing.
+//! This module has the checks that stop a task for good: a gap or a repetition in an entity's sequence, one id with two contents, an
+//! own record that cannot be read. It makes no decisions.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -18,28 +18,28 @@ use crate::{
     task::{Recovered, Task},
 };
 
-/// Why a task stops for good: its own log is not what it must be.
+/// Why a task stops for good: its own log is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LogCorruption {
-    /// The fence was broken, or somebody else writes here.
+    /// The fence failed, or another program writes to the topic.
     #[error(
-        "own log broken at {position}: event {found} of entity {entity} where {expected} was due; \
-         another writer was here, so this partition stops until an operator has looked"
+        "own log broken at {position}: event {found} of entity {entity} instead of event {expected}; \
+         another program writes to this topic, so the partition stops until an operator acts"
     )]
     Sequence {
         /// Where.
         position: Position,
         /// The entity.
         entity: String,
-        /// The sequence number that was due.
+        /// The expected sequence number.
         expected: u64,
-        /// The one that was found.
+        /// The sequence number in the log.
         found: u64,
     },
-    /// One id, two contents.
+    /// Two events have one id and different contents.
     #[error(
-        "own log broken at {position}: id {id} of entity {entity} was said before, and {how}; \
-         this partition stops until an operator has looked"
+        "own log broken at {position}: id {id} of entity {entity} appears again, {how}; \
+         the partition stops until an operator acts"
     )]
     TwoContents {
         /// Where.
@@ -52,7 +52,7 @@ pub enum LogCorruption {
         how: &'static str,
     },
     /// An own record that cannot be read.
-    #[error("own log broken at {position}: {reason}; this partition stops until an operator has looked")]
+    #[error("own log broken at {position}: {reason}; the partition stops until an operator acts")]
     Unreadable {
         /// Where.
         position: Position,
@@ -75,23 +75,25 @@ pub enum LogCorruption {
         reason: String,
     },
     /// `evolve` panicked.
-    #[error("own log at {position} cannot be folded: {reason}; fix evolve, which must accept every event ever said")]
+    #[error(
+        "own log at {position} cannot be folded: {reason}; fix evolve, which must accept every event ever produced"
+    )]
     EvolvePanicked {
         /// Where.
         position: Position,
-        /// What it said.
+        /// The message of the panic.
         reason: String,
     },
 }
 
-/// What came of an own record.
+/// The result of folding an own record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FoldOutcome {
-    /// It is part of the state now, or was before.
+    /// The record is part of the state.
     Taken,
-    /// Its schema must be asked for; then the same record is offered again. Nothing has happened.
+    /// Its schema must be fetched. Then the driver passes the same record again. Nothing has changed.
     NeedsSchema(SchemaRef),
-    /// Its schema cannot be got now; nothing has happened. The same record is to be tried again.
+    /// Its schema cannot be fetched now. The driver retries the same record. Nothing has changed.
     SchemaUnavailable(String),
 }
 
@@ -102,9 +104,9 @@ pub struct Recovery<D: Decider> {
     entities: HashMap<Arc<str>, Entity<D::State>>,
     next: i64,
     positions: Vec<Option<i64>>,
-    /// The same, of records that were there when the bounds were asked for: only these can bear witness against a log.
+    /// The same, from records that existed when the bounds were fetched: only these prove that an input was truncated or recreated.
     witnessed: Vec<Option<i64>>,
-    /// The ends of the own log and of the parked topic at that moment.
+    /// The ends of the own log and of the parked topic when the bounds were fetched.
     asked_ends: (i64, i64),
     parking: Parking,
 }
@@ -125,10 +127,10 @@ impl<D: Decider> Recovery<D> {
         }
     }
 
-    /// Takes up a checkpoint: its entities and positions were current when the own log had been read up to `next`.
+    /// Continues from a checkpoint: its entities and positions are those of the own log up to `next`.
     ///
     /// # Errors
-    /// It is malformed; the recovery must begin again without it.
+    /// It is malformed. The recovery must start again without it.
     pub fn resume<'a>(
         &mut self,
         contract: &ServiceContract,
@@ -149,12 +151,12 @@ impl<D: Decider> Recovery<D> {
         Ok(())
     }
 
-    /// Tells the ends that the own log and the parked topic had when the bounds of the inputs were asked for.
+    /// Sets the ends that the own log and the parked topic had when the bounds of the inputs were fetched.
     pub(crate) fn asked_at(&mut self, own_end: i64, parked_end: i64) {
         self.asked_ends = (own_end, parked_end);
     }
 
-    /// How far each input must reach, by what was there when its bounds were asked for.
+    /// How far each input must reach, according to records that existed when its bounds were fetched.
     pub(crate) fn witnessed(&self) -> &[Option<i64>] {
         &self.witnessed
     }
@@ -185,7 +187,7 @@ impl<D: Decider> Recovery<D> {
             ReadOutcome::NeedsSchema(schema) => return Ok(FoldOutcome::NeedsSchema(schema)),
             ReadOutcome::SchemaUnavailable(reason) => return Ok(FoldOutcome::SchemaUnavailable(reason)),
             ReadOutcome::NotConsumed | ReadOutcome::Parking(_) => {
-                return Err(unreadable("a record that this service does not say".to_owned()));
+                return Err(unreadable("a record that this service does not produce".to_owned()));
             }
             ReadOutcome::Unreadable(defect) => return Err(unreadable(defect.message)),
         };
@@ -220,9 +222,9 @@ impl<D: Decider> Recovery<D> {
             guarded("State::default", || self.entities.entry(Arc::clone(&key)).or_default()).map_err(panicked)?;
         let expected = entity.sequence + 1;
         match entity.digest_of(envelope.id) {
-            Some(said) if said == digest && found < expected => return Ok(()),
-            Some(said) => {
-                let how = if said == digest { "now again as a new event" } else { "with another content" };
+            Some(known) if known == digest && found < expected => return Ok(()),
+            Some(known) => {
+                let how = if known == digest { "as a new event" } else { "with another content" };
                 return Err(LogCorruption::TwoContents {
                     position: position(),
                     entity: key.to_string(),
@@ -242,26 +244,26 @@ impl<D: Decider> Recovery<D> {
             entity.correlation_id = envelope.correlation_id.as_str().into();
         }
         entity.remember(RecentEvent { cause: envelope.causation_id.unwrap_or_default(), id: envelope.id, digest });
-        // What was folded behind the checkpoint is in no checkpoint yet; the next one must take it, because it moves past it.
+        // No checkpoint has this event yet. The next one must have it, because its position is behind the event.
         entity.unsaved = true;
         Ok(())
     }
 
-    /// Takes in one record of the topic of what is parked, from its beginning. Its schema is not needed.
+    /// Folds one record of the parked topic, which is read from its beginning. The schema of the record is not needed.
     ///
     /// # Errors
-    /// [`LogCorruption::Unreadable`]: somebody else writes there, so the order of what waits is not certain.
+    /// [`LogCorruption::Unreadable`]: another program writes to the topic, so the order of the parked records is uncertain.
     pub fn fold_parked(&mut self, contract: &ServiceContract, record: &Record<'_>) -> Result<(), LogCorruption> {
-        let news = ParkingUpdate::read(&contract.system, record)
+        let update = ParkingUpdate::read(&contract.system, record)
             .map_err(|e| LogCorruption::Unreadable { position: record.position(), reason: e.to_string() })?;
         let (ParkingUpdate::Parked(ParkedRecord { position, .. })
-        | ParkingUpdate::Released(ReleasedRecord { position, .. })) = &news;
+        | ParkingUpdate::Released(ReleasedRecord { position, .. })) = &update;
         self.note_position(contract, position, record.offset < self.asked_ends.1);
-        self.parking.fold(news);
+        self.parking.fold(update);
         Ok(())
     }
 
-    /// An event says where its cause lay: everything of that input up to there has been decided.
+    /// An event has the position of its cause: every record of that input up to there has been decided on.
     fn note_cause(&mut self, contract: &ServiceContract, envelope: &Envelope, is_witness: bool) {
         for position in [&envelope.cause_position, &envelope.origin_position].into_iter().flatten() {
             self.note_position(contract, position, is_witness);
@@ -280,8 +282,8 @@ impl<D: Decider> Recovery<D> {
         }
     }
 
-    /// The barrier is reached: the partition may decide. `committed` are the group's offsets; where it has none, what the own
-    /// log tells is taken, else the beginning.
+    /// Ends the recovery at the barrier: the partition may decide. `committed` has the group's offsets. Where one is missing, the
+    /// position comes from the own log; without one there, it is the beginning.
     ///
     /// # Errors
     /// [`LogCorruption::StatePanicked`].
