@@ -15,7 +15,7 @@ use crate::{
     guard::guarded,
     parking::{ParkedRecord, Parking, ParkingUpdate, ReleasedRecord},
     partition_of,
-    task::{Recovered, Task},
+    task::{RecoveredPartition, Task},
 };
 
 /// Why a task stops for good: its own log is invalid.
@@ -297,7 +297,7 @@ impl<D: Decider> Recovery<D> {
             .map(|input| committed.get(input).copied().flatten().or(self.positions[input]).unwrap_or(0))
             .collect();
         let Self { decider, partition, entities, parking, next: own_next, .. } = self;
-        Task::new(&decider, partition, Recovered { entities, parking, positions, own_next }, now_ms).map_err(
+        Task::new(&decider, partition, RecoveredPartition { entities, parking, positions, own_next }, now_ms).map_err(
             |(entity, reason)| {
                 let topic = Arc::clone(&contract.events_topic);
                 LogCorruption::StatePanicked { topic, partition, entity, reason }

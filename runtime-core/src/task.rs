@@ -1,12 +1,11 @@
-//! One partition past its barrier: it takes inputs, decides, and keeps what is due.
+//! One partition past its barrier: it takes inputs, decides, and keeps the timers and effects that are due.
 //!
-//! An entity belongs to the partition that its key maps to, and to no other. So an input about an entity of another partition is
-//! forwarded to the own inbox there; one whose entity lives here is decided here, whatever its own key is. A forwarded record
-//! keeps its subject, and the subject is what a decider is told as the key: `entity` answers the same on both sides, so nothing
-//! is forwarded in a loop.
+//! An entity belongs to the partition of its key. A task forwards an input about an entity of another partition to the own inbox
+//! there; it decides on an input about its own entity, whatever the record's key is. A forwarded record keeps its subject, and a
+//! decider receives the subject as the key. So `entity` returns the same in both partitions, and no record is forwarded in a loop.
 //!
-//! A record that cannot work is parked if its entity is known, and what comes later for that entity waits behind it; all others go
-//! on. An operator has it tried again or gives it up; then what waits is handled in its order.
+//! A task parks a record that cannot be processed if its entity is known, and later records of that entity wait behind it; other
+//! entities continue. An operator retries or drops the record, and then the task processes the waiting records in their order.
 
 mod parked;
 
@@ -19,7 +18,7 @@ use crate::{
     Batch, Need, OutputHeaders, Record, RuntimeRecord, ServiceContract, Target,
     codec::SchemaRef,
     contract::{ReadOutcome, RecordDefect},
-    decider::{Decider, Effect, Received, TimerFired, TimestampMs},
+    decider::{Decider, Effect, OutgoingCommand, Received, TimerFired, TimestampMs},
     due::{DueSet, due_of},
     effects::Effects,
     entity::{Entity, MalformedCheckpoint, RecentEvent},
@@ -31,21 +30,20 @@ use crate::{
     timers::Timers,
 };
 
-/// What came of an input.
+/// The result of receiving an input.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReceiveOutcome {
-    /// It is decided, forwarded, parked, laid aside as a dead letter, dropped as a repeat, or passed over. Its position is in the
-    /// batch.
+    /// It is decided on, forwarded, parked, dead-lettered, dropped as a repetition, or skipped. Its position is in the batch.
     Done,
-    /// It was not looked at: the partition is not owned, or held, or the record was there before.
+    /// It is ignored: the partition is not owned or is held, or the record was received before.
     Ignored,
-    /// Its schema must be asked for; then the same record is offered again. Nothing has happened.
+    /// Its schema must be fetched. Then the driver offers the same record again. Nothing has changed.
     NeedsSchema(SchemaRef),
-    /// The state of this entity must be loaded; then the same record is offered again. Nothing has happened.
+    /// This entity must be loaded. Then the driver offers the same record again. Nothing has changed.
     NeedsEntity(Arc<str>),
-    /// Its schema cannot be got now: the partition is held, and resumed for another try.
+    /// Its schema cannot be fetched now. The partition is held, and the record is retried when the hold ends.
     SchemaUnavailable(String),
-    /// Our own code failed on it. Its partition is held, or the machine must be thrown away.
+    /// The service's own code failed on it. The partition is held, or the machine must be discarded.
     Failed(DeciderFailure),
 }
 
@@ -56,21 +54,21 @@ pub struct DeciderFailure {
     pub position: Position,
     /// What failed and how.
     pub reason: String,
-    /// True if a state was lost on the way: nothing may be committed, the machine must be thrown away.
+    /// True if a state was lost: the batch must not be committed, and the machine must be discarded.
     pub loses_state: bool,
 }
 
-/// How often the service's own code has failed on a record that stands before its partition.
+/// How often the service's own code has failed on a record that blocks its partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CrashCount {
-    /// How often.
+    /// The number of failures.
     pub times: u32,
-    /// What failed the last time, and how.
+    /// What failed last, and how.
     pub reason: String,
 }
 
 impl CrashCount {
-    /// Counts one more.
+    /// Counts one more failure.
     pub fn add(&mut self, reason: &str) {
         self.times = self.times.saturating_add(1);
         reason.clone_into(&mut self.reason);
@@ -80,26 +78,26 @@ impl CrashCount {
 /// Why a partition takes no input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HoldReason {
-    /// The record it stands before, or the position in a topic.
+    /// The position of the record before which it is held.
     pub position: Position,
     /// Why.
     pub reason: String,
 }
 
-/// What a checkpoint of one partition holds.
+/// The checkpoint of one partition: its changes since the one before.
 #[derive(Debug)]
 pub struct TaskCheckpoint {
     /// The partition.
     pub partition: i32,
-    /// The own log is folded up to here.
+    /// The offset up to which the own log is folded.
     pub next: i64,
-    /// Positions of the inputs, by topic.
+    /// The positions of the inputs, by topic.
     pub positions: Vec<(Arc<str>, i64)>,
     /// The entities that changed since the last checkpoint.
     pub entities: Vec<EntityCheckpoint>,
 }
 
-/// An entity's key, and the entity as a checkpoint keeps it.
+/// An entity's key, and the bytes of the entity.
 pub type EntityCheckpoint = (Arc<str>, Vec<u8>);
 
 /// A partition that decides.
@@ -110,7 +108,7 @@ pub struct Task<D: Decider> {
     pub(crate) timers: Timers,
     pub(crate) effects: Effects<D::Effect>,
     entities: HashMap<Arc<str>, Entity<D::State>>,
-    /// Entities whose states lie in the store only: each is loaded before it is decided about.
+    /// Entities whose states are only in the store. Each is loaded before the next decision about it.
     stored: BTreeSet<Arc<str>>,
     parking: Parking,
     own_next: i64,
@@ -119,18 +117,18 @@ pub struct Task<D: Decider> {
     unsaved: Vec<Arc<str>>,
 }
 
-/// What a decision is made with.
+/// What a task needs to decide, besides its own state.
 pub(crate) struct DecisionContext<'a, D> {
     pub(crate) decider: &'a D,
     pub(crate) contract: &'a ServiceContract,
     pub(crate) batch: &'a mut Batch,
     pub(crate) now_ms: TimestampMs,
-    /// How often a record has failed that stands before its partition.
+    /// The crash counts of records that block their partitions.
     pub(crate) crashes: &'a mut BTreeMap<Position, CrashCount>,
 }
 
-/// What a partition has recovered.
-pub(crate) struct Recovered<S> {
+/// The result of a partition's recovery.
+pub(crate) struct RecoveredPartition<S> {
     pub(crate) entities: HashMap<Arc<str>, Entity<S>>,
     pub(crate) parking: Parking,
     pub(crate) positions: Vec<i64>,
@@ -138,14 +136,14 @@ pub(crate) struct Recovered<S> {
 }
 
 impl<D: Decider> Task<D> {
-    /// A partition that has passed its barrier. An author's code that panics over a state is an error that names the entity.
+    /// A partition that has passed its barrier. If the author's code panics over a state, the error names the entity.
     pub(crate) fn new(
         decider: &D,
         partition: i32,
-        recovered: Recovered<D::State>,
+        recovered: RecoveredPartition<D::State>,
         now_ms: TimestampMs,
     ) -> Result<Self, (Arc<str>, String)> {
-        let Recovered { mut entities, parking, positions, own_next } = recovered;
+        let RecoveredPartition { mut entities, parking, positions, own_next } = recovered;
         let (mut timers, mut effects) = (Timers::default(), Effects::new());
         parking.entities().for_each(|entity| effects.pause(entity));
         for (key, entity) in &mut entities {
@@ -164,25 +162,25 @@ impl<D: Decider> Task<D> {
         self.partition
     }
 
-    /// Where to read each input next.
+    /// The offset of each input to read next.
     #[must_use]
     pub fn positions(&self) -> &[i64] {
         &self.positions
     }
 
-    /// How far the own log is known to reach.
+    /// The known end of the own log.
     #[must_use]
     pub fn own_next(&self) -> i64 {
         self.own_next
     }
 
-    /// How many entities something was said about.
+    /// The number of entities that have events.
     #[must_use]
     pub fn entities(&self) -> usize {
         self.entities.len() + self.stored.len()
     }
 
-    /// The state of an entity, if anything was ever said about it.
+    /// The state of an entity, if it has events.
     #[must_use]
     pub fn state(&self, entity: &str) -> Option<&D::State> {
         self.entities.get(entity).map(|entity| &entity.state)
@@ -194,24 +192,24 @@ impl<D: Decider> Task<D> {
         self.entities.iter().map(|(key, entity)| (&**key, (entity.sequence, &entity.state))).collect()
     }
 
-    /// True if the state of this entity lies in the store only.
+    /// True if the state of this entity is only in the store.
     #[must_use]
     pub fn is_evicted(&self, entity: &str) -> bool {
         self.stored.contains(entity)
     }
 
-    /// What waits because one of its entity's records cannot work, each entity's in its order.
+    /// The parked records, those of each entity in their order.
     pub fn parked(&self) -> impl Iterator<Item = &ParkedRecord> {
         self.parking.records()
     }
 
-    /// How many records and how many bytes wait.
+    /// The number of parked records, and their bytes.
     #[must_use]
     pub fn parked_size(&self) -> (usize, usize) {
         (self.parking.len(), self.parking.bytes())
     }
 
-    /// True if the record would be looked at.
+    /// True if the task would not ignore the record.
     pub(crate) fn awaits(&self, input: usize, offset: i64) -> bool {
         self.held.is_none() && offset >= self.positions[input]
     }
@@ -226,7 +224,7 @@ impl<D: Decider> Task<D> {
         let savepoint = context.batch.savepoint();
         let position = record.position();
         if !self.parking.is_empty() && self.parking.holds(&position) {
-            // It was parked and its position lost: there is nothing more to do about it.
+            // The record is parked already, and the group has lost its position.
             self.skip(context.batch, input, record.offset);
             return ReceiveOutcome::Done;
         }
@@ -276,7 +274,7 @@ impl<D: Decider> Task<D> {
         batch.count_input();
     }
 
-    /// Routes a record. One that has failed often enough is parked instead of holding its partition up for ever.
+    /// Routes a record, and parks it after too many failures, so that it does not block its partition for ever.
     fn try_to_route(
         &mut self,
         context: &mut DecisionContext<'_, D>,
@@ -326,8 +324,8 @@ impl<D: Decider> Task<D> {
         self.park(context, ParkedRecord::of(record, (*entity).into(), Some(failure)))
     }
 
-    /// Routes a record: to its entity, to those of its entity that wait, or to another partition. `unparked` is the entity whose
-    /// waiting records this is one of: nothing stands before it.
+    /// Routes a record: to its entity, behind the parked records of its entity, or to another partition. `unparked` is the entity of a
+    /// parked record that is processed now, behind no other.
     fn route(
         &mut self,
         context: &mut DecisionContext<'_, D>,
@@ -362,7 +360,7 @@ impl<D: Decider> Task<D> {
         Ok(())
     }
 
-    /// Decides. A `careful` decision keeps the state, should the author's code panic over what it decided.
+    /// Decides. A `careful` decision keeps the state if the author's code panics over the new events.
     fn decide(
         &mut self,
         context: &mut DecisionContext<'_, D>,
@@ -386,7 +384,7 @@ impl<D: Decider> Task<D> {
             .and_then(|copy| copy.map(|copy| fold(decider, copy, &decision.events)).transpose())
             .map_err(|why| failed(record, why, false))?;
         let cause = Cause { record, envelope, received, sequence: entity.sequence };
-        let said = append_events(context, self.partition, key, &cause, &decision.events)?;
+        let recent = append_events(context, self.partition, key, &cause, &decision.events)?;
         append_commands(context, &cause, &decision.commands)?;
         if decision.events.is_empty() {
             return Ok(());
@@ -403,9 +401,9 @@ impl<D: Decider> Task<D> {
         };
         let (state, due) = evolved.map_err(|why| failed(record, why, true))?;
         entity.state = state;
-        for said in said {
+        for event in recent {
             entity.sequence += 1;
-            entity.remember(said);
+            entity.remember(event);
         }
         if *entity.correlation_id != *received.correlation_id {
             entity.correlation_id = received.correlation_id.as_str().into();
@@ -420,7 +418,7 @@ impl<D: Decider> Task<D> {
         Ok(())
     }
 
-    /// The batch is committed; `own_next` is the end of what it appended to the own log, if it appended anything here.
+    /// Notes that the batch is committed. `own_next` is the end of its records in the own log, if it has any here.
     pub(crate) fn committed(&mut self, own_next: Option<i64>, now_ms: TimestampMs) {
         if let Some(own_next) = own_next {
             self.own_next = self.own_next.max(own_next);
@@ -435,10 +433,10 @@ impl<D: Decider> Task<D> {
         }
     }
 
-    /// Writes the timers that may fire, if every input has been read up to the ends asked for after they were due.
+    /// Writes the timers that may fire, if every input has been read up to the ends that were fetched after they were due.
     pub(crate) fn fire(&mut self, context: &mut DecisionContext<'_, D>, positions: &[i64]) {
-        let told = positions.iter().copied().chain(std::iter::repeat(0));
-        let reached: Vec<i64> = self.positions.iter().zip(told).map(|(known, told)| told.max(*known)).collect();
+        let delivered = positions.iter().copied().chain(std::iter::repeat(0));
+        let reached: Vec<i64> = self.positions.iter().zip(delivered).map(|(known, to)| to.max(*known)).collect();
         for (due_at, key) in self.timers.pass(&reached) {
             let Some(entity) = self.entities.get_mut(&key) else { continue };
             if let Some(wake) = &mut entity.wake {
@@ -451,18 +449,18 @@ impl<D: Decider> Task<D> {
         }
     }
 
-    /// The entity of an input if its state lies in the store only.
+    /// The entity of an input, if its state is only in the store.
     fn entity_to_load(&self, decider: &D, received: &Received<D::Input>) -> Option<Arc<str>> {
         if self.stored.is_empty() {
             return None;
         }
-        // A panic is met again where the record is routed, and has its fate there.
+        // If it panics here, it panics again when the record is routed, and is handled there.
         let entity = guarded("entity", || decider.entity(received)).ok()?;
         self.stored.get(&*entity).cloned()
     }
 
-    /// Lets an entity's state lie in the store only, where the last checkpoint has put it. Answers false, and keeps it, if it has
-    /// changed since, or if something of it is due, waits or is parked.
+    /// Evicts an entity's state from memory; it stays in the store, in the last checkpoint. Returns false and keeps the state if it has
+    /// changed since, or if a timer or an effect is due or a record of it is parked.
     pub(crate) fn evict(&mut self, key: &str) -> bool {
         let Some(entity) = self.entities.get(key) else { return false };
         let is_busy = entity.touched.is_some() || entity.unsaved || entity.wake.is_some() || !entity.effects.is_empty();
@@ -475,7 +473,7 @@ impl<D: Decider> Task<D> {
         true
     }
 
-    /// Takes an entity back that was loaded from the store.
+    /// Takes an evicted entity that was loaded from the store.
     pub(crate) fn load(&mut self, key: &str, bytes: &[u8]) -> Result<(), MalformedCheckpoint> {
         if let Some(key) = self.stored.get(key).cloned() {
             let entity = Entity::from_bytes(bytes)?;
@@ -485,7 +483,7 @@ impl<D: Decider> Task<D> {
         Ok(())
     }
 
-    /// The entities that changed since the last checkpoint; `None` if nothing did.
+    /// The changes since the last checkpoint; `None` if there are none.
     pub(crate) fn save(&mut self, contract: &ServiceContract) -> Option<TaskCheckpoint> {
         if self.unsaved.is_empty() || !self.touched.is_empty() {
             return None;
@@ -493,7 +491,7 @@ impl<D: Decider> Task<D> {
         let entities = match self.unsaved_bytes() {
             Ok(entities) => entities,
             Err(error) => {
-                tracing::warn!(partition = self.partition, %error, "a state cannot be saved; no checkpoint is taken");
+                tracing::warn!(partition = self.partition, %error, "a state cannot be saved; no checkpoint is written");
                 return None;
             }
         };
@@ -517,7 +515,7 @@ fn failure_of(class: &str, reason: &str, attempts: u32, at_ms: TimestampMs) -> R
     RecordFailure { class: class.to_owned(), reason, attempts, at_ms }
 }
 
-/// Folds events over a state. Returns it with what it makes due.
+/// Folds events over a state. Returns the new state with what it makes due.
 fn fold<D: Decider>(
     decider: &D,
     state: D::State,
@@ -529,6 +527,7 @@ fn fold<D: Decider>(
     Ok((state, due))
 }
 
+/// The input of a decision, as the cause of the records that follow.
 struct Cause<'a, I> {
     record: &'a Record<'a>,
     envelope: &'a Envelope,
@@ -540,7 +539,8 @@ fn failed(record: &Record<'_>, reason: String, loses_state: bool) -> DeciderFail
     DeciderFailure { position: record.position(), reason, loses_state }
 }
 
-/// The envelope of an input, and the key its decider is told: of a forwarded record that is the subject, which stays.
+/// The key that a decider receives with an input, and the input's envelope. The key of a forwarded record is its subject, which
+/// forwarding keeps.
 fn identify(record: &Record<'_>) -> Result<(String, Envelope), RecordDefect> {
     let key = match record.key.map(std::str::from_utf8) {
         Some(Ok(key)) if !key.is_empty() => key,
@@ -548,11 +548,11 @@ fn identify(record: &Record<'_>) -> Result<(String, Envelope), RecordDefect> {
         Some(Err(_)) => return Err(RecordDefect { class: "key", message: "the key is not UTF-8 text".to_owned() }),
     };
     let envelope = record.envelope().map_err(|e| RecordDefect { class: "headers", message: e.to_string() })?;
-    let told = if envelope.origin_position.is_some() { envelope.subject.clone() } else { key.to_owned() };
-    Ok((told, envelope))
+    let key = if envelope.origin_position.is_some() { envelope.subject.clone() } else { key.to_owned() };
+    Ok((key, envelope))
 }
 
-/// The envelope of what a cause leads to.
+/// The envelope of a record that follows from a cause.
 fn follow<I>(
     contract: &ServiceContract,
     cause: &Cause<'_, I>,
@@ -581,7 +581,7 @@ fn append_events<D: Decider>(
 ) -> Result<Vec<RecentEvent>, DeciderFailure> {
     let contract = context.contract;
     let time_ms = context.now_ms.max(cause.received.at_ms);
-    let mut said = Vec::with_capacity(events.len());
+    let mut recent = Vec::with_capacity(events.len());
     for (index, event) in events.iter().enumerate() {
         let (value, full_name) = context
             .batch
@@ -591,45 +591,46 @@ fn append_events<D: Decider>(
         let sequence = Some(cause.sequence + 1 + index as u64);
         let envelope = follow(contract, cause, full_name, index, time_ms).about(key);
         let envelope = Envelope { sequence, ..envelope };
-        said.push(RecentEvent { cause: cause.received.id, id: envelope.id, digest });
+        recent.push(RecentEvent { cause: cause.received.id, id: envelope.id, digest });
         let headers = OutputHeaders::Envelope(Box::new(envelope));
         fits(key.len() + value.len(), &headers, contract.limits.events)
             .map_err(|why| failed(cause.record, format!("an event cannot be produced: {why}"), false))?;
         let bytes = (Some(context.batch.put(key.as_bytes())), Some(value));
         context.batch.append(Target::Events, Some(partition), time_ms, headers, bytes);
     }
-    Ok(said)
+    Ok(recent)
 }
 
 fn append_commands<D: Decider>(
     context: &mut DecisionContext<'_, D>,
     cause: &Cause<'_, D::Input>,
-    sends: &[crate::decider::OutgoingCommand<D::Command>],
+    commands: &[OutgoingCommand<D::Command>],
 ) -> Result<(), DeciderFailure> {
     let contract = context.contract;
     let time_ms = context.now_ms.max(cause.received.at_ms);
-    for (index, send) in sends.iter().enumerate() {
-        if send.key.is_empty() {
+    for (index, OutgoingCommand { key, command }) in commands.iter().enumerate() {
+        if key.is_empty() {
             return Err(failed(cause.record, "a command cannot be sent: its key is empty".to_owned(), false));
         }
         let (value, full_name) = context
             .batch
-            .put_with(|out| contract.write(&send.command, out))
+            .put_with(|out| contract.write(command, out))
             .map_err(|e| failed(cause.record, format!("a command cannot be written: {e}"), false))?;
-        let envelope = follow(contract, cause, full_name, index, time_ms).about(&*send.key);
+        let envelope = follow(contract, cause, full_name, index, time_ms).about(&**key);
         let headers = OutputHeaders::Envelope(Box::new(Envelope { origin_position: None, ..envelope }));
-        fits(send.key.len() + value.len(), &headers, contract.limits.inbox)
+        fits(key.len() + value.len(), &headers, contract.limits.inbox)
             .map_err(|why| failed(cause.record, format!("a command cannot be sent: {why}"), false))?;
-        let bytes = (Some(context.batch.put(send.key.as_bytes())), Some(value));
-        let partition = Some(partition_of(send.key.as_bytes(), contract.partitions));
+        let bytes = (Some(context.batch.put(key.as_bytes())), Some(value));
+        let partition = Some(partition_of(key.as_bytes(), contract.partitions));
         context.batch.append(Target::Inbox, partition, time_ms, headers, bytes);
     }
     Ok(())
 }
 
-/// Whether the topic takes a record of a decision. A broker would refuse it for ever, so the position must show before it is asked.
+/// Checks that the topic takes a record of a decision. A broker would reject it for ever, so the error must name the input before
+/// the batch is sent.
 fn fits(bytes: usize, headers: &OutputHeaders, most: usize) -> Result<(), String> {
-    // Its subject is the key, the rest of an envelope is far below this: most records need no closer look.
+    // The subject is the key, and the rest of an envelope is far smaller than this, so most records need no exact size.
     const ENVELOPE_BYTES: usize = 32 << 10;
     if 2 * bytes + ENVELOPE_BYTES <= most {
         return Ok(());
@@ -640,8 +641,8 @@ fn fits(bytes: usize, headers: &OutputHeaders, most: usize) -> Result<(), String
     }
 }
 
-/// Passes a record on to the partition of the own inbox that owns its entity: body and headers as they are, id, cause and
-/// correlation kept. What the record itself did not say, but its position implied, is written down, because the position changes.
+/// Forwards a record to the partition of the own inbox that owns its entity, with the same body, headers, id, cause and correlation.
+/// Attributes that the record lacks and that follow from its position are written as headers, because the position changes.
 fn forward<D: Decider>(
     context: &mut DecisionContext<'_, D>,
     record: &Record<'_>,
@@ -666,7 +667,7 @@ fn forward<D: Decider>(
     let size = limits::size(entity.len() + record.value.map_or(0, <[u8]>::len), &headers);
     let most = context.contract.limits.inbox;
     if size > most {
-        let message = format!("passed on to partition {owner} it has up to {size} bytes, and the inbox takes {most}");
+        let message = format!("forwarded to partition {owner} it has up to {size} bytes, and the inbox takes {most}");
         return Err(RecordDefect { class: "size", message });
     }
     let key = context.batch.put(entity.as_bytes());
@@ -675,8 +676,8 @@ fn forward<D: Decider>(
     Ok(())
 }
 
-/// Lays a record aside that can never work: its bytes and headers as they are, with the position and the reason beside them. One
-/// that the topic does not take whole is laid aside without its body, and says so: its position tells where the body lies.
+/// Dead-letters a record: writes its bytes and headers with its position and the reason to the dead-letter topic. If the topic does
+/// not take all of it, the dead letter omits the body and says so; the position shows where the body is.
 fn dead_letter<D>(context: &mut DecisionContext<'_, D>, record: &Record<'_>, defect: &RecordDefect) {
     let DecisionContext { contract, now_ms, .. } = *context;
     let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
@@ -704,16 +705,16 @@ fn dead_letter<D>(context: &mut DecisionContext<'_, D>, record: &Record<'_>, def
         kept.push((format!("{}.errors.omitted", contract.system), Some(omitted.into_bytes())));
         OutputHeaders::Verbatim(kept)
     };
-    tracing::warn!(position = %record.position(), class = defect.class, %reason, "record laid aside as a dead letter");
+    tracing::warn!(position = %record.position(), class = defect.class, %reason, "record dead-lettered");
     let (key, value) = (key.map(|key| context.batch.put(key)), value.map(|value| context.batch.put(value)));
     context.batch.append(Target::DeadLetters, None, record.timestamp_ms, headers, (key, value));
-    // Nothing on the own log tells of it; so that it is not laid aside once more, should the group's offsets be lost.
+    // The own log has no trace of it. The tombstone keeps it from being dead-lettered again if the group loses its offsets.
     let position = context.batch.put(record.position().to_string().as_bytes());
     let headers = OutputHeaders::Verbatim(headers_of_dead_letter(&contract.system, now_ms));
     context.batch.append(Target::Parked, Some(record.partition), now_ms, headers, (Some(position), None));
 }
 
-/// What a dead letter says beside what the record said: where it lay and why it is one.
+/// The headers that a dead letter has besides those of the record: its position and the reason.
 fn error_headers(
     contract: &ServiceContract,
     record: &Record<'_>,
@@ -722,8 +723,7 @@ fn error_headers(
     reason: &str,
 ) -> Vec<(String, Option<Vec<u8>>)> {
     let kafka = |name: &str, value: &str| (format!("__dlq.errors.{name}"), Some(value.as_bytes().to_vec()));
-    let ours =
-        |name: &str, value: &str| (format!("{}.errors.{name}", contract.system), Some(value.as_bytes().to_vec()));
+    let own = |name: &str, value: &str| (format!("{}.errors.{name}", contract.system), Some(value.as_bytes().to_vec()));
     vec![
         kafka("topic", record.topic),
         kafka("partition", &record.partition.to_string()),
@@ -731,8 +731,8 @@ fn error_headers(
         kafka("group", &contract.group),
         kafka("delivery.count", "1"),
         kafka("message", reason),
-        ours("class", defect.class),
-        ours("time", &crate::time::rfc3339(now_ms)),
+        own("class", defect.class),
+        own("time", &crate::time::rfc3339(now_ms)),
     ]
 }
 
@@ -765,7 +765,7 @@ fn write_timer<D: Decider>(
     let contract = context.contract;
     let fired = RuntimeRecord::from(TimerFired { due_at });
     let Ok((value, full_name)) = context.batch.put_with(|out| contract.write(&fired, out)) else {
-        tracing::error!(entity = %key, "the timer's record cannot be written; the entity is not woken");
+        tracing::error!(entity = %key, "the timer's record cannot be written; the timer does not fire");
         return;
     };
     let id = derived_id(&["timer", contract.service, key, &due_at.to_string()]);

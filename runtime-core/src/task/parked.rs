@@ -1,4 +1,4 @@
-//! What waits in a partition: when a record is parked, and how it leaves.
+//! When a record is parked, and when it is retried or dropped.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use crate::{
     partition_of,
 };
 
-/// What an operator asked.
+/// Why records are released: an operator's command, or that their turn has come.
 struct ReleaseRequest {
     id: uuid::Uuid,
     words: String,
 }
 
 impl<D: Decider> Task<D> {
-    /// Parks a record that can never work if its key tells its entity, else lays it aside.
+    /// Parks a record that cannot be processed if its key is an entity, and dead-letters it if not.
     pub(super) fn park_or_dead_letter(
         &mut self,
         context: &mut DecisionContext<'_, D>,
@@ -32,7 +32,7 @@ impl<D: Decider> Task<D> {
         match entity {
             Some(entity) if context.contract.shares_keys(input) => {
                 let failure = failure_of(defect.class, &defect.message, 1, context.now_ms);
-                // Behind another one it waits like any other, and is judged when its turn comes.
+                // Behind another parked record it waits without a failure, and fails when its turn comes.
                 let failure = (!self.parking.has(entity)).then_some(failure);
                 self.park(context, ParkedRecord::of(record, entity.into(), failure))
             }
@@ -43,7 +43,7 @@ impl<D: Decider> Task<D> {
         }
     }
 
-    /// Lets a record wait behind the first of its entity.
+    /// Parks a record behind the parked records of its entity.
     pub(super) fn wait(
         &mut self,
         context: &mut DecisionContext<'_, D>,
@@ -68,7 +68,7 @@ impl<D: Decider> Task<D> {
             let (records, bytes) = (self.parking.len(), self.parking.bytes());
             return Err(refused(format!(
                 "parking is full: {records} records with {bytes} bytes wait on {topic}/{}, and no record is ever skipped; \
-                 hint: raise [parking] records or bytes, start again, then `dacapo parked list`",
+                 hint: raise [parking] records or bytes, restart, then `dacapo parked list`",
                 self.partition
             )));
         }
@@ -84,10 +84,10 @@ impl<D: Decider> Task<D> {
         match &parked.failure {
             Some(RecordFailure { class, reason, attempts, .. }) => {
                 let (position, entity) = (&parked.position, &parked.entity);
-                tracing::warn!(%position, %entity, class, attempts, %reason, "record parked; what comes for its entity waits");
+                tracing::warn!(%position, %entity, class, attempts, %reason, "record parked; later records of its entity wait");
             }
             None => {
-                tracing::debug!(position = %parked.position, entity = %parked.entity, "record waits behind a parked one")
+                tracing::debug!(position = %parked.position, entity = %parked.entity, "record parked behind a failed record of its entity")
             }
         }
         self.effects.pause(&parked.entity);
@@ -95,8 +95,8 @@ impl<D: Decider> Task<D> {
         Ok(())
     }
 
-    /// Does what an operator asks of a parked record. What is not there, or waits behind another one, is left as it is: whoever
-    /// asked saw something older.
+    /// Applies an operator's command. It changes nothing if the record is no longer parked, or for a retry if it waits behind another
+    /// record: the operator saw an older list.
     pub(super) fn apply_command(
         &mut self,
         context: &mut DecisionContext<'_, D>,
@@ -108,46 +108,46 @@ impl<D: Decider> Task<D> {
             ParkingCommand::DropParked(drop) => (&drop.place, format!("{}: {}", drop.by, drop.reason), true),
         };
         let words = crate::text::printable(&words, 400).into_owned();
-        let asked = ReleaseRequest { id: record.envelope().map(|envelope| envelope.id).unwrap_or_default(), words };
+        let request = ReleaseRequest { id: record.envelope().map(|envelope| envelope.id).unwrap_or_default(), words };
         let Ok(position) = position.parse::<Position>() else {
-            tracing::warn!(at = %record.position(), position, "an operator asks for what is no position; nothing is done");
+            tracing::warn!(at = %record.position(), position, "an operator's command has a malformed position; nothing changes");
             return Ok(());
         };
         let Some(parked) = self.parking.get(&position) else {
-            tracing::info!(at = %record.position(), %position, "an operator asks for what is not parked; nothing is done");
+            tracing::info!(at = %record.position(), %position, "the record of an operator's command is not parked; nothing changes");
             return Ok(());
         };
         let entity = Arc::clone(&parked.entity);
         let is_first = self.parking.first(&entity).is_some_and(|first| first.position == position);
-        tracing::info!(%position, %entity, dropped, by = %asked.words, "an operator acts on a parked record");
+        tracing::info!(%position, %entity, dropped, by = %request.words, "an operator retries or drops a parked record");
         if dropped {
-            self.leave(context, &position, true, &asked);
+            self.release(context, &position, true, &request);
         }
         if is_first {
-            self.drain(context, &entity, &asked, dropped)?;
+            self.drain(context, &entity, &request, dropped)?;
         }
         Ok(())
     }
 
-    /// True if records wait that nothing stands before any more.
+    /// True if parked records are ready to be processed.
     pub(crate) fn may_drain(&self) -> bool {
         self.held.is_none() && self.parking.ready().is_some()
     }
 
-    /// Handles some of the records that waited for what is out of the way now.
+    /// Processes some of the parked records that are ready.
     pub(crate) fn drain_next(&mut self, context: &mut DecisionContext<'_, D>) -> Result<(), DeciderFailure> {
         let Some(entity) = self.parking.ready().cloned() else { return Ok(()) };
-        let asked = ReleaseRequest { id: uuid::Uuid::nil(), words: "its turn".to_owned() };
-        self.drain(context, &entity, &asked, false)?;
+        let request = ReleaseRequest { id: uuid::Uuid::nil(), words: "its turn".to_owned() };
+        self.drain(context, &entity, &request, false)?;
         for (input, position) in self.positions.iter().enumerate() {
             context.batch.moved(input, self.partition, *position);
         }
         Ok(())
     }
 
-    /// What must be there before what waits for this entity can be handled.
+    /// What must be fetched before the parked records of this entity can be processed.
     fn need_of_waiting(&self, decider: &D, contract: &ServiceContract, entity: &str) -> Option<Need> {
-        // One more than are handled: a command that drops the first of them makes room for it.
+        // One more than a batch processes, because a command may drop the first of them.
         let mut waiting = self.parking.queue(entity).take(MAX_DRAINED + 1);
         waiting.find_map(|parked| parked.with_record(|record| self.need_of(decider, contract, record)))
     }
@@ -172,12 +172,12 @@ impl<D: Decider> Task<D> {
         Some(Need::Entity { partition: self.partition, key })
     }
 
-    /// What must be there before what waits for the entity whose turn it is can be handled.
+    /// What must be fetched before the parked records of the next ready entity can be processed.
     pub(crate) fn need_of_ready(&self, decider: &D, contract: &ServiceContract) -> Option<Need> {
         self.need_of_waiting(decider, contract, self.parking.ready()?)
     }
 
-    /// What must be there before a command of an operator can be applied.
+    /// What must be fetched before an operator's command can be applied.
     pub(super) fn need_of_command(
         &self,
         decider: &D,
@@ -190,13 +190,13 @@ impl<D: Decider> Task<D> {
         self.need_of_waiting(decider, contract, &parked.entity)
     }
 
-    /// Handles what waits for an entity, in its order: some of it, or up to the first that does not work. `has_changed` if the batch
-    /// has something that must not be taken back.
+    /// Processes parked records of an entity in their order, up to a limit or to the first that fails. `has_changed` is true if the batch
+    /// has records that must not be rolled back.
     fn drain(
         &mut self,
         context: &mut DecisionContext<'_, D>,
         entity: &Arc<str>,
-        asked: &ReleaseRequest,
+        request: &ReleaseRequest,
         mut has_changed: bool,
     ) -> Result<(), DeciderFailure> {
         for _ in 0..MAX_DRAINED {
@@ -207,13 +207,13 @@ impl<D: Decider> Task<D> {
                 let attempts = parked.failure.as_ref().map_or(0, |failure| failure.attempts).saturating_add(1);
                 let failure = Some(failure_of(class, &reason, attempts, context.now_ms));
                 let parked_again = self.park(context, ParkedRecord { failure, ..parked });
-                // What was handled before is committed first; then this record, the first by then, fails alone.
+                // The records before it are committed first. Then this record is the first and fails alone.
                 return if has_changed { Ok(()) } else { parked_again };
             }
             has_changed = true;
-            // One that turns out to be about another entity may wait behind that one's.
-            if self.parking.get(&parked.position).is_some_and(|now| now.entity == *entity) {
-                self.leave(context, &parked.position, false, asked);
+            // If it is about another entity after all, it may be parked behind the records of that one.
+            if self.parking.get(&parked.position).is_some_and(|current| current.entity == *entity) {
+                self.release(context, &parked.position, false, request);
             }
         }
         if !self.parking.has(entity) {
@@ -222,7 +222,7 @@ impl<D: Decider> Task<D> {
         Ok(())
     }
 
-    /// Handles one record that was parked as if it were received now. What goes wrong is told, and nothing has changed.
+    /// Processes one parked record as if it were received now. An error has the class and the reason, and nothing has changed.
     fn try_parked(
         &mut self,
         context: &mut DecisionContext<'_, D>,
@@ -231,7 +231,7 @@ impl<D: Decider> Task<D> {
         parked.with_record(|record| match context.contract.read_input::<D::Input>(record) {
             ReadOutcome::NotConsumed | ReadOutcome::Parking(_) => Ok(()),
             ReadOutcome::SchemaUnavailable(reason) => Err(("schema", reason)),
-            ReadOutcome::NeedsSchema(schema) => Err(("schema", format!("schema {schema} was not asked for"))),
+            ReadOutcome::NeedsSchema(schema) => Err(("schema", format!("schema {schema} was not fetched"))),
             ReadOutcome::Unreadable(defect) => Err((defect.class, defect.message)),
             ReadOutcome::Body(body) => {
                 let (key, envelope) = identify(record).map_err(|defect| (defect.class, defect.message))?;
@@ -243,16 +243,17 @@ impl<D: Decider> Task<D> {
         })
     }
 
-    fn leave(
+    /// Removes a parked record and writes its tombstone.
+    fn release(
         &mut self,
         context: &mut DecisionContext<'_, D>,
         position: &Position,
         dropped: bool,
-        asked: &ReleaseRequest,
+        request: &ReleaseRequest,
     ) {
         let Some(parked) = self.parking.remove(position) else { return };
-        let left = ReleasedRecord { position: position.clone(), dropped, words: asked.words.clone() };
-        let headers = left.headers_on_topic(&context.contract.system, &parked, asked.id, context.now_ms);
+        let released = ReleasedRecord { position: position.clone(), dropped, words: request.words.clone() };
+        let headers = released.headers_on_topic(&context.contract.system, &parked, request.id, context.now_ms);
         let key = context.batch.put(position.to_string().as_bytes());
         let to = Target::Parked;
         context.batch.append(
