@@ -1,11 +1,11 @@
-//! A worker's turn: what it does when, as a state machine without I/O.
+//! A worker's turn: the steps of its loop, as a state machine without I/O.
 //!
-//! A driver asks [`Turn::next`] for a [`Step`], executes it, and reports what happened; then it asks again. One turn gathers
-//! inputs, fires timers that may fire, commits the batch as one transaction, and does what belongs between two batches: what the
-//! group changed, partitions that have recovered, answers of effects, effects that are due, held partitions, checkpoints. Any
-//! error of the driver ends the incarnation: the turn is dropped, and the next one starts from the log.
+//! A driver calls [`Turn::next`] for a [`Step`], executes it, and reports the result; then it calls again. One turn gathers inputs, fires
+//! timers, commits the batch as one transaction, and then does what belongs between two batches: rebalances, recovered partitions,
+//! answers of effects, effects that are due, held partitions, checkpoints. Any error of the driver ends the incarnation: the driver
+//! drops the turn, and the next one starts from the log.
 //!
-//! The Kafka worker and the simulation execute these same steps; each rule of a worker is written here and nowhere else.
+//! The Kafka worker and the simulation execute the same steps, so each rule of a worker is written only here.
 
 mod gathering;
 mod holds;
@@ -35,19 +35,19 @@ use crate::{
     time::TimestampMs,
 };
 
-/// What one incarnation of a worker leaves to the next.
+/// What one incarnation of a worker passes to the next.
 #[derive(Debug, Default)]
 pub struct Carried {
-    /// The records that the service's own code crashed on and lost a state over.
+    /// The crash counts of records on which the service's own code failed and lost a state.
     pub crashes: BTreeMap<Position, CrashCount>,
-    /// When clients were fenced.
+    /// When the clients were fenced.
     pub fencing: Fencing,
-    /// What the topics take, once it has turned out to be other than at the start.
+    /// The record limits of the topics, if they have changed since the start.
     pub limits: Option<Limits>,
 }
 
 impl Carried {
-    /// Notes why an incarnation ended.
+    /// Takes the error that ended an incarnation.
     pub fn ended(&mut self, error: &TurnError) {
         if let TurnError::StateLost { position, reason } = error {
             self.crashes.entry(position.clone()).or_default().add(reason);
@@ -55,7 +55,7 @@ impl Carried {
     }
 }
 
-/// Where a turn is.
+/// The phase of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Begin,
@@ -65,7 +65,7 @@ enum Phase {
     AskPositions,
     Commit,
     Pause,
-    Changes,
+    Rebalance,
     Recovered,
     Reports,
     Between,
@@ -73,22 +73,22 @@ enum Phase {
     End,
 }
 
-/// One incarnation of a worker. `F` is what fences a transaction: a member of the group in one of its generations.
+/// One incarnation of a worker. `F` is the fence of a transaction: a member of the group in one of its generations.
 pub struct Turn<D: Decider, F> {
     machine: Machine<D>,
     pace: Pace,
     crashes: BTreeMap<Position, CrashCount>,
     phase: Phase,
-    /// What to do before the phase goes on.
+    /// The steps before the next phase.
     due: VecDeque<Step<D, F>>,
-    /// As whom the open batch commits: the membership of the moment at which it began.
+    /// The membership with which the open batch commits: that of the moment at which the batch began.
     fence: Option<F>,
     gathering: Gathering,
     holds: Holds,
     /// The partitions whose inputs the client reads.
     flowing: BTreeSet<i32>,
     is_recovering: bool,
-    has_change: bool,
+    has_rebalance: bool,
     is_stopping: bool,
     ends_asked: Duration,
     checkpointed: Duration,
@@ -97,7 +97,7 @@ pub struct Turn<D: Decider, F> {
 }
 
 impl<D: Decider, F: Clone> Turn<D, F> {
-    /// A worker that owns nothing yet.
+    /// A worker without partitions.
     pub fn new(decider: D, contract: ServiceContract, carried: &Carried, pace: Pace, now: Now) -> Self {
         Self {
             machine: Machine::new(decider, contract).with_crashes(carried.crashes.clone()),
@@ -110,7 +110,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             holds: Holds::default(),
             flowing: BTreeSet::new(),
             is_recovering: false,
-            has_change: false,
+            has_rebalance: false,
             is_stopping: false,
             ends_asked: Duration::ZERO,
             checkpointed: now.elapsed,
@@ -119,7 +119,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         }
     }
 
-    /// What to do next.
+    /// The next step.
     pub fn next(&mut self, now: Now) -> Step<D, F> {
         loop {
             if let Some(error) = self.error.take() {
@@ -132,7 +132,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         }
     }
 
-    /// Does what a phase is for; returns the next one.
+    /// Queues the steps of the current phase. Returns the next phase.
     fn advance(&mut self, now: Now) -> Phase {
         match self.phase {
             Phase::Begin => self.begin(now),
@@ -142,7 +142,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             Phase::AskPositions => self.ask_positions(),
             Phase::Commit => self.commit(now),
             Phase::Pause => self.pause(now),
-            Phase::Changes => self.due.push_back(Step::TakeRebalance),
+            Phase::Rebalance => self.due.push_back(Step::TakeRebalance),
             Phase::Recovered if self.is_recovering => self.due.push_back(Step::TakeRecovered),
             Phase::Reports if self.machine.in_flight() > 0 => self.due.push_back(Step::TakeReports),
             Phase::Recovered | Phase::Reports => {}
@@ -153,9 +153,9 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.phase.following()
     }
 
-    /// A batch that begins now is fenced as the member that the worker is now: the metadata of a later generation would pass the
-    /// fence for partitions that were lost meanwhile. Offsets of topics that are assigned but not subscribed expire, so now and then
-    /// a batch begins with all of them.
+    /// Begins a batch with the fence of the current membership. The metadata of a later generation would pass the fence for partitions
+    /// that the worker has lost meanwhile. Offsets of topics that are assigned and not subscribed expire, so a batch regularly begins
+    /// with all of them.
     fn begin(&mut self, now: Now) {
         if self.is_stopping {
             self.commit_open_batch();
@@ -170,7 +170,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         }
     }
 
-    /// Parked records that nothing stands before any more are handled like input.
+    /// Processes parked records that are ready, as if they were input.
     fn drain(&mut self, now: Now) -> Phase {
         if !self.machine.batch().is_empty() || !self.machine.may_drain() {
             return Phase::Gather;
@@ -194,7 +194,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.due.push_back(Step::Gather { rest, wait });
     }
 
-    /// How long to wait for input when there is nothing else to do.
+    /// How long to wait for the first record, given what else is due.
     fn patience(&self, now: Now) -> Duration {
         const MOST: Duration = Duration::from_millis(100);
         const WHILE_BUSY: Duration = Duration::from_millis(5);
@@ -215,7 +215,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         patience
     }
 
-    /// Asks for the ends of the inputs when a timer is due: what is there by then comes first.
+    /// Fetches the ends of the inputs when a timer is due: the records before these ends come first.
     fn ask_ends(&mut self, now: Now) {
         let partitions = self.machine.wants_ends(now.wall_ms);
         if !partitions.is_empty() && now.elapsed.saturating_sub(self.ends_asked) >= self.pace.ends_every {
@@ -231,13 +231,13 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         }
     }
 
-    /// Decisions are committed at once, positions alone at leisure, unless something waits for the batch to end.
+    /// Commits decisions at once. A batch with positions only may wait, unless something waits for its end.
     fn commit(&mut self, now: Now) {
         let batch = self.machine.batch();
         let may_wait = batch.outputs().is_empty()
             && batch.inputs() < self.pace.batch_inputs
             && self.gathering.age(now) < self.pace.positions_every;
-        let at_once = self.has_change || self.is_stopping || self.gathering.must_commit();
+        let at_once = self.has_rebalance || self.is_stopping || self.gathering.must_commit();
         if !may_wait || at_once {
             self.commit_open_batch();
         }
@@ -271,49 +271,49 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         }
     }
 
-    /// Resumes held partitions that have rested. One that then takes a record is well again.
+    /// Resumes partitions whose pause is over. Their holds end some time later, if they then take records.
     fn resume(&mut self, now: Now) {
-        let (rested, well) = self.holds.end(&self.machine, &self.flowing, now);
-        for partition in rested {
+        let (resumed, ended) = self.holds.end(&self.machine, &self.flowing, now);
+        for partition in resumed {
             self.machine.resume(partition);
             self.flowing.insert(partition);
             self.due.push_back(Step::Resume { partitions: vec![partition] });
         }
-        self.due.extend(well.into_iter().map(|partition| Step::HoldEnded { partition }));
+        self.due.extend(ended.into_iter().map(|partition| Step::HoldEnded { partition }));
     }
 }
 
 /// What a driver reports.
 impl<D: Decider, F: Clone> Turn<D, F> {
-    /// To [`Step::SnapshotFence`]: as which member of which generation the worker would commit now.
+    /// To [`Step::SnapshotFence`]: the member and the generation with which the worker would commit now.
     pub fn fence(&mut self, fence: Option<F>) {
         self.fence = fence;
     }
 
-    /// To [`Step::FetchSchema`] and [`Offer::NeedsSchema`]: what was found.
+    /// To [`Step::FetchSchema`] and [`Offer::NeedsSchema`]: the fetched schema.
     pub fn learn(&mut self, schema: SchemaRef, found: Result<&'static ReadSchema, DecodeError>) {
         self.machine.learn(schema, found);
     }
 
-    /// To [`Step::LoadEntity`] and [`Offer::NeedsEntity`]: the entity as the last checkpoint saved it.
+    /// To [`Step::LoadEntity`] and [`Offer::NeedsEntity`]: the entity from the last checkpoint.
     ///
     /// # Errors
-    /// The bytes are malformed: the store must be discarded, and the incarnation ended.
+    /// The bytes are malformed. The driver must discard the store and end the incarnation.
     pub fn load(&mut self, partition: i32, entity: &str, bytes: &[u8]) -> Result<(), MalformedCheckpoint> {
         self.machine.load(partition, entity, bytes)
     }
 
-    /// To [`Step::AskEnds`]: the ends of a partition of every input, asked for at `asked_at_ms`.
+    /// To [`Step::AskEnds`]: the ends of every input of a partition, fetched at `asked_at_ms`.
     pub fn ends(&mut self, partition: i32, asked_at_ms: TimestampMs, ends: Vec<i64>) {
         self.machine.ends_known(partition, asked_at_ms, ends);
     }
 
-    /// To [`Step::AskPositions`]: the client has delivered everything of a partition before these positions.
+    /// To [`Step::AskPositions`]: the client has delivered every record of a partition before these positions.
     pub fn reached(&mut self, partition: i32, positions: &[i64], now: Now) {
         self.machine.reached(partition, positions, now.wall_ms);
     }
 
-    /// To [`Step::Commit`]: it is committed; `own_ends` has the ends of what it appended to the own log.
+    /// To [`Step::Commit`]: the batch is committed. `own_ends` has the ends of its records in the own log.
     pub fn committed(&mut self, own_ends: &BTreeMap<i32, i64>, now: Now) {
         self.machine.committed(own_ends, now.wall_ms);
         self.gathering.committed();
@@ -321,34 +321,34 @@ impl<D: Decider, F: Clone> Turn<D, F> {
 
     /// To [`Step::TakeRebalance`]: the group has assigned these partitions in a new generation.
     pub fn assigned(&mut self, partitions: Vec<i32>) {
-        self.end_batch_before_change();
+        self.commit_before_rebalance();
         self.due.push_back(Step::AcceptAssignment);
         if !partitions.is_empty() {
             self.due.push_back(Step::Recover { partitions });
         }
     }
 
-    /// To [`Step::TakeRebalance`]: the group takes every partition back.
+    /// To [`Step::TakeRebalance`]: the group has revoked every partition.
     pub fn revoked(&mut self) {
-        self.end_batch_before_change();
+        self.commit_before_rebalance();
         self.due.push_back(Step::Unassign);
         self.due.push_back(Step::Checkpoint);
         self.due.push_back(Step::Release);
     }
 
-    /// A batch ends under the membership of its beginning before anything changes hands.
-    fn end_batch_before_change(&mut self) {
-        self.has_change = false;
-        self.phase = Phase::Changes;
+    /// Commits the open batch with the membership of its beginning, before partitions change their owner.
+    fn commit_before_rebalance(&mut self) {
+        self.has_rebalance = false;
+        self.phase = Phase::Rebalance;
         self.commit_open_batch();
     }
 
-    /// To [`Step::Recover`]: it has begun.
+    /// To [`Step::Recover`]: the recovery has begun.
     pub fn recovery_began(&mut self) {
         self.is_recovering = true;
     }
 
-    /// To [`Step::TakeRecovered`]: these partitions may decide; `is_done` if no other is left.
+    /// To [`Step::TakeRecovered`]: these partitions may decide. `is_done` is true if no other partition recovers.
     pub fn recovered(&mut self, tasks: Vec<Task<D>>, is_done: bool) {
         self.is_recovering &= !is_done;
         let partitions: Vec<i32> = tasks.iter().map(Task::partition).collect();
@@ -361,7 +361,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         }
     }
 
-    /// To [`Step::Release`]: gives up what is owned. Returns the partitions.
+    /// To [`Step::Release`]: releases every partition. Returns them.
     pub fn released(&mut self) -> Vec<i32> {
         let partitions: Vec<i32> = self.machine.tasks().map(Task::partition).collect();
         for partition in &partitions {
@@ -373,18 +373,18 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         partitions
     }
 
-    /// To [`Step::Checkpoint`]: what changed since the last one.
+    /// To [`Step::Checkpoint`]: the changes since the last checkpoint.
     pub fn checkpoint(&mut self, now: Now) -> Vec<crate::TaskCheckpoint> {
         self.checkpointed = now.elapsed;
         self.machine.save()
     }
 
-    /// To [`Step::TakeReports`]: the answer of an effect lies in the inbox.
+    /// To [`Step::TakeReports`]: the answer of an effect is in the inbox.
     pub fn effect_answered(&mut self, partition: i32, effect_key: &str, now: Now) {
         self.machine.effect_answered(partition, effect_key, now.wall_ms);
     }
 
-    /// To [`Step::TakeReports`]: an attempt had no definite answer. `jitter` is any number.
+    /// To [`Step::TakeReports`]: an attempt had no definite answer. `jitter` may be any number.
     pub fn effect_unanswered(
         &mut self,
         partition: i32,
@@ -396,18 +396,18 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.machine.effect_unanswered(partition, effect_key, retry_after, now.wall_ms, jitter);
     }
 
-    /// The worker ends after its open batch.
+    /// Ends the worker after its open batch.
     pub fn stop(&mut self) {
         self.is_stopping = true;
     }
 
-    /// Lets an entity's state lie in the store only. See [`Machine::evict`].
+    /// Evicts an entity's state from memory. See [`Machine::evict`].
     pub fn evict(&mut self, partition: i32, entity: &str) -> bool {
         self.machine.batch().is_empty() && self.machine.evict(partition, entity)
     }
 }
 
-/// What a driver reads.
+/// The state that a driver reads.
 impl<D: Decider, F: Clone> Turn<D, F> {
     /// What the service reads and writes.
     #[must_use]
@@ -421,7 +421,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.machine.batch()
     }
 
-    /// The positions to commit with the batch: index of the input, partition, next offset, and the metadata beside it.
+    /// The positions to commit with the batch: index of the input, partition, next offset, and the offset's metadata.
     pub fn offsets(&self) -> impl Iterator<Item = (usize, i32, i64, String)> {
         self.machine.batch().positions().map(|((input, partition), next)| {
             let own_next = self.machine.task(partition).map_or(0, Task::own_next);
@@ -429,19 +429,19 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         })
     }
 
-    /// How far the own log is known to reach: see [`log_bounds::check_appended`].
+    /// The known ends of the own log: see [`log_bounds::check_appended`].
     #[must_use]
     pub fn own_ends(&self) -> BTreeMap<i32, i64> {
         self.machine.own_ends()
     }
 
-    /// Every partition whose inputs the client reads, with where to read each input next.
+    /// Every partition of every input that the client reads, with the offset to start at.
     pub fn assignment(&self) -> impl Iterator<Item = (Arc<str>, i32, StartAt)> {
         let tasks = self.flowing.iter().filter_map(|partition| self.machine.task(*partition));
         tasks.flat_map(|task| {
             let positions = self.contract().inputs.iter().zip(task.positions()).enumerate();
             positions.map(|(input, (topic, position))| {
-                // An inbox may be truncated, so "nothing consumed yet" is its beginning, whichever offset that has.
+                // An inbox may be truncated. If none of it was consumed, the client starts at its first record, whatever the offset.
                 let at_beginning = input == 0 && *position == 0;
                 let start = if at_beginning { StartAt::Beginning } else { StartAt::Offset(*position) };
                 (Arc::clone(topic), task.partition(), start)
@@ -461,7 +461,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.machine.held().find(|(held, _)| *held == partition).map(|(_, reason)| reason)
     }
 
-    /// The machine, to look at.
+    /// The machine, for its status.
     #[must_use]
     pub fn machine(&self) -> &Machine<D> {
         &self.machine
@@ -473,19 +473,19 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.is_recovering
     }
 
-    /// True if every position is to be committed again before it expires.
+    /// True if every position must be committed again before it expires.
     #[must_use]
     pub fn is_recommit_due(&self, now: Now) -> bool {
         now.elapsed.saturating_sub(self.recommitted) >= self.pace.recommit_every
     }
 
-    /// How many inputs the last gathering took.
+    /// The number of inputs of the last gathering.
     #[must_use]
     pub fn gathered(&self) -> usize {
         self.gathering.taken()
     }
 
-    /// The next moment at which something is due, by the wall clock of `now`.
+    /// The next moment at which something is due, on the wall clock of `now`.
     #[must_use]
     pub fn next_due(&self, now: Now) -> Option<TimestampMs> {
         let in_ms = |at: Duration| {
@@ -508,8 +508,8 @@ impl Phase {
             Self::AskEnds => Self::AskPositions,
             Self::AskPositions => Self::Commit,
             Self::Commit => Self::Pause,
-            Self::Pause => Self::Changes,
-            Self::Changes => Self::Recovered,
+            Self::Pause => Self::Rebalance,
+            Self::Rebalance => Self::Recovered,
             Self::Recovered => Self::Reports,
             Self::Reports => Self::Between,
             Self::Between => Self::Resume,

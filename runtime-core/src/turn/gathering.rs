@@ -1,4 +1,4 @@
-//! What a batch takes: records offered one by one, until it is full or must end.
+//! The gathering of a batch: the driver offers records one by one, until the batch is full or must end.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -12,16 +12,16 @@ use crate::{
     text::panic_message,
 };
 
-/// What became of a record that was offered.
+/// The result of offering a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Offer {
-    /// It is taken, or of no interest: the next one.
+    /// The record is done with. Offer the next one.
     Taken,
     /// Fetch this schema ([`Turn::learn`]) and offer the same record again.
     NeedsSchema(SchemaRef),
     /// Load this entity of the record's partition ([`Turn::load`]) and offer the same record again.
     NeedsEntity(Arc<str>),
-    /// Keep the record, end the gathering, and offer the same record first in the next one.
+    /// End the gathering, and offer the same record first in the next one.
     CommitFirst,
 }
 
@@ -63,8 +63,8 @@ impl Gathering {
         self.commit_first = false;
     }
 
-    /// How long the next batch is gathered after one of so many inputs. At a low rate a batch has a few inputs and nothing waits; at
-    /// a rate at which transactions would take all time, batches grow. After a full one there is more already.
+    /// How long to rest before the next gathering, given the inputs of the last one. At a low rate there is no rest, so no input waits. At
+    /// a high rate transactions would take all the time, so the rest makes batches larger. After a full batch more input is there already.
     pub(super) fn rest(&self, pace: &Pace) -> Duration {
         if !(pace.rest_from..pace.batch_inputs).contains(&self.taken) {
             return Duration::ZERO;
@@ -75,7 +75,7 @@ impl Gathering {
 }
 
 impl<D: Decider, F: Clone> Turn<D, F> {
-    /// True if the batch takes more.
+    /// True if the batch takes more records.
     #[must_use]
     pub fn has_room(&self) -> bool {
         let batch = self.machine.batch();
@@ -85,22 +85,22 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             && self.error.is_none()
     }
 
-    /// True if this record should be kept back until the open batch is committed, or until its partition has rested, without being
-    /// read: it cost an earlier incarnation a state.
-    fn suspicion(&mut self, position: &Position) -> Option<Offer> {
+    /// Delays a record on which an earlier incarnation lost a state: until its partition has paused, and until the open batch is
+    /// committed.
+    fn delay_crashed(&mut self, position: &Position) -> Option<Offer> {
         let crashes = self.crashes.get(position).filter(|crashes| crashes.times < MAX_CRASHES)?;
-        if !self.holds.has_rested(position.partition) {
-            let reason = format!("{}, {} times; it is tried again after a pause", crashes.reason, crashes.times);
+        if !self.holds.has_paused(position.partition) {
+            let reason = format!("{}, {} times; it is retried after a pause", crashes.reason, crashes.times);
             self.machine.hold(position.partition, position.clone(), reason);
             self.holds.add(position.partition);
             return Some(Offer::Taken);
         }
-        // It is tried alone, so that nothing else is lost with it.
+        // It is processed in a batch of its own, so that no other input is lost with it.
         self.gathering.commit_first = !self.machine.batch().is_empty();
         self.gathering.commit_first.then_some(Offer::CommitFirst)
     }
 
-    /// Passes a record that the service does not consume, judged by the first bytes of its value alone. Returns false if it must be
+    /// Skips a record that the service does not consume, according to the schema id in its value. Returns false if the record must be
     /// offered.
     pub fn skips(&mut self, input: usize, partition: i32, offset: i64, value: Option<&[u8]>, now: Now) -> bool {
         let skips = value.is_some_and(|value| self.contract().is_not_consumed(value));
@@ -120,18 +120,18 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             self.gathering.batch_began(now);
         }
         if !self.crashes.is_empty()
-            && let Some(offer) = self.suspicion(&record.position())
+            && let Some(offer) = self.delay_crashed(&record.position())
         {
             return offer;
         }
-        // Calls of the author's code are guarded one by one; what panics all the same costs the incarnation, and no more.
+        // Each call of the author's code is guarded. Any other panic ends only the incarnation.
         let received = catch_unwind(AssertUnwindSafe(|| self.machine.receive(input, record, now.wall_ms)));
         match received {
             Ok(ReceiveOutcome::NeedsSchema(schema)) => return Offer::NeedsSchema(schema),
             Ok(ReceiveOutcome::NeedsEntity(key)) => return Offer::NeedsEntity(key),
             Ok(ReceiveOutcome::Done | ReceiveOutcome::Ignored) => {}
             Ok(ReceiveOutcome::SchemaUnavailable(reason)) => {
-                tracing::warn!(position = %record.position(), %reason, "a schema cannot be fetched; the partition waits before this record");
+                tracing::warn!(position = %record.position(), %reason, "a schema cannot be fetched; the partition is held before this record");
                 self.holds.add(record.partition);
             }
             Ok(ReceiveOutcome::Failed(failure)) => self.decider_failed(failure, record.partition),
@@ -151,14 +151,14 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             tracing::error!(service = D::NAME, %position, %reason, "the decider failed and a state was lost");
             self.error = Some(TurnError::StateLost { position, reason });
         } else {
-            tracing::error!(service = D::NAME, %position, %reason, "the decider failed; the partition waits before this record");
+            tracing::error!(service = D::NAME, %position, %reason, "the decider failed; the partition is held before this record");
             self.holds.add(partition);
         }
     }
 
-    /// The gathering is over; `has_change` if the group has changed something that waits to be taken.
-    pub fn gathering_ended(&mut self, has_change: bool) {
-        self.has_change = has_change;
+    /// Ends the gathering. `has_rebalance` is true if an assignment or a revocation waits.
+    pub fn gathering_ended(&mut self, has_rebalance: bool) {
+        self.has_rebalance = has_rebalance;
     }
 }
 
@@ -173,6 +173,6 @@ mod tests {
         assert_eq!(rest(15), Duration::ZERO);
         assert_eq!(rest(16), Duration::from_micros(800));
         assert_eq!(rest(999), Duration::from_micros(49_950));
-        assert_eq!(rest(1_000), Duration::ZERO, "after a full batch there is more already");
+        assert_eq!(rest(1_000), Duration::ZERO, "after a full batch more input is there already");
     }
 }

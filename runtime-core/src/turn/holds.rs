@@ -1,4 +1,4 @@
-//! Partitions that wait before a record: how long they rest, and when they are well again.
+//! Held partitions: how long they pause before a record, and when their holds end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 use super::{Now, Pace};
 use crate::{Machine, decider::Decider};
 
-/// How long after its rest a partition that takes no record stays suspected.
+/// How long after its pause a hold lasts, so that a further failure doubles the pause.
 const PROBATION: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -17,32 +17,32 @@ struct Hold {
     pause: Duration,
 }
 
-/// The partitions that are held, or were a moment ago.
+/// The partitions that are held, or that were resumed a moment ago.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     holds: BTreeMap<i32, Hold>,
-    /// Partitions whose inputs are still to be paused.
+    /// Partitions whose inputs must still be paused.
     added: BTreeSet<i32>,
 }
 
 impl Holds {
-    /// Holds a partition from the end of this gathering on.
+    /// Holds a partition from the end of this gathering.
     pub(super) fn add(&mut self, partition: i32) {
         self.added.insert(partition);
     }
 
-    /// Takes note of partitions that the machine holds for reasons of its own: those that it holds although they flow.
+    /// Adds the partitions that the machine has held by itself: those whose inputs the client still reads.
     pub(super) fn notice<D: Decider>(&mut self, machine: &Machine<D>, flowing: &BTreeSet<i32>) {
         let held = machine.held().map(|(partition, _)| partition);
         self.added.extend(held.filter(|partition| flowing.contains(partition)));
     }
 
-    /// True if the partition was held and resumed.
-    pub(super) fn has_rested(&self, partition: i32) -> bool {
+    /// True if the partition was held and has been resumed.
+    pub(super) fn has_paused(&self, partition: i32) -> bool {
         self.holds.contains_key(&partition)
     }
 
-    /// Begins the holds that were added; each further one of a partition is twice as long. Returns the partitions to pause.
+    /// Begins the added holds. Each further pause of a partition is twice as long. Returns the partitions to pause.
     pub(super) fn begin(&mut self, pace: &Pace, now: Now) -> BTreeSet<i32> {
         let added = std::mem::take(&mut self.added);
         for partition in &added {
@@ -53,31 +53,31 @@ impl Holds {
         added
     }
 
-    /// Returns the partitions that have rested, and those that are well again: they flow and wait before nothing.
+    /// Returns the partitions to resume, and those whose holds have ended: they have taken input long enough without a failure.
     pub(super) fn end<D: Decider>(
         &mut self,
         machine: &Machine<D>,
         flowing: &BTreeSet<i32>,
         now: Now,
     ) -> (Vec<i32>, Vec<i32>) {
-        let (mut rested, mut well) = (Vec::new(), Vec::new());
+        let (mut resumed, mut ended) = (Vec::new(), Vec::new());
         for (partition, hold) in &self.holds {
             if flowing.contains(partition) {
                 let in_batch = |((_, of), _): ((usize, i32), i64)| of == *partition;
                 if now.elapsed >= hold.until + PROBATION && !machine.batch().positions().any(in_batch) {
-                    well.push(*partition);
+                    ended.push(*partition);
                 }
             } else if now.elapsed >= hold.until && machine.task(*partition).is_some() {
-                rested.push(*partition);
+                resumed.push(*partition);
             }
         }
-        for partition in &well {
+        for partition in &ended {
             self.holds.remove(partition);
         }
-        (rested, well)
+        (resumed, ended)
     }
 
-    /// When the next held partition has rested.
+    /// When the next pause is over.
     pub(super) fn next_end(&self, flowing: &BTreeSet<i32>) -> Option<Duration> {
         self.holds.iter().filter(|(partition, _)| !flowing.contains(partition)).map(|(_, hold)| hold.until).min()
     }

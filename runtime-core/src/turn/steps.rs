@@ -1,22 +1,22 @@
-//! What a driver executes, and how often.
+//! The steps that a driver executes, and the settings of their timing.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{DueEffect, codec::SchemaRef, decider::Decider, envelope::Position, time::TimestampMs};
 
-/// A moment, by two clocks.
+/// A moment on two clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// The wall clock, which may be set back or forth: what is due is told in its terms.
+    /// The wall clock, which may be set back or forward. Timers and effects are due at its instants.
     pub wall_ms: TimestampMs,
-    /// The time since any fixed moment, which only grows: lengths of time are measured with it.
+    /// The time since any fixed moment, which only grows. Durations are measured with it.
     pub elapsed: Duration,
 }
 
-/// One step of a worker. The comment of each says how its driver reports back.
+/// One step of a worker. The comment of each names the method with which the driver reports the result.
 #[derive(Debug)]
 pub enum Step<D: Decider, F> {
-    /// Read as which member of which generation the worker would commit now: [`Turn::fence`](super::Turn::fence).
+    /// Read the member and the generation with which the worker would commit now: [`Turn::fence`](super::Turn::fence).
     SnapshotFence,
     /// Fetch a schema: [`Turn::learn`](super::Turn::learn).
     FetchSchema(SchemaRef),
@@ -27,28 +27,28 @@ pub enum Step<D: Decider, F> {
         /// Its key.
         key: Arc<str>,
     },
-    /// Rest, then poll the client, up to `wait` for the first record, and offer what it has: [`Turn::offer`](super::Turn::offer)
-    /// while [`Turn::has_room`](super::Turn::has_room). Then [`Turn::gathering_ended`](super::Turn::gathering_ended).
+    /// Rest, then poll the client, up to `wait` for the first record, and offer each record: [`Turn::offer`](super::Turn::offer) while
+    /// [`Turn::has_room`](super::Turn::has_room). Then [`Turn::gathering_ended`](super::Turn::gathering_ended).
     Gather {
-        /// How long not to poll at all: under load larger batches cost less.
+        /// How long to rest before polling: under load, larger batches cost less.
         rest: Duration,
         /// How long to wait for the first record.
         wait: Duration,
     },
-    /// Ask for the stable ends of every input of these partitions: [`Turn::ends`](super::Turn::ends).
+    /// Fetch the stable ends of every input of these partitions: [`Turn::ends`](super::Turn::ends).
     AskEnds {
         /// The partitions.
         partitions: Vec<i32>,
     },
-    /// Ask the client how far it has delivered: [`Turn::reached`](super::Turn::reached).
+    /// Read the positions up to which the client has delivered: [`Turn::reached`](super::Turn::reached).
     AskPositions {
         /// The partitions.
         partitions: Vec<i32>,
     },
     /// Commit [`Turn::batch`](super::Turn::batch) and [`Turn::offsets`](super::Turn::offsets) as one transaction with this fence:
-    /// [`Turn::committed`](super::Turn::committed). Any other outcome ends the incarnation.
+    /// [`Turn::committed`](super::Turn::committed). Any other result ends the incarnation.
     Commit {
-        /// As whom.
+        /// The member and the generation.
         fence: F,
     },
     /// Stop reading the inputs of a partition that is held.
@@ -56,51 +56,51 @@ pub enum Step<D: Decider, F> {
         /// The partition.
         partition: i32,
     },
-    /// Read the inputs of these partitions from where [`Turn::assignment`](super::Turn::assignment) says.
+    /// Read the inputs of these partitions from the offsets of [`Turn::assignment`](super::Turn::assignment).
     Resume {
         /// The partitions.
         partitions: Vec<i32>,
     },
-    /// A partition that was held takes records again.
+    /// The hold of a partition has ended: it takes records again.
     HoldEnded {
         /// The partition.
         partition: i32,
     },
-    /// Look whether the group changed anything: [`Turn::assigned`](super::Turn::assigned) or
-    /// [`Turn::revoked`](super::Turn::revoked), for one change; nothing if there is none.
+    /// Take the next assignment or revocation: [`Turn::assigned`](super::Turn::assigned) or [`Turn::revoked`](super::Turn::revoked). If
+    /// there is none, report nothing.
     TakeRebalance,
-    /// Acknowledge an assignment. Nothing flows yet.
+    /// Acknowledge an assignment. The client reads no input yet.
     AcceptAssignment,
-    /// Begin to recover partitions: [`Turn::recovery_began`](super::Turn::recovery_began).
+    /// Start the recovery of partitions: [`Turn::recovery_began`](super::Turn::recovery_began).
     Recover {
         /// The partitions.
         partitions: Vec<i32>,
     },
     /// Acknowledge a revocation.
     Unassign,
-    /// Give up what is owned, and recoveries under way: [`Turn::released`](super::Turn::released).
+    /// Release every partition, and cancel recoveries: [`Turn::released`](super::Turn::released).
     Release,
-    /// Look which partitions have recovered: [`Turn::recovered`](super::Turn::recovered).
+    /// Take the partitions that have recovered: [`Turn::recovered`](super::Turn::recovered).
     TakeRecovered,
-    /// Look which effects were answered: [`Turn::effect_answered`](super::Turn::effect_answered),
-    /// [`Turn::effect_unanswered`](super::Turn::effect_unanswered).
+    /// Take the results of effects: [`Turn::effect_answered`](super::Turn::effect_answered) or
+    /// [`Turn::effect_unanswered`](super::Turn::effect_unanswered) for each.
     TakeReports,
-    /// Perform an effect; exactly one report follows.
+    /// Perform an effect. Report its result exactly once, to a later `TakeReports`.
     Perform(DueEffect<D::Effect>),
-    /// Save what changed: [`Turn::checkpoint`](super::Turn::checkpoint).
+    /// Save the changes: [`Turn::checkpoint`](super::Turn::checkpoint).
     Checkpoint,
-    /// The turn is over: look after what is the driver's own, such as its connections.
+    /// The turn has ended. Check the driver's own resources, such as its connections.
     EndTurn,
-    /// Everything is committed and saved, as it was asked to be: end.
+    /// Stop: the open batch is committed, and a checkpoint is written.
     Stop,
-    /// End the incarnation.
+    /// End the incarnation with this error.
     Fail(TurnError),
 }
 
-/// Why an incarnation cannot go on.
+/// Why an incarnation cannot continue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TurnError {
-    /// The service's own code failed and a state was lost: nothing may be committed.
+    /// The service's own code failed and a state was lost: the batch must not be committed.
     #[error("{reason} (at {position})")]
     StateLost {
         /// The record.
@@ -108,37 +108,37 @@ pub enum TurnError {
         /// What failed and how.
         reason: String,
     },
-    /// There is a batch to commit, and the consumer was in no group when it began.
+    /// There is a batch to commit, and the consumer was not a member of the group when the batch began.
     #[error("the consumer has no group")]
     NoMembership,
 }
 
-/// How often things happen, and how many of them at a time.
+/// The timing and the sizes of batches, checkpoints and holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pace {
-    /// A batch ends at this many inputs.
+    /// The most inputs of a batch.
     pub batch_inputs: usize,
-    /// A batch ends at this many bytes.
+    /// A batch takes no more inputs when its outputs reach this size.
     pub batch_bytes: usize,
-    /// From this many inputs of the last batch on, the next one is gathered for a while.
+    /// The worker rests before a gathering if the last one had at least this many inputs.
     pub rest_from: usize,
-    /// How long, for each of these inputs.
+    /// The rest for each of these inputs.
     pub rest_per_input: Duration,
-    /// How long at most.
+    /// The longest rest.
     pub rest_most: Duration,
-    /// Positions without decisions are committed this often.
+    /// How often positions without decisions are committed.
     pub positions_every: Duration,
-    /// The ends of the inputs are asked for at most this often.
+    /// The shortest time between two fetches of the ends of the inputs.
     pub ends_every: Duration,
-    /// Every position is committed again this often. Brokers keep offsets for a week by default; some are set to a day.
+    /// How often every position is committed again. Brokers keep offsets for a week by default, and some for a day.
     pub recommit_every: Duration,
-    /// Checkpoints are saved this often.
+    /// How often checkpoints are saved.
     pub checkpoint_every: Duration,
-    /// How long a held partition rests before it is tried again, at first.
+    /// The first pause of a held partition before the record is retried.
     pub hold_first: Duration,
-    /// How long at most.
+    /// The longest pause of a held partition.
     pub hold_longest: Duration,
-    /// No more effects than this are under way.
+    /// The most effects in flight.
     pub effects_in_flight: usize,
 }
 
