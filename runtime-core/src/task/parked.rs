@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{DeciderFailure, DecisionContext, Task, dead_letter, failure_of, fits, identify};
+use super::{
+    DeciderFailure, DecisionContext, Task, failure_of, identify,
+    outputs::{dead_letter, fits},
+};
 use crate::{
     Need, OutputHeaders, Record, ServiceContract, Target,
     contract::{ReadOutcome, RecordDefect},
