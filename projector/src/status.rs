@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use runtime::{
     kafka::admin::{TopicKind, TopicSpec},
     message::{self, Channel},
-    table::{Changed, Row, Rows},
+    table::{ChangedRows, Row, Rows},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -143,14 +143,14 @@ impl Rows for StatusRows {
         reading.caught_up && reading.degraded_reason.is_none()
     }
 
-    fn changed(&self, since: u64, limit: usize) -> Changed<StatusMessage> {
+    fn changed(&self, since: u64, limit: usize) -> ChangedRows<StatusMessage> {
         self.0.view().changed_rows(since, limit)
     }
 }
 
 impl SagaView {
     /// The sagas that changed after the revision `since`, the earliest change first.
-    fn changed_rows(&self, since: u64, limit: usize) -> Changed<StatusMessage> {
+    fn changed_rows(&self, since: u64, limit: usize) -> ChangedRows<StatusMessage> {
         let mut changed: Vec<(u64, u32)> = Vec::new();
         for index in &self.indexes {
             changed.extend(index.after(since).take(limit));
@@ -159,7 +159,7 @@ impl SagaView {
         changed.truncate(limit);
         let more = changed.len() == limit;
         let next = if more { changed.last().map_or(since, |(revision, _)| *revision) } else { self.revision() };
-        Changed { rows: changed.into_iter().map(|(_, instance)| self.row(instance)).collect(), next, more }
+        ChangedRows { rows: changed.into_iter().map(|(_, instance)| self.row(instance)).collect(), next, more }
     }
 
     fn row(&self, instance: u32) -> Row<StatusMessage> {

@@ -1,12 +1,12 @@
-//! A table: the latest row of each key in a compacted topic, each partition written by one instance at a time.
+//! A table: the latest row of each key in a compacted topic. Each partition is written by one instance at a time.
 //!
-//! It is for what only folds and has no log of its own: every instance can make every row, and one of them writes it. Ownership is
-//! the group's, as for a service: the owner of partition p of the topic writes the rows whose keys lie there, in transactions that
-//! carry a position of p and so are fenced by the group's generation. Before it writes, an owner has passed the
-//! [barrier](crate::core::barrier): nothing of its predecessor comes later. A row that lies there already is not written again: its id
-//! is derived from its key and its content. So a restart writes only what differs.
+//! A table is for a projection, which has no log of its own: every instance can compute every row, and one of them writes it. The group
+//! assigns the ownership, as for a service. The owner of a partition of the topic writes the rows with keys of that partition, in
+//! transactions that carry an offset of the partition and are therefore fenced by the group's generation. Before an owner writes, it
+//! passes the [barrier](crate::core::barrier), so no write of its predecessor can follow. A row's id is derived from its key and its
+//! content, and a row that the topic already has is not written again. So a restart writes only the rows that differ.
 //!
-//! [`Rows`] makes the rows. A table that cannot be written does not hold [`Rows`] up: it is tried again for as long as it takes.
+//! [`Rows`] computes the rows. An error of the table does not delay [`Rows`]: writing is retried until it works.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -52,53 +52,53 @@ use crate::{
     worker::{Clients, ClientsError, ClientsSetup, CommitError, Rebalance, fetch_bounds},
 };
 
-/// Rows are written at most this often. What changed several times meanwhile is written once, as it is then.
+/// The shortest time between two writes. A row that changed several times in between is written once.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
-/// The most rows of one transaction.
+/// The most rows in one transaction.
 const BATCH_ROWS: usize = 1_000;
-/// How long a poll waits: this bounds a stop.
+/// How long a poll waits. It bounds how long a stop takes.
 const POLL: Duration = Duration::from_millis(100);
-/// The pauses between two tries.
+/// The pauses between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
-/// A row as it is now.
+/// The current content of a row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row<M> {
     /// Its key.
     pub key: String,
     /// The saga it belongs to.
     pub correlation_id: String,
-    /// The record that made it what it is.
+    /// The record that caused its content.
     pub cause: Option<Uuid>,
-    /// What it says. Two rows of a key that say the same are the same row.
+    /// Its content. Two rows of a key with the same content are the same row.
     pub message: M,
 }
 
-/// The rows that changed.
+/// Some of the rows that changed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Changed<M> {
+pub struct ChangedRows<M> {
     /// The rows, in the order of their changes.
     pub rows: Vec<Row<M>>,
-    /// Where to go on from.
+    /// Where the next call starts.
     pub next: u64,
-    /// There may be more.
+    /// True if there may be more.
     pub more: bool,
 }
 
-/// What a table is made of.
+/// The source of a table's rows.
 pub trait Rows: Send + 'static {
-    /// What a row is written as.
+    /// The record type of a row.
     type Message: Written;
 
-    /// True if everything there is has been read. Before, rows are older than what another instance may have written.
+    /// True if every input has been read to its end. Before that, another instance may have written newer rows.
     fn is_current(&self) -> bool;
 
-    /// The rows that changed after `since`, the earliest change first, at most `limit`; every row after 0.
-    fn changed(&self, since: u64, limit: usize) -> Changed<Self::Message>;
+    /// At most `limit` of the rows that changed after `since`, in the order of their changes. Every row has changed after 0.
+    fn changed(&self, since: u64, limit: usize) -> ChangedRows<Self::Message>;
 }
 
-/// A table that is written. Dropping it asks the writer to end; [`Table::stop`] waits.
+/// A table that this instance writes. Dropping it requests a stop; [`Table::stop`] also waits for it.
 pub struct Table {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -119,15 +119,15 @@ impl fmt::Debug for Table {
 }
 
 impl Table {
-    /// Starts to write a table in the state topic of the configured service. Neither the cluster nor the registry need be there yet.
+    /// Starts to write a table to the state topic of the configured service. The cluster and the registry may still be unavailable.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// The thread cannot be started.
     pub fn start<R: Rows>(config: &Config, registry: RegistryClient, rows: R) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let writer = TableWriter {
             topic: topic(&config.system, &config.service, Channel::State),
-            // An instance without a name has one for this life; the pause of a rebalance is all that it costs.
+            // An instance without a name gets one for this run. Its restart costs only the pause of a rebalance.
             names: WorkerNames::of(config, &config.service, 0, Uuid::now_v7()),
             source: envelope::source(&config.system, &config.service),
             config: config.clone(),
@@ -140,26 +140,26 @@ impl Table {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// How many rows this instance has written.
+    /// The number of rows that this instance has written.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.shared.written.load(Ordering::Acquire)
     }
 
-    /// How many partitions of the table this instance writes now.
+    /// The number of partitions that this instance writes now.
     #[must_use]
     pub fn partitions(&self) -> usize {
         self.shared.partitions.load(Ordering::Acquire)
     }
 
-    /// Why it cannot be written now, if so.
+    /// Why the table cannot be written now, if it cannot.
     #[must_use]
     pub fn issue(&self) -> Option<String> {
         self.shared.issue.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends, within `patience`: the partitions are given back, so that another instance takes them at once. Answers whether all of
-    /// it was done in time.
+    /// Stops within `patience`. The partitions are unassigned, so that another instance takes them at once. Returns whether all of this
+    /// was done in time.
     pub async fn stop(mut self, patience: Duration) -> bool {
         self.shared.stop.store(true, Ordering::Release);
         let Some(thread) = self.thread.take() else { return true };
@@ -181,17 +181,17 @@ impl Drop for Table {
 /// Why a table is not written for a while.
 #[derive(Debug, thiserror::Error)]
 enum TableError {
-    #[error("there is no topic {0} to write to; hint: `dacapo topics create`")]
+    #[error("topic {0} does not exist; hint: `dacapo topics create`")]
     NoTopic(String),
     #[error("cannot list the topics of the cluster")]
     Cluster(#[source] crate::kafka::AdminError),
-    #[error("its records cannot be written")]
+    #[error("the schemas of the table cannot be used")]
     Schemas(#[source] WriterError),
     #[error("a row cannot be written as a record")]
     Row(#[source] crate::codec::CodecError),
     #[error("cannot {step}")]
     Kafka { step: &'static str, source: KafkaError },
-    #[error("cannot set up its clients")]
+    #[error("cannot set up the clients of the table")]
     Clients(#[from] ClientsError),
     #[error("no broker answers")]
     Unreachable,
@@ -218,7 +218,7 @@ struct TableWriter<R> {
 }
 
 impl<R: Rows> TableWriter<R> {
-    /// One incarnation after another, until asked to end or fenced by another process of this name.
+    /// Runs one incarnation after another, until a stop is requested or another process takes this one's name.
     fn run(self) {
         let (started, mut fencing) = (Instant::now(), Fencing::default());
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
@@ -230,7 +230,7 @@ impl<R: Rows> TableWriter<R> {
             let Err(error) = ended else { return };
             let reason = chain(&error);
             if matches!(error, TableError::NameTaken(_)) && fencing.member_fenced(started.elapsed()) {
-                tracing::error!(topic = self.topic, reason, "the table is not written by this instance any more");
+                tracing::error!(topic = self.topic, reason, "this instance no longer writes the table");
                 self.report(Some(&reason));
                 return;
             }
@@ -251,15 +251,15 @@ impl<R: Rows> TableWriter<R> {
         self.shared.stop.load(Ordering::Acquire)
     }
 
-    /// Reports what is wrong. Returns whether that is news.
-    fn report(&self, problem: Option<&str>) -> bool {
+    /// Sets the reported issue. Returns whether it has changed.
+    fn report(&self, issue: Option<&str>) -> bool {
         let mut reported = self.shared.issue.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = reported.as_deref() != problem;
-        *reported = problem.map(str::to_owned);
-        is_news
+        let has_changed = reported.as_deref() != issue;
+        *reported = issue.map(str::to_owned);
+        has_changed
     }
 
-    /// From fresh clients to the first error, or until asked to end.
+    /// Runs from new clients to the first error, or until a stop is requested.
     fn incarnation(&self) -> Result<(), TableError> {
         let counts =
             Admin::new(&self.config).and_then(|admin| admin.partition_counts()).map_err(TableError::Cluster)?;
@@ -277,12 +277,12 @@ impl<R: Rows> TableWriter<R> {
     }
 }
 
-/// What is known of a partition that is owned.
+/// A partition that this instance owns.
 #[derive(Default)]
 struct OwnedPartition {
-    /// It has passed the barrier: its rows may be written.
+    /// True if it has passed the barrier: its rows may be written.
     is_ready: bool,
-    /// A position that its transactions carry.
+    /// The position that its transactions commit.
     next: i64,
     /// The id of the latest row of each key.
     latest: HashMap<Box<str>, Uuid>,
@@ -296,14 +296,14 @@ struct Incarnation<'k, R> {
     barrier: Barrier<i32>,
     owned: BTreeMap<i32, OwnedPartition>,
     is_assigned: bool,
-    /// It has tried to write everything that it owns, and nothing failed. Before that, what was wrong may still be wrong.
+    /// True after a write without an error. Before that, the last issue may still exist.
     works: bool,
     since: u64,
     write_at: Instant,
     liveness: BrokerLiveness,
 }
 
-/// A row as it is written.
+/// An encoded row.
 struct EncodedRow {
     partition: i32,
     key: String,
@@ -352,15 +352,15 @@ impl<'k, R: Rows> Incarnation<'k, R> {
         if self.liveness.probe(&*consumer, &self.writer.topic) == Some(Connectivity::Lost) {
             return Err(TableError::Unreachable);
         }
-        while let Some(change) = consumer.context().next_change() {
-            match change {
+        while let Some(rebalance) = consumer.context().next_rebalance() {
+            match rebalance {
                 Rebalance::Assigned(partitions) => {
-                    self.take_on(&partitions.into_iter().collect())?;
+                    self.start_reading(&partitions.into_iter().collect())?;
                     self.is_assigned = true;
                 }
                 Rebalance::Revoked => {
                     self.owned.clear();
-                    consumer.unassign().map_err(kafka("give partitions back"))?;
+                    consumer.unassign().map_err(kafka("unassign partitions"))?;
                 }
             }
         }
@@ -379,14 +379,14 @@ impl<'k, R: Rows> Incarnation<'k, R> {
             match event {
                 Ok(message) => {
                     self.liveness.received();
-                    note(&mut self.owned, &message);
+                    record_latest(&mut self.owned, &message);
                 }
                 Err(KafkaError::PartitionEOF(partition)) => {
                     self.liveness.received();
                     self.reached_end(partition)?;
                 }
                 Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Err(kafka("read the table")(error)),
-                // The client tries again by itself, and its context has logged it.
+                // The client retries, and its context has logged the error.
                 Err(_) => {}
             }
             polled = consumer.poll(Duration::ZERO);
@@ -398,8 +398,8 @@ impl<'k, R: Rows> Incarnation<'k, R> {
         self.owned.values().filter(|owned| owned.is_ready).count()
     }
 
-    /// Starts to read partitions from their beginning, up to the barrier.
-    fn take_on(&mut self, partitions: &BTreeSet<i32>) -> Result<(), TableError> {
+    /// Starts to read assigned partitions from their beginning, up to the barrier.
+    fn start_reading(&mut self, partitions: &BTreeSet<i32>) -> Result<(), TableError> {
         self.barrier = Barrier::default();
         while !partitions.is_empty() && self.barrier.step() != BarrierStep::Read {
             match self.barrier.step() {
@@ -412,11 +412,11 @@ impl<'k, R: Rows> Incarnation<'k, R> {
         self.since = 0;
         let mut start = TopicPartitionList::new();
         for partition in partitions {
-            let placed = start.add_partition_offset(&self.writer.topic, *partition, Offset::Beginning);
-            placed.map_err(kafka("place the reader"))?;
+            let added = start.add_partition_offset(&self.writer.topic, *partition, Offset::Beginning);
+            added.map_err(kafka("list the partitions of the table"))?;
         }
         self.clients.consumer().assign(&start).map_err(kafka("accept an assignment"))?;
-        // A partition that this instance owned before is still paused from then.
+        // The client still pauses a partition that this instance owned before.
         if partitions.is_empty() {
             return Ok(());
         }
@@ -424,12 +424,12 @@ impl<'k, R: Rows> Incarnation<'k, R> {
     }
 
     fn fetch_stable_offsets(&mut self, partitions: &BTreeSet<i32>) -> Result<(), TableError> {
-        let mut asked = TopicPartitionList::new();
+        let mut list = TopicPartitionList::new();
         for partition in partitions {
-            asked.add_partition(&self.writer.topic, *partition);
+            list.add_partition(&self.writer.topic, *partition);
         }
         let timeouts = self.writer.config.timeouts;
-        let fetched = self.clients.consumer().committed_offsets(asked, timeouts.transaction + timeouts.request);
+        let fetched = self.clients.consumer().committed_offsets(list, timeouts.transaction + timeouts.request);
         fetched.map_err(kafka("fetch the group's offsets"))?;
         self.barrier.offsets_fetched();
         Ok(())
@@ -437,10 +437,10 @@ impl<'k, R: Rows> Incarnation<'k, R> {
 
     fn fetch_ends(&mut self, partitions: &BTreeSet<i32>) -> Result<(), TableError> {
         let (config, topic) = (&self.writer.config, Arc::from(self.writer.topic.as_str()));
-        let asker: BaseConsumer<ClientLog> = client::watermark_client(config)
+        let watermarks: BaseConsumer<ClientLog> = client::watermark_client(config)
             .create_with_context(ClientLog::new("watermarks"))
             .map_err(kafka("set up a client for watermarks"))?;
-        let bounds = fetch_bounds(&asker, [&topic], partitions, config.timeouts.request)
+        let bounds = fetch_bounds(&watermarks, [&topic], partitions, config.timeouts.request)
             .map_err(kafka("fetch the end of the table"))?;
         self.barrier.ends_fetched(partitions.iter().map(|partition| (*partition, bounds.of(&topic, *partition).end)));
         Ok(())
@@ -457,9 +457,9 @@ impl<'k, R: Rows> Incarnation<'k, R> {
         self.barrier.reached(&partition, owned.next);
         if !owned.is_ready && self.barrier.is_passed(&partition) {
             owned.is_ready = true;
-            // Rows that changed while nobody wrote here are still to be written.
+            // Rows that changed before this partition was ready must still be written.
             self.since = 0;
-            // From here on nobody but this instance writes here.
+            // From now on only this instance writes to the partition.
             let mut read = TopicPartitionList::new();
             read.add_partition(&self.writer.topic, partition);
             consumer.pause(&read).map_err(kafka("stop reading the table"))?;
@@ -467,11 +467,11 @@ impl<'k, R: Rows> Incarnation<'k, R> {
         Ok(())
     }
 
-    /// Writes what has changed, as one transaction. Returns whether there is more.
+    /// Writes changed rows in one transaction. Returns whether there are more.
     fn write(&mut self) -> Result<bool, TableError> {
-        // Of a moment at which nothing changes hands: the fence of a later one would let through what is not ours any more.
+        // The fence is from a moment without a rebalance. The metadata of a later generation would let rows of a lost partition pass.
         let consumer = self.clients.consumer();
-        let (Some(group), false) = (consumer.group_metadata(), consumer.context().has_change()) else {
+        let (Some(group), false) = (consumer.group_metadata(), consumer.context().has_rebalance()) else {
             return Ok(false);
         };
         if self.written_partitions() == 0 || !self.writer.rows.is_current() {
@@ -489,7 +489,7 @@ impl<'k, R: Rows> Incarnation<'k, R> {
         Ok(changed.more)
     }
 
-    /// The row as it is to be written, if this instance owns it and it differs from what lies there.
+    /// The encoded row, if this instance owns it and the topic has another content for its key.
     fn encode(&self, row: Row<R::Message>) -> Result<Option<EncodedRow>, TableError> {
         let partition = partition_of(row.key.as_bytes(), self.partitions);
         let Some(owned) = self.owned.get(&partition).filter(|owned| owned.is_ready) else { return Ok(None) };
@@ -518,7 +518,7 @@ impl<'k, R: Rows> Incarnation<'k, R> {
                 .payload(&row.value)
                 .timestamp(row.envelope.time_ms)
                 .headers(to_headers(&row.envelope));
-            producer.send(record).map_err(|(error, _)| CommitError::kafka("hand a row to the producer")(error))?;
+            producer.send(record).map_err(|(error, _)| CommitError::kafka("pass a row to the producer")(error))?;
         }
         let mut offsets = TopicPartitionList::new();
         for (partition, owned) in self.owned.iter().filter(|(_, owned)| owned.is_ready) {
@@ -537,9 +537,9 @@ impl<'k, R: Rows> Incarnation<'k, R> {
     }
 }
 
-/// Notes the latest row of a key.
-fn note(owned: &mut BTreeMap<i32, OwnedPartition>, message: &BorrowedMessage<'_>) {
-    // What was on its way when a partition became ready is this instance's own.
+/// Records the id of the latest row of a key.
+fn record_latest(owned: &mut BTreeMap<i32, OwnedPartition>, message: &BorrowedMessage<'_>) {
+    // A row that arrives after the partition became ready is from this instance.
     let Some(owned) = owned.get_mut(&message.partition()).filter(|owned| !owned.is_ready) else { return };
     owned.next = owned.next.max(message.offset() + 1);
     let Some(key) = message.key().and_then(|key| std::str::from_utf8(key).ok()) else { return };
@@ -547,7 +547,7 @@ fn note(owned: &mut BTreeMap<i32, OwnedPartition>, message: &BorrowedMessage<'_>
     let id = id.and_then(|id| Uuid::try_parse_ascii(id.value?).ok());
     match (message.payload(), id) {
         (Some(_), Some(id)) => drop(owned.latest.insert(key.into(), id)),
-        // A deletion, or a row of a writer that sets no ids: the row is written again.
+        // After a deletion, or a row from a writer that sets no ids, the row is written again.
         _ => drop(owned.latest.remove(key)),
     }
 }

@@ -1,7 +1,7 @@
 //! A worker: one thread, one member of the group, one transactional producer.
 //!
-//! It executes what the core decides. Any indefinite error throws its clients and its states away, and it starts again from the
-//! log after a pause: one incarnation after another.
+//! It executes the steps of the core. After any indefinite error it discards its clients and its states, pauses, and starts again from
+//! the log with the next incarnation.
 
 mod bounds;
 mod clients;
@@ -42,14 +42,14 @@ use crate::{
     store::Checkpoints,
 };
 
-/// The first pause after an incarnation that ended in an error.
+/// The first pause after an incarnation that ended with an error.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause between two incarnations.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// After an incarnation of this length the pauses start over.
+/// After an incarnation of this length the pauses start again at the first one.
 const LONG_ENOUGH: Duration = Duration::from_secs(60);
 
-/// What a worker is made of.
+/// The parts of a worker.
 pub(crate) struct Setup<D: Decider, P> {
     pub(crate) config: Config,
     pub(crate) names: WorkerNames,
@@ -62,11 +62,11 @@ pub(crate) struct Setup<D: Decider, P> {
     pub(crate) status: Status,
     pub(crate) stop: Arc<ShutdownFlag>,
     pub(crate) jitter: Jitter,
-    /// The moment from which lengths of time are measured.
+    /// The moment from which durations are measured.
     pub(crate) started: Instant,
 }
 
-/// Set when a worker is to end.
+/// Set when a worker must end.
 #[derive(Debug, Default)]
 pub(crate) struct ShutdownFlag(AtomicBool);
 
@@ -80,7 +80,7 @@ impl ShutdownFlag {
     }
 }
 
-/// Numbers that spread retries. Not for secrets, not for decisions.
+/// Random numbers that spread retries. They are not for secrets and not for decisions.
 #[derive(Debug)]
 pub(crate) struct Jitter(AtomicU64);
 
@@ -90,7 +90,7 @@ impl Jitter {
     }
 
     pub(crate) fn next(&self) -> u64 {
-        // The finisher of splitmix64 over a counter: enough to keep workers from retrying in step.
+        // The finisher of splitmix64 over a counter is enough to keep workers from retrying at the same moment.
         let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -109,7 +109,7 @@ impl Worker {
     /// Starts a worker.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// The thread cannot be started.
     pub(crate) fn start<D: Decider, P: Perform<D>>(setup: Setup<D, P>) -> std::io::Result<Self> {
         let (status, stop) = (setup.status.clone(), Arc::clone(&setup.stop));
         let name = format!("worker-{}", setup.names.client_id);
@@ -118,7 +118,7 @@ impl Worker {
         Ok(Self { status, stop, thread: Some(thread) })
     }
 
-    /// Asks the worker to end after its open batch.
+    /// Requests that the worker ends after its open batch.
     pub(crate) fn ask_to_stop(&self) {
         self.stop.request();
         if let Some(thread) = &self.thread {
@@ -131,7 +131,7 @@ impl Worker {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Ends without committing the open batch, which looks like a crash from the log.
+    /// Ends without committing the open batch, as in a crash.
     #[doc(hidden)]
     pub(crate) fn crash(&self) {
         self.status.crash();
@@ -139,7 +139,7 @@ impl Worker {
     }
 }
 
-/// One incarnation after another, until asked to stop or fenced by another worker of this name.
+/// Runs one incarnation after another, until a stop is requested or another worker takes this one's name.
 fn run<D: Decider, P: Perform<D>>(setup: &Arc<Setup<D, P>>) {
     let (mut carried, mut backoff) = (Carried::default(), Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
     while !setup.stop.is_requested() {
@@ -160,7 +160,7 @@ fn run<D: Decider, P: Perform<D>>(setup: &Arc<Setup<D, P>>) {
     setup.status.set(WorkerState::Ended);
 }
 
-/// Waits, unless asked to stop.
+/// Waits for a pause, or until a stop is requested.
 pub(crate) fn rest<D: Decider, P>(setup: &Setup<D, P>, pause: Duration) {
     let until = std::time::Instant::now() + pause;
     while !setup.stop.is_requested() {

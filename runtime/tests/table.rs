@@ -23,7 +23,7 @@ use runtime::{
     Channel, Message,
     kafka::{TopicKind, TopicSpec},
     message::topic,
-    table::{Changed, Row, Rows, Table},
+    table::{ChangedRows, Row, Rows, Table},
 };
 use serde::{Deserialize, Serialize};
 
@@ -61,7 +61,7 @@ impl Rows for Totals {
         true
     }
 
-    fn changed(&self, since: u64, limit: usize) -> Changed<TotalRow> {
+    fn changed(&self, since: u64, limit: usize) -> ChangedRows<TotalRow> {
         assert!(self.panics.load(SeqCst) != IN_CHANGED, "changed was told to panic");
         let count = self.count.load(SeqCst);
         let row = |number: u64| Row {
@@ -71,7 +71,7 @@ impl Rows for Totals {
             message: Total { total: number.cast_signed() }.into(),
         };
         let next = count.min(since + limit as u64);
-        Changed { rows: (since..next).map(row).collect(), next, more: next < count }
+        ChangedRows { rows: (since..next).map(row).collect(), next, more: next < count }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Envelopes as librdkafka's headers, and records as librdkafka delivers them.
+//! Envelopes as librdkafka's headers, and librdkafka's messages as records of the core.
 
 use rdkafka::message::{BorrowedHeaders, Header, Headers, Message, OwnedHeaders};
 
@@ -7,7 +7,7 @@ use crate::{
     envelope::{Envelope, EnvelopeError, RecordMetadata},
 };
 
-/// The headers to send with a record.
+/// The headers of a record with this envelope.
 #[must_use]
 pub fn to_headers(envelope: &Envelope) -> OwnedHeaders {
     const MAX_HEADERS: usize = 14;
@@ -30,15 +30,15 @@ pub fn of_output(headers: &OutputHeaders) -> OwnedHeaders {
     }
 }
 
-/// Reads the envelope of a record as librdkafka delivers it.
+/// Reads the envelope of a message from librdkafka.
 ///
 /// # Errors
 /// A header is malformed.
-pub fn envelope_of(bare: RecordMetadata<'_>, headers: Option<&BorrowedHeaders>) -> Result<Envelope, EnvelopeError> {
-    Envelope::read(bare, headers.into_iter().flat_map(Headers::iter).map(|header| (header.key, header.value)))
+pub fn envelope_of(metadata: RecordMetadata<'_>, headers: Option<&BorrowedHeaders>) -> Result<Envelope, EnvelopeError> {
+    Envelope::read(metadata, headers.into_iter().flat_map(Headers::iter).map(|header| (header.key, header.value)))
 }
 
-/// Passes a client's message to `take` in the core's form.
+/// Passes a client's message to `take` as a record of the core.
 pub fn with_record<M: Message, T>(message: &M, take: impl FnOnce(&Record<'_>) -> T) -> T {
     let headers: Vec<(&str, Option<&[u8]>)> = message
         .headers()
@@ -62,13 +62,14 @@ mod tests {
 
     #[test]
     fn an_envelope_round_trips_through_headers() {
-        let bare = RecordMetadata { topic: "t", partition: 3, offset: 42, timestamp_ms: 1_000, key: Some("order-1") };
+        let metadata =
+            RecordMetadata { topic: "t", partition: 3, offset: 42, timestamp_ms: 1_000, key: Some("order-1") };
         let envelope =
             Envelope::new(derived_id(&["id"]), "/musiccorp/payment", "com.musiccorp.payment.PaymentTaken", 5)
                 .about("order-1")
                 .correlated("order-1");
         let headers = to_headers(&envelope);
-        assert_eq!(envelope_of(bare, Some(headers.as_borrowed())), Ok(envelope));
-        assert_eq!(envelope_of(bare, None).map(|read| read.subject), Ok("order-1".to_owned()));
+        assert_eq!(envelope_of(metadata, Some(headers.as_borrowed())), Ok(envelope));
+        assert_eq!(envelope_of(metadata, None).map(|read| read.subject), Ok("order-1".to_owned()));
     }
 }

@@ -1,4 +1,4 @@
-//! The bounds of partitions, as a broker has them.
+//! The bounds of partitions, fetched from the brokers.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -14,23 +14,23 @@ use crate::{
     kafka::ClientLog,
 };
 
-/// Fetches the bounds of these partitions of each topic, two requests to each broker. `asker` must see uncommitted records.
+/// Fetches the bounds of these partitions of each topic, with two requests to each broker. `client` must see uncommitted records.
 pub(crate) fn fetch(
-    asker: &BaseConsumer<ClientLog>,
+    client: &BaseConsumer<ClientLog>,
     topics: impl IntoIterator<Item = impl AsRef<str>>,
     partitions: &BTreeSet<i32>,
     patience: Duration,
 ) -> KafkaResult<AllBounds> {
     let topics: Vec<Arc<str>> = topics.into_iter().map(|topic| topic.as_ref().into()).collect();
     let logs = || topics.iter().flat_map(|topic| partitions.iter().map(move |partition| (topic, *partition)));
-    let ask = |which: Offset| {
-        let mut asked = TopicPartitionList::new();
+    let fetch = |which: Offset| {
+        let mut list = TopicPartitionList::new();
         for (topic, partition) in logs() {
-            asked.add_partition_offset(topic, partition, which)?;
+            list.add_partition_offset(topic, partition, which)?;
         }
-        asker.offsets_for_times(asked, patience)
+        client.offsets_for_times(list, patience)
     };
-    let (firsts, ends) = (ask(Offset::Beginning)?, ask(Offset::End)?);
+    let (firsts, ends) = (fetch(Offset::Beginning)?, fetch(Offset::End)?);
     let bounds = logs().map(|(topic, partition)| {
         let (first, end) = (offset_in(&firsts, topic, partition)?, offset_in(&ends, topic, partition)?);
         Ok(((Arc::clone(topic), partition), LogBounds { first, end }))

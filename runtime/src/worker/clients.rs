@@ -1,7 +1,7 @@
 //! The clients of one incarnation: a member of the group and a transactional producer. A table has the same two.
 //!
-//! They live and die together: any indefinite error throws both away. Dropping them closes them within a bounded time, on every
-//! path out, a panic's included: a consumer that was merely dropped would wait for ever for somebody to give its partitions back.
+//! An indefinite error of either discards both. Dropping them closes them within a bounded time, also after a panic. A consumer that
+//! is only dropped would wait for ever for its partitions to be unassigned.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
     kafka::{ClientLog, close_within},
 };
 
-/// What the two clients are made of.
+/// The settings of the two clients.
 pub(crate) struct ClientsSetup<'a> {
     /// The name in logs.
     pub(crate) client_id: &'a str,
@@ -32,7 +32,7 @@ pub(crate) struct ClientsSetup<'a> {
     pub(crate) producer: &'a ClientConfig,
     /// The consumer's settings.
     pub(crate) consumer: &'a ClientConfig,
-    /// The topic whose assignment makes an owner.
+    /// The topic whose assignment determines the owner.
     pub(crate) subscribe_to: &'a str,
     /// The topic whose ends are tracked: the own log, or the table.
     pub(crate) own_log: &'a str,
@@ -42,7 +42,7 @@ pub(crate) struct ClientsSetup<'a> {
 /// Why clients could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientsError {
-    #[error("no broker answers, so the clients are replaced: asked for {topic}: {source}")]
+    #[error("no broker answers, so the clients are replaced: metadata of {topic}: {source}")]
     Unreachable { topic: String, source: Box<KafkaError> },
     #[error("{}", crate::telemetry::chain(.0))]
     Producer(CommitError),
@@ -58,7 +58,7 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// Fences the producer before, and joins the group.
+    /// Fences the previous producer, and joins the group.
     pub(crate) fn begin(setup: &ClientsSetup<'_>) -> Result<Self, ClientsError> {
         let log = |purpose: &str| ClientLog::new(format!("{}.{purpose}", setup.client_id));
         let patience = setup.timeouts.shutdown / 2;
@@ -85,19 +85,19 @@ impl Clients {
 
     /// The member of the group.
     pub(crate) fn consumer(&self) -> &Arc<BaseConsumer<RebalanceListener>> {
-        self.consumer.as_ref().expect("there from the end of `begin` until the drop")
+        self.consumer.as_ref().expect("set from the end of `begin` until the drop")
     }
 
     /// The producer of transactions.
     pub(crate) fn transactor(&self) -> &Transactor {
-        self.transactor.as_ref().expect("there from the beginning of `begin` until the drop")
+        self.transactor.as_ref().expect("set from the beginning of `begin` until the drop")
     }
 }
 
 impl Drop for Clients {
     fn drop(&mut self) {
         let consumer = self.consumer.take().is_none_or(|consumer| {
-            consumer.context().leave();
+            consumer.context().unassign_from_now_on();
             close_within(consumer, self.patience)
         });
         let producer = self.transactor.take().is_none_or(|transactor| transactor.close_within(self.patience));
@@ -107,8 +107,8 @@ impl Drop for Clients {
     }
 }
 
-/// Waits for a connection to a broker. A producer looks for one to begin its transactions on twice a second; one that has a connection
-/// begins at once. Metadata is fetched twice because the first answer names the brokers, and ends the connection to the
+/// Waits for a connection to a broker. Without one a producer looks for a broker only twice a second before it begins its
+/// transactions. Metadata is fetched twice, because the first response has the addresses of the brokers and ends the connection to the
 /// configured address.
 fn connect<C: ProducerContext>(producer: &impl Producer<C>, topic: &str, patience: Duration) -> Result<(), KafkaError> {
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! One batch, one transaction: events, commands and input positions become visible together, or not at all.
+//! Commits a batch as one transaction: events, commands and input positions become visible together, or not at all.
 
 use std::{
     sync::Arc,
@@ -26,7 +26,7 @@ use crate::{
 /// The pause before a full queue of the producer is tried again.
 const SLICE: Duration = Duration::from_micros(100);
 
-/// Commits the open batch. `fence` is the group metadata of the moment at which the batch began.
+/// Commits the open batch. `fence` is the group metadata from the moment at which the batch began.
 pub(super) fn commit<D: Decider>(
     transactor: &Transactor,
     turn: &Turn<D, Arc<ConsumerGroupMetadata>>,
@@ -72,17 +72,17 @@ fn produce(
                 producer.poll(Duration::ZERO);
                 std::thread::park_timeout(SLICE);
             }
-            Err((source, _)) => return Err(CommitError::kafka("hand a record to the producer")(source)),
+            Err((source, _)) => return Err(CommitError::kafka("pass a record to the producer")(source)),
         }
     }
 }
 
 fn offsets_of<D: Decider, F: Clone>(turn: &Turn<D, F>) -> Result<TopicPartitionList, KafkaError> {
     let mut offsets = TopicPartitionList::new();
-    for (input, partition, next, note) in turn.offsets() {
+    for (input, partition, next, metadata) in turn.offsets() {
         let mut offset = offsets.add_partition(&turn.contract().inputs[input], partition);
         offset.set_offset(Offset::Offset(next))?;
-        offset.set_metadata(note);
+        offset.set_metadata(metadata);
     }
     Ok(offsets)
 }

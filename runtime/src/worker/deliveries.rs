@@ -1,4 +1,4 @@
-//! What became of the records of a transaction, as the producer's callback notes it.
+//! The deliveries of a transaction's records, as the producer's callback reports them.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ pub(crate) struct DeliveryTracker {
     deliveries: Mutex<Deliveries>,
 }
 
-/// Where the records of a transaction lie.
+/// The deliveries of a transaction's records.
 #[derive(Debug, Default)]
 pub(crate) struct Deliveries {
     /// The end of what was appended to each partition of the own log.

@@ -1,4 +1,4 @@
-//! Effects on their way: each is performed on the async runtime, and its answer enters the inbox outside any transaction.
+//! Performs effects on the async runtime. Their answers enter the inbox outside any transaction.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -30,24 +30,24 @@ use crate::{
     },
 };
 
-/// How long one attempt may take.
+/// The deadline of one attempt.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(60);
-/// Answers that wait for so long to be appended, none of them moving, are in a producer that has lost its brokers.
+/// A producer that appends none of its waiting answers for so long has lost its brokers.
 const STUCK_AFTER: Duration = Duration::from_secs(20);
 
-/// How an attempt ended.
+/// The result of an attempt.
 #[derive(Debug)]
 pub(super) struct EffectReport {
     pub(super) partition: i32,
     pub(super) effect_key: Arc<str>,
-    /// The answer lies in the inbox; else when to try again, if the far end said so.
+    /// `Ok` if the answer is in the inbox. Else the pause before the next attempt, if the external service requested one.
     pub(super) outcome: Result<(), Option<Duration>>,
 }
 
-/// The producer of answers, and when they moved last. Dropping it closes it within a bounded time.
+/// The producer of answers, and when it last made progress. Dropping it closes it within a bounded time.
 pub(super) struct Answers {
     producer: Option<Arc<AnswerProducer>>,
-    moved: Instant,
+    progressed: Instant,
     patience: Duration,
 }
 
@@ -55,42 +55,46 @@ impl Answers {
     pub(super) fn begin(config: &Config, names: &WorkerNames) -> KafkaResult<Self> {
         let log = ClientLog::new(format!("{}.answers", names.client_id));
         let producer = client::idempotent_producer(config, "answers").create_with_context(AnswerListener::new(log))?;
-        Ok(Self { producer: Some(Arc::new(producer)), moved: Instant::now(), patience: config.timeouts.shutdown / 2 })
+        Ok(Self {
+            producer: Some(Arc::new(producer)),
+            progressed: Instant::now(),
+            patience: config.timeouts.shutdown / 2,
+        })
     }
 
     fn producer(&self) -> &Arc<AnswerProducer> {
-        self.producer.as_ref().expect("there until the drop")
+        self.producer.as_ref().expect("set until the drop")
     }
 
     /// The attempts that ended since the last call.
     pub(super) fn take_reports(&mut self) -> Vec<EffectReport> {
         let mut all = Vec::new();
         loop {
-            // One poll takes one report of deliveries, so it goes on until there is none.
+            // One poll delivers one report, so this polls until there is none.
             self.producer().poll(Duration::ZERO);
             let reports = self.producer().context().take();
             if reports.is_empty() {
                 return all;
             }
-            self.moved = Instant::now();
+            self.progressed = Instant::now();
             all.extend(reports);
         }
     }
 
-    /// Fails if the producer can do no more.
+    /// Fails if the producer cannot continue.
     pub(super) fn check(&mut self, in_flight: usize) -> Result<(), WorkerError> {
         if let Some(reason) = self.producer().context().fatal() {
-            return Err(WorkerError::Other(format!("the producer of answers can do no more: {reason}")));
+            return Err(WorkerError::Other(format!("the producer of answers cannot continue: {reason}")));
         }
         if in_flight == 0 || self.producer().in_flight_count() == 0 {
-            self.moved = Instant::now();
-        } else if self.moved.elapsed() >= STUCK_AFTER {
+            self.progressed = Instant::now();
+        } else if self.progressed.elapsed() >= STUCK_AFTER {
             return Err(WorkerError::Unreachable("answers of effects are not appended".to_owned()));
         }
         Ok(())
     }
 
-    /// Performs an effect. Whatever happens, exactly one report follows.
+    /// Performs an effect. Exactly one report follows, also after a panic.
     pub(super) fn perform<D: Decider, P: Perform<D>>(&self, setup: &Setup<D, P>, effect: DueEffect<D::Effect>) {
         perform(setup, self.producer(), effect);
     }
@@ -104,7 +108,7 @@ impl Drop for Answers {
     }
 }
 
-/// The context of the producer of answers: notes which answers have arrived. Bounded by what is in flight.
+/// The context of the producer of answers: collects the reports. The number of effects in flight bounds them.
 struct AnswerListener {
     log: ClientLog,
     reports: Mutex<Vec<EffectReport>>,
@@ -122,7 +126,7 @@ impl AnswerListener {
         std::mem::take(&mut self.reports.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Why this producer can do no more, if it cannot.
+    /// Why this producer cannot continue, if it cannot.
     fn fatal(&self) -> Option<String> {
         self.fatal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -185,14 +189,14 @@ fn perform<D: Decider, P: Perform<D>>(
         let attempt = tokio::time::timeout(LONGEST_ATTEMPT, performer.perform(due)).await;
         let answered = attempt.unwrap_or_else(|_| Err(Unanswered::new("no answer in time")));
         let sent = match answered {
-            Ok(answer) => sender.hand_in(partition, &key, &entity, &correlation_id, &answer).await,
+            Ok(answer) => sender.send(partition, &key, &entity, &correlation_id, &answer).await,
             Err(unanswered) => Err(unanswered),
         };
         match sent {
-            // The delivery reports.
+            // The delivery callback reports.
             Ok(()) => guard.effect = None,
             Err(unanswered) => {
-                tracing::warn!(effect = %key, entity = %entity, reason = %unanswered, "effect unanswered; it is tried again");
+                tracing::warn!(effect = %key, entity = %entity, reason = %unanswered, "effect unanswered; it is retried");
                 guard.retry_after(unanswered.retry_after);
             }
         }
@@ -229,8 +233,8 @@ struct Sender {
 }
 
 impl Sender {
-    /// Hands an answer in: the same answer got twice is the same record.
-    async fn hand_in<C: crate::message::Written>(
+    /// Sends an answer to the inbox. Receiving the same answer twice gives the same record.
+    async fn send<C: crate::message::Written>(
         &self,
         partition: i32,
         effect: &Arc<str>,
@@ -260,10 +264,10 @@ impl Sender {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => record = back,
-                Err((error, _)) => return Err(Unanswered::new(format!("the answer cannot be handed in: {error}"))),
+                Err((error, _)) => return Err(Unanswered::new(format!("the answer cannot be sent: {error}"))),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Err(Unanswered::new("the answer cannot be handed in: the queue of answers stays full"))
+        Err(Unanswered::new("the answer cannot be sent: the producer's queue stays full"))
     }
 }

@@ -1,6 +1,6 @@
-//! One incarnation of a worker: from fresh clients to the first indefinite error, or until it is asked to stop.
+//! One incarnation of a worker: from new clients to the first indefinite error, or until a stop is requested.
 //!
-//! It executes the steps of a [`Turn`] on Kafka, and reports what came of them. What is done when is decided there.
+//! It executes the steps of a [`Turn`] on Kafka and reports the results. The turn decides which step is next.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -37,8 +37,8 @@ use crate::{
     telemetry::metric,
 };
 
-/// How long a question for a topic may hold a worker up. Without an answer the client finds out by itself.
-const TOPIC_QUESTION: Duration = Duration::from_secs(1);
+/// How long a worker waits for a topic's metadata. Without a response the client fetches it later by itself.
+const TOPIC_METADATA: Duration = Duration::from_secs(1);
 
 /// Why an incarnation ended.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ impl WorkerError {
         matches!(self, Self::NameTaken { .. } | Self::LogLoss(_))
     }
 
-    /// True if nothing is wrong but that brokers are away. The next incarnation waits for them by itself.
+    /// True if the only problem is that no broker can be reached. The next incarnation waits for one.
     pub(super) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Clients(ClientsError::Unreachable { .. }))
     }
@@ -87,13 +87,13 @@ struct Incarnation<'s, D: Decider, P> {
     answers: Answers,
     turn: Turn<D, Arc<ConsumerGroupMetadata>>,
     recovery: Option<RecoveryThread<D>>,
-    /// A record that must not be taken before the open batch is committed.
-    kept: Option<OwnedMessage>,
+    /// A record that the turn takes only after the open batch is committed.
+    postponed: Option<OwnedMessage>,
     knows_topics: bool,
     liveness: BrokerLiveness,
 }
 
-/// Runs until an error, or until asked to stop. A panic is an end like any other: the clients are closed all the same.
+/// Runs until an error, or until a stop is requested. A panic is an error as well, so the clients are closed after it.
 pub(super) fn run<D: Decider, P: Perform<D>>(
     setup: &Arc<Setup<D, P>>,
     carried: &mut Carried,
@@ -111,14 +111,15 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
     fn begin(setup: &'s Arc<Setup<D, P>>, carried: &'s mut Carried) -> Result<Self, WorkerError> {
         let (config, names) = (&setup.config, &setup.names);
         let mut producer = client::transactional_producer(config, names);
-        // The records of a batch are handed over at once; there is nothing to wait for.
+        // The producer gets all records of a batch at once, so it must not wait for more.
         producer.set("linger.ms", "0");
         let mut contract = setup.contract.clone();
         contract.limits = carried.limits.unwrap_or(contract.limits).within(client::largest_record(&producer));
         client::bound_batches(&mut producer, contract.limits.least());
         let mut consumer = client::group_member(config, names);
         if contract.consumes_timers() {
-            // A timer waits until every input has been read up to an end, and control records lie before ends.
+            // A timer waits until every input has been read up to its end. The last records before an end may be control records, which only
+            // this event reports as read.
             consumer.set("enable.partition.eof", "true");
         }
         let clients = Clients::begin(&ClientsSetup {
@@ -133,8 +134,8 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         let answers = Answers::begin(config, names).map_err(kafka("set up the producer of answers"))?;
         let turn = Turn::new(setup.decider.clone(), contract, carried, Pace::default(), now(setup));
         let liveness = BrokerLiveness::new(Instant::now());
-        let (recovery, kept) = (None, None);
-        Ok(Self { setup, carried, clients, answers, turn, recovery, kept, knows_topics: false, liveness })
+        let (recovery, postponed) = (None, None);
+        Ok(Self { setup, carried, clients, answers, turn, recovery, postponed, knows_topics: false, liveness })
     }
 
     fn run(mut self) -> Result<(), WorkerError> {
@@ -167,10 +168,10 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
             Step::Pause { partition } => self.pause(partition)?,
             Step::Resume { .. } => self.assign().map_err(kafka("assign inputs"))?,
             Step::HoldEnded { partition } => self.setup.status.clear_issue(partition),
-            Step::TakeRebalance => self.take_change(),
+            Step::TakeRebalance => self.take_rebalance(),
             Step::AcceptAssignment => self.accept_assignment().map_err(kafka("accept an assignment"))?,
             Step::Recover { partitions } => self.recover(&partitions)?,
-            Step::Unassign => self.clients.consumer().unassign().map_err(kafka("give partitions back"))?,
+            Step::Unassign => self.clients.consumer().unassign().map_err(kafka("unassign partitions"))?,
             Step::Release => self.release(),
             Step::TakeRecovered => self.take_recovered()?,
             Step::TakeReports => self.take_reports(),
@@ -183,30 +184,30 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         Ok(())
     }
 
-    /// Offers what the client has: at once when idle, after a rest under load.
+    /// Offers the client's records to the turn, under load after a rest.
     fn gather(&mut self, rest: Duration, wait: Duration) -> Result<(), WorkerError> {
         let consumer = Arc::clone(self.clients.consumer());
-        // Not polled meanwhile: a poll would wake this thread for every answer to a fetch.
+        // A poll would wake this thread for every fetch response, so it does not poll while it rests.
         std::thread::park_timeout(rest);
         let mut has_received = false;
-        if let Some(kept) = self.kept.take()
-            && !self.offer(&kept)?
+        if let Some(postponed) = self.postponed.take()
+            && !self.offer(&postponed)?
         {
-            self.kept = Some(kept);
+            self.postponed = Some(postponed);
         }
-        let mut polled = if self.kept.is_none() { consumer.poll(wait) } else { None };
+        let mut polled = if self.postponed.is_none() { consumer.poll(wait) } else { None };
         while let Some(event) = polled {
             match event {
                 Ok(message) => {
                     has_received = true;
                     if !self.offer(&message)? {
-                        self.kept = Some(message.detach());
+                        self.postponed = Some(message.detach());
                     }
                 }
                 Err(KafkaError::PartitionEOF(_)) => self.liveness.received(),
                 Err(error) => self.client_error(error)?,
             }
-            if self.kept.is_some() || !self.turn.has_room() || consumer.context().has_change() {
+            if self.postponed.is_some() || !self.turn.has_room() || consumer.context().has_rebalance() {
                 break;
             }
             polled = consumer.poll(Duration::ZERO);
@@ -214,11 +215,11 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         if has_received {
             self.liveness.received();
         }
-        self.turn.gathering_ended(consumer.context().has_change());
+        self.turn.gathering_ended(consumer.context().has_rebalance());
         Ok(())
     }
 
-    /// Offers a record to the turn. Returns false if it must be offered again after the open batch is committed.
+    /// Offers a record to the turn. Returns false if the record must be offered again after the open batch is committed.
     fn offer<M: Message>(&mut self, message: &M) -> Result<bool, WorkerError> {
         let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
         let inputs = &self.turn.contract().inputs;
@@ -245,7 +246,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         self.setup.status.progressed();
     }
 
-    /// An entity that was evicted from memory lies in the checkpoint that evicted it.
+    /// Loads an evicted entity from its checkpoint.
     fn load_entity(&mut self, partition: i32, key: &str) -> Result<(), WorkerError> {
         let checkpoint = self.setup.store.load(partition);
         let entity = checkpoint.and_then(|found| found.entities.into_iter().find(|(found, _)| found == key));
@@ -264,7 +265,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         }
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                // The next incarnation asks what is there, and refuses by name.
+                // The next incarnation fetches the bounds, and stops with an error that names the topic.
                 Err(WorkerError::Other("an input no longer has the records to continue from".to_owned()))
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {
@@ -273,8 +274,8 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => Err(kafka("read inputs")(error)),
             _ => {
-                // The client tries again, and its context has logged it.
-                tracing::debug!(service = D::NAME, %error, "reading inputs is disturbed");
+                // The client retries, and its context has logged the error.
+                tracing::debug!(service = D::NAME, %error, "cannot read inputs for now");
                 Ok(())
             }
         }
@@ -296,13 +297,13 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
 
     fn try_to_ask_ends(&mut self, partitions: &[i32], now_ms: TimestampMs) -> KafkaResult<()> {
         let inputs = self.turn.contract().inputs.clone();
-        let mut asked = TopicPartitionList::new();
+        let mut list = TopicPartitionList::new();
         for partition in partitions {
             for topic in &inputs {
-                asked.add_partition_offset(topic, *partition, Offset::End)?;
+                list.add_partition_offset(topic, *partition, Offset::End)?;
             }
         }
-        let found = self.clients.consumer().offsets_for_times(asked, self.setup.config.timeouts.request)?;
+        let found = self.clients.consumer().offsets_for_times(list, self.setup.config.timeouts.request)?;
         for partition in partitions {
             let ends: Option<Vec<i64>> = inputs.iter().map(|topic| offset_in(&found, topic, *partition)).collect();
             if let Some(ends) = ends {
@@ -354,11 +355,11 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         WorkerError::Commit(error)
     }
 
-    /// A topic takes smaller records than it did: the next incarnation keeps to what it takes now.
+    /// Reads the record limits of the topics again, for the next incarnation, because a topic takes smaller records than before.
     fn ask_limits(&mut self) {
-        let asked = Admin::new(&self.setup.config)
+        let limits = Admin::new(&self.setup.config)
             .and_then(|admin| self.setup.runtime.block_on(admin.limits(&self.setup.contract)));
-        match asked {
+        match limits {
             Ok((limits, _)) => self.carried.limits = Some(limits),
             Err(error) => tracing::warn!(service = D::NAME, %error, "the record limits of the topics are unknown"),
         }
@@ -372,8 +373,8 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         self.assign().map_err(kafka("pause a partition"))
     }
 
-    /// Reads the inputs of every partition that flows from where the turn says. Each generation of the group assigns every partition
-    /// and takes every one back, so what flows is always assigned as a whole.
+    /// Assigns the inputs that the turn reads, with the offsets to start at. Each generation of the group assigns and revokes all
+    /// partitions, so the client's assignment is always replaced as a whole.
     fn assign(&self) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for (topic, partition, start) in self.turn.assignment() {
@@ -382,8 +383,8 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         self.clients.consumer().assign(&list)
     }
 
-    fn take_change(&mut self) {
-        match self.clients.consumer().context().next_change() {
+    fn take_rebalance(&mut self) {
+        match self.clients.consumer().context().next_rebalance() {
             Some(Rebalance::Assigned(partitions)) => {
                 tracing::info!(service = D::NAME, ?partitions, "partitions assigned");
                 self.turn.assigned(partitions);
@@ -396,14 +397,14 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         }
     }
 
-    /// Only the inbox is subscribed. The client is told of the other inputs' topics meanwhile: it would look for the leaders of topics
-    /// that are not subscribed at its own leisure, a second later.
+    /// Acknowledges an assignment, and fetches the metadata of the other inputs. Only the inbox is subscribed, so without this the client
+    /// would look for the leaders of the others a second later.
     fn accept_assignment(&mut self) -> KafkaResult<()> {
         let consumer = self.clients.consumer();
         if !self.knows_topics {
             let others = self.turn.contract().inputs.iter().skip(1);
-            let asked = others.map(|topic| consumer.fetch_metadata(Some(topic), TOPIC_QUESTION));
-            self.knows_topics = asked.collect::<KafkaResult<Vec<_>>>().is_ok();
+            let metadata = others.map(|topic| consumer.fetch_metadata(Some(topic), TOPIC_METADATA));
+            self.knows_topics = metadata.collect::<KafkaResult<Vec<_>>>().is_ok();
         }
         consumer.assign(&TopicPartitionList::new())?;
         self.setup.status.set(WorkerState::Member);
@@ -500,7 +501,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         }
     }
 
-    /// Looks after the connections. A reader that has lost its brokers for good looks like one to which nothing is sent.
+    /// Checks the connections. A consumer that has lost its brokers for good looks like one without new records.
     fn end_turn(&mut self) -> Result<(), WorkerError> {
         self.setup.status.turned();
         self.answers.check(self.turn.machine().in_flight())?;
@@ -508,7 +509,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         let Some(connectivity) = self.liveness.probe(&**self.clients.consumer(), inbox) else { return Ok(()) };
         self.setup.status.reachable(connectivity == Connectivity::Connected);
         match connectivity {
-            Connectivity::Lost => Err(WorkerError::Unreachable(format!("asked for {inbox}"))),
+            Connectivity::Lost => Err(WorkerError::Unreachable(format!("metadata of {inbox}"))),
             _ => Ok(()),
         }
     }
@@ -525,7 +526,7 @@ fn offset_of(start: StartAt) -> Offset {
     }
 }
 
-/// Once per batch: what came in, what went out, and how long the transaction took.
+/// Counts a batch: its inputs, its outputs, and the duration of its transaction.
 fn count_batch(group: &str, inputs: usize, outputs: usize, took: Duration) {
     let group = group.to_owned();
     metrics::counter!(metric::CONSUMED, "consumergroup" => group.clone()).increment(inputs as u64);

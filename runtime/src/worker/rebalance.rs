@@ -1,6 +1,6 @@
-//! What the group changes, as the consumer's callback notes it.
+//! Assignments and revocations, as the consumer's callback receives them.
 //!
-//! The callback only notes. The loop executes a rebalance on its own thread, between batches.
+//! The callback only queues them. The worker executes a rebalance on its own thread, between batches.
 
 use std::{
     collections::VecDeque,
@@ -20,19 +20,19 @@ use rdkafka::{
 
 use crate::kafka::ClientLog;
 
-/// What the group changed.
+/// An assignment or a revocation.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Rebalance {
-    /// These are its partitions in a new generation.
+    /// The partitions of this member in a new generation.
     Assigned(Vec<i32>),
-    /// Every partition is to be given back.
+    /// Every partition is revoked.
     Revoked,
 }
 
 /// The context of a worker's consumer.
 pub(crate) struct RebalanceListener {
     log: ClientLog,
-    changes: Mutex<VecDeque<Rebalance>>,
+    rebalances: Mutex<VecDeque<Rebalance>>,
     leaving: AtomicBool,
     fenced: AtomicBool,
 }
@@ -40,19 +40,19 @@ pub(crate) struct RebalanceListener {
 impl RebalanceListener {
     pub(crate) fn new(log: ClientLog) -> Self {
         let (leaving, fenced) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { log, changes: Mutex::default(), leaving, fenced }
+        Self { log, rebalances: Mutex::default(), leaving, fenced }
     }
 
-    pub(crate) fn next_change(&self) -> Option<Rebalance> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    pub(crate) fn next_rebalance(&self) -> Option<Rebalance> {
+        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    pub(crate) fn has_change(&self) -> bool {
-        !self.changes.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    pub(crate) fn has_rebalance(&self) -> bool {
+        !self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// From now on partitions are given back at once: the loop has ended.
-    pub(crate) fn leave(&self) {
+    /// Unassigns partitions in the callback from now on, because the worker's loop has ended.
+    pub(crate) fn unassign_from_now_on(&self) {
         self.leaving.store(true, Ordering::Release);
     }
 
@@ -81,22 +81,22 @@ impl ClientContext for RebalanceListener {
 
 impl ConsumerContext for RebalanceListener {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let change = match error {
+        let rebalance = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 Rebalance::Assigned(partitions.elements().iter().map(|element| element.partition()).collect())
             }
             _ => Rebalance::Revoked,
         };
         if self.leaving.load(Ordering::Acquire) {
-            let done = match change {
+            let done = match rebalance {
                 Rebalance::Assigned(_) => consumer.assign(&TopicPartitionList::new()),
                 Rebalance::Revoked => consumer.unassign(),
             };
             if let Err(error) = done {
-                tracing::debug!(%error, "partitions could not be given back while leaving");
+                tracing::debug!(%error, "partitions could not be unassigned while leaving");
             }
             return;
         }
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push_back(change);
+        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
     }
 }

@@ -1,7 +1,7 @@
-//! The recovery of partitions, on a thread of its own: what is owned already goes on deciding meanwhile.
+//! The recovery of partitions, on a thread of its own, so that recovered partitions decide meanwhile.
 //!
-//! It executes the steps of [`Recoveries`] on Kafka: which questions are asked in which order, and when a partition may decide, is
-//! decided there. Checkpoints are loaded side by side, and each partition is read from the moment its own is there.
+//! It executes the steps of [`Recoveries`] on Kafka; their order, and when a partition may decide, is the core's decision. Checkpoints are
+//! loaded in parallel, and a partition is read as soon as its checkpoint is loaded.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -40,10 +40,10 @@ use crate::{
     kafka::{BrokerLiveness, ClientLog, Connectivity, client, headers::with_record},
 };
 
-/// How long it waits for records or checkpoints before it looks around; while there are both to wait for, less.
+/// How long a poll waits for records or checkpoints; shorter while it waits for both.
 const LOOK: Duration = Duration::from_millis(100);
 const LOOK_WHILE_LOADING: Duration = Duration::from_millis(5);
-/// How long an own event's schema is asked for before the attempt is given up and the delay reported.
+/// How long an own event's schema is requested before the attempt ends and the delay is reported.
 const SCHEMA_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a recovery reports to the worker.
@@ -52,13 +52,13 @@ pub(super) enum RecoveryReport<D: Decider> {
     Recovered(Box<Task<D>>),
     /// The partition must not decide until an operator has acted.
     Refused { partition: i32, position: String, reason: String },
-    /// The topics no longer hold what the partitions have to continue from. The worker must stop for good.
+    /// The topics no longer have the records that the partitions must continue from. The worker must stop for good.
     LogLoss { reason: String },
-    /// It takes longer: something cannot be reached. It is tried again.
+    /// The recovery is delayed because something is unavailable. It is retried.
     Delayed { partitions: Vec<i32>, reason: String },
 }
 
-/// A recovery under way, of all that a generation of the group has assigned. Dropping it cancels what is left.
+/// The running recovery of all partitions of a generation. Dropping it cancels the rest.
 pub(super) struct RecoveryThread<D: Decider> {
     left: usize,
     cancelled: Arc<AtomicBool>,
@@ -69,7 +69,7 @@ pub(super) struct RecoveryThread<D: Decider> {
 enum RecoveryError {
     #[error("cannot {step}")]
     Kafka { step: &'static str, source: Box<KafkaError> },
-    #[error("there is no thread to load checkpoints on")]
+    #[error("cannot start a thread to load checkpoints")]
     Thread(#[source] std::io::Error),
     #[error("no broker answers")]
     Unreachable,
@@ -107,7 +107,7 @@ impl<D: Decider> RecoveryThread<D> {
         reports
     }
 
-    /// How many partitions have neither recovered nor been refused.
+    /// The number of partitions that have neither recovered nor been refused.
     pub(super) fn left(&self) -> usize {
         self.left
     }
@@ -128,14 +128,14 @@ struct Work<D: Decider, P> {
 
 type OwnLogReader = BaseConsumer<ClientLog>;
 
-/// A partition whose checkpoint is open, or which cannot continue from it.
+/// A partition with an open checkpoint, or why it cannot continue from it.
 type Loaded<D> = Result<Opened<D>, LogLoss>;
 
 impl<D: Decider, P: Perform<D>> Work<D, P> {
     fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while !self.left.is_empty() && !self.is_cancelled() {
-            // A decider that panics over a state must not leave its partition waiting in silence.
+            // After a panic of a decider the partition must not wait without a report.
             let attempted = catch_unwind(AssertUnwindSafe(|| self.attempt()))
                 .unwrap_or_else(|panic| Err(RecoveryError::Panicked { reason: panic_message(panic.as_ref()) }));
             let Err(failure) = attempted else { continue };
@@ -143,9 +143,9 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
             if let RecoveryError::LogLoss(_) = failure {
                 return self.send(RecoveryReport::LogLoss { reason });
             }
-            tracing::warn!(service = D::NAME, %reason, "recovery is delayed; it is tried again");
+            tracing::warn!(service = D::NAME, %reason, "recovery is delayed; it is retried");
             let partitions = self.left.iter().copied().collect();
-            // A full channel means that the worker has not looked yet; the next delay is reported again.
+            // If the channel is full, the worker has reports to read, and the next delay is reported again.
             let _unreported = self.report.try_send(RecoveryReport::Delayed { partitions, reason });
             super::rest(&self.setup, backoff.pause());
         }
@@ -155,7 +155,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         self.cancelled.load(Ordering::Acquire) || self.setup.stop.is_requested()
     }
 
-    /// One attempt, from fresh clients to the end of every partition that is left.
+    /// One attempt, from new clients to the end of every remaining partition.
     fn attempt(&mut self) -> Result<(), RecoveryError> {
         let setup = Arc::clone(&self.setup);
         let contract = setup.contract.clone();
@@ -166,7 +166,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                 RecoveryStep::FetchOffsets => recoveries.offsets_fetched(self.committed_offsets(&reader)?),
                 RecoveryStep::FetchBounds => {
                     let bounds = self.bounds()?;
-                    // Asked beforehand: the client looks for the leaders of topics that it does not know a second later.
+                    // Without metadata the client would look for the leaders of these topics a second later.
                     for topic in [&contract.events_topic, &contract.parked_topic] {
                         reader
                             .fetch_metadata(Some(topic), setup.config.timeouts.request)
@@ -183,9 +183,9 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
 
     fn own_log_reader(&self) -> Result<OwnLogReader, RecoveryError> {
         let mut config = client::log_reader(&self.setup.config, "own-log");
-        // The group's offsets are asked for under its name; nothing is joined. A read-committed client asks for stable ones.
+        // The client fetches the group's offsets under its name, and does not join. A read-committed client fetches stable offsets.
         config.set("group.id", &self.setup.names.group);
-        // The end of the log is told by an empty answer, and the partition waits for it: brokers hold those back this long.
+        // The partition waits for an empty response at the end of the log, and brokers delay empty responses by this time.
         config.set("fetch.wait.max.ms", "20");
         config.create_with_context(ClientLog::new("own-log")).map_err(kafka("set up a reader of the own log"))
     }
@@ -193,13 +193,13 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
     fn committed_offsets(&self, reader: &OwnLogReader) -> Result<BTreeMap<i32, CommittedOffsets>, RecoveryError> {
         const STEP: &str = "fetch the group's committed offsets";
         let (inputs, timeouts) = (&self.setup.contract.inputs, self.setup.config.timeouts);
-        let mut asked = TopicPartitionList::new();
+        let mut list = TopicPartitionList::new();
         for input in inputs {
             for partition in &self.left {
-                asked.add_partition(input, *partition);
+                list.add_partition(input, *partition);
             }
         }
-        let found = reader.committed_offsets(asked, timeouts.transaction + timeouts.request).map_err(kafka(STEP))?;
+        let found = reader.committed_offsets(list, timeouts.transaction + timeouts.request).map_err(kafka(STEP))?;
         let none = || CommittedOffsets { inputs: vec![None; inputs.len()], own_end: 0 };
         let mut committed: BTreeMap<i32, CommittedOffsets> =
             self.left.iter().map(|partition| (*partition, none())).collect();
@@ -218,10 +218,10 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
 
     fn bounds(&self) -> Result<crate::core::log_bounds::AllBounds, RecoveryError> {
         let (config, contract) = (&self.setup.config, &self.setup.contract);
-        let asker: BaseConsumer<ClientLog> = client::watermark_client(config)
+        let watermarks: BaseConsumer<ClientLog> = client::watermark_client(config)
             .create_with_context(ClientLog::new("watermarks"))
             .map_err(kafka("set up a client for watermarks"))?;
-        let fetch = |topics: &[Arc<str>]| bounds::fetch(&asker, topics, &self.left, config.timeouts.request);
+        let fetch = |topics: &[Arc<str>]| bounds::fetch(&watermarks, topics, &self.left, config.timeouts.request);
         let own = fetch(&[Arc::clone(&contract.events_topic), Arc::clone(&contract.parked_topic)])
             .map_err(kafka("fetch the ends of the own log"))?;
         let inputs = fetch(&contract.inputs).map_err(kafka("fetch the ends of the inputs"))?;
@@ -246,7 +246,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                     .map_err(RecoveryError::Thread)?;
             }
             drop(sender);
-            // The receiving end goes with this closure, and then the loaders stop.
+            // The closure drops the receiver when it ends, and then the loading threads stop.
             let loaded = loaded;
             self.read(reader, recoveries, &loaded)
         })
@@ -274,7 +274,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     liveness.received();
-                    // Of one of the two topics; the client does not say which.
+                    // The client does not report whether this is the own log or the parked topic.
                     let contract = &self.setup.contract;
                     recoveries.reached_own(partition, position(reader, &contract.events_topic, partition)?);
                     recoveries.reached_parked(partition, position(reader, &contract.parked_topic, partition)?);
@@ -286,7 +286,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         Ok(())
     }
 
-    /// Begins to read what has been loaded. Returns whether more will come.
+    /// Starts to read the partitions whose checkpoints are loaded. Returns whether more will follow.
     fn take_loaded(
         &mut self,
         reader: &OwnLogReader,
@@ -294,7 +294,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
         loaded: &Receiver<Loaded<D>>,
     ) -> Result<bool, RecoveryError> {
         loop {
-            // With nothing to read there is nothing else to wait for.
+            // While nothing is read, it waits for checkpoints only.
             let patience = if recoveries.reading().len() == 0 { LOOK } else { Duration::ZERO };
             match loaded.recv_timeout(patience) {
                 Ok(loaded) => {
@@ -368,17 +368,17 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
     }
 
     fn send(&self, report: RecoveryReport<D>) {
-        // There is room for every partition; the worker is gone if nobody receives.
+        // The channel has room for every partition. It fails only if the worker has ended.
         let _unreceived = self.report.send(report);
     }
 }
 
-/// How many threads load checkpoints: what a core can do is the limit.
+/// The number of threads that load checkpoints: at most one for each core.
 fn loaders(partitions: usize) -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get).min(partitions)
 }
 
-/// Loads the checkpoints of partitions that wait, until none does or the recovery is over.
+/// Loads the checkpoints of waiting partitions, until none waits or the recovery has ended.
 fn load<D: Decider, P>(
     setup: &Setup<D, P>,
     start: &RecoveryStart,
@@ -426,10 +426,10 @@ fn start_reading(reader: &OwnLogReader, read: &[ReadFrom]) -> KafkaResult<()> {
 }
 
 fn position(reader: &OwnLogReader, topic: &str, partition: i32) -> Result<i64, RecoveryError> {
-    let positions = reader.position().map_err(kafka("tell the position in the own log"))?;
+    let positions = reader.position().map_err(kafka("read the position in the own log"))?;
     match positions.find_partition(topic, partition).map(|element| element.offset()) {
         Some(Offset::Offset(offset)) => Ok(offset),
-        // Nothing was delivered, and the end is reported: the log is empty from where it was read.
+        // The end was reported and no record was delivered: the log is empty from the start of the reader.
         _ => Ok(0),
     }
 }

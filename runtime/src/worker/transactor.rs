@@ -1,9 +1,9 @@
 //! A transactional producer whose calls return.
 //!
-//! A transaction call should return within the time it was given. In librdkafka 2.12 one does not always: a producer that was told
-//! that there are no brokers (see `kafka::liveness`) may wait for ever in `send_offsets_to_transaction`. A worker that waited along
-//! would have neither an error nor an end. So such calls are made on a thread of their own, and one that does not return is
-//! abandoned with its thread and its producer. The broker aborts its transaction, and the next producer takes its id over.
+//! A transaction call should return within its timeout. In librdkafka 2.12 one does not always: a producer whose metadata has no brokers
+//! (see `kafka::liveness`) may wait for ever in `send_offsets_to_transaction`, and a worker would wait with it. So a thread of its own
+//! makes these calls. If a call does not return, the worker abandons it with its thread and its producer. The broker aborts the
+//! transaction, and the next producer takes over the transactional id.
 
 use std::{
     sync::{
@@ -28,13 +28,13 @@ pub(crate) type TransactionalProducer = BaseProducer<DeliveryTracker, NoCustomPa
 
 type Call = Box<dyn FnOnce() + Send>;
 
-/// How much longer than it was given a call may take.
+/// How much longer than its timeout a call may take.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The shortest pause between two looks for deliveries. librdkafka's own flush would poll in slices of 100 ms.
+/// The shortest pause between two polls for deliveries. librdkafka's own flush would poll every 100 ms.
 const SLICE: Duration = Duration::from_micros(100);
 
-/// A transaction that did not commit for certain.
+/// Why it is not certain that a transaction has committed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommitError {
     #[error("cannot {step}")]
@@ -65,7 +65,7 @@ impl CommitError {
         )
     }
 
-    /// True if a topic takes smaller records than it did when it was last asked.
+    /// True if a topic takes smaller records than when its limit was last read.
     pub(crate) fn is_too_large(&self) -> bool {
         self.code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
     }
@@ -82,7 +82,7 @@ impl CommitError {
     }
 }
 
-/// A producer of transactions and the thread on which it is waited for.
+/// A transactional producer, and the thread that makes its calls.
 pub(crate) struct Transactor {
     producer: Arc<TransactionalProducer>,
     calls: SyncSender<Call>,
@@ -92,35 +92,35 @@ impl Transactor {
     /// A producer with this setup.
     ///
     /// # Errors
-    /// It cannot be made, or there is no thread for it.
+    /// The producer cannot be created, or its thread cannot be started.
     pub(crate) fn new(setup: &ClientConfig, tracker: DeliveryTracker) -> Result<Self, CommitError> {
         let producer = setup.create_with_context(tracker).map_err(CommitError::kafka("set up a producer"))?;
         let (calls, waiting) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name("transactions".to_owned());
-        thread.spawn(move || make(&waiting)).map_err(CommitError::Thread)?;
+        thread.spawn(move || make_calls(&waiting)).map_err(CommitError::Thread)?;
         Ok(Self { producer: Arc::new(producer), calls })
     }
 
-    /// The producer, to hand records over and to ask what comes back at once.
+    /// The producer, for calls that return at once.
     pub(crate) fn producer(&self) -> &TransactionalProducer {
         &self.producer
     }
 
-    /// Fences whoever had this transactional id before.
+    /// Fences the previous producer with this transactional id.
     ///
     /// # Errors
-    /// It cannot be done now.
+    /// The transaction coordinator is unavailable, or has rejected the request.
     pub(crate) fn init(&self, patience: Duration) -> Result<(), CommitError> {
         self.call(patience + GRACE, move |producer| {
             producer.init_transactions(patience).map_err(CommitError::kafka("begin to write transactions"))
         })
     }
 
-    /// Commits what was handed over since the transaction was begun, together with these positions. `deadline` is for the records;
-    /// `check` may still say no to where they have come to lie.
+    /// Commits the records that were sent since the transaction began, together with these positions. The records must be acknowledged
+    /// before `deadline`, and `check` may reject their offsets.
     ///
     /// # Errors
-    /// The transaction is not committed for certain.
+    /// It is not certain that the transaction has committed.
     pub(crate) fn commit(
         &self,
         positions: TopicPartitionList,
@@ -129,9 +129,9 @@ impl Transactor {
         patience: Duration,
         check: impl FnOnce(&Deliveries) -> Result<(), CommitError> + Send + 'static,
     ) -> Result<Deliveries, CommitError> {
-        // After twice that time the broker has aborted the transaction.
+        // After twice the transaction timeout the broker has aborted the transaction.
         self.call(patience * 2, move |producer| {
-            // While the coordinator takes the positions, the records are on their way.
+            // The producer sends the records while the coordinator takes the positions.
             producer
                 .send_offsets_to_transaction(&positions, &group, patience)
                 .map_err(CommitError::kafka("add input positions to the transaction"))?;
@@ -146,13 +146,13 @@ impl Transactor {
         })
     }
 
-    /// Lets the producer go. Answers whether it was gone within `patience`.
+    /// Closes the producer. Returns whether it was closed within `patience`.
     pub(crate) fn close_within(self, patience: Duration) -> bool {
         drop(self.calls);
         close_within(self.producer, patience)
     }
 
-    /// Makes a call, and waits for its end no longer than this.
+    /// Makes a call, and waits for its result up to `at_most`.
     fn call<T: Send + 'static>(
         &self,
         at_most: Duration,
@@ -161,19 +161,19 @@ impl Transactor {
         let (producer, (answer, answered)) = (Arc::clone(&self.producer), mpsc::sync_channel(1));
         let call = Box::new(move || {
             let result = call(&producer);
-            // Before the answer: whoever has it may let the producer go, and must be the last one then.
+            // This comes before the result: its receiver may close the producer, and must then have the last reference.
             drop(producer);
-            // Nobody waits any more if the patience has run out.
+            // After the timeout nothing receives the result.
             let _late = answer.send(result);
         });
-        let is_asked = self.calls.try_send(call).is_ok();
-        let answered = is_asked.then(|| answered.recv_timeout(at_most)).and_then(Result::ok);
+        let is_queued = self.calls.try_send(call).is_ok();
+        let answered = is_queued.then(|| answered.recv_timeout(at_most)).and_then(Result::ok);
         answered.unwrap_or(Err(CommitError::TimedOut(at_most)))
     }
 }
 
-/// Waits until every record is acknowledged. One poll takes one report of deliveries, so it looks again at once while there are
-/// reports, and pauses only when there are none; the longer it has waited, the longer.
+/// Waits until every record is acknowledged. One poll delivers one report, so it polls again at once while there are reports. Without
+/// one it pauses, longer the longer it has waited.
 fn deliver(producer: &TransactionalProducer, deadline: Instant, patience: Duration) -> Result<(), CommitError> {
     let since = Instant::now();
     let mut left = producer.in_flight_count();
@@ -191,7 +191,7 @@ fn deliver(producer: &TransactionalProducer, deadline: Instant, patience: Durati
     Ok(())
 }
 
-fn make(calls: &Receiver<Call>) {
+fn make_calls(calls: &Receiver<Call>) {
     while let Ok(call) = calls.recv() {
         call();
     }
@@ -220,7 +220,7 @@ mod tests {
         let away = transactor.call(patience, move |_| Ok(blocked.recv().is_ok()));
         assert!(matches!(away, Err(CommitError::TimedOut(_))), "{away:?}");
         let next = [(); 2].map(|()| transactor.call(patience, |_| Ok(7)));
-        assert!(next.iter().all(Result::is_err), "nothing gets past a call that stays away");
+        assert!(next.iter().all(Result::is_err), "no call passes one that does not return");
         drop(release);
     }
 }
