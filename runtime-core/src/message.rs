@@ -293,5 +293,5 @@ macro_rules! __write {
 #[doc(hidden)]
 #[must_use]
 pub fn find(records: &'static [RecordType], name: &str) -> &'static RecordType {
-    records.iter().find(|record| record.name == name).expect("a variant's record stands in its own enum's table")
+    records.iter().find(|record| record.name == name).expect("every variant's record is in its own enum's table")
 }

@@ -242,23 +242,32 @@ pub(super) fn act(deed: &mut Deed, window: &mut Window, hand: &mut Hand<'_>) -> 
         Deed::RetryRefund { order_id } => {
             hand.send::<Payment>(&order_id.to_string(), RetryRefund { order_id: order_id.to_string() })
         }
-        Deed::Order { order_id, request, sent, .. } => {
-            let command = match sent {
-                Some(command) => command,
-                None => {
-                    // Most customers look at the shop before they order; some are faster than it.
-                    let known = window.now(hand);
-                    let mut skus = request.lines.iter().map(|line| &line.sku);
-                    let is_furnished = skus.all(|sku| sku == UNLISTED || known.knows_album(sku));
-                    let is_known = request.customer_id == NOBODY || known.knows_customer(&request.customer_id);
-                    let mut is_hasty = || hand.chance().permille(1);
-                    if !(is_furnished && is_known || is_hasty()) {
-                        return Ok(false);
-                    }
-                    sent.insert(Box::new(known.resolve(*order_id, request)))
-                }
-            };
-            hand.send::<OrderProcessor>(&order_id.to_string(), (**command).clone())
-        }
+        Deed::Order { order_id, request, sent, .. } => place_order(*order_id, request, sent, window, hand),
     }
+}
+
+/// Places an order with what the shop knows by then, which is the same each time it is sent.
+fn place_order(
+    order_id: Uuid,
+    request: &OrderRequest,
+    sent: &mut Option<Box<PlaceOrder>>,
+    window: &mut Window,
+    hand: &mut Hand<'_>,
+) -> Result<bool, Violation> {
+    let command = match sent {
+        Some(command) => command,
+        None => {
+            // Most customers look at the shop before they order; some are faster than it.
+            let known = window.now(hand);
+            let mut skus = request.lines.iter().map(|line| &line.sku);
+            let is_furnished = skus.all(|sku| sku == UNLISTED || known.knows_album(sku));
+            let is_known = request.customer_id == NOBODY || known.knows_customer(&request.customer_id);
+            let mut is_hasty = || hand.chance().permille(1);
+            if !(is_furnished && is_known || is_hasty()) {
+                return Ok(false);
+            }
+            sent.insert(Box::new(known.resolve(order_id, request)))
+        }
+    };
+    hand.send::<OrderProcessor>(&order_id.to_string(), (**command).clone())
 }
