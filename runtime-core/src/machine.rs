@@ -200,15 +200,15 @@ impl<D: Decider> Machine<D> {
 
     /// The partitions with a timer due, for which the ends of all inputs must be fetched now.
     #[must_use]
-    pub fn wants_ends(&self, now_ms: TimestampMs) -> Vec<i32> {
-        let wants = |task: &&Task<D>| task.held.is_none() && task.timers.wants_ends(now_ms);
+    pub fn needs_ends(&self, now_ms: TimestampMs) -> Vec<i32> {
+        let wants = |task: &&Task<D>| task.held.is_none() && task.timers.needs_ends(now_ms);
         self.tasks.values().filter(wants).map(|task| task.partition).collect()
     }
 
-    /// Takes the ends of all inputs of a partition, fetched at `asked_at_ms` or later.
-    pub fn ends_known(&mut self, partition: i32, asked_at_ms: TimestampMs, ends: Vec<i64>) {
+    /// Takes the ends of all inputs of a partition, fetched at `requested_at_ms` or later.
+    pub fn ends_known(&mut self, partition: i32, requested_at_ms: TimestampMs, ends: Vec<i64>) {
         if let Some(task) = self.tasks.get_mut(&partition) {
-            task.timers.ends_known(asked_at_ms, ends);
+            task.timers.ends_known(requested_at_ms, ends);
         }
     }
 

@@ -14,7 +14,7 @@ pub(crate) struct Timers {
 /// The input that must be read before the timers up to an instant may fire.
 #[derive(Debug)]
 struct Gate {
-    asked_at_ms: TimestampMs,
+    requested_at_ms: TimestampMs,
     ends: Vec<i64>,
 }
 
@@ -40,13 +40,13 @@ impl Timers {
     }
 
     /// True if a timer is due and the ends of the inputs must be fetched, because records before these ends come first.
-    pub(crate) fn wants_ends(&self, now_ms: TimestampMs) -> bool {
+    pub(crate) fn needs_ends(&self, now_ms: TimestampMs) -> bool {
         self.gate.is_none() && self.due.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms)
     }
 
-    /// Takes the ends of the inputs, fetched at `asked_at_ms` or later.
-    pub(crate) fn ends_known(&mut self, asked_at_ms: TimestampMs, ends: Vec<i64>) {
-        self.gate = Some(Gate { asked_at_ms, ends });
+    /// Takes the ends of the inputs, fetched at `requested_at_ms` or later.
+    pub(crate) fn ends_known(&mut self, requested_at_ms: TimestampMs, ends: Vec<i64>) {
+        self.gate = Some(Gate { requested_at_ms, ends });
     }
 
     /// True if timers wait until the inputs have been read up to their ends.
@@ -61,10 +61,10 @@ impl Timers {
         if !reached {
             return Vec::new();
         }
-        let asked_at_ms = gate.asked_at_ms;
+        let requested_at_ms = gate.requested_at_ms;
         self.gate = None;
         let mut fired = Vec::new();
-        while self.due.first().is_some_and(|(at_ms, _)| *at_ms <= asked_at_ms) {
+        while self.due.first().is_some_and(|(at_ms, _)| *at_ms <= requested_at_ms) {
             fired.extend(self.due.pop_first());
         }
         fired
@@ -85,13 +85,13 @@ mod tests {
         let mut timers = Timers::default();
         let entity: Arc<str> = "order-1".into();
         timers.change(&entity, None, Some(100));
-        assert!(!timers.wants_ends(99));
-        assert!(timers.wants_ends(100));
+        assert!(!timers.needs_ends(99));
+        assert!(timers.needs_ends(100));
         timers.ends_known(120, vec![5, 3]);
-        assert!(!timers.wants_ends(130), "fetched already");
+        assert!(!timers.needs_ends(130), "fetched already");
         assert!(timers.pass(&[5, 2]).is_empty());
         assert_eq!(timers.pass(&[6, 3]), vec![(100, entity)]);
-        assert!(!timers.wants_ends(130), "fired once");
+        assert!(!timers.needs_ends(130), "fired once");
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
         timers.ends_known(5_000, vec![0]);
         assert_eq!(timers.pass(&[0]).len(), 1, "a clock an hour ahead fires it early");
         assert_eq!(timers.change(&entity, wake, Some(100)).map(|wake| wake.at_ms), Some(100));
-        assert!(!timers.wants_ends(50) && !timers.wants_ends(200), "back again, and past the instant once more");
+        assert!(!timers.needs_ends(50) && !timers.needs_ends(200), "back again, and past the instant once more");
         assert_eq!(timers.next(), None);
     }
 

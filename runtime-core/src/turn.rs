@@ -61,8 +61,8 @@ enum Phase {
     Begin,
     Drain,
     Gather,
-    AskEnds,
-    AskPositions,
+    FetchEnds,
+    ReadPositions,
     Commit,
     Pause,
     Rebalance,
@@ -86,11 +86,11 @@ pub struct Turn<D: Decider, F> {
     gathering: Gathering,
     holds: Holds,
     /// The partitions whose inputs the client reads.
-    flowing: BTreeSet<i32>,
+    consuming: BTreeSet<i32>,
     is_recovering: bool,
     has_rebalance: bool,
     is_stopping: bool,
-    ends_asked: Duration,
+    ends_fetched: Duration,
     checkpointed: Duration,
     recommitted: Duration,
     error: Option<TurnError>,
@@ -108,11 +108,11 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             fence: None,
             gathering: Gathering::default(),
             holds: Holds::default(),
-            flowing: BTreeSet::new(),
+            consuming: BTreeSet::new(),
             is_recovering: false,
             has_rebalance: false,
             is_stopping: false,
-            ends_asked: Duration::ZERO,
+            ends_fetched: Duration::ZERO,
             checkpointed: now.elapsed,
             recommitted: now.elapsed,
             error: None,
@@ -138,8 +138,8 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             Phase::Begin => self.begin(now),
             Phase::Drain => return self.drain(now),
             Phase::Gather => self.gather(now),
-            Phase::AskEnds => self.ask_ends(now),
-            Phase::AskPositions => self.ask_positions(),
+            Phase::FetchEnds => self.fetch_ends(now),
+            Phase::ReadPositions => self.read_positions(),
             Phase::Commit => self.commit(now),
             Phase::Pause => self.pause(now),
             Phase::Rebalance => self.due.push_back(Step::TakeRebalance),
@@ -181,7 +181,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             None => {
                 self.gathering.batch_began(now);
                 self.machine.drain_parked(now.wall_ms);
-                self.holds.notice(&self.machine, &self.flowing);
+                self.holds.notice(&self.machine, &self.consuming);
                 return Phase::Gather;
             }
         }
@@ -216,18 +216,18 @@ impl<D: Decider, F: Clone> Turn<D, F> {
     }
 
     /// Fetches the ends of the inputs when a timer is due: the records before these ends come first.
-    fn ask_ends(&mut self, now: Now) {
-        let partitions = self.machine.wants_ends(now.wall_ms);
-        if !partitions.is_empty() && now.elapsed.saturating_sub(self.ends_asked) >= self.pace.ends_every {
-            self.ends_asked = now.elapsed;
-            self.due.push_back(Step::AskEnds { partitions });
+    fn fetch_ends(&mut self, now: Now) {
+        let partitions = self.machine.needs_ends(now.wall_ms);
+        if !partitions.is_empty() && now.elapsed.saturating_sub(self.ends_fetched) >= self.pace.ends_every {
+            self.ends_fetched = now.elapsed;
+            self.due.push_back(Step::FetchEnds { partitions });
         }
     }
 
-    fn ask_positions(&mut self) {
+    fn read_positions(&mut self) {
         let partitions = self.machine.waits_for_positions();
         if !partitions.is_empty() {
-            self.due.push_back(Step::AskPositions { partitions });
+            self.due.push_back(Step::ReadPositions { partitions });
         }
     }
 
@@ -255,7 +255,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
 
     fn pause(&mut self, now: Now) {
         for partition in self.holds.begin(&self.pace, now) {
-            self.flowing.remove(&partition);
+            self.consuming.remove(&partition);
             self.due.push_back(Step::Pause { partition });
         }
     }
@@ -273,10 +273,10 @@ impl<D: Decider, F: Clone> Turn<D, F> {
 
     /// Resumes partitions whose pause is over. Their holds end some time later, if they then take records.
     fn resume(&mut self, now: Now) {
-        let (resumed, ended) = self.holds.end(&self.machine, &self.flowing, now);
+        let (resumed, ended) = self.holds.end(&self.machine, &self.consuming, now);
         for partition in resumed {
             self.machine.resume(partition);
-            self.flowing.insert(partition);
+            self.consuming.insert(partition);
             self.due.push_back(Step::Resume { partitions: vec![partition] });
         }
         self.due.extend(ended.into_iter().map(|partition| Step::HoldEnded { partition }));
@@ -303,12 +303,12 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.machine.load(partition, entity, bytes)
     }
 
-    /// To [`Step::AskEnds`]: the ends of every input of a partition, fetched at `asked_at_ms`.
-    pub fn ends(&mut self, partition: i32, asked_at_ms: TimestampMs, ends: Vec<i64>) {
-        self.machine.ends_known(partition, asked_at_ms, ends);
+    /// To [`Step::FetchEnds`]: the ends of every input of a partition, fetched at `requested_at_ms`.
+    pub fn ends(&mut self, partition: i32, requested_at_ms: TimestampMs, ends: Vec<i64>) {
+        self.machine.ends_known(partition, requested_at_ms, ends);
     }
 
-    /// To [`Step::AskPositions`]: the client has delivered every record of a partition before these positions.
+    /// To [`Step::ReadPositions`]: the client has delivered every record of a partition before these positions.
     pub fn reached(&mut self, partition: i32, positions: &[i64], now: Now) {
         self.machine.reached(partition, positions, now.wall_ms);
     }
@@ -353,7 +353,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.is_recovering &= !is_done;
         let partitions: Vec<i32> = tasks.iter().map(Task::partition).collect();
         for task in tasks {
-            self.flowing.insert(task.partition());
+            self.consuming.insert(task.partition());
             self.machine.adopt(task);
         }
         if !partitions.is_empty() {
@@ -367,7 +367,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         for partition in &partitions {
             self.machine.release(*partition);
         }
-        self.flowing.clear();
+        self.consuming.clear();
         self.holds.clear();
         self.is_recovering = false;
         partitions
@@ -437,7 +437,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
 
     /// Every partition of every input that the client reads, with the offset to start at.
     pub fn assignment(&self) -> impl Iterator<Item = (Arc<str>, i32, StartAt)> {
-        let tasks = self.flowing.iter().filter_map(|partition| self.machine.task(*partition));
+        let tasks = self.consuming.iter().filter_map(|partition| self.machine.task(*partition));
         tasks.flat_map(|task| {
             let positions = self.contract().inputs.iter().zip(task.positions()).enumerate();
             positions.map(|(input, (topic, position))| {
@@ -451,8 +451,8 @@ impl<D: Decider, F: Clone> Turn<D, F> {
 
     /// The partitions whose inputs the client reads.
     #[must_use]
-    pub fn flowing(&self) -> &BTreeSet<i32> {
-        &self.flowing
+    pub fn consuming(&self) -> &BTreeSet<i32> {
+        &self.consuming
     }
 
     /// Why a partition is held, if it is.
@@ -492,7 +492,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             let left = at.saturating_sub(now.elapsed).as_millis();
             now.wall_ms.saturating_add(i64::try_from(left).unwrap_or(i64::MAX))
         };
-        let holds = self.holds.next_end(&self.flowing).map(in_ms);
+        let holds = self.holds.next_end(&self.consuming).map(in_ms);
         let batch =
             (!self.machine.batch().is_empty()).then(|| in_ms(self.gathering.since() + self.pace.positions_every));
         self.machine.next_due().into_iter().chain(holds).chain(batch).min()
@@ -504,9 +504,9 @@ impl Phase {
         match self {
             Self::Begin => Self::Drain,
             Self::Drain => Self::Gather,
-            Self::Gather => Self::AskEnds,
-            Self::AskEnds => Self::AskPositions,
-            Self::AskPositions => Self::Commit,
+            Self::Gather => Self::FetchEnds,
+            Self::FetchEnds => Self::ReadPositions,
+            Self::ReadPositions => Self::Commit,
             Self::Commit => Self::Pause,
             Self::Pause => Self::Rebalance,
             Self::Rebalance => Self::Recovered,

@@ -32,9 +32,9 @@ impl Holds {
     }
 
     /// Adds the partitions that the machine has held by itself: those whose inputs the client still reads.
-    pub(super) fn notice<D: Decider>(&mut self, machine: &Machine<D>, flowing: &BTreeSet<i32>) {
+    pub(super) fn notice<D: Decider>(&mut self, machine: &Machine<D>, consuming: &BTreeSet<i32>) {
         let held = machine.held().map(|(partition, _)| partition);
-        self.added.extend(held.filter(|partition| flowing.contains(partition)));
+        self.added.extend(held.filter(|partition| consuming.contains(partition)));
     }
 
     /// True if the partition was held and has been resumed.
@@ -57,12 +57,12 @@ impl Holds {
     pub(super) fn end<D: Decider>(
         &mut self,
         machine: &Machine<D>,
-        flowing: &BTreeSet<i32>,
+        consuming: &BTreeSet<i32>,
         now: Now,
     ) -> (Vec<i32>, Vec<i32>) {
         let (mut resumed, mut ended) = (Vec::new(), Vec::new());
         for (partition, hold) in &self.holds {
-            if flowing.contains(partition) {
+            if consuming.contains(partition) {
                 let in_batch = |((_, of), _): ((usize, i32), i64)| of == *partition;
                 if now.elapsed >= hold.until + PROBATION && !machine.batch().positions().any(in_batch) {
                     ended.push(*partition);
@@ -78,8 +78,8 @@ impl Holds {
     }
 
     /// When the next pause is over.
-    pub(super) fn next_end(&self, flowing: &BTreeSet<i32>) -> Option<Duration> {
-        self.holds.iter().filter(|(partition, _)| !flowing.contains(partition)).map(|(_, hold)| hold.until).min()
+    pub(super) fn next_end(&self, consuming: &BTreeSet<i32>) -> Option<Duration> {
+        self.holds.iter().filter(|(partition, _)| !consuming.contains(partition)).map(|(_, hold)| hold.until).min()
     }
 
     pub(super) fn clear(&mut self) {

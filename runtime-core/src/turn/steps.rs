@@ -36,12 +36,12 @@ pub enum Step<D: Decider, F> {
         wait: Duration,
     },
     /// Fetch the stable ends of every input of these partitions: [`Turn::ends`](super::Turn::ends).
-    AskEnds {
+    FetchEnds {
         /// The partitions.
         partitions: Vec<i32>,
     },
     /// Read the positions up to which the client has delivered: [`Turn::reached`](super::Turn::reached).
-    AskPositions {
+    ReadPositions {
         /// The partitions.
         partitions: Vec<i32>,
     },

@@ -465,8 +465,8 @@ fn a_timer_fires_once_after_the_input_that_was_there_first() {
     let mut fixture = Fixture::new();
     let (partition, _) = fixture.ping("order-1", "order-1", "wake", NOW + 100);
     fixture.settle();
-    assert!(fixture.machine.wants_ends(NOW + 99).is_empty());
-    assert_eq!(fixture.machine.wants_ends(NOW + 100), vec![partition]);
+    assert!(fixture.machine.needs_ends(NOW + 99).is_empty());
+    assert_eq!(fixture.machine.needs_ends(NOW + 100), vec![partition]);
     fixture.ping("order-1", "order-1", "count", 1);
     let source = fixture.machine.contract().inputs.iter().position(|topic| **topic == *SOURCE).unwrap();
     let mut ends = vec![0; fixture.machine.contract().inputs.len()];
@@ -481,7 +481,7 @@ fn a_timer_fires_once_after_the_input_that_was_there_first() {
     assert_eq!(fixture.records_on(INBOX).len(), 1);
     fixture.settle();
     assert_eq!((fixture.state("order-1").woken, fixture.state("order-1").total), (1, 1));
-    assert!(fixture.machine.wants_ends(NOW + 1_000).is_empty());
+    assert!(fixture.machine.needs_ends(NOW + 1_000).is_empty());
     let repeat = RuntimeRecord::from(TimerFired { due_at: NOW + 100 });
     fixture.write(INBOX, "order-1", &repeat);
     fixture.settle();

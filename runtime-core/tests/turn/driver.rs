@@ -211,8 +211,8 @@ impl Driver {
             Step::FetchSchema(schema) => self.fetch(schema),
             Step::LoadEntity { partition, key } => self.load(partition, &key),
             Step::Gather { rest, wait } => self.gather(rest, wait),
-            Step::AskEnds { partitions } => self.ask_ends(&partitions),
-            Step::AskPositions { partitions } => self.ask_positions(&partitions),
+            Step::FetchEnds { partitions } => self.fetch_ends(&partitions),
+            Step::ReadPositions { partitions } => self.read_positions(&partitions),
             Step::Commit { fence } => self.commit(fence),
             Step::Pause { partition } => {
                 self.note(format!("pause {partition}"));
@@ -308,7 +308,7 @@ impl Driver {
         }
     }
 
-    fn ask_ends(&mut self, partitions: &[i32]) {
+    fn fetch_ends(&mut self, partitions: &[i32]) {
         self.note("ask ends");
         for partition in partitions {
             let inputs = self.turn.contract().inputs.clone();
@@ -317,7 +317,7 @@ impl Driver {
         }
     }
 
-    fn ask_positions(&mut self, partitions: &[i32]) {
+    fn read_positions(&mut self, partitions: &[i32]) {
         self.note("ask positions");
         for partition in partitions {
             let of = |reader: &&Reader| reader.partition == *partition;

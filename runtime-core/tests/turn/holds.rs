@@ -51,7 +51,7 @@ fn a_held_partition_rests_twice_as_long_each_time_and_is_parked_at_the_fifth_cra
     let reason = driver.turn.hold_reason(partition).unwrap();
     assert_eq!(reason.position, Position::new(SOURCE, partition, offset));
     assert!(reason.reason.contains("decide was told to panic"), "{}", reason.reason);
-    assert!(!driver.turn.flowing().contains(&partition));
+    assert!(!driver.turn.consuming().contains(&partition));
     driver.settle();
     assert_eq!((driver.state(&neighbour).total, driver.state(ORDER).total), (100, 0), "only its partition waits");
     driver.run_for(ms(10_000));

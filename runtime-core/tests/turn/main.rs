@@ -365,7 +365,7 @@ fn the_ends_are_not_asked_for_in_every_turn_when_they_are_unknown() {
         // The question stays without an answer.
         loop {
             match driver.turn.next(driver.now()) {
-                Step::AskEnds { .. } => asked += 1,
+                Step::FetchEnds { .. } => asked += 1,
                 Step::EndTurn => break,
                 Step::SnapshotFence => driver.turn.fence(Some(1)),
                 _ => {}

@@ -207,7 +207,7 @@ fn parked_records_whose_turn_fails_again_and_again_hold_their_partition_each_tim
     driver.run_for(ms(10_000));
     let reason = driver.turn.hold_reason(here()).unwrap();
     assert!(reason.reason.contains("cannot be parked"), "{}", reason.reason);
-    assert!(!driver.turn.flowing().contains(&here()));
+    assert!(!driver.turn.consuming().contains(&here()));
     assert_eq!(driver.times_of(&format!("pause {}", here())).len(), 5, "{:?}", driver.history);
     assert!(driver.times_of(&format!("well {}", here())).is_empty());
 }

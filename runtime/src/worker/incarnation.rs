@@ -162,8 +162,8 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
             Step::FetchSchema(schema) => self.fetch_schema(schema),
             Step::LoadEntity { partition, key } => self.load_entity(partition, &key)?,
             Step::Gather { rest, wait } => self.gather(rest, wait)?,
-            Step::AskEnds { partitions } => self.ask_ends(&partitions),
-            Step::AskPositions { partitions } => self.ask_positions(&partitions)?,
+            Step::FetchEnds { partitions } => self.fetch_ends(&partitions),
+            Step::ReadPositions { partitions } => self.read_positions(&partitions)?,
             Step::Commit { fence } => self.commit(fence)?,
             Step::Pause { partition } => self.pause(partition)?,
             Step::Resume { .. } => self.assign().map_err(kafka("assign inputs"))?,
@@ -288,14 +288,14 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         WorkerError::Other("the group replaced this member by a newer one with its name".to_owned())
     }
 
-    fn ask_ends(&mut self, partitions: &[i32]) {
+    fn fetch_ends(&mut self, partitions: &[i32]) {
         let now_ms = clock::now_ms();
-        if let Err(error) = self.try_to_ask_ends(partitions, now_ms) {
+        if let Err(error) = self.try_to_fetch_ends(partitions, now_ms) {
             tracing::warn!(service = D::NAME, %error, "the ends of the inputs are unknown; timers wait");
         }
     }
 
-    fn try_to_ask_ends(&mut self, partitions: &[i32], now_ms: TimestampMs) -> KafkaResult<()> {
+    fn try_to_fetch_ends(&mut self, partitions: &[i32], now_ms: TimestampMs) -> KafkaResult<()> {
         let inputs = self.turn.contract().inputs.clone();
         let mut list = TopicPartitionList::new();
         for partition in partitions {
@@ -313,7 +313,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         Ok(())
     }
 
-    fn ask_positions(&mut self, partitions: &[i32]) -> Result<(), WorkerError> {
+    fn read_positions(&mut self, partitions: &[i32]) -> Result<(), WorkerError> {
         let positions = self.clients.consumer().position().map_err(kafka("read the consumer's positions"))?;
         for partition in partitions {
             let inputs = &self.turn.contract().inputs;
@@ -347,7 +347,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
 
     fn not_committed(&mut self, error: CommitError) -> WorkerError {
         if error.is_too_large() {
-            self.ask_limits();
+            self.read_limits();
         }
         if error.is_fenced() && self.carried.fencing.producer_fenced() && self.setup.names.group_instance_id.is_some() {
             return WorkerError::NameTaken { name: self.setup.names.client_id.clone() };
@@ -356,7 +356,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
     }
 
     /// Reads the record limits of the topics again, for the next incarnation, because a topic takes smaller records than before.
-    fn ask_limits(&mut self) {
+    fn read_limits(&mut self) {
         let limits = Admin::new(&self.setup.config)
             .and_then(|admin| self.setup.runtime.block_on(admin.limits(&self.setup.contract)));
         match limits {

@@ -203,8 +203,8 @@ impl<D: Decider> Incarnation<D> {
             Step::FetchSchema(schema) => self.turn.learn(schema, self.readers.schema(schema)),
             Step::LoadEntity { partition, key } => return self.load_entity(store, world, partition, &key),
             Step::Gather { .. } => return self.gather(kit, store, world, (whom, now)),
-            Step::AskEnds { partitions } => self.ask_ends(kit, world, &partitions, now),
-            Step::AskPositions { partitions } => self.ask_positions(kit, world, &partitions, now),
+            Step::FetchEnds { partitions } => self.fetch_ends(kit, world, &partitions, now),
+            Step::ReadPositions { partitions } => self.read_positions(kit, world, &partitions, now),
             Step::Commit { fence } => return self.begin_commit(kit, world, (fence, now)),
             Step::Pause { partition } => {
                 let reason = self.turn.hold_reason(partition).map_or("", |held| held.reason.as_str());
@@ -253,14 +253,14 @@ impl<D: Decider> Incarnation<D> {
         world: &mut World,
         (whom, now): (&str, Now),
     ) -> Result<Done, Violation> {
-        let flowing: Vec<i32> = self.flow.iter().copied().collect();
+        let consuming: Vec<i32> = self.flow.iter().copied().collect();
         let mut taken = false;
-        if !flowing.is_empty() {
-            let (mut left, places) = (1 + world.chance.below(8), flowing.len() * kit.inputs.len());
+        if !consuming.is_empty() {
+            let (mut left, places) = (1 + world.chance.below(8), consuming.len() * kit.inputs.len());
             let first = world.chance.index(places);
             if self.read_all != Some(world.cluster.log.changes()) {
                 for at in (first..places).chain(0..first) {
-                    let place = (at / flowing.len(), flowing[at % flowing.len()]);
+                    let place = (at / consuming.len(), consuming[at % consuming.len()]);
                     while left > 0 && self.has_room() {
                         if !self.offer_next(kit, store, world, place, (whom, now))? {
                             break;
@@ -354,7 +354,7 @@ impl<D: Decider> Incarnation<D> {
         }
     }
 
-    fn ask_ends(&mut self, kit: &Kit<D>, world: &World, partitions: &[i32], now: Now) {
+    fn fetch_ends(&mut self, kit: &Kit<D>, world: &World, partitions: &[i32], now: Now) {
         for partition in partitions {
             let end = |topic: &usize| {
                 let place = Place { topic: *topic, partition: *partition };
@@ -364,7 +364,7 @@ impl<D: Decider> Incarnation<D> {
         }
     }
 
-    fn ask_positions(&mut self, kit: &Kit<D>, world: &mut World, partitions: &[i32], now: Now) {
+    fn read_positions(&mut self, kit: &Kit<D>, world: &mut World, partitions: &[i32], now: Now) {
         for partition in partitions {
             let reached: Vec<i64> = (0..kit.inputs.len()).map(|input| self.fetched.of(input, *partition)).collect();
             let before = self.turn.batch().outputs().len();
