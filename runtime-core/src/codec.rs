@@ -1,9 +1,9 @@
 //! Avro bodies in Confluent's framing: from typed structs to bytes and back, without building an Avro `Value`.
 //!
-//! This module has the framing, one writer for each schema that a service writes with, and one reader for each schema id that it has
-//! received. It decides whether an unreadable record may become readable (transient) or never will (permanent). It knows no topics,
-//! and of the headers only the one that may carry a schema id. A body is read with the schema of its writer; the struct takes the
-//! fields that it uses.
+//! This module has the framing, one writer for each schema that a service writes with, and one reader for each schema id that it
+//! has received. It decides whether an unreadable record may become readable (transient) or never will (permanent). It knows no
+//! topics, and of the headers only the one that may carry a schema id. A body is read with the schema of its writer; the struct
+//! takes the fields that it uses.
 
 use std::{collections::HashMap, marker::PhantomData, sync::Arc, time::Duration};
 
@@ -209,7 +209,8 @@ impl DecodeError {
     }
 }
 
-/// Splits a value into its schema and its body. `header` is the value of [`SCHEMA_ID_HEADER`], which has precedence over the prefix.
+/// Splits a value into its schema and its body. `header` is the value of [`SCHEMA_ID_HEADER`], which has precedence over the
+/// prefix.
 ///
 /// # Errors
 /// Neither header nor prefix names a schema.

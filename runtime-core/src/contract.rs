@@ -216,8 +216,8 @@ impl ServiceContract {
         Self { known: HashMap::new(), failed: HashMap::new(), ..self.clone() }
     }
 
-    /// Takes the schema that the driver fetched. A failure counts only for the record that needs the schema; the next record requests
-    /// it again.
+    /// Takes the schema that the driver fetched. A failure counts only for the record that needs the schema; the next record
+    /// requests it again.
     pub fn learn(&mut self, schema: SchemaRef, found: Result<&'static ReadSchema, DecodeError>) {
         match found {
             Ok(found) => {

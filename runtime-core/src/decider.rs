@@ -172,15 +172,15 @@ pub trait Decider: Clone + Send + Sync + 'static {
     }
 
     /// True if the record keys of this owner are entities of this service. Then the entity of an unreadable record is known, and
-    /// later records of that entity wait behind it until an operator acts. If false, an unreadable record is dead-lettered and nothing
-    /// waits. Return false for owners with other entities, such as customers where this service decides about orders. The keys of the
-    /// own inbox are always entities of this service.
+    /// later records of that entity wait behind it until an operator acts. If false, an unreadable record is dead-lettered and
+    /// nothing waits. Return false for owners with other entities, such as customers where this service decides about orders. The
+    /// keys of the own inbox are always entities of this service.
     fn shares_keys_with(&self, _owner: &str) -> bool {
         true
     }
 
-    /// Decides on an input. It is pure and total: a fact that comes too early is recorded by an event, and a command that may not be
-    /// carried out is answered by an event that refuses it.
+    /// Decides on an input. It is pure and total: a fact that comes too early is recorded by an event, and a command that may not
+    /// be carried out is answered by an event that refuses it.
     fn decide(&self, state: &Self::State, input: &Received<Self::Input>) -> Decision<Self::Event, Self::Command>;
 
     /// Folds one own event into the state. It is total, because an event is a fact.
@@ -191,8 +191,8 @@ pub trait Decider: Clone + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// When the entity's next timer is due, if it has one. At that instant a [`TimerFired`] enters through the inbox; it may come later,
-    /// and it never overtakes input that was appended before.
+    /// When the entity's next timer is due, if it has one. At that instant a [`TimerFired`] enters through the inbox; it may come
+    /// later, and it never overtakes input that was appended before.
     fn wake_at(&self, _state: &Self::State) -> Option<TimestampMs> {
         None
     }
@@ -230,8 +230,8 @@ pub struct Due<E> {
 /// The answer of an external service: a command to the own inbox.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer<C> {
-    /// Distinguishes answers to the same request. The record's id is `UUIDv5(effect key, outcome)`, so receiving the same answer twice
-    /// gives the same record.
+    /// Distinguishes answers to the same request. The record's id is `UUIDv5(effect key, outcome)`, so receiving the same answer
+    /// twice gives the same record.
     pub outcome: String,
     /// The command that enters the inbox.
     pub command: C,
@@ -255,8 +255,8 @@ impl Unanswered {
     }
 }
 
-/// Performs effects. It runs only in the owner of the entity, after the event that made the effect due has been committed, and never
-/// during a recovery. It may run more than once for one effect (crash, rebalance), so the external service must receive
+/// Performs effects. It runs only in the owner of the entity, after the event that made the effect due has been committed, and
+/// never during a recovery. It may run more than once for one effect (crash, rebalance), so the external service must receive
 /// [`Effect::key`].
 pub trait Perform<D: Decider>: Send + Sync + 'static {
     /// Calls the external service and returns its answer.

@@ -101,8 +101,8 @@ impl<E: Effect> Effects<E> {
         }
     }
 
-    /// Performs no effect of an entity until [`Effects::resume`]. Its answer would wait behind the parked record, and the effect would
-    /// be performed again and again.
+    /// Performs no effect of an entity until [`Effects::resume`]. Its answer would wait behind the parked record, and the effect
+    /// would be performed again and again.
     pub(crate) fn pause(&mut self, entity: &Arc<str>) {
         self.paused.entry(Arc::clone(entity)).or_default();
     }
@@ -114,7 +114,8 @@ impl<E: Effect> Effects<E> {
         }
     }
 
-    /// A pause is a duration. When the wall clock has been set back, this moves the instants back by as much, so that no pause grows.
+    /// A pause is a duration. When the wall clock has been set back, this moves the instants back by as much, so that no pause
+    /// grows.
     fn adjust_to_clock(&mut self, now_ms: TimestampMs) {
         let back = self.seen_ms.saturating_sub(now_ms);
         self.seen_ms = now_ms;
@@ -136,7 +137,8 @@ impl<E: Effect> Effects<E> {
         self.wait(key, now_ms.saturating_add(ANSWER_PATIENCE_MS), 0);
     }
 
-    /// An attempt had no definite answer. `jitter` may be any number; it chooses the next attempt within the second half of the pause.
+    /// An attempt had no definite answer. `jitter` may be any number; it chooses the next attempt within the second half of the
+    /// pause.
     pub(crate) fn unanswered(&mut self, key: &str, retry_after: Option<Duration>, now_ms: TimestampMs, jitter: u64) {
         self.adjust_to_clock(now_ms);
         let attempt = self.pending.get(key).map_or(0, |pending| pending.attempt);

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::{guard::guarded, state, timers::Wake};
 
-/// For how many recent events an entity keeps the ids of the causes. A repeated input is dropped if it caused one of them. For older
-/// inputs a decider must be idempotent by its state.
+/// For how many recent events an entity keeps the ids of the causes. A repeated input is dropped if it caused one of them. For
+/// older inputs a decider must be idempotent by its state.
 pub const HANDLED_CAUSES: usize = 32;
 
 /// A recent event: the id of its cause, its id, and the checksum of its body.

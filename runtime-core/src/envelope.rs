@@ -1,8 +1,8 @@
 //! The envelope of a record: CloudEvents attributes in binary mode, as record headers.
 //!
 //! This module has the header names, their limits, the ids derived from causes, and the conversions to and from headers. It knows
-//! nothing of bodies. Reading is tolerant: an attribute that a foreign producer omits is taken from the record itself (its position,
-//! key, timestamp). A malformed header is an error that names the header.
+//! nothing of bodies. Reading is tolerant: an attribute that a foreign producer omits is taken from the record itself (its
+//! position, key, timestamp). A malformed header is an error that names the header.
 
 use std::{fmt, str::FromStr, sync::Arc};
 

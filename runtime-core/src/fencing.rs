@@ -1,7 +1,7 @@
 //! Whether another process runs under the name of this one.
 //!
-//! A worker may be fenced by a request of its own: a repeated request to join the group, or a producer of an earlier incarnation. So
-//! a single fence proves nothing; repeated ones do.
+//! A worker may be fenced by a request of its own: a repeated request to join the group, or a producer of an earlier incarnation.
+//! So a single fence proves nothing; repeated ones do.
 
 use std::time::Duration;
 
@@ -24,7 +24,8 @@ impl Fencing {
         before.is_some_and(|before| now.saturating_sub(before) < MEMBER_FENCED_TWICE)
     }
 
-    /// Counts that a newer producer with this transactional id has fenced a transaction. Returns true if another process uses the id.
+    /// Counts that a newer producer with this transactional id has fenced a transaction. Returns true if another process uses the
+    /// id.
     pub fn producer_fenced(&mut self) -> bool {
         self.producer_fenced += 1;
         self.producer_fenced >= PRODUCER_FENCED

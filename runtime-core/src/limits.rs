@@ -1,8 +1,8 @@
 //! The size limits of records: what each topic takes, and what a dead letter keeps if it does not fit.
 //!
-//! A size here is that of a record in a batch of its own, uncompressed and rounded up. So a broker takes every record within a limit,
-//! whatever the compression. The driver reads the limits from the cluster. An operator may change them, so the driver reads them
-//! again when a broker rejects a record as too large.
+//! A size here is that of a record in a batch of its own, uncompressed and rounded up. So a broker takes every record within a
+//! limit, whatever the compression. The driver reads the limits from the cluster. An operator may change them, so the driver
+//! reads them again when a broker rejects a record as too large.
 
 use crate::{OutputHeaders, envelope::MAX_VALUE_BYTES};
 

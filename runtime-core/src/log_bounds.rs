@@ -1,9 +1,9 @@
 //! Whether the topics still have the records that a partition must continue from. A log that was truncated, was recreated or lost
 //! its end must not pass for a short one: the worker stops for good and names the topic, what it expected and what it found.
 //!
-//! How far a log reached is known from three sources: the group's committed offset of an input; the checkpoint of the own log in the
-//! local store; and the metadata of every committed offset, which has the known end of the own log. The metadata needs no store, so a
-//! service with a new disk does not take its recreated own log for a first start.
+//! How far a log reached is known from three sources: the group's committed offset of an input; the checkpoint of the own log in
+//! the local store; and the metadata of every committed offset, which has the known end of the own log. The metadata needs no
+//! store, so a service with a new disk does not take its recreated own log for a first start.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -173,9 +173,9 @@ pub(crate) fn check_own_log(
     }
 }
 
-/// Checks the positions of a recovered partition against the bounds of its inputs. An inbox may be truncated, so its beginning may be
-/// missing if none of it was ever consumed.
-/// `reached` is how far each input reached when its bounds were fetched, as far as the partition knows.
+/// Checks the positions of a recovered partition against the bounds of its inputs. An inbox may be truncated, so its beginning
+/// may be missing if none of it was ever consumed. `reached` is how far each input reached when its bounds were fetched, as far
+/// as the partition knows.
 pub(crate) fn check_inputs<D: Decider>(
     contract: &ServiceContract,
     task: &Task<D>,

@@ -112,8 +112,8 @@ impl<D: Decider> Machine<D> {
         self.tasks.get_mut(&partition).map_or(Ok(()), |task| task.load(entity, bytes))
     }
 
-    /// Evicts an entity's state from memory; it stays in the store, in the last checkpoint. Returns false and keeps the state if it has
-    /// changed since, or if a timer or an effect is due or a record of it is parked. Call this only between batches.
+    /// Evicts an entity's state from memory; it stays in the store, in the last checkpoint. Returns false and keeps the state if
+    /// it has changed since, or if a timer or an effect is due or a record of it is parked. Call this only between batches.
     pub fn evict(&mut self, partition: i32, entity: &str) -> bool {
         self.tasks.get_mut(&partition).is_some_and(|task| task.evict(entity))
     }
@@ -219,8 +219,8 @@ impl<D: Decider> Machine<D> {
         self.tasks.values().filter(waits).map(|task| task.partition).collect()
     }
 
-    /// Notes that the client has delivered every record of a partition before `positions`, which count control records as well. Timers
-    /// that may fire now go into the open batch.
+    /// Notes that the client has delivered every record of a partition before `positions`, which count control records as well.
+    /// Timers that may fire now go into the open batch.
     pub fn reached(&mut self, partition: i32, positions: &[i64], now_ms: TimestampMs) {
         let Some(task) = self.tasks.get_mut(&partition) else { return };
         let Self { decider, contract, batch, crashes, .. } = self;

@@ -61,8 +61,8 @@ impl RecordType {
         format!("com.{system}.{}.{}", self.owner.replace('-', "_"), self.name)
     }
 
-    /// Its topic in a system: `musiccorp.order-processor.events`. Inbox records of the owner `runtime` are on the inbox of the service
-    /// that consumes them.
+    /// Its topic in a system: `musiccorp.order-processor.events`. Inbox records of the owner `runtime` are on the inbox of the
+    /// service that consumes them.
     #[must_use]
     pub fn topic(&self, system: &str) -> String {
         topic(system, self.owner, self.channel)
@@ -84,8 +84,8 @@ pub fn parked_topic(system: &str, service: &str) -> String {
     format!("{system}.{service}{PARKED}")
 }
 
-/// An enum with one newtype variant for each record type. [`produces!`](crate::produces) and [`consumes!`](crate::consumes) implement
-/// it; do not implement it by hand.
+/// An enum with one newtype variant for each record type. [`produces!`](crate::produces) and [`consumes!`](crate::consumes)
+/// implement it; do not implement it by hand.
 pub trait Message: Debug + Clone + PartialEq + Sized + Send + Sync + 'static {
     /// The record types of the enum, in the order of their declaration.
     const RECORDS: &'static [RecordType];
@@ -137,8 +137,8 @@ impl Written for NoCommand {}
 
 /// Declares the records that a service writes, each with the schema version of its struct.
 ///
-/// The macro compiles in the schema `<folder>/<owner>/<channel>/<Record>/v<version>.avsc`. The folder is relative to the crate's own
-/// `Cargo.toml`.
+/// The macro compiles in the schema `<folder>/<owner>/<channel>/<Record>/v<version>.avsc`. The folder is relative to the crate's
+/// own `Cargo.toml`.
 ///
 /// ```
 /// use runtime_core::message::Message;

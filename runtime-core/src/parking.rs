@@ -1,10 +1,10 @@
 //! Parked records: failed records, and later records of the same entity, which wait behind a failed one.
 //!
 //! The service's parked topic has a parked record under its position as the key, with its bytes, its headers and the failure. A
-//! tombstone removes it. The topic is the source of truth: the next owner of a partition folds it and has the same parked records. The
-//! first record of an entity is the one that failed; the others wait behind it in the order in which they arrived. A dead letter has
-//! only a tombstone: nothing waits, and its position shows how far the input was received if the group loses its offsets. This module
-//! has the format of these records and the bounds; the task decides when a record is parked or retried.
+//! tombstone removes it. The topic is the source of truth: the next owner of a partition folds it and has the same parked
+//! records. The first record of an entity is the one that failed; the others wait behind it in the order in which they arrived. A
+//! dead letter has only a tombstone: nothing waits, and its position shows how far the input was received if the group loses its
+//! offsets. This module has the format of these records and the bounds; the task decides when a record is parked or retried.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -163,8 +163,8 @@ impl ParkedRecord {
         })
     }
 
-    /// Its headers on the parked topic: the original ones, and then those of the runtime. One of the latter has the number of original
-    /// headers, so that a reader can separate them.
+    /// Its headers on the parked topic: the original ones, and then those of the runtime. One of the latter has the number of
+    /// original headers, so that a reader can separate them.
     pub(crate) fn headers_on_topic(&self, system: &str, group: &str) -> Vec<Header> {
         let kafka = |name: &str, value: String| (format!("__dlq.errors.{name}"), Some(value.into_bytes()));
         let own = |name: &str, value: String| (format!("{system}.{name}"), Some(value.into_bytes()));

@@ -1,8 +1,9 @@
 //! The recovery of the partitions that one generation of the group has assigned: what to fetch, what to read, and when a partition
 //! may decide.
 //!
-//! A driver calls [`Recoveries::step`], executes the step and reports the result. Other threads may open checkpoints: [`RecoveryStart`]
-//! has all that this needs. A failure of the driver ends the attempt; the next attempt starts again with the remaining partitions.
+//! A driver calls [`Recoveries::step`], executes the step and reports the result. Other threads may open checkpoints:
+//! [`RecoveryStart`] has all that this needs. A failure of the driver ends the attempt; the next attempt starts again with the
+//! remaining partitions.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,8 +25,8 @@ use crate::{
 pub enum RecoveryStep {
     /// Fetch the group's committed offsets of every input as stable.
     FetchOffsets,
-    /// Fetch the bounds of the own log and of the parked topic, and then those of every input, counting uncommitted records. In this
-    /// order an input reaches at least as far as the causes in the own log.
+    /// Fetch the bounds of the own log and of the parked topic, and then those of every input, counting uncommitted records. In
+    /// this order an input reaches at least as far as the causes in the own log.
     FetchBounds,
     /// Open the checkpoints, and read the own log behind them and the parked topic.
     Read,

@@ -1,7 +1,7 @@
 //! A partition before its barrier: the fold of its own log, which alone determines its states.
 //!
-//! This module has the checks that stop a task for good: a gap or a repetition in an entity's sequence, one id with two contents, an
-//! own record that cannot be read. It makes no decisions.
+//! This module has the checks that stop a task for good: a gap or a repetition in an entity's sequence, one id with two contents,
+//! an own record that cannot be read. It makes no decisions.
 
 use std::{collections::HashMap, sync::Arc};
 

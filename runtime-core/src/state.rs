@@ -14,8 +14,8 @@ pub struct StateError {
     pub reason: String,
 }
 
-/// Serializes a state as MessagePack with field names. Unlike JSON it supports maps with any key; unlike positional formats it supports
-/// skipped fields; and it takes a quarter of JSON's time.
+/// Serializes a state as MessagePack with field names. Unlike JSON it supports maps with any key; unlike positional formats it
+/// supports skipped fields; and it takes a quarter of JSON's time.
 ///
 /// # Errors
 /// The state has a form that MessagePack does not support.

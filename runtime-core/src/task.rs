@@ -325,8 +325,8 @@ impl<D: Decider> Task<D> {
         self.park(context, ParkedRecord::of(record, (*entity).into(), Some(failure)))
     }
 
-    /// Routes a record: to its entity, behind the parked records of its entity, or to another partition. `unparked` is the entity of a
-    /// parked record that is processed now, behind no other.
+    /// Routes a record: to its entity, behind the parked records of its entity, or to another partition. `unparked` is the entity
+    /// of a parked record that is processed now, behind no other.
     fn route(
         &mut self,
         context: &mut DecisionContext<'_, D>,
@@ -460,8 +460,8 @@ impl<D: Decider> Task<D> {
         self.stored.get(&*entity).cloned()
     }
 
-    /// Evicts an entity's state from memory; it stays in the store, in the last checkpoint. Returns false and keeps the state if it has
-    /// changed since, or if a timer or an effect is due or a record of it is parked.
+    /// Evicts an entity's state from memory; it stays in the store, in the last checkpoint. Returns false and keeps the state if
+    /// it has changed since, or if a timer or an effect is due or a record of it is parked.
     pub(crate) fn evict(&mut self, key: &str) -> bool {
         let Some(entity) = self.entities.get(key) else { return false };
         let is_busy = entity.touched.is_some() || entity.unsaved || entity.wake.is_some() || !entity.effects.is_empty();

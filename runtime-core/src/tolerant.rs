@@ -1,8 +1,8 @@
 //! Lets a struct have only the fields that it uses. All other fields of a record are ignored, whatever their Avro type.
 //!
-//! The Avro deserializer supports `deserialize_ignored_any` only for plain values: it fails on a record or an enum that the struct
-//! lacks. So this module wraps every deserializer on the way down, and [`Skip`] walks over an ignored value. It knows only serde, and
-//! costs nothing for the fields that the struct has.
+//! The Avro deserializer supports `deserialize_ignored_any` only for plain values: it fails on a record or an enum that the
+//! struct lacks. So this module wraps every deserializer on the way down, and [`Skip`] walks over an ignored value. It knows only
+//! serde, and costs nothing for the fields that the struct has.
 
 use std::fmt;
 

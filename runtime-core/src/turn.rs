@@ -1,9 +1,9 @@
 //! A worker's turn: the steps of its loop, as a state machine without I/O.
 //!
-//! A driver calls [`Turn::next`] for a [`Step`], executes it, and reports the result; then it calls again. One turn gathers inputs, fires
-//! timers, commits the batch as one transaction, and then does what belongs between two batches: rebalances, recovered partitions,
-//! answers of effects, effects that are due, held partitions, checkpoints. Any error of the driver ends the incarnation: the driver
-//! drops the turn, and the next one starts from the log.
+//! A driver calls [`Turn::next`] for a [`Step`], executes it, and reports the result; then it calls again. One turn gathers
+//! inputs, fires timers, commits the batch as one transaction, and then does what belongs between two batches: rebalances,
+//! recovered partitions, answers of effects, effects that are due, held partitions, checkpoints. Any error of the driver ends the
+//! incarnation: the driver drops the turn, and the next one starts from the log.
 //!
 //! The Kafka worker and the simulation execute the same steps, so each rule of a worker is written only here.
 
@@ -153,9 +153,9 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.phase.following()
     }
 
-    /// Begins a batch with the fence of the current membership. The metadata of a later generation would pass the fence for partitions
-    /// that the worker has lost meanwhile. Offsets of topics that are assigned and not subscribed expire, so a batch regularly begins
-    /// with all of them.
+    /// Begins a batch with the fence of the current membership. The metadata of a later generation would pass the fence for
+    /// partitions that the worker has lost meanwhile. Offsets of topics that are assigned and not subscribed expire, so a batch
+    /// regularly begins with all of them.
     fn begin(&mut self, now: Now) {
         if self.is_stopping {
             self.commit_open_batch();
@@ -441,7 +441,8 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         tasks.flat_map(|task| {
             let positions = self.contract().inputs.iter().zip(task.positions()).enumerate();
             positions.map(|(input, (topic, position))| {
-                // An inbox may be truncated. If none of it was consumed, the client starts at its first record, whatever the offset.
+                // An inbox may be truncated. If none of it was consumed, the client starts at its first record, whatever the
+                // offset.
                 let at_beginning = input == 0 && *position == 0;
                 let start = if at_beginning { StartAt::Beginning } else { StartAt::Offset(*position) };
                 (Arc::clone(topic), task.partition(), start)

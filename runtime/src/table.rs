@@ -1,10 +1,11 @@
 //! A table: the latest row of each key in a compacted topic. Each partition is written by one instance at a time.
 //!
-//! A table is for a projection, which has no log of its own: every instance can compute every row, and one of them writes it. The group
-//! assigns the ownership, as for a service. The owner of a partition of the topic writes the rows with keys of that partition, in
-//! transactions that carry an offset of the partition and are therefore fenced by the group's generation. Before an owner writes, it
-//! passes the [barrier](crate::core::barrier), so no write of its predecessor can follow. A row's id is derived from its key and its
-//! content, and a row that the topic already has is not written again. So a restart writes only the rows that differ.
+//! A table is for a projection, which has no log of its own: every instance can compute every row, and one of them writes it. The
+//! group assigns the ownership, as for a service. The owner of a partition of the topic writes the rows with keys of that
+//! partition, in transactions that carry an offset of the partition and are therefore fenced by the group's generation. Before an
+//! owner writes, it passes the [barrier](crate::core::barrier), so no write of its predecessor can follow. A row's id is derived
+//! from its key and its content, and a row that the topic already has is not written again. So a restart writes only the rows
+//! that differ.
 //!
 //! [`Rows`] computes the rows. An error of the table does not delay [`Rows`]: writing is retried until it works.
 
@@ -158,8 +159,8 @@ impl Table {
         self.shared.issue.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Stops within `patience`. The partitions are unassigned, so that another instance takes them at once. Returns whether all of this
-    /// was done in time.
+    /// Stops within `patience`. The partitions are unassigned, so that another instance takes them at once. Returns whether all
+    /// of this was done in time.
     pub async fn stop(mut self, patience: Duration) -> bool {
         self.shared.stop.store(true, Ordering::Release);
         let Some(thread) = self.thread.take() else { return true };
@@ -469,7 +470,8 @@ impl<'k, R: Rows> Incarnation<'k, R> {
 
     /// Writes changed rows in one transaction. Returns whether there are more.
     fn write(&mut self) -> Result<bool, TableError> {
-        // The fence is from a moment without a rebalance. The metadata of a later generation would let rows of a lost partition pass.
+        // The fence is from a moment without a rebalance. The metadata of a later generation would let rows of a lost partition
+        // pass.
         let consumer = self.clients.consumer();
         let (Some(group), false) = (consumer.group_metadata(), consumer.context().has_rebalance()) else {
             return Ok(false);

@@ -1,7 +1,7 @@
 //! A worker: one thread, one member of the group, one transactional producer.
 //!
-//! It executes the steps of the core. After any indefinite error it discards its clients and its states, pauses, and starts again from
-//! the log with the next incarnation.
+//! It executes the steps of the core. After any indefinite error it discards its clients and its states, pauses, and starts again
+//! from the log with the next incarnation.
 
 mod bounds;
 mod clients;

@@ -111,8 +111,9 @@ pub(super) fn fits(bytes: usize, headers: &OutputHeaders, most: usize) -> Result
     }
 }
 
-/// Forwards a record to the partition of the own inbox that owns its entity, with the same body, headers, id, cause and correlation.
-/// Attributes that the record lacks and that follow from its position are written as headers, because the position changes.
+/// Forwards a record to the partition of the own inbox that owns its entity, with the same body, headers, id, cause and
+/// correlation. Attributes that the record lacks and that follow from its position are written as headers, because the position
+/// changes.
 pub(super) fn forward<D: Decider>(
     context: &mut DecisionContext<'_, D>,
     record: &Record<'_>,

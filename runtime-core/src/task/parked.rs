@@ -98,8 +98,8 @@ impl<D: Decider> Task<D> {
         Ok(())
     }
 
-    /// Applies an operator's command. It changes nothing if the record is no longer parked, or for a retry if it waits behind another
-    /// record: the operator saw an older list.
+    /// Applies an operator's command. It changes nothing if the record is no longer parked, or for a retry if it waits behind
+    /// another record: the operator saw an older list.
     pub(super) fn apply_command(
         &mut self,
         context: &mut DecisionContext<'_, D>,
@@ -193,8 +193,8 @@ impl<D: Decider> Task<D> {
         self.need_of_waiting(decider, contract, &parked.entity)
     }
 
-    /// Processes parked records of an entity in their order, up to a limit or to the first that fails. `has_changed` is true if the batch
-    /// has records that must not be rolled back.
+    /// Processes parked records of an entity in their order, up to a limit or to the first that fails. `has_changed` is true if
+    /// the batch has records that must not be rolled back.
     fn drain(
         &mut self,
         context: &mut DecisionContext<'_, D>,

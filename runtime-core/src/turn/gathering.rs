@@ -63,8 +63,9 @@ impl Gathering {
         self.commit_first = false;
     }
 
-    /// How long to rest before the next gathering, given the inputs of the last one. At a low rate there is no rest, so no input waits. At
-    /// a high rate transactions would take all the time, so the rest makes batches larger. After a full batch more input is there already.
+    /// How long to rest before the next gathering, given the inputs of the last one. At a low rate there is no rest, so no input
+    /// waits. At a high rate transactions would take all the time, so the rest makes batches larger. After a full batch more
+    /// input is there already.
     pub(super) fn rest(&self, pace: &Pace) -> Duration {
         if !(pace.rest_from..pace.batch_inputs).contains(&self.taken) {
             return Duration::ZERO;
@@ -100,8 +101,8 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.gathering.commit_first.then_some(Offer::CommitFirst)
     }
 
-    /// Skips a record that the service does not consume, according to the schema id in its value. Returns false if the record must be
-    /// offered.
+    /// Skips a record that the service does not consume, according to the schema id in its value. Returns false if the record
+    /// must be offered.
     pub fn skips(&mut self, input: usize, partition: i32, offset: i64, value: Option<&[u8]>, now: Now) -> bool {
         let skips = value.is_some_and(|value| self.contract().is_not_consumed(value));
         if skips {

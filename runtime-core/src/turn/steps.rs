@@ -27,8 +27,8 @@ pub enum Step<D: Decider, F> {
         /// Its key.
         key: Arc<str>,
     },
-    /// Rest, then poll the client, up to `wait` for the first record, and offer each record: [`Turn::offer`](super::Turn::offer) while
-    /// [`Turn::has_room`](super::Turn::has_room). Then [`Turn::gathering_ended`](super::Turn::gathering_ended).
+    /// Rest, then poll the client, up to `wait` for the first record, and offer each record: [`Turn::offer`](super::Turn::offer)
+    /// while [`Turn::has_room`](super::Turn::has_room). Then [`Turn::gathering_ended`](super::Turn::gathering_ended).
     Gather {
         /// How long to rest before polling: under load, larger batches cost less.
         rest: Duration,
@@ -66,8 +66,8 @@ pub enum Step<D: Decider, F> {
         /// The partition.
         partition: i32,
     },
-    /// Take the next assignment or revocation: [`Turn::assigned`](super::Turn::assigned) or [`Turn::revoked`](super::Turn::revoked). If
-    /// there is none, report nothing.
+    /// Take the next assignment or revocation: [`Turn::assigned`](super::Turn::assigned) or
+    /// [`Turn::revoked`](super::Turn::revoked). If there is none, report nothing.
     TakeRebalance,
     /// Acknowledge an assignment. The client reads no input yet.
     AcceptAssignment,

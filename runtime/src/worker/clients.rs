@@ -1,7 +1,7 @@
 //! The clients of one incarnation: a member of the group and a transactional producer. A table has the same two.
 //!
-//! An indefinite error of either discards both. Dropping them closes them within a bounded time, also after a panic. A consumer that
-//! is only dropped would wait for ever for its partitions to be unassigned.
+//! An indefinite error of either discards both. Dropping them closes them within a bounded time, also after a panic. A consumer
+//! that is only dropped would wait for ever for its partitions to be unassigned.
 
 use std::{sync::Arc, time::Duration};
 
@@ -108,8 +108,8 @@ impl Drop for Clients {
 }
 
 /// Waits for a connection to a broker. Without one a producer looks for a broker only twice a second before it begins its
-/// transactions. Metadata is fetched twice, because the first response has the addresses of the brokers and ends the connection to the
-/// configured address.
+/// transactions. Metadata is fetched twice, because the first response has the addresses of the brokers and ends the connection
+/// to the configured address.
 fn connect<C: ProducerContext>(producer: &impl Producer<C>, topic: &str, patience: Duration) -> Result<(), KafkaError> {
     for _ in 0..2 {
         producer.client().fetch_metadata(Some(topic), patience)?;

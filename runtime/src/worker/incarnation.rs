@@ -118,8 +118,8 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         client::bound_batches(&mut producer, contract.limits.least());
         let mut consumer = client::group_member(config, names);
         if contract.consumes_timers() {
-            // A timer waits until every input has been read up to its end. The last records before an end may be control records, which only
-            // this event reports as read.
+            // A timer waits until every input has been read up to its end. The last records before an end may be control records,
+            // which only this event reports as read.
             consumer.set("enable.partition.eof", "true");
         }
         let clients = Clients::begin(&ClientsSetup {
@@ -397,8 +397,8 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         }
     }
 
-    /// Acknowledges an assignment, and fetches the metadata of the other inputs. Only the inbox is subscribed, so without this the client
-    /// would look for the leaders of the others a second later.
+    /// Acknowledges an assignment, and fetches the metadata of the other inputs. Only the inbox is subscribed, so without this
+    /// the client would look for the leaders of the others a second later.
     fn accept_assignment(&mut self) -> KafkaResult<()> {
         let consumer = self.clients.consumer();
         if !self.knows_topics {

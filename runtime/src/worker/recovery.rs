@@ -1,7 +1,7 @@
 //! The recovery of partitions, on a thread of its own, so that recovered partitions decide meanwhile.
 //!
-//! It executes the steps of [`Recoveries`] on Kafka; their order, and when a partition may decide, is the core's decision. Checkpoints are
-//! loaded in parallel, and a partition is read as soon as its checkpoint is loaded.
+//! It executes the steps of [`Recoveries`] on Kafka; their order, and when a partition may decide, is the core's decision.
+//! Checkpoints are loaded in parallel, and a partition is read as soon as its checkpoint is loaded.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

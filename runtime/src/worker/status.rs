@@ -13,11 +13,11 @@ use crate::config::Timeouts;
 
 /// A turn that lasts longer than this waits for an overdue event, or will never end: the worker is not ready.
 const LONG_TURN: Duration = Duration::from_secs(5);
-/// A worker that makes no progress within a turn for longer than this never will: only a new process helps. Every call that may wait
-/// has a deadline, and the default deadlines are far below this.
+/// A worker that makes no progress within a turn for longer than this never will: only a new process helps. Every call that may
+/// wait has a deadline, and the default deadlines are far below this.
 const ENDLESS_TURN: Duration = Duration::from_secs(60);
-/// The most that one check adds to the time without progress. A process that was frozen for minutes has not been stuck for minutes: its
-/// worker gets the time to continue.
+/// The most that one check adds to the time without progress. A process that was frozen for minutes has not been stuck for
+/// minutes: its worker gets the time to continue.
 const LONGEST_UNSEEN: Duration = Duration::from_secs(10);
 
 /// The state of a worker.

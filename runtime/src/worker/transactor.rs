@@ -1,9 +1,9 @@
 //! A transactional producer whose calls return.
 //!
-//! A transaction call should return within its timeout. In librdkafka 2.12 one does not always: a producer whose metadata has no brokers
-//! (see `kafka::liveness`) may wait for ever in `send_offsets_to_transaction`, and a worker would wait with it. So a thread of its own
-//! makes these calls. If a call does not return, the worker abandons it with its thread and its producer. The broker aborts the
-//! transaction, and the next producer takes over the transactional id.
+//! A transaction call should return within its timeout. In librdkafka 2.12 one does not always: a producer whose metadata has no
+//! brokers (see `kafka::liveness`) may wait for ever in `send_offsets_to_transaction`, and a worker would wait with it. So a
+//! thread of its own makes these calls. If a call does not return, the worker abandons it with its thread and its producer. The
+//! broker aborts the transaction, and the next producer takes over the transactional id.
 
 use std::{
     sync::{
@@ -116,8 +116,8 @@ impl Transactor {
         })
     }
 
-    /// Commits the records that were sent since the transaction began, together with these positions. The records must be acknowledged
-    /// before `deadline`, and `check` may reject their offsets.
+    /// Commits the records that were sent since the transaction began, together with these positions. The records must be
+    /// acknowledged before `deadline`, and `check` may reject their offsets.
     ///
     /// # Errors
     /// It is not certain that the transaction has committed.
@@ -172,8 +172,8 @@ impl Transactor {
     }
 }
 
-/// Waits until every record is acknowledged. One poll delivers one report, so it polls again at once while there are reports. Without
-/// one it pauses, longer the longer it has waited.
+/// Waits until every record is acknowledged. One poll delivers one report, so it polls again at once while there are reports.
+/// Without one it pauses, longer the longer it has waited.
 fn deliver(producer: &TransactionalProducer, deadline: Instant, patience: Duration) -> Result<(), CommitError> {
     let since = Instant::now();
     let mut left = producer.in_flight_count();
