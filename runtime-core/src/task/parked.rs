@@ -90,7 +90,7 @@ impl<D: Decider> Task<D> {
                 tracing::warn!(%position, %entity, class, attempts, %reason, "record parked; later records of its entity wait");
             }
             None => {
-                tracing::debug!(position = %parked.position, entity = %parked.entity, "record parked behind a failed record of its entity")
+                tracing::debug!(position = %parked.position, entity = %parked.entity, "record parked behind a failed record of its entity");
             }
         }
         self.effects.pause(&parked.entity);
