@@ -240,7 +240,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         })
     }
 
-    /// One turn may ask for many schemas, and each question may wait until its deadline.
+    /// Fetches a schema. A turn may fetch several, and each fetch may wait until its deadline.
     fn fetch_schema(&mut self, schema: SchemaRef) {
         self.turn.learn(schema, self.setup.readers.schema(schema));
         self.setup.status.progressed();

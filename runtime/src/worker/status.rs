@@ -48,7 +48,7 @@ pub struct PartitionIssue {
     pub position: String,
     /// Why.
     pub reason: String,
-    /// True if it stays until an operator acts; else it is tried again.
+    /// True if it stays until an operator acts; else it is retried.
     pub is_final: bool,
 }
 

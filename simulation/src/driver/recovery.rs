@@ -223,7 +223,7 @@ impl<D: Decider> Recovery<D> {
                         loop {
                             match recoveries.receive(record) {
                                 Ok(FoldOutcome::NeedsSchema(schema)) => {
-                                    recoveries.learn(schema, readers.schema(schema))
+                                    recoveries.learn(schema, readers.schema(schema));
                                 }
                                 folded => return folded,
                             }
