@@ -1,4 +1,4 @@
-//! Many histories: seeds one after another on every core, each seed on one thread; and the weakenings that must be found out.
+//! Many runs: one seed after another on every core, each seed on one thread; the weakenings that must be detected as well.
 
 use std::{
     num::NonZeroUsize,
@@ -10,22 +10,23 @@ use std::{
 };
 
 use crate::{
-    cast::Workshop,
-    history::{Plan, Scenario, play},
     mutant::Mutant,
+    setup::Fixtures,
+    simulated_run::{Plan, run},
     trace::Sightings,
+    workload::Scenario,
 };
 
-/// Which seeds, and how they are played.
+/// Which seeds to run, and how.
 #[derive(Debug, Clone)]
 pub struct Campaign {
     /// The first seed.
     pub from: u64,
     /// How many.
     pub seeds: u64,
-    /// No further seed is begun after this long.
+    /// No further seed starts after this long.
     pub for_at_most: Option<Duration>,
-    /// Each is played twice, and must go the same way.
+    /// Each seed runs twice, and must give the same trace.
     pub twice: bool,
     /// More faults, for longer.
     pub is_wild: bool,
@@ -44,89 +45,89 @@ impl Campaign {
     }
 }
 
-/// What a campaign came to.
+/// The result of a campaign.
 #[derive(Debug, Clone, Default)]
-pub struct Verdict {
-    /// How many seeds were played.
+pub struct CampaignReport {
+    /// How many seeds were run.
     pub seeds: u64,
     /// The first seed that broke a promise, and how.
-    pub broken: Option<(u64, String)>,
-    /// The first seed that went two ways.
-    pub differs: Option<u64>,
-    /// What was seen, and how often.
+    pub violation: Option<(u64, String)>,
+    /// The first seed that gave two different traces.
+    pub nondeterministic: Option<u64>,
+    /// Which situations occurred, and how often.
     pub sightings: Sightings,
-    /// Records, faults and steps of all histories.
+    /// The steps of all runs.
     pub steps: u64,
-    /// Faults that struck.
+    /// The faults that were injected.
     pub faults: u64,
-    /// How long the threads were at work, together.
-    pub worked: Duration,
+    /// How long the threads were busy, together.
+    pub busy: Duration,
 }
 
-impl Verdict {
+impl CampaignReport {
     fn merge(&mut self, other: &Self) {
         self.seeds += other.seeds;
         self.steps += other.steps;
         self.faults += other.faults;
-        self.worked += other.worked;
+        self.busy += other.busy;
         self.sightings.merge(&other.sightings);
-        self.differs = self.differs.into_iter().chain(other.differs).min();
-        if let Some(broken) = &other.broken
-            && self.broken.as_ref().is_none_or(|known| broken.0 < known.0)
+        self.nondeterministic = self.nondeterministic.into_iter().chain(other.nondeterministic).min();
+        if let Some(violation) = &other.violation
+            && self.violation.as_ref().is_none_or(|known| violation.0 < known.0)
         {
-            self.broken = Some(broken.clone());
+            self.violation = Some(violation.clone());
         }
     }
 
-    /// Histories played a second and core.
+    /// Runs a second and core.
     #[must_use]
     pub fn rate(&self, campaign: &Campaign) -> f64 {
-        let played = self.seeds * if campaign.twice { 2 } else { 1 };
-        f64::from(u32::try_from(played).unwrap_or(u32::MAX)) / self.worked.as_secs_f64().max(0.001)
+        let runs = self.seeds * if campaign.twice { 2 } else { 1 };
+        f64::from(u32::try_from(runs).unwrap_or(u32::MAX)) / self.busy.as_secs_f64().max(0.001)
     }
 }
 
-/// Plays the seeds until one breaks a promise, or all are played.
-pub fn run(scenario: &(dyn Scenario + Sync), system: &'static str, campaign: &Campaign) -> Verdict {
-    let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
+/// Runs the seeds until one breaks a promise, or all have been run.
+pub fn run_campaign(scenario: &(dyn Scenario + Sync), system: &'static str, campaign: &Campaign) -> CampaignReport {
+    let (next, stops) = (AtomicU64::new(0), AtomicBool::new(false));
     let begun = Instant::now();
-    let verdict = Mutex::new(Verdict::default());
+    let report = Mutex::new(CampaignReport::default());
     std::thread::scope(|scope| {
         for _ in 0..campaign.threads.get() {
             scope.spawn(|| {
-                let workshop = Workshop::new(system);
-                let mut own = Verdict::default();
+                let fixtures = Fixtures::new(system);
+                let mut own = CampaignReport::default();
                 let begun_here = Instant::now();
                 loop {
                     let late = campaign.for_at_most.is_some_and(|most| begun.elapsed() >= most);
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    if at >= campaign.seeds || late || over.load(Ordering::Relaxed) {
+                    if at >= campaign.seeds || late || stops.load(Ordering::Relaxed) {
                         break;
                     }
-                    one(scenario, &workshop, campaign, campaign.from + at, &mut own);
-                    if own.broken.is_some() || own.differs.is_some() {
-                        over.store(true, Ordering::Relaxed);
+                    run_seed(scenario, &fixtures, campaign, campaign.from + at, &mut own);
+                    if own.violation.is_some() || own.nondeterministic.is_some() {
+                        stops.store(true, Ordering::Relaxed);
                     }
                 }
-                own.worked = begun_here.elapsed();
-                verdict.lock().unwrap_or_else(PoisonError::into_inner).merge(&own);
+                own.busy = begun_here.elapsed();
+                report.lock().unwrap_or_else(PoisonError::into_inner).merge(&own);
             });
         }
     });
-    verdict.into_inner().unwrap_or_else(PoisonError::into_inner)
+    report.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn one(scenario: &dyn Scenario, workshop: &Workshop, campaign: &Campaign, seed: u64, verdict: &mut Verdict) {
+fn run_seed(scenario: &dyn Scenario, fixtures: &Fixtures, campaign: &Campaign, seed: u64, report: &mut CampaignReport) {
     let plan = Plan { mutant: campaign.mutant, is_wild: campaign.is_wild, ..Plan::of(seed) };
-    let history = play(scenario, workshop, &plan);
-    verdict.seeds += 1;
-    verdict.steps += history.steps;
-    verdict.faults += history.faults.len() as u64;
-    verdict.sightings.add(&history.trace);
-    if campaign.twice && play(scenario, workshop, &plan).trace.hash() != history.trace.hash() {
-        verdict.differs = Some(seed);
+    let simulated = run(scenario, fixtures, &plan);
+    report.seeds += 1;
+    report.steps += simulated.steps;
+    report.faults += simulated.faults.len() as u64;
+    report.sightings.add(&simulated.trace);
+    if campaign.twice && run(scenario, fixtures, &plan).trace.hash() != simulated.trace.hash() {
+        report.nondeterministic = Some(seed);
     }
-    if let Some(violation) = history.violation {
-        verdict.broken = Some((seed, violation.to_string()));
+    if let Some(violation) = simulated.violation {
+        report.violation = Some((seed, violation.to_string()));
     }
 }

@@ -1,83 +1,84 @@
-//! The simulation as a program: plays seeds, shows what broke and how to see it again, and proves that it is not toothless.
+//! The simulation as a program: it runs seeds, reports a broken promise with the line that repeats it, and proves that it detects
+//! every mutant.
 
 use std::{collections::BTreeSet, io, num::NonZeroUsize, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use simulation::{
-    History, Mutant, Plan, Workshop,
-    campaign::{Campaign, Verdict, run},
+    Fixtures, Mutant, Plan, SimulatedRun,
+    campaign::{Campaign, CampaignReport, run_campaign},
     musiccorp::{MusicCorp, SEEN_SOMETIMES, SYSTEM},
-    play, shrink,
+    run, shrink,
 };
 
-/// Histories that a failing one is shrunk by, at most.
+/// How many runs may be spent on shrinking a failing one.
 const SHRINK_TRIES: usize = 400;
-/// From this many seeds on, everything that should be seen now and then must have been.
+/// From this many seeds on, every situation in [`SEEN_SOMETIMES`] must have occurred.
 const SEEDS_TO_SEE_ALL: u64 = 10_000;
 
-/// Plays MusicCorp from seeds: crashes, zombies, late and lost requests, and every promise looked after.
+/// Simulates MusicCorp from seeds, with crashes, zombies, and late and lost requests, and checks every promise.
 #[derive(Debug, Parser)]
 #[command(name = "simulation")]
 struct Args {
-    /// How many seeds to play
+    /// How many seeds to run
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
     /// The first seed
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// Begin no further seed after this many minutes
+    /// Start no further seed after this many minutes
     #[arg(long)]
     minutes: Option<u64>,
-    /// Play each seed twice and hold the traces against each other
+    /// Run each seed twice and compare the traces
     #[arg(long)]
     twice: bool,
-    /// More faults, for longer: what a night is for
+    /// Inject more faults, for longer, as for a run overnight
     #[arg(long)]
     wild: bool,
-    /// Prove that every weakening of the protocol is found out within its budget of seeds
+    /// Prove that every mutant is detected within its budget of seeds
     #[arg(long)]
     mutants: bool,
     /// Weaken the protocol in this way
     #[arg(long, value_name = "NAME", value_parser = mutant)]
     mutant: Option<Mutant>,
-    /// Play this one seed and tell its story
+    /// Run this one seed and print its trace
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
-    /// With --seed: leave out every fault but these
+    /// With --seed: inject only these faults
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
     only_faults: Option<Vec<u32>>,
-    /// With --seed: leave out every deed but these
+    /// With --seed: apply only these operations
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
-    only_deeds: Option<Vec<usize>>,
-    /// With --seed: end the chaos after this many steps
+    only_operations: Option<Vec<usize>>,
+    /// With --seed: end the phase with faults after this many steps
     #[arg(long)]
     steps: Option<u64>,
-    /// With --seed: tell only what belongs to this saga, such as an order's id
+    /// With --seed: print only what belongs to this saga, such as the id of an order
     #[arg(long, value_name = "ID")]
     saga: Option<String>,
-    /// How many threads; each seed is played on one
+    /// How many threads; each seed runs on one
     #[arg(long, default_value_t = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))]
     threads: NonZeroUsize,
 }
 
 fn mutant(name: &str) -> Result<Mutant, String> {
     let names: Vec<&str> = Mutant::ALL.iter().map(|mutant| mutant.name()).collect();
-    Mutant::find(name).ok_or_else(|| format!("there are {}", names.join(", ")))
+    Mutant::find(name).ok_or_else(|| format!("the mutants are {}", names.join(", ")))
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    // A decider that panics is caught and told as a broken promise.
+    // A panic of a decider is caught and reported as a broken promise.
     std::panic::set_hook(Box::new(|_| {}));
     let mut out = io::stdout().lock();
-    let done = match (args.seed, args.mutants) {
-        (Some(seed), _) => tell(&args, seed, &mut out),
-        (None, true) => prove(&args, &mut out),
-        (None, false) => search(&args, &mut out),
+    let succeeded = match (args.seed, args.mutants) {
+        (Some(seed), _) => print_run(&args, seed, &mut out),
+        (None, true) => detect_mutants(&args, &mut out),
+        (None, false) => run_seeds(&args, &mut out),
     };
-    match done {
+    match succeeded {
         Ok(true) => ExitCode::SUCCESS,
-        // Nobody reads any more.
+        // The reader of the output has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Ok(false) | Err(_) => ExitCode::FAILURE,
     }
@@ -94,53 +95,57 @@ fn campaign(args: &Args) -> Campaign {
     }
 }
 
-fn search(args: &Args, out: &mut impl io::Write) -> io::Result<bool> {
+/// Runs the seeds. Returns false if a promise was broken, or if a situation that must occur did not.
+fn run_seeds(args: &Args, out: &mut impl io::Write) -> io::Result<bool> {
     let campaign = campaign(args);
-    let verdict = run(&MusicCorp, SYSTEM, &campaign);
+    let report = run_campaign(&MusicCorp, SYSTEM, &campaign);
     writeln!(
         out,
-        "{} seeds from {}, {} steps, {} faults; {:.0} histories a second and core",
-        verdict.seeds,
+        "{} seeds from {}, {} steps, {} faults; {:.0} runs a second and core",
+        report.seeds,
         args.from,
-        verdict.steps,
-        verdict.faults,
-        verdict.rate(&campaign)
+        report.steps,
+        report.faults,
+        report.rate(&campaign)
     )?;
-    if let Some((seed, what)) = &verdict.broken {
+    if let Some((seed, what)) = &report.violation {
         writeln!(out, "\nseed {seed} breaks a promise: {what}")?;
-        return report(args, *seed, out).map(|()| false);
+        return report_violation(args, *seed, out).map(|()| false);
     }
-    if let Some(seed) = verdict.differs {
-        writeln!(out, "\nseed {seed} goes another way the second time: something in it is not drawn from the seed")?;
+    if let Some(seed) = report.nondeterministic {
+        writeln!(
+            out,
+            "\nseed {seed} gave two different traces: something in its run does not depend on the seed alone"
+        )?;
         return Ok(false);
     }
-    let is_complete = args.mutant.is_none() && verdict.seeds >= SEEDS_TO_SEE_ALL;
-    let unseen = unseen(&verdict);
-    for (what, times) in verdict.sightings.iter() {
-        writeln!(out, "  {times:>8}  {what}")?;
+    let must_see_all = args.mutant.is_none() && report.seeds >= SEEDS_TO_SEE_ALL;
+    let unseen = unseen(&report);
+    for (situation, times) in report.sightings.iter() {
+        writeln!(out, "  {times:>8}  {situation}")?;
     }
-    for what in &unseen {
-        writeln!(out, "  {:>8}  {what}", "NEVER")?;
+    for situation in &unseen {
+        writeln!(out, "  {:>8}  {situation}", "NEVER")?;
     }
-    Ok(!is_complete || unseen.is_empty())
+    Ok(!must_see_all || unseen.is_empty())
 }
 
-fn unseen(verdict: &Verdict) -> Vec<&'static str> {
-    SEEN_SOMETIMES.iter().copied().filter(|what| verdict.sightings.of(what) == 0).collect()
+fn unseen(report: &CampaignReport) -> Vec<&'static str> {
+    SEEN_SOMETIMES.iter().copied().filter(|situation| report.sightings.of(situation) == 0).collect()
 }
 
-/// Shrinks a failing seed and shows the line that plays it again.
-fn report(args: &Args, seed: u64, out: &mut impl io::Write) -> io::Result<()> {
-    let workshop = Workshop::new(SYSTEM);
+/// Shrinks a failing seed and prints the line that repeats it.
+fn report_violation(args: &Args, seed: u64, out: &mut impl io::Write) -> io::Result<()> {
+    let fixtures = Fixtures::new(SYSTEM);
     let plan = Plan { mutant: args.mutant, is_wild: args.wild, ..Plan::of(seed) };
-    let (plan, history) = shrink(&MusicCorp, &workshop, &plan, SHRINK_TRIES);
-    let what = history.violation.as_ref().map(ToString::to_string).unwrap_or_default();
-    writeln!(out, "shrunk to {} faults, {} steps: {what}", history.faults.len(), history.steps)?;
-    writeln!(out, "see it again: {}", line(&plan))
+    let (plan, shrunk) = shrink(&MusicCorp, &fixtures, &plan, SHRINK_TRIES);
+    let what = shrunk.violation.as_ref().map(ToString::to_string).unwrap_or_default();
+    writeln!(out, "shrunk to {} faults, {} steps: {what}", shrunk.faults.len(), shrunk.steps)?;
+    writeln!(out, "repeat it: {}", command_line(&plan))
 }
 
-/// The one line that plays a plan.
-fn line(plan: &Plan) -> String {
+/// The command that repeats the run of a plan.
+fn command_line(plan: &Plan) -> String {
     let list = |numbers: Vec<String>| numbers.join(",");
     let mut line = format!("cargo run --release -p simulation -- --seed {}", plan.seed);
     if plan.is_wild {
@@ -149,8 +154,8 @@ fn line(plan: &Plan) -> String {
     if let Some(faults) = &plan.only_faults {
         line += &format!(" --only-faults={}", list(faults.iter().map(ToString::to_string).collect()));
     }
-    if let Some(deeds) = &plan.only_deeds {
-        line += &format!(" --only-deeds={}", list(deeds.iter().map(ToString::to_string).collect()));
+    if let Some(operations) = &plan.only_operations {
+        line += &format!(" --only-operations={}", list(operations.iter().map(ToString::to_string).collect()));
     }
     if let Some(steps) = plan.steps {
         line += &format!(" --steps {steps}");
@@ -161,23 +166,23 @@ fn line(plan: &Plan) -> String {
     line
 }
 
-/// Plays one seed and tells what happened, to one saga or to all.
-fn tell(args: &Args, seed: u64, out: &mut impl io::Write) -> io::Result<bool> {
+/// Runs one seed and prints its trace, of one saga or of all.
+fn print_run(args: &Args, seed: u64, out: &mut impl io::Write) -> io::Result<bool> {
     let set = |numbers: &Vec<u32>| numbers.iter().copied().collect::<BTreeSet<_>>();
     let plan = Plan {
         only_faults: args.only_faults.as_ref().map(set),
-        only_deeds: args.only_deeds.as_ref().map(|numbers| numbers.iter().copied().collect()),
+        only_operations: args.only_operations.as_ref().map(|numbers| numbers.iter().copied().collect()),
         steps: args.steps,
         is_wild: args.wild,
         mutant: args.mutant,
-        tells: true,
+        keeps_lines: true,
         ..Plan::of(seed)
     };
-    let history = play(&MusicCorp, &Workshop::new(SYSTEM), &plan);
-    for (number, deed) in history.deeds.iter().enumerate() {
-        writeln!(out, "deed {number}: {deed}")?;
+    let simulated = run(&MusicCorp, &Fixtures::new(SYSTEM), &plan);
+    for (number, operation) in simulated.operations.iter().enumerate() {
+        writeln!(out, "operation {number}: {operation}")?;
     }
-    for line in history.trace.story() {
+    for line in simulated.trace.lines() {
         let belongs = match (&args.saga, &line.saga) {
             (Some(wanted), Some(saga)) => wanted == saga,
             (Some(_), None) | (None, _) => true,
@@ -186,31 +191,31 @@ fn tell(args: &Args, seed: u64, out: &mut impl io::Write) -> io::Result<bool> {
             writeln!(out, "{}", line.text)?;
         }
     }
-    writeln!(out, "{}", ending(&history))?;
-    Ok(history.violation.is_none())
+    writeln!(out, "{}", result_line(&simulated))?;
+    Ok(simulated.violation.is_none())
 }
 
-fn ending(history: &History) -> String {
-    match &history.violation {
+fn result_line(simulated: &SimulatedRun) -> String {
+    match &simulated.violation {
         Some(violation) => format!("BROKEN: {violation}"),
-        None => format!("every promise was kept (trace {:016x})", history.trace.hash()),
+        None => format!("every promise was kept (trace {:016x})", simulated.trace.hash()),
     }
 }
 
-/// Every weakening must be found out within its budget.
-fn prove(args: &Args, out: &mut impl io::Write) -> io::Result<bool> {
-    let mut all_found = true;
+/// Runs every mutant. Returns false if one is not detected within its budget of seeds.
+fn detect_mutants(args: &Args, out: &mut impl io::Write) -> io::Result<bool> {
+    let mut all_detected = true;
     for mutant in Mutant::ALL {
         let campaign =
             Campaign { mutant: Some(*mutant), threads: args.threads, ..Campaign::of(args.from, mutant.budget()) };
-        let verdict = run(&MusicCorp, SYSTEM, &campaign);
-        match &verdict.broken {
-            Some((seed, what)) => writeln!(out, "{:<24} found out by seed {seed}: {what}", mutant.name())?,
+        let report = run_campaign(&MusicCorp, SYSTEM, &campaign);
+        match &report.violation {
+            Some((seed, what)) => writeln!(out, "{:<24} detected by seed {seed}: {what}", mutant.name())?,
             None => {
-                all_found = false;
-                writeln!(out, "{:<24} SURVIVED {} seeds", mutant.name(), verdict.seeds)?;
+                all_detected = false;
+                writeln!(out, "{:<24} NOT DETECTED by {} seeds", mutant.name(), report.seeds)?;
             }
         }
     }
-    Ok(all_found)
+    Ok(all_detected)
 }

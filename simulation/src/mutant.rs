@@ -1,8 +1,8 @@
-//! Deliberate weakenings of the protocol, each of which the simulation must find out.
+//! Deliberate weakenings of the protocol. The simulation must detect each of them.
 //!
-//! Each is a false answer of the simulated world, or a filter between the production turn and its simulated driver that drops,
-//! swaps, delays or alters steps. What ships knows none of them: docs/decisions/0021-one-turn-for-worker-and-simulation.md says
-//! why.
+//! A mutant is a false answer of the simulated world (its cluster, its stores, its external services), a filter between the
+//! production turn and the simulated driver that drops or delays steps, or a driver that executes a step wrongly. What ships
+//! knows no mutant: docs/decisions/0021-one-turn-for-worker-and-simulation.md gives the reason.
 
 macro_rules! mutants {
     ($( $(#[doc = $doc:literal])* $Name:ident = $text:literal, $budget:literal; )*) => {
@@ -11,22 +11,22 @@ macro_rules! mutants {
         pub enum Mutant { $( $(#[doc = $doc])* $Name, )* }
 
         impl Mutant {
-            /// Every one.
+            /// Every mutant.
             pub const ALL: &'static [Self] = &[ $( Self::$Name, )* ];
 
-            /// As the command line names it.
+            /// Its name on the command line.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $( Self::$Name => $text, )* }
             }
 
-            /// Within how many seeds it must be found out.
+            /// Within how many seeds it must be detected.
             #[must_use]
             pub fn budget(self) -> u64 {
                 match self { $( Self::$Name => $budget, )* }
             }
 
-            /// The one of this name.
+            /// The mutant of this name.
             #[must_use]
             pub fn find(name: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|mutant| mutant.name() == name)
@@ -36,50 +36,51 @@ macro_rules! mutants {
 }
 
 mutants! {
-    /// Input positions are committed before what they lead to is published.
+    /// Input positions are committed before the events that follow from them are published.
     CommitFirst = "commit-first", 300;
-    /// A process goes on from its store without reading its own log behind it.
+    /// A process continues from its store without reading its own log behind the checkpoint.
     TrustStore = "trust-store", 300;
-    /// What one input leads to is published in two transactions.
+    /// The decision on one input is published in two transactions.
     SplitDecision = "split-decision", 600;
-    /// An input that was handled is not recognised by its id.
+    /// A handled input is not recognised by its id.
     NoDedupe = "no-dedupe", 300;
-    /// A process decides once it has read its own log to the end that it can see, although an open transaction may lie there.
+    /// A process decides when its reader of committed records reports an end, although an open transaction may follow there.
     NoBarrier = "no-barrier", 3_000;
-    /// Committed offsets are taken although a transaction that may change them is not ended.
+    /// Committed offsets are used although an open transaction may change them.
     UnstableOffsets = "unstable-offsets", 20_000;
-    /// The outside world is asked under a new key at every attempt.
+    /// Every attempt of an effect calls the external service under a new key.
     NoIdempotencyKey = "no-idempotency-key", 300;
-    /// Input positions are committed outside the transaction, from whomever.
+    /// Input positions are committed outside the transaction, without a check of the membership.
     OffsetsOutsideFence = "offsets-outside-fence", 3_000;
-    /// Input positions are part of the transaction, but the group does not look who commits them.
+    /// Input positions are part of the transaction, but the group does not check who commits them.
     NoGeneration = "no-generation", 3_000;
-    /// A batch is neither committed nor aborted before partitions are given back, and is committed as the member that one is then.
+    /// A batch is neither committed nor aborted before partitions are given back, and is committed under the membership of that
+    /// later moment.
     LateMetadata = "late-metadata", 3_000;
-    /// A producer that begins does not fence the one before it.
+    /// A new producer does not fence the previous one.
     NoEpoch = "no-epoch", 3_000;
     /// Inputs are read although their transactions are open or aborted.
     ReadUncommitted = "read-uncommitted", 600;
-    /// A process goes on with its state in memory after a transaction of which it does not know whether it was committed.
-    GoOnAfterError = "go-on-after-error", 600;
-    /// Effects are carried out when they are decided, not when that is committed.
+    /// A process continues with its state in memory after a transaction with an unknown outcome.
+    ContinueAfterError = "continue-after-error", 600;
+    /// Effects are performed when they are decided, not when the decision is committed.
     EffectsBeforeCommit = "effects-before-commit", 600;
-    /// Timers fire although input that was there first is unread.
+    /// Timers fire although earlier input is unread.
     TimersOvertake = "timers-overtake", 3_000;
-    /// A checkpoint says that it goes further than its states do.
+    /// A checkpoint has a position beyond its states.
     TornCheckpoint = "torn-checkpoint", 1_000;
-    /// Whoever takes a partition over does not read what is parked there.
+    /// The new owner of a partition does not read its parked records.
     ForgetParked = "forget-parked", 1_000;
-    /// Two questions of a recovery are swapped: the ends are asked before the committed offsets are stable.
-    SwapQuestions = "swap-questions", 3_000;
-    /// A batch is held back while partitions change hands, and committed as the member that the process is then.
+    /// Two steps of a recovery are swapped: the ends are fetched before the committed offsets are stable.
+    SwapFetches = "swap-fetches", 3_000;
+    /// A commit is delayed until partitions have been reassigned, and is made under the membership of that moment.
     LateFence = "late-fence", 3_000;
-    /// A partition that is to be held goes on being read.
+    /// A partition that must be paused is still read.
     ForgetHold = "forget-hold", 1_000;
     /// Positions are never committed again.
     DropRecommit = "drop-recommit", 1_000;
-    /// A batch takes more than it may.
+    /// A batch takes more inputs than its limit.
     OverLimit = "over-limit", 300;
-    /// A record whose schema cannot be had now is passed over.
+    /// A record whose schema is unavailable at the moment is skipped.
     TransientIsPoison = "transient-is-poison", 1_000;
 }

@@ -1,4 +1,4 @@
-//! The simulated registry: a table of schemas that is away for a while, or does not have a schema yet.
+//! The simulated registry: a table of schemas that is unavailable for a while, or does not have a schema yet.
 
 use std::{
     collections::BTreeMap,
@@ -12,11 +12,11 @@ use runtime::{
     registry::RegistryError,
 };
 
-/// Every schema that was registered, whoever asks. Ids count from 1.
+/// Every registered schema, the same for all runs of a thread. Ids count from 1.
 #[derive(Debug, Default)]
-pub(crate) struct Table(Mutex<Vec<Arc<str>>>);
+pub(crate) struct SchemaTable(Mutex<Vec<Arc<str>>>);
 
-impl Table {
+impl SchemaTable {
     fn texts(&self) -> MutexGuard<'_, Vec<Arc<str>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -30,13 +30,13 @@ impl Table {
         u32::try_from(at).unwrap_or(u32::MAX - 1) + 1
     }
 
-    /// Writers of records, each registered if it is new.
+    /// Writers of these records. A schema that is new is registered.
     pub(crate) fn writers(&self, system: &str, records: &[RecordType]) -> Result<Writers, WriterError> {
         Writers::with_ids(system, records, |_, text| Ok(self.id_of(text)))
     }
 }
 
-impl SchemaSource for Table {
+impl SchemaSource for SchemaTable {
     fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError> {
         let texts = self.texts();
         let found = match schema {
@@ -45,12 +45,12 @@ impl SchemaSource for Table {
         };
         match found {
             Some((id, text)) => Ok(RegisteredSchema { id: Some(id), version: Some(1), text }),
-            None => Err(refused(schema)),
+            None => Err(not_found(schema)),
         }
     }
 }
 
-fn refused(schema: SchemaRef) -> RegistryError {
+fn not_found(schema: SchemaRef) -> RegistryError {
     RegistryError::Refused {
         url: "simulated".to_owned(),
         operation: format!("find schema {schema}"),
@@ -60,62 +60,62 @@ fn refused(schema: SchemaRef) -> RegistryError {
 }
 
 #[derive(Debug, Default)]
-struct Moment {
+struct RegistryState {
     now_ms: i64,
     down_until_ms: i64,
     lags_until_ms: BTreeMap<u32, i64>,
 }
 
-/// The registry of one history.
+/// The registry of one run.
 #[derive(Debug)]
-pub(crate) struct Registry {
-    table: Arc<Table>,
-    moment: Mutex<Moment>,
+pub(crate) struct SimulatedRegistry {
+    table: Arc<SchemaTable>,
+    state: Mutex<RegistryState>,
 }
 
-impl Registry {
-    pub(crate) fn new(table: &Arc<Table>) -> Arc<Self> {
-        Arc::new(Self { table: Arc::clone(table), moment: Mutex::default() })
+impl SimulatedRegistry {
+    pub(crate) fn new(table: &Arc<SchemaTable>) -> Arc<Self> {
+        Arc::new(Self { table: Arc::clone(table), state: Mutex::default() })
     }
 
-    fn moment(&self) -> MutexGuard<'_, Moment> {
-        self.moment.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, RegistryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn at(&self, now_ms: i64) {
-        self.moment().now_ms = now_ms;
+        self.state().now_ms = now_ms;
     }
 
     pub(crate) fn is_down_until(&self, until_ms: i64) {
-        self.moment().down_until_ms = until_ms;
+        self.state().down_until_ms = until_ms;
     }
 
-    /// A schema is not found for a while, and perhaps again later: each time far shorter than the runtime waits before it takes a
-    /// schema that is not found for one that does not exist.
+    /// A schema is missing for a while, and perhaps again later: each time far shorter than the runtime waits before it takes a
+    /// missing schema for one that does not exist.
     pub(crate) fn lags_until(&self, schema: u32, until_ms: i64) {
-        self.moment().lags_until_ms.insert(schema, until_ms);
+        self.state().lags_until_ms.insert(schema, until_ms);
     }
 
     pub(crate) fn schemas(&self) -> usize {
         self.table.texts().len()
     }
 
-    pub(crate) fn heal(&self) {
-        let mut moment = self.moment();
-        moment.down_until_ms = 0;
-        moment.lags_until_ms.clear();
+    pub(crate) fn end_faults(&self) {
+        let mut state = self.state();
+        state.down_until_ms = 0;
+        state.lags_until_ms.clear();
     }
 }
 
-/// The registry as one process sees it.
-pub(crate) fn readers(shared: &Readers, registry: &Arc<Registry>) -> Readers {
+/// Readers of one process, which ask this registry.
+pub(crate) fn readers(shared: &Readers, registry: &Arc<SimulatedRegistry>) -> Readers {
     shared.asking(Arc::clone(registry) as Arc<dyn SchemaSource>)
 }
 
-impl SchemaSource for Registry {
+impl SchemaSource for SimulatedRegistry {
     fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError> {
-        let moment = self.moment();
-        if moment.now_ms < moment.down_until_ms {
+        let state = self.state();
+        if state.now_ms < state.down_until_ms {
             return Err(RegistryError::Unavailable {
                 url: "simulated".to_owned(),
                 operation: format!("find schema {schema}"),
@@ -123,15 +123,15 @@ impl SchemaSource for Registry {
             });
         }
         if let SchemaRef::Id(id) = schema
-            && moment.lags_until_ms.get(&id).is_some_and(|until_ms| moment.now_ms < *until_ms)
+            && state.lags_until_ms.get(&id).is_some_and(|until_ms| state.now_ms < *until_ms)
         {
-            return Err(refused(schema));
+            return Err(not_found(schema));
         }
-        drop(moment);
+        drop(state);
         self.table.schema(schema)
     }
 
     fn elapsed(&self) -> Duration {
-        Duration::from_millis(self.moment().now_ms.unsigned_abs())
+        Duration::from_millis(self.state().now_ms.unsigned_abs())
     }
 }

@@ -1,59 +1,60 @@
-//! Makes a failing history small: fewer faults, then fewer deeds, then fewer steps.
+//! Makes a failing run small: fewer faults, then fewer operations, then fewer steps.
 
 use std::collections::BTreeSet;
 
 use crate::{
-    cast::Workshop,
-    history::{History, Plan, Scenario, play},
+    setup::Fixtures,
+    simulated_run::{Plan, SimulatedRun, run},
+    workload::Scenario,
 };
 
-/// The smallest plan found that still breaks a promise, and its history. At most `tries` histories are played.
-pub fn shrink(scenario: &dyn Scenario, workshop: &Workshop, plan: &Plan, tries: usize) -> (Plan, History) {
-    let mut shrinking = Shrinking { scenario, workshop, left: tries };
-    let mut best = (plan.clone(), play(scenario, workshop, plan));
+/// Returns the smallest plan found that still breaks the promise, and its run. Runs at most `tries` plans.
+pub fn shrink(scenario: &dyn Scenario, fixtures: &Fixtures, plan: &Plan, tries: usize) -> (Plan, SimulatedRun) {
+    let mut shrinker = Shrinker { scenario, fixtures, left: tries };
+    let mut best = (plan.clone(), run(scenario, fixtures, plan));
     if best.1.violation.is_none() {
         return best;
     }
     let all: Vec<u32> = best.1.faults.iter().map(|(number, _)| *number).collect();
-    // Named one by one first: with fewer deeds the history goes another way, where others would strike.
+    // The faults are named one by one first: with fewer operations the run differs, and other faults would occur in it.
     let named = Plan { only_faults: Some(all.iter().copied().collect()), ..best.0.clone() };
-    shrinking.fails(&mut best, named);
-    shrinking.fewer(&mut best, all, |plan, kept| plan.only_faults = Some(kept));
-    let deeds: Vec<usize> = (0..best.1.deeds.len()).collect();
-    shrinking.fewer(&mut best, deeds, |plan, kept| plan.only_deeds = Some(kept));
-    shrinking.fewer_steps(&mut best);
+    shrinker.fails(&mut best, named);
+    shrinker.fewer(&mut best, all, |plan, kept| plan.only_faults = Some(kept));
+    let operations: Vec<usize> = (0..best.1.operations.len()).collect();
+    shrinker.fewer(&mut best, operations, |plan, kept| plan.only_operations = Some(kept));
+    shrinker.fewer_steps(&mut best);
     let all: Vec<u32> = best.1.faults.iter().map(|(number, _)| *number).collect();
-    shrinking.fewer(&mut best, all, |plan, kept| plan.only_faults = Some(kept));
+    shrinker.fewer(&mut best, all, |plan, kept| plan.only_faults = Some(kept));
     best
 }
 
-struct Shrinking<'a> {
+struct Shrinker<'a> {
     scenario: &'a dyn Scenario,
-    workshop: &'a Workshop,
+    fixtures: &'a Fixtures,
     left: usize,
 }
 
-impl Shrinking<'_> {
-    /// Plays a plan; takes it as the best if it fails too.
-    fn fails(&mut self, best: &mut (Plan, History), plan: Plan) -> bool {
+impl Shrinker<'_> {
+    /// Runs a plan, and keeps it as the best if it fails too.
+    fn fails(&mut self, best: &mut (Plan, SimulatedRun), plan: Plan) -> bool {
         if self.left == 0 {
             return false;
         }
         self.left -= 1;
-        let history = play(self.scenario, self.workshop, &plan);
-        // Another promise that is broken on the way is another story.
-        let promise = |history: &History| history.violation.as_ref().map(|violation| violation.promise);
-        let fails = history.violation.is_some() && promise(&history) == promise(&best.1);
+        let simulated = run(self.scenario, self.fixtures, &plan);
+        // A plan that breaks another promise shows another problem.
+        let promise = |of: &SimulatedRun| of.violation.as_ref().map(|violation| violation.promise);
+        let fails = simulated.violation.is_some() && promise(&simulated) == promise(&best.1);
         if fails {
-            *best = (plan, history);
+            *best = (plan, simulated);
         }
         fails
     }
 
-    /// Leaves out as many as possible: halves first, then ever smaller parts, down to one.
+    /// Leaves out as many as possible: halves first, then smaller and smaller parts, down to single ones.
     fn fewer<T: Ord + Copy>(
         &mut self,
-        best: &mut (Plan, History),
+        best: &mut (Plan, SimulatedRun),
         mut kept: Vec<T>,
         set: impl Fn(&mut Plan, BTreeSet<T>),
     ) {
@@ -79,7 +80,7 @@ impl Shrinking<'_> {
         }
     }
 
-    fn fewer_steps(&mut self, best: &mut (Plan, History)) {
+    fn fewer_steps(&mut self, best: &mut (Plan, SimulatedRun)) {
         let (mut low, mut high) = (0, best.1.steps);
         while low + 1 < high && self.left > 0 {
             let middle = low + (high - low) / 2;

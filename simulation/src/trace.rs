@@ -1,34 +1,35 @@
-//! What happened: a hash that must be the same for the same seed, marks of what was seen, and on demand a story for people.
+//! What happened in a run: a hash that must be the same for the same seed, the situations that occurred, and on request lines of
+//! text for people.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
 };
 
-use crate::cluster::{Reply, Stored};
+use crate::cluster::{Reply, StoredRecord};
 
-/// The record of one history.
+/// The trace of one run.
 #[derive(Debug, Default)]
 pub struct Trace {
     hash: u64,
     events: u64,
     now_ms: i64,
     seen: BTreeSet<&'static str>,
-    story: Option<Vec<Line>>,
+    lines: Option<Vec<TraceLine>>,
 }
 
-/// A line of a story.
+/// A line of a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// The saga it belongs to, if one.
+pub struct TraceLine {
+    /// The saga it belongs to, if any.
     pub saga: Option<String>,
     /// What happened.
     pub text: String,
 }
 
 impl Trace {
-    pub(crate) fn new(tells: bool) -> Self {
-        Self { story: tells.then(Vec::new), ..Self::default() }
+    pub(crate) fn new(keeps_lines: bool) -> Self {
+        Self { lines: keeps_lines.then(Vec::new), ..Self::default() }
     }
 
     pub(crate) fn at(&mut self, now_ms: i64) {
@@ -50,20 +51,27 @@ impl Trace {
         self.hash = (self.hash.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 
-    /// Something that should be seen now and then has been seen.
-    pub(crate) fn sometimes(&mut self, what: &'static str) {
-        self.seen.insert(what);
+    /// Records that a situation has occurred which must occur in some runs.
+    pub(crate) fn sometimes(&mut self, situation: &'static str) {
+        self.seen.insert(situation);
     }
 
-    /// Something happened; `text` is made only for a story.
-    pub(crate) fn tell(&mut self, saga: Option<&str>, text: impl FnOnce() -> String) {
-        if let Some(story) = &mut self.story {
+    /// Adds a line; `text` is called only if lines are kept.
+    pub(crate) fn note(&mut self, saga: Option<&str>, text: impl FnOnce() -> String) {
+        if let Some(lines) = &mut self.lines {
             let text = format!("{:>8} ms  {}", self.now_ms, text());
-            story.push(Line { saga: saga.map(str::to_owned), text });
+            lines.push(TraceLine { saga: saga.map(str::to_owned), text });
         }
     }
 
-    pub(crate) fn appended(&mut self, topic: &str, partition: i32, offset: i64, stored: &Stored, in_transaction: bool) {
+    pub(crate) fn appended(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        stored: &StoredRecord,
+        in_transaction: bool,
+    ) {
         self.mix(topic.as_bytes());
         self.mix_number(u64::try_from(offset).unwrap_or_default() << 8 | u64::try_from(partition).unwrap_or_default());
         self.mix_number(stored.timestamp_ms.unsigned_abs());
@@ -73,7 +81,7 @@ impl Trace {
             self.mix(value.as_deref().unwrap_or_default());
         }
         let saga = stored.header("ce_correlationid").or_else(|| stored.header("ce_subject"));
-        self.tell(saga, || {
+        self.note(saga, || {
             let mut text = format!("appended {topic}/{partition}/{offset}");
             let name = stored.header("ce_type").and_then(|name| name.rsplit('.').next()).unwrap_or("?");
             let key = String::from_utf8_lossy(stored.key.as_deref().unwrap_or_default());
@@ -92,18 +100,18 @@ impl Trace {
 
     pub(crate) fn ended(&mut self, tx: usize, commits: bool) {
         self.mix_number((tx as u64) << 1 | u64::from(commits));
-        self.tell(None, || format!("transaction {tx} {}", if commits { "committed" } else { "aborted" }));
+        self.note(None, || format!("transaction {tx} {}", if commits { "committed" } else { "aborted" }));
     }
 
     pub(crate) fn arrived_late(&mut self, reply: &Reply) {
         self.mix_number(77);
         self.sometimes(match reply {
-            Reply::Done { .. } => "a request that was given up is carried out late",
-            Reply::Fenced => "a late request of a dead producer is fenced",
-            Reply::NotAMember => "late offsets of a member that is none any more are refused",
-            Reply::Busy | Reply::NoTransaction | Reply::TooLarge => "a late request comes to nothing",
+            Reply::Done { .. } => "a late request takes effect",
+            Reply::Fenced => "a late request of a fenced producer is refused",
+            Reply::NotAMember => "late offsets of a former member are refused",
+            Reply::Busy | Reply::NoTransaction | Reply::TooLarge => "a late request has no effect",
         });
-        self.tell(None, || format!("a late request arrived: {reply:?}"));
+        self.note(None, || format!("a late request arrived: {reply:?}"));
     }
 
     /// The hash so far.
@@ -112,46 +120,46 @@ impl Trace {
         self.hash ^ self.events
     }
 
-    /// What was seen of what should be seen now and then.
+    /// The situations that occurred.
     #[must_use]
     pub fn seen(&self) -> &BTreeSet<&'static str> {
         &self.seen
     }
 
-    /// The story, if one was asked for.
+    /// The lines, if they were kept.
     #[must_use]
-    pub fn story(&self) -> &[Line] {
-        self.story.as_deref().unwrap_or_default()
+    pub fn lines(&self) -> &[TraceLine] {
+        self.lines.as_deref().unwrap_or_default()
     }
 }
 
-/// How often something was seen, over many histories.
+/// In how many runs each situation occurred.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sightings(BTreeMap<&'static str, u64>);
 
 impl Sightings {
-    /// Adds one history.
+    /// Adds one run.
     pub fn add(&mut self, trace: &Trace) {
-        for what in &trace.seen {
-            *self.0.entry(what).or_default() += 1;
+        for situation in &trace.seen {
+            *self.0.entry(situation).or_default() += 1;
         }
     }
 
-    /// Adds what others saw.
+    /// Adds the sightings of other runs.
     pub fn merge(&mut self, other: &Self) {
-        for (what, times) in &other.0 {
-            *self.0.entry(what).or_default() += times;
+        for (situation, times) in &other.0 {
+            *self.0.entry(situation).or_default() += times;
         }
     }
 
-    /// In how many histories something was seen.
+    /// In how many runs a situation occurred.
     #[must_use]
-    pub fn of(&self, what: &str) -> u64 {
-        self.0.get(what).copied().unwrap_or(0)
+    pub fn of(&self, situation: &str) -> u64 {
+        self.0.get(situation).copied().unwrap_or(0)
     }
 
-    /// Everything that was seen.
+    /// Every situation that occurred, and in how many runs.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.0.iter().map(|(what, times)| (*what, *times))
+        self.0.iter().map(|(situation, times)| (*situation, *times))
     }
 }

@@ -1,12 +1,12 @@
-//! MusicCorp from seeds: some fresh ones, the cases that once broke, and what makes a failing seed useful.
+//! MusicCorp from seeds: some new ones, the cases that once broke a promise, and what makes a failing seed useful.
 
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use simulation::{
-    Mutant, Plan, Workshop,
+    Fixtures, Mutant, Plan,
     musiccorp::{MusicCorp, SYSTEM},
-    play, shrink,
+    run, shrink,
 };
 
 #[derive(Deserialize)]
@@ -14,7 +14,7 @@ struct Cases {
     case: Vec<Case>,
 }
 
-/// A history that once broke a promise.
+/// A run that once broke a promise.
 #[derive(Deserialize)]
 struct Case {
     name: String,
@@ -22,53 +22,50 @@ struct Case {
     #[serde(default)]
     is_wild: bool,
     only_faults: Option<BTreeSet<u32>>,
-    only_deeds: Option<BTreeSet<usize>>,
+    only_operations: Option<BTreeSet<usize>>,
     steps: Option<u64>,
-    /// What must be seen in it, so that it is still the history that its name tells of.
+    /// The situations that must occur in it, so that it is still the run that its name describes.
     sees: BTreeSet<String>,
 }
 
 #[test]
-fn every_promise_is_kept_and_a_seed_goes_the_same_way_twice() {
-    let workshop = Workshop::new(SYSTEM);
+fn every_promise_is_kept_and_a_seed_gives_the_same_trace_twice() {
+    let fixtures = Fixtures::new(SYSTEM);
     for seed in 1..=40 {
-        let history = play(&MusicCorp, &workshop, &Plan::of(seed));
-        assert_eq!(history.violation, None, "seed {seed}");
-        let again = play(&MusicCorp, &Workshop::new(SYSTEM), &Plan::of(seed));
-        assert_eq!(history.trace.hash(), again.trace.hash(), "seed {seed} goes two ways");
+        let simulated = run(&MusicCorp, &fixtures, &Plan::of(seed));
+        assert_eq!(simulated.violation, None, "seed {seed}");
+        let again = run(&MusicCorp, &Fixtures::new(SYSTEM), &Plan::of(seed));
+        assert_eq!(simulated.trace.hash(), again.trace.hash(), "seed {seed} gave two different traces");
     }
 }
 
 #[test]
-fn what_once_broke_a_promise_does_so_no_more() {
+fn the_regressions_keep_every_promise() {
     let cases: Cases = toml::from_str(include_str!("../regressions.toml")).unwrap();
-    let workshop = Workshop::new(SYSTEM);
+    let fixtures = Fixtures::new(SYSTEM);
     for case in cases.case {
-        let Case { name, seed, is_wild, only_faults, only_deeds, steps, sees } = case;
-        let plan = Plan { is_wild, only_faults, only_deeds, steps, ..Plan::of(seed) };
-        let history = play(&MusicCorp, &workshop, &plan);
-        assert_eq!(history.violation, None, "{name} (seed {seed})");
-        let missed: Vec<&String> = sees.iter().filter(|what| !history.trace.seen().contains(what.as_str())).collect();
-        assert!(
-            missed.is_empty(),
-            "{name}: seed {seed} plays another history now, without {missed:?}; look for a new one"
-        );
+        let Case { name, seed, is_wild, only_faults, only_operations, steps, sees } = case;
+        let plan = Plan { is_wild, only_faults, only_operations, steps, ..Plan::of(seed) };
+        let simulated = run(&MusicCorp, &fixtures, &plan);
+        assert_eq!(simulated.violation, None, "{name} (seed {seed})");
+        let missed: Vec<&String> = sees.iter().filter(|what| !simulated.trace.seen().contains(what.as_str())).collect();
+        assert!(missed.is_empty(), "{name}: the run of seed {seed} has changed and lacks {missed:?}; find a new seed");
     }
 }
 
 #[test]
-fn a_failing_seed_shrinks_and_tells_its_story() {
-    let workshop = Workshop::new(SYSTEM);
+fn a_failing_seed_shrinks_and_prints_its_trace() {
+    let fixtures = Fixtures::new(SYSTEM);
     let failing = (1..=200).find_map(|seed| {
         let plan = Plan { mutant: Some(Mutant::CommitFirst), ..Plan::of(seed) };
-        let history = play(&MusicCorp, &workshop, &plan);
-        history.violation.is_some().then_some((plan, history))
+        let simulated = run(&MusicCorp, &fixtures, &plan);
+        simulated.violation.is_some().then_some((plan, simulated))
     });
-    let (plan, history) = failing.expect("the first two hundred seeds find this weakening out");
-    let (small, shrunk) = shrink(&MusicCorp, &workshop, &plan, 60);
+    let (plan, simulated) = failing.expect("the first two hundred seeds detect this mutant");
+    let (small, shrunk) = shrink(&MusicCorp, &fixtures, &plan, 60);
     assert!(shrunk.violation.is_some());
-    assert!(shrunk.faults.len() <= history.faults.len());
-    let told = play(&MusicCorp, &workshop, &Plan { tells: true, ..small });
-    assert_eq!(told.trace.hash(), shrunk.trace.hash(), "a story changes nothing");
-    assert!(told.trace.story().iter().any(|line| line.text.contains("appended")));
+    assert!(shrunk.faults.len() <= simulated.faults.len());
+    let with_lines = run(&MusicCorp, &fixtures, &Plan { keeps_lines: true, ..small });
+    assert_eq!(with_lines.trace.hash(), shrunk.trace.hash(), "keeping lines changes nothing");
+    assert!(with_lines.trace.lines().iter().any(|line| line.text.contains("appended")));
 }

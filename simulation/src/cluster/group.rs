@@ -1,64 +1,64 @@
-//! A consumer group as its coordinator keeps it: members, generations, committed offsets, and who may commit.
+//! A consumer group, as its coordinator keeps it: members, generations, committed offsets, and the check of who may commit.
 //!
-//! The rules are Kafka's: a member that is not heard of within its session is put out; whoever joins or leaves makes everybody
-//! give everything back and join again, and then all is given out; a transaction's offsets are taken from a member of the present
-//! generation only, and stay pending until the transaction ends.
+//! The rules are Kafka's. A member without a heartbeat within its session timeout is removed. When a member joins or leaves,
+//! every member gives up all partitions and joins again, and then every partition is assigned. The offsets of a transaction are
+//! accepted only from a member of the present generation, and stay pending until the transaction ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::log::{Place, TxNo};
-use crate::chance::Chance;
+use super::log::{TopicPartition, TransactionNumber};
+use crate::random::SeededRandom;
 
-/// How long a member may be silent.
+/// The session timeout.
 const SESSION_MS: i64 = 3_000;
-/// How long the others wait for a member that does not join again.
+/// The rebalance timeout: how long the group waits for a member that does not join again.
 const REBALANCE_MS: i64 = 2_500;
 
-/// How long an offset is kept that is not committed again: what some brokers are set to.
+/// How long brokers keep an offset that is not committed again: shorter than the default, as some brokers are configured.
 const OFFSETS_KEPT_MS: i64 = 24 * 3_600_000;
 
-/// A member's id: never given twice.
+/// The id of a member. No id is used twice.
 pub(crate) type MemberId = u64;
 
-/// What a member says it is when it commits.
+/// The membership that a commit states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Membership {
     pub(crate) member: MemberId,
     pub(crate) generation: u32,
 }
 
-/// A committed offset, with what its metadata says: how far the own log of its owner was known to reach.
+/// A committed offset. Its metadata is the known end of the own log of its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Offset {
+pub(crate) struct CommittedOffset {
     pub(crate) next: i64,
     pub(crate) own_end: i64,
 }
 
 /// Offsets to commit.
-pub(crate) type Offsets = BTreeMap<Place, Offset>;
+pub(crate) type Offsets = BTreeMap<TopicPartition, CommittedOffset>;
 
 #[derive(Debug)]
 struct Member {
     instance: Option<String>,
-    heard_at_ms: i64,
+    last_heartbeat_ms: i64,
     joined: bool,
     assigned: BTreeSet<i32>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Phase {
+enum RebalancePhase {
     Stable,
     Joining { since_ms: i64 },
 }
 
-/// What a member hears when it reports.
+/// The reply to a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Heartbeat {
-    /// Nobody knows it: it was put out, or another one has its name.
+    /// The member is unknown: it was removed, or another one has its name.
     Unknown,
     /// It must join again.
     JoinAgain,
-    /// It has joined, and waits for the others.
+    /// It has joined, and waits for the other members.
     Wait,
     /// It belongs to a generation and has these partitions.
     Member { generation: u32, assigned: BTreeSet<i32> },
@@ -66,7 +66,7 @@ pub(crate) enum Heartbeat {
 
 /// Why an offset commit is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum CommitRefusal {
     UnknownMember,
     OldGeneration,
 }
@@ -87,13 +87,13 @@ impl std::fmt::Display for Group {
 pub(crate) struct Group {
     partitions: i32,
     generation: u32,
-    phase: Phase,
+    phase: RebalancePhase,
     members: BTreeMap<MemberId, Member>,
     last_id: MemberId,
     shuffles: bool,
-    /// With the time of each commit.
-    committed: BTreeMap<Place, (Offset, i64)>,
-    pending: BTreeMap<TxNo, Offsets>,
+    /// Each committed offset, with the time of its commit.
+    committed: BTreeMap<TopicPartition, (CommittedOffset, i64)>,
+    pending: BTreeMap<TransactionNumber, Offsets>,
     /// The topic that members subscribe to: its offsets do not expire while the group lives.
     subscribed: Option<usize>,
     expired: usize,
@@ -104,7 +104,7 @@ impl Group {
         Self {
             partitions,
             generation: 0,
-            phase: Phase::Stable,
+            phase: RebalancePhase::Stable,
             members: BTreeMap::new(),
             last_id: 0,
             shuffles: false,
@@ -115,8 +115,8 @@ impl Group {
         }
     }
 
-    /// Lets somebody in. Who comes under the name of a member takes its place, and that one is fenced; without a rebalance if none
-    /// is under way.
+    /// Adds a member. One with the name of a known member replaces it, and the replaced member is fenced; without a rebalance if
+    /// none is in progress.
     pub(crate) fn join(&mut self, instance: Option<&str>, now_ms: i64) -> MemberId {
         self.last_id += 1;
         let known = instance.and_then(|instance| {
@@ -125,16 +125,16 @@ impl Group {
         });
         let mut member = known.and_then(|id| self.members.remove(&id)).unwrap_or_else(|| Member {
             instance: instance.map(str::to_owned),
-            heard_at_ms: now_ms,
+            last_heartbeat_ms: now_ms,
             joined: false,
             assigned: BTreeSet::new(),
         });
-        member.heard_at_ms = now_ms;
-        let goes_on = known.is_some() && self.phase == Phase::Stable;
-        member.joined = !goes_on;
+        member.last_heartbeat_ms = now_ms;
+        let is_replacement = known.is_some() && self.phase == RebalancePhase::Stable;
+        member.joined = !is_replacement;
         self.members.insert(self.last_id, member);
-        if !goes_on {
-            self.prepare(now_ms, Some(self.last_id));
+        if !is_replacement {
+            self.prepare_rebalance(now_ms, Some(self.last_id));
         }
         self.last_id
     }
@@ -143,62 +143,64 @@ impl Group {
     pub(crate) fn join_again(&mut self, id: MemberId, now_ms: i64) {
         if let Some(member) = self.members.get_mut(&id) {
             member.joined = true;
-            member.heard_at_ms = now_ms;
+            member.last_heartbeat_ms = now_ms;
         }
-        self.prepare(now_ms, Some(id));
+        self.prepare_rebalance(now_ms, Some(id));
     }
 
-    fn prepare(&mut self, now_ms: i64, by: Option<MemberId>) {
-        if self.phase == Phase::Stable {
-            self.phase = Phase::Joining { since_ms: now_ms };
+    fn prepare_rebalance(&mut self, now_ms: i64, by: Option<MemberId>) {
+        if self.phase == RebalancePhase::Stable {
+            self.phase = RebalancePhase::Joining { since_ms: now_ms };
             for (id, member) in &mut self.members {
                 member.joined = by == Some(*id);
             }
         }
     }
 
-    /// Puts a member out.
+    /// Removes a member.
     pub(crate) fn leave(&mut self, id: MemberId, now_ms: i64) {
         if self.members.remove(&id).is_some() {
-            self.prepare(now_ms, None);
+            self.prepare_rebalance(now_ms, None);
         }
     }
 
-    /// Gives everything out anew, this time to whomever.
+    /// Starts a rebalance that assigns each partition to a random member.
     pub(crate) fn shuffle(&mut self, now_ms: i64) {
         self.shuffles = true;
-        self.prepare(now_ms, None);
+        self.prepare_rebalance(now_ms, None);
     }
 
     pub(crate) fn heartbeat(&mut self, id: MemberId, now_ms: i64) -> Heartbeat {
         let Some(member) = self.members.get_mut(&id) else { return Heartbeat::Unknown };
-        member.heard_at_ms = now_ms;
+        member.last_heartbeat_ms = now_ms;
         match self.phase {
-            Phase::Stable => Heartbeat::Member { generation: self.generation, assigned: member.assigned.clone() },
-            Phase::Joining { .. } if member.joined => Heartbeat::Wait,
-            Phase::Joining { .. } => Heartbeat::JoinAgain,
+            RebalancePhase::Stable => {
+                Heartbeat::Member { generation: self.generation, assigned: member.assigned.clone() }
+            }
+            RebalancePhase::Joining { .. } if member.joined => Heartbeat::Wait,
+            RebalancePhase::Joining { .. } => Heartbeat::JoinAgain,
         }
     }
 
-    /// Puts out who is silent, and begins a generation once everybody has joined.
-    pub(crate) fn tick(&mut self, now_ms: i64, chance: &mut Chance) {
-        let silent: Vec<MemberId> =
-            self.members.iter().filter(|(_, m)| now_ms - m.heard_at_ms > SESSION_MS).map(|(id, _)| *id).collect();
-        for id in silent {
+    /// Removes members without a heartbeat, and begins a generation when every member has joined.
+    pub(crate) fn tick(&mut self, now_ms: i64, random: &mut SeededRandom) {
+        let expired: Vec<MemberId> =
+            self.members.iter().filter(|(_, m)| now_ms - m.last_heartbeat_ms > SESSION_MS).map(|(id, _)| *id).collect();
+        for id in expired {
             self.leave(id, now_ms);
         }
-        let Phase::Joining { since_ms } = self.phase else { return };
+        let RebalancePhase::Joining { since_ms } = self.phase else { return };
         if now_ms - since_ms > REBALANCE_MS {
             self.members.retain(|_, member| member.joined);
         }
         if self.members.values().all(|member| member.joined) {
-            self.begin(chance);
+            self.begin_generation(random);
         }
     }
 
-    fn begin(&mut self, chance: &mut Chance) {
+    fn begin_generation(&mut self, random: &mut SeededRandom) {
         self.generation += 1;
-        self.phase = Phase::Stable;
+        self.phase = RebalancePhase::Stable;
         let ids: Vec<MemberId> = self.members.keys().copied().collect();
         for member in self.members.values_mut() {
             member.assigned.clear();
@@ -207,43 +209,46 @@ impl Group {
             return;
         }
         let shuffles = std::mem::take(&mut self.shuffles);
-        for (partition, turn) in (0..self.partitions).zip(ids.iter().cycle()) {
-            let owner = if shuffles { chance.pick(&ids) } else { turn };
+        for (partition, next) in (0..self.partitions).zip(ids.iter().cycle()) {
+            let owner = if shuffles { random.pick(&ids) } else { next };
             if let Some(member) = self.members.get_mut(owner) {
                 member.assigned.insert(partition);
             }
         }
     }
 
-    /// True if nobody waits for anybody and every partition has an owner.
+    /// True if no rebalance is in progress, every partition has an owner, and no offset is pending.
     pub(crate) fn is_settled(&self) -> bool {
         let assigned: usize = self.members.values().map(|member| member.assigned.len()).sum();
-        self.phase == Phase::Stable
+        self.phase == RebalancePhase::Stable
             && i32::try_from(assigned).unwrap_or(-1) == self.partitions
             && self.pending.is_empty()
     }
 
-    /// Who may commit.
+    /// Checks that a member may commit.
     ///
     /// # Errors
-    /// The member is none of the present generation.
-    pub(crate) fn admit(&self, membership: Membership) -> Result<(), Refused> {
+    /// The member does not belong to the present generation.
+    pub(crate) fn admit(&self, membership: Membership) -> Result<(), CommitRefusal> {
         if !self.members.contains_key(&membership.member) {
-            Err(Refused::UnknownMember)
+            Err(CommitRefusal::UnknownMember)
         } else if membership.generation != self.generation {
-            Err(Refused::OldGeneration)
+            Err(CommitRefusal::OldGeneration)
         } else {
             Ok(())
         }
     }
 
-    /// Takes offsets that count once the transaction is committed.
-    pub(crate) fn pend(&mut self, tx: TxNo, offsets: &Offsets) {
-        self.pending.entry(tx).or_default().extend(offsets.iter().map(|(place, next)| (*place, *next)));
+    /// Adds offsets that count after the transaction is committed.
+    pub(crate) fn add_pending(&mut self, tx: TransactionNumber, offsets: &Offsets) {
+        self.pending
+            .entry(tx)
+            .or_default()
+            .extend(offsets.iter().map(|(topic_partition, next)| (*topic_partition, *next)));
     }
 
-    /// The transaction's marker has come.
-    pub(crate) fn mark(&mut self, tx: TxNo, commits: bool, now_ms: i64) {
+    /// Applies the marker of a transaction.
+    pub(crate) fn apply_marker(&mut self, tx: TransactionNumber, commits: bool, now_ms: i64) {
         if let Some(offsets) = self.pending.remove(&tx)
             && commits
         {
@@ -251,34 +256,35 @@ impl Group {
         }
     }
 
-    /// Takes offsets at once, in no transaction and from whomever: what a careless consumer does.
+    /// Commits offsets outside a transaction, without a check of the membership.
     pub(crate) fn commit(&mut self, offsets: &Offsets, now_ms: i64) {
-        self.committed.extend(offsets.iter().map(|(place, offset)| (*place, (*offset, now_ms))));
+        self.committed.extend(offsets.iter().map(|(topic_partition, offset)| (*topic_partition, (*offset, now_ms))));
     }
 
-    /// The committed offset of a place; `Err` if a transaction that is not ended may change it.
-    pub(crate) fn stable_offset(&self, place: Place) -> Result<Option<Offset>, ()> {
-        if self.pending.values().any(|offsets| offsets.contains_key(&place)) {
+    /// The committed offset of a partition; `Err` if a transaction that is not ended may change it.
+    pub(crate) fn stable_offset(&self, topic_partition: TopicPartition) -> Result<Option<CommittedOffset>, ()> {
+        if self.pending.values().any(|offsets| offsets.contains_key(&topic_partition)) {
             return Err(());
         }
-        Ok(self.offset(place))
+        Ok(self.offset(topic_partition))
     }
 
-    /// The committed offset, whatever is pending.
-    pub(crate) fn offset(&self, place: Place) -> Option<Offset> {
-        self.committed.get(&place).map(|(offset, _)| *offset)
+    /// The committed offset, even if a pending transaction may change it.
+    pub(crate) fn offset(&self, topic_partition: TopicPartition) -> Option<CommittedOffset> {
+        self.committed.get(&topic_partition).map(|(offset, _)| *offset)
     }
 
-    /// Names the topic that members subscribe to.
+    /// Sets the topic that members subscribe to.
     pub(crate) fn subscribe(&mut self, topic: usize) {
         self.subscribed = Some(topic);
     }
 
-    /// Expires the offsets that were committed too long ago, of topics that are assigned and not subscribed: KAFKA-8338.
+    /// Expires the offsets that were committed too long ago, of topics that are assigned but not subscribed: KAFKA-8338.
     pub(crate) fn expire_offsets(&mut self, now_ms: i64) {
         let (before, subscribed) = (self.committed.len(), self.subscribed);
-        self.committed
-            .retain(|place, (_, at_ms)| Some(place.topic) == subscribed || now_ms - *at_ms <= OFFSETS_KEPT_MS);
+        self.committed.retain(|topic_partition, (_, at_ms)| {
+            Some(topic_partition.topic) == subscribed || now_ms - *at_ms <= OFFSETS_KEPT_MS
+        });
         self.expired += before - self.committed.len();
     }
 
@@ -287,12 +293,12 @@ impl Group {
         self.expired
     }
 
-    /// Hours pass, and every member reports all the time.
+    /// Hours pass, in which every member sends its heartbeats.
     pub(crate) fn keep_alive(&mut self, now_ms: i64) {
-        self.members.values_mut().for_each(|member| member.heard_at_ms = now_ms);
+        self.members.values_mut().for_each(|member| member.last_heartbeat_ms = now_ms);
     }
 
-    /// Forgets what was committed, as after a long time without a commit.
+    /// Loses every committed offset, as after a long time without a commit.
     pub(crate) fn forget_offsets(&mut self) {
         self.committed.clear();
     }

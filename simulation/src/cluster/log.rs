@@ -1,31 +1,31 @@
-//! Topics and partitions: records, markers, and what a reader of committed records sees of them.
+//! Topics and partitions: their records and markers, and what a reader of committed records sees of them.
 //!
-//! An offset is an index: markers take one each, as on a broker. A reader gets no further than the first record of a transaction
-//! whose marker does not lie here yet (the last stable offset), and passes over markers and aborted records.
+//! An offset is an index: each marker takes one, as on a broker. A reader of committed records stops at the first record of a
+//! transaction without a marker (the last stable offset), and skips markers and aborted records.
 
 use std::{borrow::Cow, collections::BTreeMap, rc::Rc, sync::Arc};
 
 use runtime::{TimestampMs, core::Record};
 
-/// A topic and a partition of it.
+/// A partition of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct TopicPartition {
     /// The topic's number.
     pub topic: usize,
     /// The partition.
     pub partition: i32,
 }
 
-/// A transaction.
+/// The number of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct TxNo(pub(crate) usize);
+pub(crate) struct TransactionNumber(pub(crate) usize);
 
 /// The headers of a record, in order.
 pub type Headers = Vec<(Cow<'static, str>, Option<Vec<u8>>)>;
 
-/// A record as it lies in a partition.
+/// A record in a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredRecord {
     /// Its timestamp.
     pub timestamp_ms: TimestampMs,
     /// Its key.
@@ -36,8 +36,8 @@ pub struct Stored {
     pub headers: Headers,
 }
 
-impl Stored {
-    /// Shows it as the core wants to see it.
+impl StoredRecord {
+    /// Passes it on as the record that the core takes.
     pub fn with_record<T>(&self, topic: &str, partition: i32, offset: i64, take: impl FnOnce(&Record<'_>) -> T) -> T {
         let headers: Vec<(&str, Option<&[u8]>)> =
             self.headers.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
@@ -52,7 +52,7 @@ impl Stored {
         })
     }
 
-    /// How large it is: its key, its value and its headers.
+    /// The size of its key, its value and its headers.
     pub(crate) fn size(&self) -> usize {
         let bytes = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + bytes(value)).sum();
@@ -69,18 +69,18 @@ impl Stored {
 
 #[derive(Debug)]
 enum Entry {
-    Record { stored: Rc<Stored>, tx: Option<TxNo> },
+    Record { stored: Rc<StoredRecord>, tx: Option<TransactionNumber> },
     Marker,
 }
 
 #[derive(Debug, Default)]
 struct Partition {
     entries: Vec<Entry>,
-    /// Transactions whose marker does not lie here yet, and where each began.
-    open: BTreeMap<TxNo, i64>,
-    /// How transactions were decided, marked here or not.
-    decided: BTreeMap<TxNo, bool>,
-    /// Every stable end there was, and since when.
+    /// The transactions without a marker here, and the first offset of each.
+    open: BTreeMap<TransactionNumber, i64>,
+    /// Whether each decided transaction was committed, with or without a marker here.
+    decided: BTreeMap<TransactionNumber, bool>,
+    /// Every last stable offset so far, and since when.
     stable: Vec<(i64, i64)>,
 }
 
@@ -96,7 +96,7 @@ impl Partition {
         }
     }
 
-    fn is_committed(&self, tx: Option<TxNo>) -> bool {
+    fn is_committed(&self, tx: Option<TransactionNumber>) -> bool {
         tx.is_none_or(|tx| self.decided.get(&tx) == Some(&true))
     }
 }
@@ -107,7 +107,7 @@ struct Topic {
     partitions: Vec<Partition>,
 }
 
-/// What a reader finds.
+/// The result of a fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fetched {
     /// A record.
@@ -115,9 +115,9 @@ pub enum Fetched {
         /// Its offset.
         offset: i64,
         /// The record.
-        stored: Rc<Stored>,
+        stored: Rc<StoredRecord>,
     },
-    /// Nothing more for now: everything before this position was seen.
+    /// There is no further record at present: everything before this position was read.
     End(i64),
 }
 
@@ -129,7 +129,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The number of a topic, which is made if need be.
+    /// The number of a topic, which is created if it does not exist.
     pub(crate) fn topic(&mut self, name: &Arc<str>, partitions: i32) -> usize {
         self.find(name).unwrap_or_else(|| {
             let partitions = (0..partitions).map(|_| Partition::default()).collect();
@@ -151,28 +151,37 @@ impl Log {
     }
 
     /// Every partition of every topic.
-    pub fn places(&self) -> impl Iterator<Item = Place> {
+    pub fn topic_partitions(&self) -> impl Iterator<Item = TopicPartition> {
         let partitions = |topic: usize| 0..i32::try_from(self.topics[topic].partitions.len()).unwrap_or(0);
-        (0..self.topics.len()).flat_map(move |topic| partitions(topic).map(move |partition| Place { topic, partition }))
+        (0..self.topics.len())
+            .flat_map(move |topic| partitions(topic).map(move |partition| TopicPartition { topic, partition }))
     }
 
-    /// How often anything was appended, markers too: as long as it stays the same, whoever has read to every end finds no more.
+    /// The number of appended records and markers. While it stays the same, a reader that has reached every end finds nothing
+    /// new.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
     }
 
-    fn partition(&self, place: Place) -> &Partition {
-        &self.topics[place.topic].partitions[usize::try_from(place.partition).unwrap_or_default()]
+    fn partition(&self, topic_partition: TopicPartition) -> &Partition {
+        &self.topics[topic_partition.topic].partitions[usize::try_from(topic_partition.partition).unwrap_or_default()]
     }
 
-    fn partition_mut(&mut self, place: Place) -> &mut Partition {
-        &mut self.topics[place.topic].partitions[usize::try_from(place.partition).unwrap_or_default()]
+    fn partition_mut(&mut self, topic_partition: TopicPartition) -> &mut Partition {
+        &mut self.topics[topic_partition.topic].partitions
+            [usize::try_from(topic_partition.partition).unwrap_or_default()]
     }
 
-    /// Appends a record; answers its offset.
-    pub(crate) fn append(&mut self, place: Place, stored: Rc<Stored>, tx: Option<TxNo>, now_ms: i64) -> i64 {
+    /// Appends a record, and returns its offset.
+    pub(crate) fn append(
+        &mut self,
+        topic_partition: TopicPartition,
+        stored: Rc<StoredRecord>,
+        tx: Option<TransactionNumber>,
+        now_ms: i64,
+    ) -> i64 {
         self.changes += 1;
-        let partition = self.partition_mut(place);
+        let partition = self.partition_mut(topic_partition);
         let offset = end_of(partition);
         if let Some(tx) = tx {
             partition.open.entry(tx).or_insert(offset);
@@ -182,63 +191,69 @@ impl Log {
         offset
     }
 
-    /// Notes how a transaction was decided. Readers see it once its marker lies here.
-    pub(crate) fn decide(&mut self, place: Place, tx: TxNo, commits: bool) {
-        self.partition_mut(place).decided.insert(tx, commits);
+    /// Records whether a transaction was committed. Readers see it when its marker is written here.
+    pub(crate) fn decide(&mut self, topic_partition: TopicPartition, tx: TransactionNumber, commits: bool) {
+        self.partition_mut(topic_partition).decided.insert(tx, commits);
     }
 
     /// Writes a transaction's marker.
-    pub(crate) fn mark(&mut self, place: Place, tx: TxNo, now_ms: i64) {
+    pub(crate) fn write_marker(&mut self, topic_partition: TopicPartition, tx: TransactionNumber, now_ms: i64) {
         self.changes += 1;
-        let partition = self.partition_mut(place);
+        let partition = self.partition_mut(topic_partition);
         partition.entries.push(Entry::Marker);
         partition.open.remove(&tx);
         partition.note_stable(now_ms);
     }
 
-    /// The end, whatever lies there: what a client that sees uncommitted records is told.
+    /// The high watermark: the end that a reader of uncommitted records gets.
     #[must_use]
-    pub fn high_watermark(&self, place: Place) -> i64 {
-        end_of(self.partition(place))
+    pub fn high_watermark(&self, topic_partition: TopicPartition) -> i64 {
+        end_of(self.partition(topic_partition))
     }
 
-    /// The last stable offset: how far a reader of committed records gets.
+    /// The last stable offset: the end that a reader of committed records gets.
     #[must_use]
-    pub fn stable_end(&self, place: Place) -> i64 {
-        self.partition(place).stable_end()
+    pub fn stable_end(&self, topic_partition: TopicPartition) -> i64 {
+        self.partition(topic_partition).stable_end()
     }
 
     /// The next committed record from `from` on, or the end.
     #[must_use]
-    pub fn read(&self, place: Place, from: i64) -> Fetched {
-        let partition = self.partition(place);
-        self.read_to(place, from, self.stable_end(place), |tx| partition.is_committed(tx))
+    pub fn read(&self, topic_partition: TopicPartition, from: i64) -> Fetched {
+        let partition = self.partition(topic_partition);
+        self.read_to(topic_partition, from, self.stable_end(topic_partition), |tx| partition.is_committed(tx))
     }
 
-    /// The same for who knows how transactions were decided before their markers are written: what is true already.
+    /// The next record from `from` on whose transaction is decided as committed, even if its marker is not written yet.
     #[must_use]
-    pub fn read_decided(&self, place: Place, from: i64) -> Fetched {
-        let partition = self.partition(place);
+    pub fn read_decided(&self, topic_partition: TopicPartition, from: i64) -> Fetched {
+        let partition = self.partition(topic_partition);
         let undecided = partition.open.iter().filter(|(tx, _)| !partition.decided.contains_key(tx));
         let end = undecided.map(|(_, first)| *first).min().unwrap_or_else(|| end_of(partition));
-        self.read_to(place, from, end, |tx| partition.is_committed(tx))
+        self.read_to(topic_partition, from, end, |tx| partition.is_committed(tx))
     }
 
-    /// The same past transactions that nobody has decided yet: one of somebody who was put out may lie before what is committed.
+    /// Like `read_decided`, but also past undecided transactions: an abandoned one may precede a committed one.
     #[must_use]
-    pub(crate) fn read_ahead(&self, place: Place, from: i64) -> Fetched {
-        let partition = self.partition(place);
-        self.read_to(place, from, end_of(partition), |tx| partition.is_committed(tx))
+    pub(crate) fn read_ahead(&self, topic_partition: TopicPartition, from: i64) -> Fetched {
+        let partition = self.partition(topic_partition);
+        self.read_to(topic_partition, from, end_of(partition), |tx| partition.is_committed(tx))
     }
 
-    /// The same for a reader that sees aborted and open transactions as well.
+    /// The next record from `from` on, even of an open or aborted transaction.
     #[must_use]
-    pub(crate) fn read_uncommitted(&self, place: Place, from: i64) -> Fetched {
-        self.read_to(place, from, self.high_watermark(place), |_| true)
+    pub(crate) fn read_uncommitted(&self, topic_partition: TopicPartition, from: i64) -> Fetched {
+        self.read_to(topic_partition, from, self.high_watermark(topic_partition), |_| true)
     }
 
-    fn read_to(&self, place: Place, from: i64, end: i64, is_visible: impl Fn(Option<TxNo>) -> bool) -> Fetched {
-        let entries = &self.partition(place).entries;
+    fn read_to(
+        &self,
+        topic_partition: TopicPartition,
+        from: i64,
+        end: i64,
+        is_visible: impl Fn(Option<TransactionNumber>) -> bool,
+    ) -> Fetched {
+        let entries = &self.partition(topic_partition).entries;
         for offset in from.max(0)..end {
             if let Some(Entry::Record { stored, tx }) = entries.get(usize::try_from(offset).unwrap_or(usize::MAX))
                 && is_visible(*tx)
@@ -249,23 +264,23 @@ impl Log {
         Fetched::End(end.max(from))
     }
 
-    /// When the record of a place could be read by a reader of committed records, by the true clock; `None` if it still cannot.
+    /// Since when a reader of committed records can read this record, by the true clock; `None` if it still cannot.
     #[must_use]
-    pub fn readable_ms(&self, place: Place, offset: i64) -> Option<i64> {
-        let stable = &self.partition(place).stable;
+    pub fn readable_ms(&self, topic_partition: TopicPartition, offset: i64) -> Option<i64> {
+        let stable = &self.partition(topic_partition).stable;
         let at = stable.partition_point(|(end, _)| *end <= offset);
         stable.get(at).map(|(_, at_ms)| *at_ms)
     }
 
     /// Every committed record of a partition.
-    pub fn committed(&self, place: Place) -> impl Iterator<Item = (i64, Rc<Stored>)> {
+    pub fn committed(&self, topic_partition: TopicPartition) -> impl Iterator<Item = (i64, Rc<StoredRecord>)> {
         let mut from = 0;
-        std::iter::from_fn(move || self.next_committed(place, &mut from))
+        std::iter::from_fn(move || self.next_committed(topic_partition, &mut from))
     }
 
-    /// The next committed record from `from` on, if there is one; `from` moves behind it.
-    pub fn next_committed(&self, place: Place, from: &mut i64) -> Option<(i64, Rc<Stored>)> {
-        match self.read(place, *from) {
+    /// The next committed record from `from` on, if there is one; `from` advances past it.
+    pub fn next_committed(&self, topic_partition: TopicPartition, from: &mut i64) -> Option<(i64, Rc<StoredRecord>)> {
+        match self.read(topic_partition, *from) {
             Fetched::Record { offset, stored } => {
                 *from = offset + 1;
                 Some((offset, stored))
@@ -286,30 +301,30 @@ fn end_of(partition: &Partition) -> i64 {
 mod tests {
     use super::*;
 
-    fn record(value: u8) -> Rc<Stored> {
-        Rc::new(Stored { timestamp_ms: 0, key: None, value: Some(vec![value]), headers: Vec::new() })
+    fn record(value: u8) -> Rc<StoredRecord> {
+        Rc::new(StoredRecord { timestamp_ms: 0, key: None, value: Some(vec![value]), headers: Vec::new() })
     }
 
-    fn values(log: &Log, place: Place) -> Vec<u8> {
-        log.committed(place).filter_map(|(_, stored)| stored.value.as_ref()?.first().copied()).collect()
+    fn values(log: &Log, topic_partition: TopicPartition) -> Vec<u8> {
+        log.committed(topic_partition).filter_map(|(_, stored)| stored.value.as_ref()?.first().copied()).collect()
     }
 
     #[test]
-    fn readers_of_committed_records_wait_for_markers_and_pass_over_what_was_aborted() {
+    fn readers_of_committed_records_wait_for_markers_and_skip_aborted_records() {
         let mut log = Log::default();
-        let place = Place { topic: log.topic(&"t".into(), 1), partition: 0 };
-        log.append(place, record(1), None, 0);
-        log.append(place, record(2), Some(TxNo(0)), 0);
-        log.append(place, record(3), Some(TxNo(1)), 0);
-        log.append(place, record(4), None, 0);
-        assert_eq!((log.stable_end(place), log.high_watermark(place)), (1, 4));
-        log.decide(place, TxNo(1), true);
-        log.mark(place, TxNo(1), 5);
-        assert_eq!(values(&log, place), [1], "an older transaction is open");
-        log.decide(place, TxNo(0), false);
-        log.mark(place, TxNo(0), 7);
-        assert_eq!(values(&log, place), [1, 3, 4]);
-        assert_eq!(log.read(place, 4), Fetched::End(6), "markers take offsets");
-        assert_eq!((log.readable_ms(place, 0), log.readable_ms(place, 2)), (Some(0), Some(7)));
+        let topic_partition = TopicPartition { topic: log.topic(&"t".into(), 1), partition: 0 };
+        log.append(topic_partition, record(1), None, 0);
+        log.append(topic_partition, record(2), Some(TransactionNumber(0)), 0);
+        log.append(topic_partition, record(3), Some(TransactionNumber(1)), 0);
+        log.append(topic_partition, record(4), None, 0);
+        assert_eq!((log.stable_end(topic_partition), log.high_watermark(topic_partition)), (1, 4));
+        log.decide(topic_partition, TransactionNumber(1), true);
+        log.write_marker(topic_partition, TransactionNumber(1), 5);
+        assert_eq!(values(&log, topic_partition), [1], "an older transaction is open");
+        log.decide(topic_partition, TransactionNumber(0), false);
+        log.write_marker(topic_partition, TransactionNumber(0), 7);
+        assert_eq!(values(&log, topic_partition), [1, 3, 4]);
+        assert_eq!(log.read(topic_partition, 4), Fetched::End(6), "markers take offsets");
+        assert_eq!((log.readable_ms(topic_partition, 0), log.readable_ms(topic_partition, 2)), (Some(0), Some(7)));
     }
 }

@@ -1,9 +1,9 @@
-//! The simulated cluster: logs, the transaction coordinator, groups, and requests that are still on their way.
+//! The simulated cluster: logs, the transaction coordinator, groups, and requests that have not arrived yet.
 //!
-//! It follows the rules of Kafka that our guarantees rest on: a producer's epoch fences the one before it, a transaction's records
-//! are seen only behind its marker and markers come one by one, offsets of a transaction pend until it ends and are taken from a
-//! member of the present generation only, and a transaction that nobody ends is aborted after its timeout. What it leaves out:
-//! replication (the log never loses an acknowledged record) and a broker's own restarts.
+//! It follows the rules of Kafka on which our guarantees rest. A producer's epoch fences the previous producer. The records of a
+//! transaction are visible only behind its marker, and markers are written one by one. The offsets of a transaction are pending
+//! until it ends, and are accepted only from a member of the present generation. An abandoned transaction is aborted after its
+//! timeout. It leaves out replication (the log never loses an acknowledged record) and restarts of a broker.
 
 mod group;
 mod log;
@@ -14,20 +14,20 @@ use std::{
     sync::Arc,
 };
 
-pub use log::{Fetched, Headers, Log, Place, Stored};
+pub use log::{Fetched, Headers, Log, StoredRecord, TopicPartition};
 
 pub(crate) use self::{
-    group::{Group, Heartbeat, MemberId, Membership, Offset, Offsets},
-    log::TxNo,
+    group::{CommittedOffset, Group, Heartbeat, MemberId, Membership, Offsets},
+    log::TransactionNumber,
 };
-use crate::{chance::Chance, mutant::Mutant, trace::Trace};
+use crate::{mutant::Mutant, random::SeededRandom, trace::Trace};
 
-/// How long a transaction may stay open.
+/// The transaction timeout.
 pub(crate) const TRANSACTION_MS: i64 = 4_000;
 
-/// Which life of a transactional producer.
+/// One incarnation of a transactional producer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Session {
+pub(crate) struct ProducerSession {
     pub(crate) id: Rc<str>,
     pub(crate) epoch: u32,
 }
@@ -36,36 +36,36 @@ pub(crate) struct Session {
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
     /// Records of a transaction, for one partition.
-    Produce { session: Session, place: Place, records: Vec<Rc<Stored>> },
+    Produce { session: ProducerSession, topic_partition: TopicPartition, records: Vec<Rc<StoredRecord>> },
     /// Input positions of a transaction.
-    Offsets { session: Session, group: usize, membership: Option<Membership>, offsets: Offsets },
+    TxnOffsetCommit { session: ProducerSession, group: usize, membership: Option<Membership>, offsets: Offsets },
     /// The end of a transaction.
-    End { session: Session, commits: bool },
-    /// A record in no transaction.
-    Append { place: Place, record: Rc<Stored> },
-    /// Input positions in no transaction.
-    CommitOffsets { group: usize, offsets: Offsets },
+    EndTxn { session: ProducerSession, commits: bool },
+    /// A record outside a transaction.
+    Append { topic_partition: TopicPartition, record: Rc<StoredRecord> },
+    /// Input positions outside a transaction.
+    OffsetCommit { group: usize, offsets: Offsets },
 }
 
-/// What a request came to.
+/// The reply to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// Done; for records the end of what was appended.
+    /// Done. For records it has the end offset after the last one.
     Done { end: i64 },
-    /// Not now: the transaction before is not marked everywhere yet.
+    /// Not now: markers of the previous transaction are missing.
     Busy,
-    /// Another producer has this one's id.
+    /// Another producer has the same transactional id.
     Fenced,
-    /// The member is none of the present generation.
+    /// The member does not belong to the present generation.
     NotAMember,
     /// There is no transaction to end.
     NoTransaction,
-    /// A record is larger than its topic takes.
+    /// A record is larger than the limit of its topic.
     TooLarge,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum TransactionState {
     Open,
     Ending { commits: bool },
     Ended,
@@ -74,16 +74,16 @@ enum State {
 #[derive(Debug)]
 struct Transaction {
     producer: Rc<str>,
-    state: State,
+    state: TransactionState,
     begun_ms: i64,
-    unmarked: BTreeSet<Place>,
+    unmarked: BTreeSet<TopicPartition>,
     groups: BTreeSet<usize>,
 }
 
 #[derive(Debug, Default)]
 struct Producer {
     epoch: u32,
-    current: Option<TxNo>,
+    current: Option<TransactionNumber>,
 }
 
 /// The cluster.
@@ -95,10 +95,10 @@ pub struct Cluster {
     groups: Vec<Group>,
     producers: BTreeMap<Rc<str>, Producer>,
     transactions: Vec<Transaction>,
-    /// Transactions that are not ended, or whose markers are not all written.
+    /// The transactions that have not ended, or whose markers are not all written.
     unended: BTreeSet<usize>,
     late: Vec<(i64, Request)>,
-    /// The largest record that a topic takes, of topics that have a limit.
+    /// The record size limit of each topic that has one.
     limits: BTreeMap<usize, usize>,
     mutant: Option<Mutant>,
 }
@@ -118,18 +118,18 @@ impl Cluster {
         }
     }
 
-    /// The number of a topic, which is made if need be.
+    /// The number of a topic, which is created if it does not exist.
     pub fn topic(&mut self, name: &Arc<str>) -> usize {
         self.log.topic(name, self.partitions)
     }
 
-    /// Lets a topic take no record larger than this.
-    pub(crate) fn limit(&mut self, topic: usize, most: usize) {
-        self.limits.insert(topic, most);
+    /// Limits the size of the records of a topic.
+    pub(crate) fn limit(&mut self, topic: usize, max_bytes: usize) {
+        self.limits.insert(topic, max_bytes);
     }
 
-    fn takes(&self, place: Place, record: &Stored) -> bool {
-        self.limits.get(&place.topic).is_none_or(|most| record.size() <= *most)
+    fn takes(&self, topic_partition: TopicPartition, record: &StoredRecord) -> bool {
+        self.limits.get(&topic_partition.topic).is_none_or(|max_bytes| record.size() <= *max_bytes)
     }
 
     pub(crate) fn add_group(&mut self) -> usize {
@@ -141,7 +141,7 @@ impl Cluster {
         &mut self.groups[group]
     }
 
-    /// True if a member is one of the present generation.
+    /// True if the member belongs to the present generation.
     pub(crate) fn admits(&self, group: usize, membership: Membership) -> bool {
         self.groups[group].admit(membership).is_ok()
     }
@@ -150,21 +150,21 @@ impl Cluster {
         self.groups.len()
     }
 
-    /// Begins a life of a producer: the one before it is fenced, and what it left open is aborted. `None` while a transaction of
-    /// it is still being ended.
-    pub(crate) fn begin_session(&mut self, id: &Rc<str>, trace: &mut Trace) -> Option<Session> {
+    /// Begins an incarnation of a producer: the previous one is fenced, and its open transaction aborted. `None` while a
+    /// transaction of the previous one is still ending.
+    pub(crate) fn begin_session(&mut self, id: &Rc<str>, trace: &mut Trace) -> Option<ProducerSession> {
         let producer = self.producers.entry(Rc::clone(id)).or_default();
         if let Some(tx) = producer.current {
             match self.transactions[tx.0].state {
-                State::Open => {
+                TransactionState::Open => {
                     if self.mutant != Some(Mutant::NoEpoch) {
                         producer.epoch += 1;
                     }
                     self.decide(tx, false, trace);
                     return None;
                 }
-                State::Ending { .. } => return None,
-                State::Ended => {}
+                TransactionState::Ending { .. } => return None,
+                TransactionState::Ended => {}
             }
         }
         let producer = self.producers.entry(Rc::clone(id)).or_default();
@@ -172,56 +172,65 @@ impl Cluster {
             producer.epoch += 1;
         }
         producer.current = None;
-        Some(Session { id: Rc::clone(id), epoch: producer.epoch })
+        Some(ProducerSession { id: Rc::clone(id), epoch: producer.epoch })
     }
 
-    /// Carries a request out.
-    pub(crate) fn serve(&mut self, request: &Request, now_ms: i64, trace: &mut Trace) -> Reply {
+    /// Carries out a request.
+    pub(crate) fn handle(&mut self, request: &Request, now_ms: i64, trace: &mut Trace) -> Reply {
         match request {
-            Request::Produce { session, place, records } => self.produce(session, *place, records, now_ms, trace),
-            Request::Offsets { session, group, membership, offsets } => {
+            Request::Produce { session, topic_partition, records } => {
+                self.produce(session, *topic_partition, records, now_ms, trace)
+            }
+            Request::TxnOffsetCommit { session, group, membership, offsets } => {
                 self.take_offsets(session, *group, *membership, offsets, now_ms, trace)
             }
-            Request::End { session, commits } => self.end(session, *commits, trace),
-            Request::Append { place, record } => {
-                let end = self.append(*place, record, None, now_ms, trace) + 1;
+            Request::EndTxn { session, commits } => self.end(session, *commits, trace),
+            Request::Append { topic_partition, record } => {
+                let end = self.append(*topic_partition, record, None, now_ms, trace) + 1;
                 Reply::Done { end }
             }
-            Request::CommitOffsets { group, offsets } => {
+            Request::OffsetCommit { group, offsets } => {
                 self.groups[*group].commit(offsets, now_ms);
                 Reply::Done { end: 0 }
             }
         }
     }
 
-    /// Lets a request arrive later, whoever sent it.
-    pub(crate) fn serve_later(&mut self, at_ms: i64, request: Request) {
+    /// Delays a request.
+    pub(crate) fn handle_later(&mut self, at_ms: i64, request: Request) {
         self.late.push((at_ms, request));
     }
 
-    fn append(&mut self, place: Place, record: &Rc<Stored>, tx: Option<TxNo>, now_ms: i64, trace: &mut Trace) -> i64 {
-        let offset = self.log.append(place, Rc::clone(record), tx, now_ms);
-        trace.appended(self.log.name(place.topic), place.partition, offset, record, tx.is_some());
+    fn append(
+        &mut self,
+        topic_partition: TopicPartition,
+        record: &Rc<StoredRecord>,
+        tx: Option<TransactionNumber>,
+        now_ms: i64,
+        trace: &mut Trace,
+    ) -> i64 {
+        let offset = self.log.append(topic_partition, Rc::clone(record), tx, now_ms);
+        trace.appended(self.log.name(topic_partition.topic), topic_partition.partition, offset, record, tx.is_some());
         offset
     }
 
-    /// The transaction that a producer is in, begun if need be.
-    fn transaction(&mut self, session: &Session, now_ms: i64) -> Result<TxNo, Reply> {
+    /// The open transaction of a producer, which begins if there is none.
+    fn transaction(&mut self, session: &ProducerSession, now_ms: i64) -> Result<TransactionNumber, Reply> {
         let producer = self.producers.entry(Rc::clone(&session.id)).or_default();
         if producer.epoch != session.epoch {
             return Err(Reply::Fenced);
         }
         if let Some(tx) = producer.current {
             match self.transactions[tx.0].state {
-                State::Open => return Ok(tx),
-                State::Ending { .. } => return Err(Reply::Busy),
-                State::Ended => {}
+                TransactionState::Open => return Ok(tx),
+                TransactionState::Ending { .. } => return Err(Reply::Busy),
+                TransactionState::Ended => {}
             }
         }
-        let tx = TxNo(self.transactions.len());
+        let tx = TransactionNumber(self.transactions.len());
         self.transactions.push(Transaction {
             producer: Rc::clone(&session.id),
-            state: State::Open,
+            state: TransactionState::Open,
             begun_ms: now_ms,
             unmarked: BTreeSet::new(),
             groups: BTreeSet::new(),
@@ -233,9 +242,9 @@ impl Cluster {
 
     fn produce(
         &mut self,
-        session: &Session,
-        place: Place,
-        records: &[Rc<Stored>],
+        session: &ProducerSession,
+        topic_partition: TopicPartition,
+        records: &[Rc<StoredRecord>],
         now_ms: i64,
         trace: &mut Trace,
     ) -> Reply {
@@ -243,20 +252,20 @@ impl Cluster {
             Ok(tx) => tx,
             Err(reply) => return reply,
         };
-        if !records.iter().all(|record| self.takes(place, record)) {
+        if !records.iter().all(|record| self.takes(topic_partition, record)) {
             return Reply::TooLarge;
         }
-        self.transactions[tx.0].unmarked.insert(place);
+        self.transactions[tx.0].unmarked.insert(topic_partition);
         let mut end = 0;
         for record in records {
-            end = self.append(place, record, Some(tx), now_ms, trace) + 1;
+            end = self.append(topic_partition, record, Some(tx), now_ms, trace) + 1;
         }
         Reply::Done { end }
     }
 
     fn take_offsets(
         &mut self,
-        session: &Session,
+        session: &ProducerSession,
         group: usize,
         membership: Option<Membership>,
         offsets: &Offsets,
@@ -271,101 +280,103 @@ impl Cluster {
             && let Err(refused) = self.groups[group].admit(membership)
         {
             trace.sometimes(match refused {
-                group::Refused::UnknownMember => "offsets of a member that was put out are refused",
-                group::Refused::OldGeneration => "offsets of an old generation are refused",
+                group::CommitRefusal::UnknownMember => "offsets of a removed member are refused",
+                group::CommitRefusal::OldGeneration => "offsets of an old generation are refused",
             });
             return Reply::NotAMember;
         }
-        self.groups[group].pend(tx, offsets);
+        self.groups[group].add_pending(tx, offsets);
         self.transactions[tx.0].groups.insert(group);
         Reply::Done { end: 0 }
     }
 
-    fn end(&mut self, session: &Session, commits: bool, trace: &mut Trace) -> Reply {
+    fn end(&mut self, session: &ProducerSession, commits: bool, trace: &mut Trace) -> Reply {
         let Some(producer) = self.producers.get(&session.id) else { return Reply::NoTransaction };
         if producer.epoch != session.epoch {
             return Reply::Fenced;
         }
         let Some(tx) = producer.current else { return Reply::NoTransaction };
         match self.transactions[tx.0].state {
-            State::Open => {
+            TransactionState::Open => {
                 self.decide(tx, commits, trace);
                 Reply::Done { end: 0 }
             }
-            State::Ending { commits: decided } if decided == commits => Reply::Done { end: 0 },
-            State::Ending { .. } | State::Ended => Reply::NoTransaction,
+            TransactionState::Ending { commits: decided } if decided == commits => Reply::Done { end: 0 },
+            TransactionState::Ending { .. } | TransactionState::Ended => Reply::NoTransaction,
         }
     }
 
-    /// From here on a transaction is committed or aborted; its markers follow.
-    fn decide(&mut self, tx: TxNo, commits: bool, trace: &mut Trace) {
+    /// Decides whether a transaction is committed or aborted. Its markers follow.
+    fn decide(&mut self, tx: TransactionNumber, commits: bool, trace: &mut Trace) {
         trace.ended(tx.0, commits);
-        self.transactions[tx.0].state = State::Ending { commits };
-        for place in &self.transactions[tx.0].unmarked {
-            self.log.decide(*place, tx, commits);
+        self.transactions[tx.0].state = TransactionState::Ending { commits };
+        for topic_partition in &self.transactions[tx.0].unmarked {
+            self.log.decide(*topic_partition, tx, commits);
         }
     }
 
-    /// What the brokers do by themselves: one marker, what was late, timeouts, sessions.
-    pub(crate) fn step(&mut self, now_ms: i64, chance: &mut Chance, trace: &mut Trace) {
+    /// What the brokers do without a request: they abort an abandoned transaction, write one marker, handle one late request, and
+    /// expire sessions.
+    pub(crate) fn step(&mut self, now_ms: i64, random: &mut SeededRandom, trace: &mut Trace) {
         self.abort_abandoned(now_ms, trace);
-        self.mark_one(now_ms, chance);
+        self.write_one_marker(now_ms, random);
         if let Some(due) = self.late.iter().position(|(at_ms, _)| *at_ms <= now_ms) {
             let (_, request) = self.late.swap_remove(due);
-            let reply = self.serve(&request, now_ms, trace);
+            let reply = self.handle(&request, now_ms, trace);
             trace.arrived_late(&reply);
         }
         for group in &mut self.groups {
-            group.tick(now_ms, chance);
+            group.tick(now_ms, random);
         }
     }
 
     fn abort_abandoned(&mut self, now_ms: i64, trace: &mut Trace) {
         let is_abandoned = |tx: &&usize| {
             let tx = &self.transactions[**tx];
-            tx.state == State::Open && now_ms - tx.begun_ms > TRANSACTION_MS
+            tx.state == TransactionState::Open && now_ms - tx.begun_ms > TRANSACTION_MS
         };
         if let Some(tx) = self.unended.iter().find(is_abandoned).copied() {
-            trace.sometimes("a transaction that nobody ends is aborted");
+            trace.sometimes("an abandoned transaction is aborted");
             if let Some(producer) = self.producers.get_mut(&self.transactions[tx].producer) {
                 producer.epoch += 1;
             }
-            self.decide(TxNo(tx), false, trace);
+            self.decide(TransactionNumber(tx), false, trace);
         }
     }
 
-    /// Writes one of the markers that are due: of which transaction, and where, is anybody's guess.
-    fn mark_one(&mut self, now_ms: i64, chance: &mut Chance) {
+    /// Writes one of the missing markers, of a random transaction and partition.
+    fn write_one_marker(&mut self, now_ms: i64, random: &mut SeededRandom) {
         let ending: Vec<(usize, bool)> = self
             .unended
             .iter()
             .filter_map(|tx| match self.transactions[*tx].state {
-                State::Ending { commits } => Some((*tx, commits)),
-                State::Open | State::Ended => None,
+                TransactionState::Ending { commits } => Some((*tx, commits)),
+                TransactionState::Open | TransactionState::Ended => None,
             })
             .collect();
         if ending.is_empty() {
             return;
         }
-        let (tx, commits) = *chance.pick(&ending);
+        let (tx, commits) = *random.pick(&ending);
         let transaction = &mut self.transactions[tx];
         let marks = transaction.unmarked.len() + transaction.groups.len();
-        let at = chance.index(marks);
-        if let Some(place) = transaction.unmarked.iter().nth(at).copied() {
-            transaction.unmarked.remove(&place);
-            self.log.mark(place, TxNo(tx), now_ms);
+        let at = random.index(marks);
+        if let Some(topic_partition) = transaction.unmarked.iter().nth(at).copied() {
+            transaction.unmarked.remove(&topic_partition);
+            self.log.write_marker(topic_partition, TransactionNumber(tx), now_ms);
         } else if let Some(group) = transaction.groups.pop_first() {
-            self.groups[group].mark(TxNo(tx), commits, now_ms);
+            self.groups[group].apply_marker(TransactionNumber(tx), commits, now_ms);
         }
         let transaction = &mut self.transactions[tx];
         if transaction.unmarked.is_empty() && transaction.groups.is_empty() {
-            transaction.state = State::Ended;
+            transaction.state = TransactionState::Ended;
             self.unended.remove(&tx);
         }
     }
 
-    /// What is on its way, if anything: an unfinished transaction, a late request, a group that is not settled.
-    pub(crate) fn unrest(&self) -> Option<String> {
+    /// Why the cluster has not settled, if it has not: an unfinished transaction, a late request, or a group that has not
+    /// settled.
+    pub(crate) fn unsettled_reason(&self) -> Option<String> {
         if let Some(tx) = self.unended.first() {
             return Some(format!("transaction {tx} of {} is not ended", self.transactions[*tx].producer));
         }
@@ -375,15 +386,15 @@ impl Cluster {
         self.groups.iter().position(|group| !group.is_settled()).map(|at| format!("group {at}: {}", self.groups[at]))
     }
 
-    /// When the next late request is due, or a transaction or a member runs out of time.
+    /// When the next late request is due, or a transaction times out.
     pub(crate) fn next_due(&self) -> Option<i64> {
         let open = self.unended.iter().map(|tx| self.transactions[*tx].begun_ms + TRANSACTION_MS + 1);
         self.late.iter().map(|(at_ms, _)| *at_ms).chain(open).min()
     }
 
-    /// True if some marker is to be written: the brokers have work.
+    /// True if a marker must be written or a late request handled.
     pub(crate) fn has_work(&self, now_ms: i64) -> bool {
-        let ending = |tx: &usize| matches!(self.transactions[*tx].state, State::Ending { .. });
+        let ending = |tx: &usize| matches!(self.transactions[*tx].state, TransactionState::Ending { .. });
         self.unended.iter().any(ending) || self.late.iter().any(|(at_ms, _)| *at_ms <= now_ms)
     }
 }

@@ -1,4 +1,5 @@
-//! What stands between a turn and its driver: nothing, or a mutant that drops, delays or alters steps.
+//! The filter between a turn and its driver. Without a mutant it passes every step; a mutant drops or delays steps, or makes the
+//! driver execute them wrongly.
 
 use std::{collections::BTreeSet, marker::PhantomData};
 
@@ -13,7 +14,7 @@ use crate::{cluster::Membership, mutant::Mutant};
 /// The filter of one incarnation.
 pub(crate) struct Filter<D> {
     mutant: Option<Mutant>,
-    /// A commit is held back until partitions have changed hands.
+    /// A commit is delayed until partitions have been reassigned.
     is_delaying: bool,
     /// Partitions whose pauses were dropped.
     unpaused: BTreeSet<i32>,
@@ -25,8 +26,8 @@ impl<D: Decider> Filter<D> {
         Self { mutant, is_delaying: false, unpaused: BTreeSet::new(), decider: PhantomData }
     }
 
-    /// The step to execute; `None` if it is dropped, so that others have their turn. `has_change` says that the group has changed
-    /// something that was not taken yet.
+    /// The step to execute, or `None` if it is dropped: other processes then act first. `has_change` means that the group has
+    /// changed the assignment and the loop has not taken the change yet.
     pub(crate) fn next(
         &mut self,
         step: Step<D, Membership>,
@@ -34,7 +35,7 @@ impl<D: Decider> Filter<D> {
         world: &mut World,
     ) -> Option<Step<D, Membership>> {
         let drops = match (self.mutant, &step) {
-            (Some(Mutant::LateMetadata), Step::Commit { .. }) => world.chance.permille(700),
+            (Some(Mutant::LateMetadata), Step::Commit { .. }) => world.random.permille(700),
             (Some(Mutant::LateFence), Step::Commit { .. }) => {
                 self.is_delaying |= has_change;
                 self.is_delaying
@@ -53,23 +54,23 @@ impl<D: Decider> Filter<D> {
         (!drops).then_some(step)
     }
 
-    /// True if the turn goes on while its transaction is under way.
+    /// True if the turn continues while its transaction is in progress.
     pub(crate) fn works_while_committing(&self) -> bool {
         self.mutant == Some(Mutant::EffectsBeforeCommit)
     }
 
-    /// True if records are offered although the batch takes no more.
+    /// True if records are offered although the batch is full.
     pub(crate) fn overfills(&self) -> bool {
         self.mutant == Some(Mutant::OverLimit)
     }
 
-    /// True if this commit is not executed: it would only commit positions again.
+    /// True if this commit is dropped because it only commits positions again.
     pub(crate) fn drops_recommit(&self, batch: &Batch) -> bool {
         self.mutant == Some(Mutant::DropRecommit) && batch.outputs().is_empty() && batch.inputs() == 0
     }
 
-    /// True if a batch is committed as the member that the process is now, not as the one it was when the batch began.
-    pub(crate) fn commits_as_it_is_now(&self) -> bool {
+    /// True if a batch is committed under the membership of the commit, not under that of the beginning of the batch.
+    pub(crate) fn commits_with_current_membership(&self) -> bool {
         matches!(self.mutant, Some(Mutant::LateMetadata | Mutant::LateFence))
     }
 }

@@ -1,37 +1,37 @@
-//! The simulated driver: it executes the steps of the production core on the simulated cluster, as `runtime::worker` does on
-//! Kafka. What is done when is decided by the core, in both. Between any two steps a process may die.
+//! The simulated driver: it executes the steps of the production core on the simulated cluster, as `runtime::worker` executes
+//! them on Kafka. The core decides what happens when, in both. Between any two steps a process may crash.
 
-mod attempt;
-mod client;
+mod effect_attempt;
+mod faulty;
 mod filter;
+mod group_client;
 mod incarnation;
-mod moody;
 mod process;
 mod recovery;
+pub(crate) mod reference_fold;
 mod store;
 mod transaction;
-pub(crate) mod truth;
 
 use std::{cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc};
 
 use runtime::{Answer, Decider, Due, Unanswered, codec::Readers, core::ServiceContract, envelope::Position};
 
-use self::truth::Truth;
+use self::reference_fold::ReferenceFold;
 pub(crate) use self::{
-    moody::{AskedBy, Mood, Moody},
+    faulty::{DeciderBugs, FaultyCaller, FaultyDecider},
     process::Process,
     transaction::headers_of,
 };
 use crate::{
-    chance::Chance,
-    cluster::{Cluster, Place, Request},
+    cluster::{Cluster, Request, TopicPartition},
     faults::{Fault, Faults},
     mutant::Mutant,
-    registry::{self, Registry},
+    random::SeededRandom,
+    registry::{self, SimulatedRegistry},
     trace::Trace,
 };
 
-/// A promise that was broken.
+/// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The promise, in a few words.
@@ -41,7 +41,7 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// A broken promise.
+    /// A violation of this promise.
     pub fn new(promise: &'static str, what: impl Into<String>) -> Self {
         Self { promise, what: what.into() }
     }
@@ -53,43 +53,49 @@ impl std::fmt::Display for Violation {
     }
 }
 
-/// The outside world of one service: what its effects ask. It must tell repeated requests by their key, as a real one would.
-pub trait Outside<D: Decider> {
-    /// Does what is asked, once per `key`, and answers.
+/// The external service that the effects of one service call. It must recognise repeated requests by their key, as a real one
+/// does.
+pub trait ExternalService<D: Decider> {
+    /// Carries out the request once per `key`, and answers it.
     ///
     /// # Errors
-    /// No definite answer; it is asked again.
-    fn ask(&mut self, key: &str, due: &Due<D::Effect>, chance: &mut Chance) -> Result<Answer<D::Command>, Unanswered>;
+    /// There is no definite answer; the request is repeated.
+    fn call(
+        &mut self,
+        key: &str,
+        due: &Due<D::Effect>,
+        random: &mut SeededRandom,
+    ) -> Result<Answer<D::Command>, Unanswered>;
 }
 
-/// The outside world of a service that asks nothing of it.
+/// The external service of a service without effects.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Nobody;
+pub struct NoExternalService;
 
-impl<D: Decider> Outside<D> for Nobody {
-    fn ask(&mut self, key: &str, _: &Due<D::Effect>, _: &mut Chance) -> Result<Answer<D::Command>, Unanswered> {
-        Err(Unanswered::new(format!("nobody answers {key}")))
+impl<D: Decider> ExternalService<D> for NoExternalService {
+    fn call(&mut self, key: &str, _: &Due<D::Effect>, _: &mut SeededRandom) -> Result<Answer<D::Command>, Unanswered> {
+        Err(Unanswered::new(format!("no external service answers {key}")))
     }
 }
 
-/// Everything that the processes of one history share.
+/// Everything that the processes of one run share.
 pub struct World {
     /// The true time, in milliseconds since the epoch.
     pub now_ms: i64,
-    /// What the schedule is drawn from.
-    pub chance: Chance,
-    /// What goes wrong.
+    /// The random numbers of the schedule.
+    pub random: SeededRandom,
+    /// The faults.
     pub faults: Faults,
     /// The logs and the groups.
     pub cluster: Cluster,
     /// What happened.
     pub trace: Trace,
-    pub(crate) registry: Arc<Registry>,
+    pub(crate) registry: Arc<SimulatedRegistry>,
     pub(crate) mutant: Option<Mutant>,
-    /// Where records lie that nobody can read.
-    pub(crate) poisons: BTreeSet<Position>,
-    /// How often an operator has acted on what is parked.
-    pub(crate) operated: u64,
+    /// The positions of the records that cannot be read.
+    pub(crate) poison_records: BTreeSet<Position>,
+    /// How often an operator has acted on parked records.
+    pub(crate) operator_actions: u64,
 }
 
 impl World {
@@ -97,57 +103,62 @@ impl World {
         self.mutant == Some(mutant)
     }
 
-    /// Asks whether a fault strikes, and tells of it.
-    pub(crate) fn strikes(&mut self, fault: Fault, whom: &str) -> bool {
-        let strikes = self.faults.strikes(fault);
-        if strikes {
+    /// Returns whether a fault is injected here, and adds it to the trace.
+    pub(crate) fn injects(&mut self, fault: Fault, target: &str) -> bool {
+        let injects = self.faults.injects(fault);
+        if injects {
             self.trace.mix_number(fault as u64 + 1_000);
             self.trace.sometimes(fault.name());
-            let number = self.faults.fired().last().map_or(0, |(number, _)| *number);
-            self.trace.tell(None, || format!("FAULT {number} {} strikes {whom}", fault.name()));
+            let number = self.faults.injected().last().map_or(0, |(number, _)| *number);
+            self.trace.note(None, || format!("FAULT {number} at {target}: {}", fault.name()));
         }
-        strikes
+        injects
     }
 
-    /// Appends a record in no transaction, as a producer does that tries again until it is told that the record lies there: so it
-    /// may lie there more than once. Answers whether it was told so.
-    pub(crate) fn append(&mut self, place: Place, record: Rc<crate::cluster::Stored>, whom: &str) -> bool {
-        let request = Request::Append { place, record };
-        if self.strikes(Fault::RequestLost, whom) {
+    /// Appends a record outside a transaction. Returns whether the append was acknowledged; if not, the sender tries again, so
+    /// the record may be appended more than once.
+    pub(crate) fn append(
+        &mut self,
+        topic_partition: TopicPartition,
+        record: Rc<crate::cluster::StoredRecord>,
+        sender: &str,
+    ) -> bool {
+        let request = Request::Append { topic_partition, record };
+        if self.injects(Fault::RequestLost, sender) {
             return false;
         }
-        if self.strikes(Fault::RequestLate, whom) {
+        if self.injects(Fault::RequestLate, sender) {
             let at_ms = self.now_ms + self.faults.extent().within(100..=6_000);
-            self.cluster.serve_later(at_ms, request);
+            self.cluster.handle_later(at_ms, request);
             return false;
         }
-        self.cluster.serve(&request, self.now_ms, &mut self.trace);
-        if self.strikes(Fault::Duplicate, whom) {
-            self.cluster.serve(&request, self.now_ms, &mut self.trace);
+        self.cluster.handle(&request, self.now_ms, &mut self.trace);
+        if self.injects(Fault::Duplicate, sender) {
+            self.cluster.handle(&request, self.now_ms, &mut self.trace);
         }
-        !self.strikes(Fault::ReplyLost, whom)
+        !self.injects(Fault::ReplyLost, sender)
     }
 }
 
 /// What the processes of one service share.
-pub(crate) struct Kit<D: Decider> {
+pub(crate) struct ServiceContext<D: Decider> {
     pub(crate) decider: D,
-    pub(crate) mood: Mood,
+    pub(crate) bugs: DeciderBugs,
     pub(crate) contract: ServiceContract,
     pub(crate) readers: Readers,
-    pub(crate) outside: Rc<RefCell<dyn Outside<D>>>,
-    pub(crate) truth: RefCell<Truth<D>>,
+    pub(crate) external: Rc<RefCell<dyn ExternalService<D>>>,
+    pub(crate) reference: RefCell<ReferenceFold<D>>,
     pub(crate) group: usize,
-    /// The numbers of the input topics, in the contract's order: the first is the own inbox.
+    /// The numbers of the input topics, in the order of the contract: the first one is the own inbox.
     pub(crate) inputs: Vec<usize>,
     pub(crate) events: usize,
-    pub(crate) letters: usize,
+    pub(crate) dead_letters: usize,
     pub(crate) parked: usize,
-    pub(crate) asked: RefCell<u64>,
+    pub(crate) calls: RefCell<u64>,
 }
 
-impl<D: Decider> Kit<D> {
-    /// The schemas as a process sees them that has just started: it knows none.
+impl<D: Decider> ServiceContext<D> {
+    /// The readers of a process that has just started: it knows no schema.
     pub(crate) fn fresh_readers(&self, world: &World) -> Readers {
         registry::readers(&self.readers, &world.registry)
     }

@@ -1,4 +1,4 @@
-//! One batch as the requests of one transaction, and what the cluster makes of them.
+//! A batch as the requests of one transaction, sent to the simulated cluster one at a time.
 
 use std::{
     borrow::Cow,
@@ -12,33 +12,35 @@ use runtime::{
     envelope::Envelope,
 };
 
-use super::{Kit, World};
+use super::{ServiceContext, World};
 use crate::{
-    cluster::{Headers, Membership, Offset, Offsets, Place, Reply, Request, Session, Stored},
+    cluster::{
+        CommittedOffset, Headers, Membership, Offsets, ProducerSession, Reply, Request, StoredRecord, TopicPartition,
+    },
     faults::Fault,
     mutant::Mutant,
 };
 
-/// A transaction under way.
+/// The transaction of a batch, in progress.
 #[derive(Debug)]
-pub(crate) struct Transaction {
+pub(crate) struct BatchTransaction {
     requests: VecDeque<Request>,
-    /// The ends of what was appended to the own log.
+    /// The end offsets of the records appended to the own log.
     pub(crate) own_ends: BTreeMap<i32, i64>,
     pub(crate) begun_ms: i64,
     events: usize,
 }
 
-/// How one request went.
+/// The outcome of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Went {
-    /// It is done; more follow.
-    On,
+pub(crate) enum RequestOutcome {
+    /// The request is done; more follow.
+    Continue,
     /// The transaction is committed.
     Committed,
-    /// Not now; the same request again.
-    Again,
-    /// It is not known, or known to have failed: the process must throw everything away.
+    /// The cluster is busy; the same request is sent again.
+    Retry,
+    /// The request has failed, or its outcome is unknown: the process must start again from the log.
     Failed(String),
 }
 
@@ -48,7 +50,7 @@ pub(crate) fn headers_of(envelope: &Envelope) -> Headers {
     headers
 }
 
-fn stored(batch: &Batch, output: &Output) -> Rc<Stored> {
+fn stored(batch: &Batch, output: &Output) -> Rc<StoredRecord> {
     let headers = match &output.headers {
         OutputHeaders::Envelope(envelope) => headers_of(envelope),
         OutputHeaders::Verbatim(headers) => {
@@ -56,64 +58,67 @@ fn stored(batch: &Batch, output: &Output) -> Rc<Stored> {
         }
     };
     let (key, value) = (batch.key(output).map(<[u8]>::to_vec), batch.value(output).map(<[u8]>::to_vec));
-    Rc::new(Stored { timestamp_ms: output.timestamp_ms, key, value, headers })
+    Rc::new(StoredRecord { timestamp_ms: output.timestamp_ms, key, value, headers })
 }
 
-impl Transaction {
-    /// The requests that commit a batch. `fence` is the membership of the moment at which the batch began.
+impl BatchTransaction {
+    /// The requests that commit a batch. `fence` is the membership at the beginning of the batch.
     pub(crate) fn of<D: Decider>(
-        kit: &Kit<D>,
+        service: &ServiceContext<D>,
         turn: &Turn<D, Membership>,
-        session: &Session,
+        session: &ProducerSession,
         fence: Membership,
         world: &mut World,
     ) -> Self {
         let batch = turn.batch();
-        let place_of = |output: &Output| {
+        let partition_of_output = |output: &Output| {
             let topic = match output.to {
-                Target::Events => kit.events,
-                Target::Inbox => kit.inputs[0],
-                Target::DeadLetters => kit.letters,
-                Target::Parked => kit.parked,
+                Target::Events => service.events,
+                Target::Inbox => service.inputs[0],
+                Target::DeadLetters => service.dead_letters,
+                Target::Parked => service.parked,
             };
-            let by_key = || partition_of(batch.key(output).unwrap_or_default(), kit.contract.partitions);
-            Place { topic, partition: output.partition.unwrap_or_else(by_key) }
+            let by_key = || partition_of(batch.key(output).unwrap_or_default(), service.contract.partitions);
+            TopicPartition { topic, partition: output.partition.unwrap_or_else(by_key) }
         };
-        let mut by_place: BTreeMap<Place, Vec<Rc<Stored>>> = BTreeMap::new();
+        let mut by_partition: BTreeMap<TopicPartition, Vec<Rc<StoredRecord>>> = BTreeMap::new();
         for output in batch.outputs() {
-            by_place.entry(place_of(output)).or_default().push(stored(batch, output));
+            by_partition.entry(partition_of_output(output)).or_default().push(stored(batch, output));
         }
         let offsets = turn
             .offsets()
             .map(|(input, partition, next, note)| {
-                (Place { topic: kit.inputs[input], partition }, Offset { next, own_end: own_end_of(&note) })
+                (
+                    TopicPartition { topic: service.inputs[input], partition },
+                    CommittedOffset { next, own_end: own_end_of(&note) },
+                )
             })
             .collect();
-        let mut requests: Vec<Request> = by_place
+        let mut requests: Vec<Request> = by_partition
             .into_iter()
-            .map(|(place, records)| Request::Produce { session: session.clone(), place, records })
+            .map(|(topic_partition, records)| Request::Produce { session: session.clone(), topic_partition, records })
             .collect();
-        let requests = order(&mut requests, offsets, kit.group, session, fence, world);
-        Self { requests, own_ends: BTreeMap::new(), begun_ms: world.now_ms, events: kit.events }
+        let requests = order(&mut requests, offsets, service.group, session, fence, world);
+        Self { requests, own_ends: BTreeMap::new(), begun_ms: world.now_ms, events: service.events }
     }
 
     /// Sends the next request.
-    pub(crate) fn step(&mut self, world: &mut World, whom: &str) -> Went {
-        let Some(request) = self.requests.pop_front() else { return Went::Committed };
-        let careless = world.is(Mutant::GoOnAfterError);
-        let lost = |what: &str| if careless { None } else { Some(Went::Failed(what.to_owned())) };
+    pub(crate) fn step(&mut self, world: &mut World, process: &str) -> RequestOutcome {
+        let Some(request) = self.requests.pop_front() else { return RequestOutcome::Committed };
+        let ignores_errors = world.is(Mutant::ContinueAfterError);
+        let lost = |what: &str| if ignores_errors { None } else { Some(RequestOutcome::Failed(what.to_owned())) };
         let mut failed = None;
-        let reply = if world.strikes(Fault::RequestLost, whom) {
+        let reply = if world.injects(Fault::RequestLost, process) {
             failed = lost("a request got no reply");
             None
-        } else if world.strikes(Fault::RequestLate, whom) {
+        } else if world.injects(Fault::RequestLate, process) {
             let at_ms = world.now_ms + world.faults.extent().within(50..=6_000);
-            world.cluster.serve_later(at_ms, request.clone());
+            world.cluster.handle_later(at_ms, request.clone());
             failed = lost("a request got no reply in time");
             None
         } else {
-            let reply = world.cluster.serve(&request, world.now_ms, &mut world.trace);
-            if reply != Reply::Busy && world.strikes(Fault::ReplyLost, whom) {
+            let reply = world.cluster.handle(&request, world.now_ms, &mut world.trace);
+            if reply != Reply::Busy && world.injects(Fault::ReplyLost, process) {
                 failed = lost("the reply to a request was lost");
             }
             Some(reply)
@@ -124,57 +129,65 @@ impl Transaction {
         match reply {
             Some(Reply::Busy) => {
                 self.requests.push_front(request);
-                return Went::Again;
+                return RequestOutcome::Retry;
             }
-            Some(Reply::Fenced) => return Went::Failed("fenced: another producer has this one's id".to_owned()),
-            Some(Reply::TooLarge) => return Went::Failed("a record is larger than its topic takes".to_owned()),
-            Some(Reply::NotAMember) => return Went::Failed("fenced: not a member of this generation".to_owned()),
-            Some(Reply::NoTransaction) if !careless => return Went::Failed("there is no transaction".to_owned()),
+            Some(Reply::Fenced) => {
+                return RequestOutcome::Failed("fenced: another producer has the same transactional id".to_owned());
+            }
+            Some(Reply::TooLarge) => {
+                return RequestOutcome::Failed("a record is larger than its topic takes".to_owned());
+            }
+            Some(Reply::NotAMember) => {
+                return RequestOutcome::Failed("fenced: not a member of this generation".to_owned());
+            }
+            Some(Reply::NoTransaction) if !ignores_errors => {
+                return RequestOutcome::Failed("there is no transaction".to_owned());
+            }
             Some(Reply::Done { end }) => self.note_end(&request, end),
             Some(Reply::NoTransaction) | None => {}
         }
-        if self.requests.is_empty() { Went::Committed } else { Went::On }
+        if self.requests.is_empty() { RequestOutcome::Committed } else { RequestOutcome::Continue }
     }
 
     fn note_end(&mut self, request: &Request, end: i64) {
-        if let Request::Produce { place, .. } = request
-            && place.topic == self.events
+        if let Request::Produce { topic_partition, .. } = request
+            && topic_partition.topic == self.events
         {
-            let known = self.own_ends.entry(place.partition).or_default();
+            let known = self.own_ends.entry(topic_partition.partition).or_default();
             *known = (*known).max(end);
         }
     }
 
-    /// True if its last request may have been sent: it may be committed although nobody was told.
+    /// True if its last request may have been sent: the transaction may be committed although the process got no reply.
     pub(crate) fn is_ending(&self) -> bool {
         self.requests.len() <= 1
     }
 }
 
-/// The order in which requests go out: records and positions side by side, then the end. Mutants have orders of their own.
+/// The order in which requests are sent: records and positions in any order, then the end. Mutants have other orders.
 fn order(
     produce: &mut Vec<Request>,
     offsets: Offsets,
     group: usize,
-    session: &Session,
+    session: &ProducerSession,
     fence: Membership,
     world: &mut World,
 ) -> VecDeque<Request> {
     let session = || session.clone();
-    let end = || Request::End { session: session(), commits: true };
-    let bare = |offsets| Request::CommitOffsets { group, offsets };
+    let end = || Request::EndTxn { session: session(), commits: true };
+    let unfenced = |offsets| Request::OffsetCommit { group, offsets };
     let membership = (!world.is(Mutant::NoGeneration)).then_some(fence);
-    let fenced = |offsets| Request::Offsets { session: session(), group, membership, offsets };
-    // From the end, so that what is taken out does not move what stands before it.
+    let fenced = |offsets| Request::TxnOffsetCommit { session: session(), group, membership, offsets };
+    // The requests are shuffled anyway, so `swap_remove` may move the last one.
     let mut shuffled = VecDeque::new();
     while !produce.is_empty() {
-        shuffled.push_back(produce.swap_remove(world.chance.index(produce.len())));
+        shuffled.push_back(produce.swap_remove(world.random.index(produce.len())));
     }
     match world.mutant {
         Some(Mutant::CommitFirst) => {
-            let nothing_said = shuffled.is_empty();
-            shuffled.push_front(bare(offsets));
-            if !nothing_said {
+            let has_no_records = shuffled.is_empty();
+            shuffled.push_front(unfenced(offsets));
+            if !has_no_records {
                 shuffled.push_back(end());
             }
         }
@@ -182,7 +195,7 @@ fn order(
             if !shuffled.is_empty() {
                 shuffled.push_back(end());
             }
-            shuffled.push_back(bare(offsets));
+            shuffled.push_back(unfenced(offsets));
         }
         Some(Mutant::SplitDecision) => {
             let rest = shuffled.split_off(shuffled.len() / 2);
@@ -194,7 +207,7 @@ fn order(
             shuffled.push_back(end());
         }
         _ => {
-            let at = world.chance.index(shuffled.len() + 1);
+            let at = world.random.index(shuffled.len() + 1);
             shuffled.insert(at, fenced(offsets));
             shuffled.push_back(end());
         }

@@ -1,9 +1,9 @@
-//! MusicCorp under simulation: all of its services, its outside world, what customers and clerks do, and what must hold.
+//! MusicCorp under simulation: its services, its external services, its workload, and the promises that must hold.
 
+mod external;
+mod operations;
 mod oracle;
-mod outside;
 mod tally;
-mod workload;
 
 use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 
@@ -11,22 +11,22 @@ use catalogue::Catalogue;
 use customers::Customers;
 use loyalty::Loyalty;
 use notifications::Notifications;
-use oracle::Books;
+use oracle::Totals;
 use order_processor::{OrderProcessor, lookups::Lookups};
 use payment::Payment;
 use runtime::projection::{LogRecord, Projection as _};
 use warehouse::Warehouse;
 
-pub use outside::{Account, FloorAndCourier, Gateway, Mail};
+pub use external::{Gateway, GatewayAccount, MailServer, PickingAndCourier};
+use operations::Operation;
 pub use tally::{Tally, TallyState};
-use workload::Deed;
 
 use crate::{
-    cast::Cast,
-    chance::Chance,
-    driver::{Nobody, Outside, Violation},
-    history::{Finale, Hand, Play, Positions, Scenario},
+    driver::{ExternalService, NoExternalService, Violation},
+    random::SeededRandom,
+    setup::ScenarioSetup,
     trace::Trace,
+    workload::{Client, ReadPositions, Scenario, Snapshot, Workload},
 };
 
 /// The system that the schema files are written for.
@@ -37,104 +37,112 @@ pub const SYSTEM: &str = "musiccorp";
 pub struct MusicCorp;
 
 impl Scenario for MusicCorp {
-    fn begin(&self, cast: &mut Cast<'_>, chance: &mut Chance) -> Box<dyn Play> {
-        let performance = Performance {
-            deeds: workload::draw(chance),
-            window: Window::default(),
-            books: Books::default(),
+    fn begin(&self, setup: &mut ScenarioSetup<'_>, random: &mut SeededRandom) -> Box<dyn Workload> {
+        let workload = MusicCorpWorkload {
+            operations: operations::draw(random),
+            http_lookups: HttpLookups::default(),
+            totals: Totals::default(),
             gateway: Rc::default(),
-            floor: Rc::default(),
+            picking: Rc::default(),
             mail: Rc::default(),
-            begun: BTreeSet::new(),
-            tended: 0,
+            applied: BTreeSet::new(),
+            operator_commands: 0,
         };
-        cast.play(Customers, Nobody);
-        cast.play(Catalogue, Nobody);
-        cast.play(OrderProcessor, Nobody);
-        cast.play_with(patient_warehouse(chance), Rc::clone(&performance.floor) as Rc<RefCell<dyn Outside<Warehouse>>>);
-        let payment = Payment { charge_deadline_ms: *chance.pick(&[800, 2_500, 60_000]) };
-        cast.play_with(payment, Rc::clone(&performance.gateway) as Rc<RefCell<dyn Outside<Payment>>>);
-        cast.play(Loyalty, Nobody);
-        cast.play_with(Notifications, Rc::clone(&performance.mail) as Rc<RefCell<dyn Outside<Notifications>>>);
-        cast.play(Tally, Nobody);
-        for deed in &performance.deeds {
-            if let Deed::Order { order_id, is_lost: true, .. } = deed {
-                performance.floor.borrow_mut().lost.insert(order_id.to_string());
+        setup.add_service(Customers, NoExternalService);
+        setup.add_service(Catalogue, NoExternalService);
+        setup.add_service(OrderProcessor, NoExternalService);
+        setup.add_service_with(
+            draw_warehouse(random),
+            Rc::clone(&workload.picking) as Rc<RefCell<dyn ExternalService<Warehouse>>>,
+        );
+        let payment = Payment { charge_deadline_ms: *random.pick(&[800, 2_500, 60_000]) };
+        setup.add_service_with(payment, Rc::clone(&workload.gateway) as Rc<RefCell<dyn ExternalService<Payment>>>);
+        setup.add_service(Loyalty, NoExternalService);
+        setup.add_service_with(
+            Notifications,
+            Rc::clone(&workload.mail) as Rc<RefCell<dyn ExternalService<Notifications>>>,
+        );
+        setup.add_service(Tally, NoExternalService);
+        for operation in &workload.operations {
+            if let Operation::Order { order_id, is_lost: true, .. } = operation {
+                workload.picking.borrow_mut().lost.insert(order_id.to_string());
             }
         }
-        Box::new(performance)
+        Box::new(workload)
     }
 }
 
-struct Performance {
-    deeds: Vec<Deed>,
-    window: Window,
-    books: Books,
+struct MusicCorpWorkload {
+    operations: Vec<Operation>,
+    http_lookups: HttpLookups,
+    totals: Totals,
     gateway: Rc<RefCell<Gateway>>,
-    floor: Rc<RefCell<FloorAndCourier>>,
-    mail: Rc<RefCell<Mail>>,
-    /// The deeds that were begun.
-    begun: BTreeSet<usize>,
-    /// How often an operator has acted.
-    tended: usize,
+    picking: Rc<RefCell<PickingAndCourier>>,
+    mail: Rc<RefCell<MailServer>>,
+    /// The operations that were applied at least once.
+    applied: BTreeSet<usize>,
+    /// How many commands an operator has sent.
+    operator_commands: usize,
 }
 
-/// How long it waits for the courier, and how often it asks, differs from history to history.
-fn patient_warehouse(chance: &mut Chance) -> Warehouse {
+/// A warehouse with a patience that differs from run to run.
+fn draw_warehouse(random: &mut SeededRandom) -> Warehouse {
     Warehouse {
-        courier_deadline_ms: *chance.pick(&[800, 2_500, 60_000]),
-        dispatch_pause_ms: *chance.pick(&[50, 400]),
-        dispatch_attempts: *chance.pick(&[1, 2, 3]),
+        courier_deadline_ms: *random.pick(&[800, 2_500, 60_000]),
+        dispatch_pause_ms: *random.pick(&[50, 400]),
+        dispatch_attempts: *random.pick(&[1, 2, 3]),
     }
 }
 
-impl Play for Performance {
-    fn deeds(&self) -> Vec<String> {
-        self.deeds.iter().map(|deed| format!("{deed:?}")).collect()
+impl Workload for MusicCorpWorkload {
+    fn operations(&self) -> Vec<String> {
+        self.operations.iter().map(|operation| format!("{operation:?}")).collect()
     }
 
-    fn act(&mut self, deed: usize, hand: &mut Hand<'_>) -> Result<bool, Violation> {
-        self.begun.insert(deed);
-        workload::act(&mut self.deeds[deed], &mut self.window, hand)
+    fn apply(&mut self, operation: usize, client: &mut Client<'_>) -> Result<bool, Violation> {
+        self.applied.insert(operation);
+        operations::apply(&mut self.operations[operation], &mut self.http_lookups, client)
     }
 
-    fn tend(&mut self, hand: &mut Hand<'_>) -> Result<bool, Violation> {
-        let before = self.tended;
-        for deed in &self.deeds {
-            if let Deed::Order { order_id, .. } = deed {
-                self.tended += usize::from(workload::tend(&order_id.to_string(), self.tended, hand)?);
+    fn operate(&mut self, client: &mut Client<'_>) -> Result<bool, Violation> {
+        let before = self.operator_commands;
+        for operation in &self.operations {
+            if let Operation::Order { order_id, .. } = operation {
+                self.operator_commands +=
+                    usize::from(operations::operate(&order_id.to_string(), self.operator_commands, client)?);
             }
         }
-        Ok(self.tended > before)
+        Ok(self.operator_commands > before)
     }
 
-    fn check(&mut self, view: &Finale<'_>, trace: &mut Trace) -> Result<(), Violation> {
-        let rung: Vec<(String, i64)> = self.begun.iter().filter_map(|deed| self.deeds[*deed].rung()).collect();
-        let outside = (&*self.gateway.borrow(), &*self.floor.borrow(), &*self.mail.borrow());
-        oracle::check(view, &mut self.books, outside, &rung, trace)
+    fn check(&mut self, snapshot: &Snapshot<'_>, trace: &mut Trace) -> Result<(), Violation> {
+        let rung: Vec<(String, i64)> =
+            self.applied.iter().filter_map(|operation| self.operations[*operation].rung()).collect();
+        let external = (&*self.gateway.borrow(), &*self.picking.borrow(), &*self.mail.borrow());
+        oracle::check(snapshot, &mut self.totals, external, &rung, trace)
     }
 }
 
-/// What the edge looks up: who the customers are and what albums cost.
-struct Window {
+/// The look-ups of the HTTP API: the customers, and the prices of albums.
+struct HttpLookups {
     lookups: Lookups,
-    next: Positions,
+    next: ReadPositions,
 }
 
-impl Default for Window {
+impl Default for HttpLookups {
     fn default() -> Self {
-        Self { lookups: Lookups::new(SYSTEM), next: Positions::new() }
+        Self { lookups: Lookups::new(SYSTEM), next: ReadPositions::new() }
     }
 }
 
-impl Window {
-    /// What it would find now.
-    fn now(&mut self, hand: &Hand<'_>) -> &Lookups {
+impl HttpLookups {
+    /// The look-ups as of now.
+    fn catch_up(&mut self, client: &Client<'_>) -> &Lookups {
         for service in ["customers", "catalogue"] {
             let name = runtime::message::topic(SYSTEM, service, runtime::Channel::Events).into();
-            for (place, offset, stored) in hand.events_since(service, &mut self.next) {
-                let decoded = hand.workshop().readers().decode(stored.value.as_deref(), None).ok();
-                let record = LogRecord::new(&name, place.partition, offset, stored.timestamp_ms);
+            for (topic_partition, offset, stored) in client.events_since(service, &mut self.next) {
+                let decoded = client.fixtures().readers().decode(stored.value.as_deref(), None).ok();
+                let record = LogRecord::new(&name, topic_partition.partition, offset, stored.timestamp_ms);
                 self.lookups.apply(&record.with_content(stored.key.as_deref(), None, stored.value.as_deref(), decoded));
             }
         }
@@ -142,14 +150,14 @@ impl Window {
     }
 }
 
-/// What must be seen at least once in ten thousand seeds: else the simulation has lost its teeth.
+/// The situations that must occur at least once in ten thousand seeds: otherwise the simulation no longer tests what it must.
 pub const SEEN_SOMETIMES: &[&str] = &[
     "crash",
     "pause",
     "stop",
     "request lost",
-    "written but error",
-    "written late",
+    "reply lost",
+    "request late",
     "duplicate",
     "rebalance",
     "offsets lost",
@@ -158,56 +166,56 @@ pub const SEEN_SOMETIMES: &[&str] = &[
     "store corrupt",
     "registry down",
     "registry lag",
-    "ask lost",
+    "call lost",
     "answer lost",
     "answer twice",
-    "poison",
-    "mistake",
-    "mended",
-    "leap",
-    "a damaged checkpoint is thrown away",
-    "a late request of a dead producer is fenced",
-    "a partition is held for a schema",
-    "a process dies at the end of a transaction",
-    "a process dies in a transaction",
-    "a partition is held for a decider that fails",
-    "a partition that was held is well again",
-    "a record that cost a state is tried alone",
-    "a record that cost a state rests before it is tried again",
+    "poison record",
+    "decider bug",
+    "bug fixed",
+    "time jump",
+    "a malformed checkpoint is discarded",
+    "a late request of a fenced producer is refused",
+    "a partition is paused until a schema is available",
+    "a process crashes at the end of a transaction",
+    "a process crashes in a transaction",
+    "a partition is paused because its decider fails",
+    "a paused partition has recovered",
+    "a record that lost a state is decided in a batch of its own",
+    "a record that lost a state waits before its retry",
     "a store ahead of its log is refused",
     "an entity is evicted from memory",
     "an entity is loaded from the store",
     "days pass, and every offset is committed again",
-    "a recovery begins at a checkpoint",
-    "a recovery ends when its partition is somebody else's",
+    "a recovery starts at a checkpoint",
+    "a recovery ends after its partition was reassigned",
     "a recovery waits at its barrier",
     "a recovery waits for a schema",
     "a recovery waits for offsets to be stable",
-    "a request that was given up is carried out late",
+    "a late request takes effect",
     "a timer fires",
-    "a timer waits for input that was there first",
-    "a transaction that nobody ends is aborted",
+    "a timer waits for earlier input",
+    "an abandoned transaction is aborted",
     "an account is closed by a timer",
-    "an effect is answered after its life is over",
-    "an effect is tried again",
+    "an effect is answered after its incarnation has ended",
+    "an effect is retried",
     "a state is lost because evolve fails",
-    "an operator gives a parked record up",
-    "an operator has a parked record tried again",
-    "an operator gives an order up",
-    "an operator has a dispatch tried again",
-    "an operator has a refund tried again",
+    "an operator drops a parked record",
+    "an operator retries a parked record",
+    "an operator gives up an order",
+    "an operator retries a dispatch",
+    "an operator retries a refund",
     "an order is cancelled because the customer asked",
-    "an order is cancelled because the gateway was silent",
+    "an order is cancelled because the gateway did not answer",
     "an order is given up",
-    "an order is cancelled for lack of money",
-    "an order is cancelled for lack of stock",
+    "an order is cancelled because the payment was declined",
+    "an order is cancelled because stock was short",
     "an order is completed",
     "an order is lost at packaging",
     "an order is rejected",
-    "everything is rebuilt from the logs",
+    "every store is rebuilt from the logs",
     "input positions are recovered from the own log",
-    "late offsets of a member that is none any more are refused",
-    "offsets of a member that was put out are refused",
+    "late offsets of a former member are refused",
+    "offsets of a removed member are refused",
     "offsets of an old generation are refused",
-    "partitions are revoked while positions wait to be committed",
+    "partitions are revoked before their positions are committed",
 ];

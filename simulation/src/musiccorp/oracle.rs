@@ -1,4 +1,4 @@
-//! What must hold of MusicCorp: the audit of its facts, the books of its outside world, the projector's view, the tally.
+//! The promises of MusicCorp: the audit of its facts, the accounts of its external services, the projector's view, the tally.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,40 +11,42 @@ use runtime::{codec::Vocabulary, core::ParkingUpdate, envelope::Position};
 use serde::Deserialize;
 
 use super::{
-    FloorAndCourier, Gateway, Mail, SYSTEM,
+    Gateway, MailServer, PickingAndCourier, SYSTEM,
     tally::{self, HOUSE},
 };
 use crate::{
-    cluster::{Place, Stored},
+    cluster::{StoredRecord, TopicPartition},
     driver::Violation,
-    history::{Finale, Positions},
     trace::Trace,
+    workload::{ReadPositions, Snapshot},
 };
 
-/// The saga that orders are.
+/// The saga of an order.
 const ORDERS: &str = "order-fulfilment";
-/// How far a clock may be off.
+/// How far a clock may differ from the true time.
 const SKEW_MS: i64 = 1_600;
 
 /// How an order ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum OrderEnd {
     Open,
     Completed,
     Cancelled(CancelReason),
     Rejected,
 }
 
-impl End {
-    fn seen(self) -> &'static str {
+impl OrderEnd {
+    fn sighting(self) -> &'static str {
         match self {
-            Self::Open => "an order is open in the middle",
+            Self::Open => "an order is open before the end",
             Self::Completed => "an order is completed",
             Self::Rejected => "an order is rejected",
-            Self::Cancelled(CancelReason::OutOfStock) => "an order is cancelled for lack of stock",
-            Self::Cancelled(CancelReason::PaymentDeclined) => "an order is cancelled for lack of money",
+            Self::Cancelled(CancelReason::OutOfStock) => "an order is cancelled because stock was short",
+            Self::Cancelled(CancelReason::PaymentDeclined) => "an order is cancelled because the payment was declined",
             Self::Cancelled(CancelReason::LostAtPackaging) => "an order is lost at packaging",
-            Self::Cancelled(CancelReason::PaymentAbandoned) => "an order is cancelled because the gateway was silent",
+            Self::Cancelled(CancelReason::PaymentAbandoned) => {
+                "an order is cancelled because the gateway did not answer"
+            }
             Self::Cancelled(CancelReason::CustomerRequest) => "an order is cancelled because the customer asked",
             Self::Cancelled(CancelReason::GivenUp) => "an order is given up",
             Self::Cancelled(CancelReason::Other) => "an order is cancelled for another reason",
@@ -84,7 +86,7 @@ facts! {
 }
 
 runtime::consumes! {
-    /// What orders came to.
+    /// The facts that the promises refer to.
     enum Fact {
         events of "order-processor" { OrderPlaced, OrderRejected, OrderCompleted, OrderCancelled }
         events of "notifications" { CustomerNotified }
@@ -92,84 +94,91 @@ runtime::consumes! {
     }
 }
 
-/// What has been added up so far, record by record; what comes later is added to it.
-pub(super) struct Books {
-    next: Positions,
+/// What was computed from the records so far. Later records are added to it.
+pub(super) struct Totals {
+    next: ReadPositions,
     auditor: Auditor,
-    facts: Vocabulary<Fact>,
-    read: Read,
+    vocabulary: Vocabulary<Fact>,
+    facts: FactTotals,
 }
 
-impl Default for Books {
+impl Default for Totals {
     fn default() -> Self {
-        let (next, read) = (Positions::new(), Read::default());
-        Self { next, auditor: Auditor::new(SYSTEM), facts: Vocabulary::new(SYSTEM), read }
+        Self {
+            next: ReadPositions::new(),
+            auditor: Auditor::new(SYSTEM),
+            vocabulary: Vocabulary::new(SYSTEM),
+            facts: FactTotals::default(),
+        }
     }
 }
 
-/// What was read of the facts.
+/// What the facts so far say.
 #[derive(Default)]
-struct Read {
-    ends: BTreeMap<String, End>,
+struct FactTotals {
+    ends: BTreeMap<String, OrderEnd>,
     completed: Vec<OrderCompleted>,
     notified: BTreeSet<String>,
     repriced: Vec<String>,
 }
 
-/// Looks after every promise.
+/// Checks every promise.
 pub(super) fn check(
-    view: &Finale<'_>,
-    books: &mut Books,
-    (gateway, floor, mail): (&Gateway, &FloorAndCourier, &Mail),
+    snapshot: &Snapshot<'_>,
+    totals: &mut Totals,
+    (gateway, picking, mail): (&Gateway, &PickingAndCourier, &MailServer),
     rung: &[(String, i64)],
     trace: &mut Trace,
 ) -> Result<(), Violation> {
-    books.catch_up(view);
-    let read = &books.read;
-    no_findings(view, &books.auditor.report())?;
-    letters(view)?;
-    for (order_id, end) in &read.ends {
-        outside_agrees(order_id, *end, gateway, floor)?;
-        trace.sometimes(end.seen());
+    totals.catch_up(snapshot);
+    let facts = &totals.facts;
+    no_findings(snapshot, &totals.auditor.report())?;
+    dead_letters(snapshot)?;
+    for (order_id, end) in &facts.ends {
+        external_services_agree(order_id, *end, gateway, picking)?;
+        trace.sometimes(end.sighting());
     }
-    tally(view, read, rung, trace)?;
-    if let Some(unsent) = read.notified.iter().find(|id| !mail.sent.contains_key(*id)) {
-        return Err(Violation::new("who was told was sent a mail", format!("notification {unsent} never went out")));
+    tally(snapshot, facts, rung, trace)?;
+    if let Some(unsent) = facts.notified.iter().find(|id| !mail.sent.contains_key(*id)) {
+        return Err(Violation::new(
+            "a notified customer was sent a mail",
+            format!("notification {unsent} was never sent"),
+        ));
     }
-    if view.is_quiet { projector_agrees(view, &read.ends) } else { Ok(()) }
+    if snapshot.is_settled { projector_agrees(snapshot, &facts.ends) } else { Ok(()) }
 }
 
 fn is_of_musiccorp(topic: &str) -> bool {
     topic.ends_with(".events") && !topic.ends_with("tally.events")
 }
 
-impl Books {
-    /// Enters what was committed meanwhile.
-    fn catch_up(&mut self, view: &Finale<'_>) {
-        let Self { next, auditor, facts, read } = self;
-        view.records_since(next, is_of_musiccorp, |topic, partition, offset, stored| {
+impl Totals {
+    /// Adds the records that were committed since the last call.
+    fn catch_up(&mut self, snapshot: &Snapshot<'_>) {
+        let Self { next, auditor, vocabulary, facts } = self;
+        snapshot.records_since(next, is_of_musiccorp, |topic, partition, offset, stored| {
             stored.with_record(topic, partition, offset, |record| {
                 let (envelope, key) = (record.envelope().ok(), record.key_text());
-                let decoded = view.workshop.readers().decode(record.value, None).ok();
+                let decoded = snapshot.fixtures.readers().decode(record.value, None).ok();
                 let is_deletion = record.value.is_none();
                 let envelope = envelope.as_ref();
                 auditor.read(&AuditRecord { topic, partition, offset, envelope, key, decoded, is_deletion });
-                if let Some(Ok(Some(fact))) = decoded.map(|decoded| facts.read(&decoded)) {
-                    read.enter(fact);
+                if let Some(Ok(Some(fact))) = decoded.map(|decoded| vocabulary.read(&decoded)) {
+                    facts.add(fact);
                 }
             });
         });
     }
 }
 
-/// In the middle an order may be open, and its money and stock with it; at the end nothing may.
-fn no_findings(view: &Finale<'_>, balance: &AuditReport) -> Result<(), Violation> {
+/// Until the run has settled, an order may be open, with its money and stock; afterwards none may be.
+fn no_findings(snapshot: &Snapshot<'_>, report: &AuditReport) -> Result<(), Violation> {
     let counts = |rule: &AuditRule| {
-        view.is_quiet || matches!(rule, AuditRule::UniqueContent | AuditRule::Sequence | AuditRule::Readable)
+        snapshot.is_settled || matches!(rule, AuditRule::UniqueContent | AuditRule::Sequence | AuditRule::Readable)
     };
-    if let Some(finding) = balance.findings.iter().find(|finding| counts(&finding.rule)) {
+    if let Some(finding) = report.findings.iter().find(|finding| counts(&finding.rule)) {
         let promise = match finding.rule {
-            AuditRule::SingleOutcome => "an order comes to one end",
+            AuditRule::SingleOutcome => "an order has one outcome",
             AuditRule::Money => "money adds up",
             AuditRule::Stock => "stock adds up",
             AuditRule::UniqueContent => "an id has one content",
@@ -181,77 +190,77 @@ fn no_findings(view: &Finale<'_>, balance: &AuditReport) -> Result<(), Violation
     Ok(())
 }
 
-/// What cannot be read is put aside, and nothing else is given up. A letter lies there once, also if the group's offsets were lost
-/// behind it. In the end nothing waits.
-fn letters(view: &Finale<'_>) -> Result<(), Violation> {
-    let (mut count, mut places) = (0, BTreeSet::new());
-    view.records(
+/// Every record that cannot be read is dead-lettered, or parked and dropped by an operator; no other record is. A record is
+/// dead-lettered once, even if the group has lost its offsets behind it. After the run has settled, nothing is parked.
+fn dead_letters(snapshot: &Snapshot<'_>) -> Result<(), Violation> {
+    let (mut count, mut dead_lettered) = (0, BTreeSet::new());
+    snapshot.records(
         |topic| topic.starts_with("dlq."),
         |topic, _, _, stored| {
-            let place = ["topic", "partition", "offset"].map(|part| stored.header(&format!("__dlq.errors.{part}")));
+            let parts = ["topic", "partition", "offset"].map(|part| stored.header(&format!("__dlq.errors.{part}")));
             count += 1;
-            places.insert((topic.to_string(), place.map(|part| part.unwrap_or_default().to_owned())));
+            dead_lettered.insert((topic.to_string(), parts.map(|part| part.unwrap_or_default().to_owned())));
         },
     );
-    let is_repeated = count > places.len();
-    let mut put_aside: BTreeSet<Position> =
-        places.into_iter().filter_map(|(_, place)| place.join("/").parse().ok()).collect();
-    let parked = parked(view)?;
-    put_aside.extend(parked.dropped);
-    let is_too_much = put_aside.iter().find(|place| !view.poisons.contains(place));
-    let is_missing = view.poisons.iter().find(|place| view.is_quiet && !put_aside.contains(place));
-    let waits = parked.waits.first().filter(|_| view.is_quiet);
-    let what = match (is_too_much, is_missing, waits) {
-        (Some(place), ..) => format!("{place} was put aside, and can be read"),
-        (_, Some(place), _) => format!("{place} was passed over, and cannot be read"),
-        (.., Some(place)) => format!("{place} waits in the end"),
+    let is_repeated = count > dead_lettered.len();
+    let mut given_up: BTreeSet<Position> =
+        dead_lettered.into_iter().filter_map(|(_, parts)| parts.join("/").parse().ok()).collect();
+    let parked = parked(snapshot)?;
+    given_up.extend(parked.dropped);
+    let readable = given_up.iter().find(|position| !snapshot.poison_records.contains(position));
+    let skipped = snapshot.poison_records.iter().find(|known| snapshot.is_settled && !given_up.contains(known));
+    let waiting = parked.waiting.first().filter(|_| snapshot.is_settled);
+    let what = match (readable, skipped, waiting) {
+        (Some(position), ..) => format!("{position} was dead-lettered or dropped, and can be read"),
+        (_, Some(position), _) => format!("{position} was neither dead-lettered nor dropped, and cannot be read"),
+        (.., Some(position)) => format!("{position} is still parked"),
         _ if is_repeated => format!("{count} dead letters about fewer records"),
         _ => return Ok(()),
     };
-    Err(Violation::new("what cannot be read is put aside once, and nothing else is", what))
+    Err(Violation::new("unreadable records are dead-lettered or dropped once, and no others", what))
 }
 
 #[derive(Default)]
 struct ParkedRecords {
-    waits: Vec<Position>,
+    waiting: Vec<Position>,
     dropped: Vec<Position>,
 }
 
-fn parked(view: &Finale<'_>) -> Result<ParkedRecords, Violation> {
-    let (mut waits, mut parked, mut broken) = (BTreeSet::new(), ParkedRecords::default(), None);
-    view.records(
+fn parked(snapshot: &Snapshot<'_>) -> Result<ParkedRecords, Violation> {
+    let (mut waiting, mut parked, mut broken) = (BTreeSet::new(), ParkedRecords::default(), None);
+    snapshot.records(
         |topic| topic.ends_with(".parked"),
         |topic, partition, offset, stored| {
-            let read = stored.with_record(topic, partition, offset, |record| ParkingUpdate::read(SYSTEM, record));
-            let place = |of: &Position| (topic.to_string(), of.clone());
-            match read {
-                Ok(ParkingUpdate::Parked(news)) => drop(waits.insert(place(&news.position))),
-                Ok(ParkingUpdate::Released(left)) => {
-                    waits.remove(&place(&left.position));
-                    parked.dropped.extend(left.dropped.then_some(left.position));
+            let update = stored.with_record(topic, partition, offset, |record| ParkingUpdate::read(SYSTEM, record));
+            let identity = |of: &Position| (topic.to_string(), of.clone());
+            match update {
+                Ok(ParkingUpdate::Parked(update)) => drop(waiting.insert(identity(&update.position))),
+                Ok(ParkingUpdate::Released(released)) => {
+                    waiting.remove(&identity(&released.position));
+                    parked.dropped.extend(released.dropped.then_some(released.position));
                 }
                 Err(error) => broken = Some(error.to_string()),
             }
         },
     );
-    parked.waits = waits.into_iter().map(|(_, place)| place).collect();
-    broken.map_or(Ok(parked), |what| Err(Violation::new("what is parked can be read", what)))
+    parked.waiting = waiting.into_iter().map(|(_, position)| position).collect();
+    broken.map_or(Ok(parked), |what| Err(Violation::new("every parked record can be read", what)))
 }
 
-impl Read {
-    fn enter(&mut self, fact: Fact) {
+impl FactTotals {
+    fn add(&mut self, fact: Fact) {
         match fact {
             Fact::OrderPlaced(of) => {
-                self.ends.entry(of.order_id).or_insert(End::Open);
+                self.ends.entry(of.order_id).or_insert(OrderEnd::Open);
             }
             Fact::OrderRejected(of) => {
-                self.ends.insert(of.order_id, End::Rejected);
+                self.ends.insert(of.order_id, OrderEnd::Rejected);
             }
             Fact::OrderCancelled(of) => {
-                self.ends.insert(of.order_id, End::Cancelled(of.reason));
+                self.ends.insert(of.order_id, OrderEnd::Cancelled(of.reason));
             }
             Fact::OrderCompleted(of) => {
-                self.ends.insert(of.order_id.clone(), End::Completed);
+                self.ends.insert(of.order_id.clone(), OrderEnd::Completed);
                 self.completed.push(of);
             }
             Fact::CustomerNotified(of) => {
@@ -262,15 +271,20 @@ impl Read {
     }
 }
 
-fn fact<M: runtime::Message>(view: &Finale<'_>, vocabulary: &Vocabulary<M>, stored: &Stored) -> Option<M> {
-    let decoded = view.workshop.readers().decode(stored.value.as_deref(), None).ok()?;
+fn fact<M: runtime::Message>(snapshot: &Snapshot<'_>, vocabulary: &Vocabulary<M>, stored: &StoredRecord) -> Option<M> {
+    let decoded = snapshot.fixtures.readers().decode(stored.value.as_deref(), None).ok()?;
     vocabulary.read(&decoded).ok()?
 }
 
-/// What really happened outside is what the events say.
-fn outside_agrees(order_id: &str, end: End, gateway: &Gateway, floor: &FloorAndCourier) -> Result<(), Violation> {
+/// The accounts of the external services agree with the events.
+fn external_services_agree(
+    order_id: &str,
+    end: OrderEnd,
+    gateway: &Gateway,
+    picking: &PickingAndCourier,
+) -> Result<(), Violation> {
     let account = gateway.account(order_id);
-    let parcels = floor.dispatched(order_id);
+    let parcels = picking.dispatched(order_id);
     let broken = |promise, what: String| Err(Violation::new(promise, format!("order {order_id} {what}")));
     if account.captured.len() > 1 || account.refunded.len() > account.captured.len() {
         return broken("money is captured and refunded once", format!("has {account:?}"));
@@ -279,39 +293,46 @@ fn outside_agrees(order_id: &str, end: End, gateway: &Gateway, floor: &FloorAndC
         return broken("a parcel is sent once", format!("was sent {parcels} times"));
     }
     match end {
-        End::Completed if account.captured.len() != 1 || !account.refunded.is_empty() => {
+        OrderEnd::Completed if account.captured.len() != 1 || !account.refunded.is_empty() => {
             broken("money adds up", format!("is completed, and the gateway has {account:?}"))
         }
-        End::Completed if parcels != 1 => broken("a parcel is sent once", "is completed and was never sent".to_owned()),
-        End::Cancelled(_) | End::Rejected if parcels > 0 => {
-            broken("nothing is sent of a cancelled order", "is cancelled and was sent".to_owned())
+        OrderEnd::Completed if parcels != 1 => {
+            broken("a parcel is sent once", "is completed and was never sent".to_owned())
         }
-        End::Rejected if !account.captured.is_empty() => {
+        OrderEnd::Cancelled(_) | OrderEnd::Rejected if parcels > 0 => {
+            broken("no parcel of a cancelled order is sent", "is cancelled and was sent".to_owned())
+        }
+        OrderEnd::Rejected if !account.captured.is_empty() => {
             broken("money adds up", "was rejected, and money was captured".to_owned())
         }
         _ => Ok(()),
     }
 }
 
-/// Everything that was sold is added exactly once, and no account is closed before what was there first is added.
-fn tally(view: &Finale<'_>, read: &Read, rung: &[(String, i64)], trace: &mut Trace) -> Result<(), Violation> {
+/// Each sale is added exactly once, and no account is closed before earlier input is added.
+fn tally(
+    snapshot: &Snapshot<'_>,
+    facts: &FactTotals,
+    rung: &[(String, i64)],
+    trace: &mut Trace,
+) -> Result<(), Violation> {
     let vocabulary = Vocabulary::<tally::Event>::new(SYSTEM);
     let mut sums: BTreeMap<String, i64> = BTreeMap::new();
     let mut closed: BTreeMap<String, i64> = BTreeMap::new();
     let mut overtaken = None;
-    view.records(
+    snapshot.records(
         |topic| topic.ends_with("tally.events"),
-        |_, _, _, stored| match fact(view, &vocabulary, stored) {
+        |_, _, _, stored| match fact(snapshot, &vocabulary, stored) {
             Some(tally::Event::Rung(rung)) => {
-                let was_there_ms = cause_of(stored).and_then(|cause| {
-                    let topic = view.cluster.log.find(&cause.topic)?;
-                    view.cluster.log.readable_ms(Place { topic, partition: cause.partition }, cause.offset)
+                let readable_ms = cause_of(stored).and_then(|cause| {
+                    let topic = snapshot.cluster.log.find(&cause.topic)?;
+                    snapshot.cluster.log.readable_ms(TopicPartition { topic, partition: cause.partition }, cause.offset)
                 });
-                if let (Some(due_at), Some(was_there_ms)) = (closed.get(&rung.account), was_there_ms)
-                    && was_there_ms < due_at - SKEW_MS
+                if let (Some(due_at), Some(readable_ms)) = (closed.get(&rung.account), readable_ms)
+                    && readable_ms < due_at - SKEW_MS
                 {
                     overtaken = Some(format!(
-                        "account {} was closed at {due_at} before what lay there at {was_there_ms} was added",
+                        "account {} was closed at {due_at} before the input readable since {readable_ms} was added",
                         rung.account
                     ));
                 }
@@ -325,28 +346,28 @@ fn tally(view: &Finale<'_>, read: &Read, rung: &[(String, i64)], trace: &mut Tra
         },
     );
     if let Some(what) = overtaken {
-        return Err(Violation::new("a timer does not overtake what was there first", what));
+        return Err(Violation::new("a timer does not overtake earlier input", what));
     }
-    if view.is_quiet {
+    if snapshot.is_settled {
         let mut sold: BTreeMap<String, i64> = BTreeMap::new();
-        for order in &read.completed {
+        for order in &facts.completed {
             *sold.entry(order.customer_id.clone()).or_default() += order.total.amount_minor;
             *sold.entry(HOUSE.to_owned()).or_default() += order.total.amount_minor;
         }
-        for sku in &read.repriced {
+        for sku in &facts.repriced {
             *sold.entry(sku.clone()).or_default() += 1;
         }
         for (account, amount_minor) in rung {
             *sold.entry(account.clone()).or_default() += amount_minor;
         }
         if sold != sums {
-            return Err(Violation::new("an input counts once", format!("sold {sold:?}, and counted {sums:?}")));
+            return Err(Violation::new("an input counts once", format!("sold {sold:?}, but counted {sums:?}")));
         }
     }
     Ok(())
 }
 
-fn cause_of(stored: &Stored) -> Option<Position> {
+fn cause_of(stored: &StoredRecord) -> Option<Position> {
     stored.header("ce_causeposition")?.parse().ok()
 }
 
@@ -355,10 +376,10 @@ fn declarations() -> &'static [Declaration] {
     SHIPPED.get_or_init(|| Declaration::shipped().unwrap_or_default())
 }
 
-/// The projector's view says of each order what its facts say, in whatever order the topics are read.
-fn projector_agrees(view: &Finale<'_>, ends: &BTreeMap<String, End>) -> Result<(), Violation> {
-    let promise = "the board shows what is";
-    let (one, other) = (project(view, false)?, project(view, true)?);
+/// The projector's view shows each order as its facts do, and does not depend on the order in which topics are read.
+fn projector_agrees(snapshot: &Snapshot<'_>, ends: &BTreeMap<String, OrderEnd>) -> Result<(), Violation> {
+    let promise = "the board shows the true status";
+    let (one, other) = (project(snapshot, false)?, project(snapshot, true)?);
     for (order_id, end) in ends {
         if one.canonical(ORDERS, order_id) != other.canonical(ORDERS, order_id) {
             return Err(Violation::new(
@@ -369,13 +390,13 @@ fn projector_agrees(view: &Finale<'_>, ends: &BTreeMap<String, End>) -> Result<(
         let filter = SagaFilter { saga: Some(ORDERS.to_owned()), key: Some(order_id.clone()), ..SagaFilter::default() };
         let page = one.list(&filter, None, 1).map_err(|e| Violation::new(promise, e.to_string()))?;
         let Some(saga) = page.items.first() else {
-            return Err(Violation::new(promise, format!("order {order_id} is not there")));
+            return Err(Violation::new(promise, format!("order {order_id} is missing")));
         };
         let expected = match end {
-            End::Completed => "completed",
-            End::Cancelled(_) => "compensated",
-            End::Rejected => "rejected",
-            End::Open => "running",
+            OrderEnd::Completed => "completed",
+            OrderEnd::Cancelled(_) => "compensated",
+            OrderEnd::Rejected => "rejected",
+            OrderEnd::Open => "running",
         };
         if saga.state != expected || !saga.settled {
             let what = format!(
@@ -392,24 +413,28 @@ fn projector_agrees(view: &Finale<'_>, ends: &BTreeMap<String, End>) -> Result<(
     Ok(())
 }
 
-fn project(view: &Finale<'_>, is_reversed: bool) -> Result<SagaView, Violation> {
-    let broken = |what: String| Violation::new("the board shows what is", what);
+fn project(snapshot: &Snapshot<'_>, is_reversed: bool) -> Result<SagaView, Violation> {
+    let broken = |what: String| Violation::new("the board shows the true status", what);
     let mut projected = SagaView::new(declarations(), 1).map_err(|e| broken(e.to_string()))?;
     let mut failed = None;
-    let mut places: Vec<Place> =
-        view.cluster.log.places().filter(|place| is_of_musiccorp(view.cluster.log.name(place.topic))).collect();
+    let mut topic_partitions: Vec<TopicPartition> = snapshot
+        .cluster
+        .log
+        .topic_partitions()
+        .filter(|known| is_of_musiccorp(snapshot.cluster.log.name(known.topic)))
+        .collect();
     if is_reversed {
-        places.reverse();
+        topic_partitions.reverse();
     }
-    for place in places {
-        let topic = view.cluster.log.name(place.topic);
-        for (offset, stored) in view.cluster.log.committed(place) {
+    for topic_partition in topic_partitions {
+        let topic = snapshot.cluster.log.name(topic_partition.topic);
+        for (offset, stored) in snapshot.cluster.log.committed(topic_partition) {
             let headers: Vec<(&str, &[u8])> =
                 stored.headers.iter().map(|(name, value)| (&**name, value.as_deref().unwrap_or_default())).collect();
-            let decoded = view.workshop.readers().decode(stored.value.as_deref(), None).ok();
+            let decoded = snapshot.fixtures.readers().decode(stored.value.as_deref(), None).ok();
             let record = ProjectedRecord {
                 topic,
-                partition: place.partition,
+                partition: topic_partition.partition,
                 offset,
                 at_ms: stored.timestamp_ms,
                 key: stored.key.as_deref(),

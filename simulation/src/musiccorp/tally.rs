@@ -1,37 +1,37 @@
-//! A service that is not MusicCorp's: it adds up what was sold, and closes an account that nothing was added to for a while.
+//! A service outside MusicCorp: it adds up sales, and closes an account to which nothing was added for a while.
 //!
-//! It counts price changes as well, on an account per album, which come from another topic under the same key.
+//! It also counts price changes, on an account per album. They come from another topic under the same key.
 //!
-//! It is here because it is *not* idempotent by its state: adding twice is wrong, so everything rests on the runtime's recognising
-//! what was handled. It hears a record that is keyed otherwise, sends commands to itself and is woken by timers besides. It is also
-//! the worked example of docs/simulation.md: a user's service is put under simulation as this one is.
+//! Unlike MusicCorp's services it is *not* idempotent by its state: a repeated input would be added twice, so the result depends
+//! on the runtime's recognition of handled inputs. It also consumes a record with another key, sends commands to its own inbox,
+//! and uses timers.
 
 use std::borrow::Cow;
 
 use runtime::{Decider, Decision, NoEffect, Received, TimerFired, TimestampMs};
 use serde::{Deserialize, Serialize};
 
-/// The account that everything is added to.
+/// The account to which every sale is added.
 pub(super) const HOUSE: &str = "house";
 /// How long an account stays open.
 const OPEN_FOR_MS: i64 = 2_500;
 
 runtime::produces! {
-    /// What the tally says.
+    /// The events of the tally.
     pub enum Event in "schemas" {
         events of "tally" { Rung = 1, Closed = 1 }
     }
 }
 
 runtime::produces! {
-    /// What the tally is asked.
+    /// The commands of the tally.
     pub enum Command in "schemas" {
         inbox of "tally" { Ring = 1 }
     }
 }
 
 runtime::consumes! {
-    /// What the tally hears.
+    /// The inputs of the tally.
     pub enum Input {
         events of "order-processor" { OrderCompleted }
         events of "catalogue" { AlbumPriceChanged }
@@ -45,24 +45,24 @@ runtime::consumes! {
 pub struct Rung {
     /// The account.
     pub account: String,
-    /// What was added.
+    /// The added amount.
     pub amount_minor: i64,
-    /// What it stands at.
+    /// Its sum.
     pub sum_minor: i64,
-    /// When it is closed unless more is added.
+    /// When it is closed, unless more is added.
     pub closes_at: i64,
     /// When it was decided.
     pub occurred_at: i64,
 }
 
-/// An account was closed until more is added.
+/// An account was closed. The next amount opens it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closed {
     /// The account.
     pub account: String,
-    /// What it stood at.
+    /// Its sum.
     pub sum_minor: i64,
-    /// When that was due.
+    /// When its closing was due.
     pub due_at: i64,
     /// When it was decided.
     pub occurred_at: i64,
@@ -73,16 +73,16 @@ pub struct Closed {
 pub struct Ring {
     /// The account.
     pub account: String,
-    /// What to add.
+    /// The amount to add.
     pub amount_minor: i64,
 }
 
-/// An order came to its good end.
+/// An order was completed.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct OrderCompleted {
     /// The customer who ordered.
     pub customer_id: String,
-    /// What it cost.
+    /// The total of the order.
     pub total: Money,
 }
 
@@ -100,10 +100,10 @@ pub struct Money {
     pub amount_minor: i64,
 }
 
-/// What is remembered of an account.
+/// The state of an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TallyState {
-    /// What it stands at.
+    /// Its sum.
     pub sum_minor: i64,
     /// When it is closed, while it is open.
     pub closes_at: Option<TimestampMs>,

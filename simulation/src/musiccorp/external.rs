@@ -1,5 +1,5 @@
-//! MusicCorp's outside world: the payment gateway, the picking floor, the courier, the mail server. Each tells repeated requests by
-//! their key and keeps a book of what it did, against which the events are held.
+//! MusicCorp's external services: the payment gateway, picking, the courier, the mail server. Each recognises repeated requests
+//! by their key, and keeps an account of what it did, with which the events are compared.
 
 use std::collections::BTreeMap;
 
@@ -15,18 +15,18 @@ use warehouse::{
     inbox::{CourierAnswer, CourierOutcome, PickOutcome, PickResult},
 };
 
-use crate::{chance::Chance, driver::Outside};
+use crate::{driver::ExternalService, random::SeededRandom};
 
-/// What became of an order's money at the gateway.
+/// What the gateway has captured and refunded for an order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Account {
+pub struct GatewayAccount {
     /// Captured amounts.
     pub captured: Vec<i64>,
     /// Refunded amounts.
     pub refunded: Vec<i64>,
 }
 
-/// What the gateway knows of a charge.
+/// The outcome of a charge at the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Charge {
     Captured(String),
@@ -39,16 +39,16 @@ enum Charge {
 pub struct Gateway {
     charges: BTreeMap<String, Charge>,
     refunds: BTreeMap<String, Option<String>>,
-    accounts: BTreeMap<String, Account>,
+    accounts: BTreeMap<String, GatewayAccount>,
 }
 
 /// The tokens that the gateway declines.
 pub(super) const DECLINED: &str = "tok-declined";
 
 impl Gateway {
-    /// What became of an order's money.
+    /// What was captured and refunded for an order.
     #[must_use]
-    pub fn account(&self, order_id: &str) -> Account {
+    pub fn account(&self, order_id: &str) -> GatewayAccount {
         self.accounts.get(order_id).cloned().unwrap_or_default()
     }
 
@@ -66,12 +66,12 @@ impl Gateway {
         charge
     }
 
-    /// Pays back, unless it is one of the requests that it refuses; the operator's next one is another.
-    fn refund(&mut self, key: &str, order_id: &str, amount: i64, chance: &mut Chance) -> Option<String> {
+    /// Pays back, or refuses at random. A retry of the operator has another key, so it is a new request.
+    fn refund(&mut self, key: &str, order_id: &str, amount: i64, random: &mut SeededRandom) -> Option<String> {
         if let Some(known) = self.refunds.get(key) {
             return known.clone();
         }
-        let refund = (!chance.permille(200)).then(|| format!("refund-{}", self.refunds.len()));
+        let refund = (!random.permille(200)).then(|| format!("refund-{}", self.refunds.len()));
         if refund.is_some() {
             self.accounts.entry(order_id.to_owned()).or_default().refunded.push(amount);
         }
@@ -80,12 +80,12 @@ impl Gateway {
     }
 }
 
-impl Outside<Payment> for Gateway {
-    fn ask(
+impl ExternalService<Payment> for Gateway {
+    fn call(
         &mut self,
         key: &str,
         due: &Due<payment::effects::GatewayCall>,
-        chance: &mut Chance,
+        random: &mut SeededRandom,
     ) -> Result<Answer<<Payment as Decider>::Command>, Unanswered> {
         use payment::effects::GatewayCall;
         let order_id = due.key.as_str();
@@ -100,7 +100,7 @@ impl Outside<Payment> for Gateway {
             }
             GatewayCall::Refund { request_key, amount, .. } => {
                 let answered = answered(GatewayRequest::Refund, order_id, request_key);
-                match self.refund(key, order_id, amount.amount_minor, chance) {
+                match self.refund(key, order_id, amount.amount_minor, random) {
                     Some(refund) => Answer {
                         outcome: format!("refunded {refund}"),
                         command: GatewayAnswered {
@@ -159,18 +159,18 @@ fn charged(
     Answer { outcome, command: command.into() }
 }
 
-/// The picking floor and the courier.
+/// Picking and the courier.
 #[derive(Debug, Default)]
-pub struct FloorAndCourier {
+pub struct PickingAndCourier {
     picks: BTreeMap<String, PickResult>,
     attempts: BTreeMap<String, Parcel>,
     dispatches: BTreeMap<String, u32>,
-    /// Orders of which something is not on the shelf.
+    /// The orders with an item that is not on the shelf.
     pub lost: std::collections::BTreeSet<String>,
 }
 
-impl FloorAndCourier {
-    /// How many parcels of an order are on their way.
+impl PickingAndCourier {
+    /// How many parcels of an order the courier has taken.
     #[must_use]
     pub fn dispatched(&self, order_id: &str) -> u32 {
         self.dispatches.get(order_id).copied().unwrap_or(0)
@@ -200,12 +200,12 @@ impl FloorAndCourier {
         result
     }
 
-    /// The courier takes the parcel, or refuses; an attempt that was withdrawn before it came takes nothing.
-    fn dispatch(&mut self, key: &str, order_id: &str, chance: &mut Chance) -> Parcel {
+    /// The courier takes the parcel, or refuses. An attempt that was withdrawn before it arrived takes nothing.
+    fn dispatch(&mut self, key: &str, order_id: &str, random: &mut SeededRandom) -> Parcel {
         if let Some(known) = self.attempts.get(key) {
             return known.clone();
         }
-        let parcel = if chance.permille(250) {
+        let parcel = if random.permille(250) {
             Parcel::Refused
         } else {
             *self.dispatches.entry(order_id.to_owned()).or_default() += 1;
@@ -216,7 +216,7 @@ impl FloorAndCourier {
     }
 }
 
-/// What became of a parcel in one attempt.
+/// The outcome of one dispatch attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Parcel {
     Taken(String),
@@ -224,12 +224,12 @@ enum Parcel {
     Withdrawn,
 }
 
-impl Outside<Warehouse> for FloorAndCourier {
-    fn ask(
+impl ExternalService<Warehouse> for PickingAndCourier {
+    fn call(
         &mut self,
         key: &str,
         due: &Due<warehouse::effects::WarehouseCall>,
-        chance: &mut Chance,
+        random: &mut SeededRandom,
     ) -> Result<Answer<<Warehouse as Decider>::Command>, Unanswered> {
         use warehouse::effects::WarehouseCall;
         Ok(match &due.effect {
@@ -242,7 +242,7 @@ impl Outside<Warehouse> for FloorAndCourier {
                 Answer { outcome, command: result.into() }
             }
             WarehouseCall::Dispatch { order_id, parcel_id, attempt, .. } => {
-                courier_answer(order_id, parcel_id, *attempt, self.dispatch(key, order_id, chance))
+                courier_answer(order_id, parcel_id, *attempt, self.dispatch(key, order_id, random))
             }
             WarehouseCall::Withdraw { order_id, parcel_id, attempt } => {
                 let of = key.strip_prefix("withdrawal-of-").unwrap_or(key).to_owned();
@@ -287,19 +287,19 @@ fn courier_answer(
     Answer { outcome, command: command.into() }
 }
 
-/// The mail server: it takes everything, and tells nobody apart, as mail servers do.
+/// The mail server. It accepts every request, even a repeated one, as mail servers do.
 #[derive(Debug, Default)]
-pub struct Mail {
+pub struct MailServer {
     /// How often each notification went out.
     pub sent: BTreeMap<String, u32>,
 }
 
-impl Outside<Notifications> for Mail {
-    fn ask(
+impl ExternalService<Notifications> for MailServer {
+    fn call(
         &mut self,
         _: &str,
         due: &Due<SendMail>,
-        _: &mut Chance,
+        _: &mut SeededRandom,
     ) -> Result<Answer<<Notifications as Decider>::Command>, Unanswered> {
         let notification_id = due.effect.notification_id.clone();
         *self.sent.entry(notification_id.clone()).or_default() += 1;

@@ -1,4 +1,5 @@
-//! What is true of a service: the fold of what was decided on its own log, made by `evolve` alone. The core is held against it.
+//! The reference fold of a service: the fold of its own log by `evolve` alone, including events whose transaction is decided but
+//! not marked. The states of the core are compared with it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,10 +14,10 @@ use runtime::{
 };
 
 use super::Violation;
-use crate::cluster::{Fetched, Log, Place, Stored};
+use crate::cluster::{Fetched, Log, StoredRecord, TopicPartition};
 
 /// The true states of one service.
-pub(crate) struct Truth<D: Decider> {
+pub(crate) struct ReferenceFold<D: Decider> {
     decider: D,
     readers: Readers,
     events: usize,
@@ -29,26 +30,26 @@ pub(crate) struct Truth<D: Decider> {
     causes: BTreeMap<(String, Arc<str>, i32), i64>,
 }
 
-impl<D: Decider> Truth<D> {
+impl<D: Decider> ReferenceFold<D> {
     pub(crate) fn new(decider: D, readers: Readers, events: usize, partitions: i32) -> Self {
         let (next, states, due, causes) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         Self { decider, readers, events, partitions, next, states, due, causes }
     }
 
-    /// Folds what was decided meanwhile.
+    /// Folds the events that were decided since the last call.
     pub(crate) fn catch_up(&mut self, log: &Log) -> Result<(), Violation> {
         self.catch_up_by(log, Log::read_decided)
     }
 
-    fn catch_up_by(&mut self, log: &Log, read: impl Fn(&Log, Place, i64) -> Fetched) -> Result<(), Violation> {
+    fn catch_up_by(&mut self, log: &Log, read: impl Fn(&Log, TopicPartition, i64) -> Fetched) -> Result<(), Violation> {
         for partition in 0..self.partitions {
-            let place = Place { topic: self.events, partition };
+            let topic_partition = TopicPartition { topic: self.events, partition };
             let mut next = self.next.get(&partition).copied().unwrap_or(0);
-            while let Fetched::Record { offset, stored } = read(log, place, next) {
+            while let Fetched::Record { offset, stored } = read(log, topic_partition, next) {
                 self.fold(&stored).map_err(|what| {
                     Violation::new(
                         "the own log can be read",
-                        format!("{}/{partition}/{offset}: {what}", log.name(place.topic)),
+                        format!("{}/{partition}/{offset}: {what}", log.name(topic_partition.topic)),
                     )
                 })?;
                 next = offset + 1;
@@ -58,17 +59,17 @@ impl<D: Decider> Truth<D> {
         Ok(())
     }
 
-    fn fold(&mut self, stored: &Stored) -> Result<(), String> {
+    fn fold(&mut self, stored: &StoredRecord) -> Result<(), String> {
         let decoded = self.readers.decode(stored.value.as_deref(), None).map_err(|e| e.to_string())?;
         let event = D::Event::read(decoded.schema.name(), &decoded.record()).map_err(|e| e.to_string())?;
-        let event = event.ok_or_else(|| format!("{} says no {}", D::NAME, decoded.schema.full_name))?;
+        let event = event.ok_or_else(|| format!("{} produces no {}", D::NAME, decoded.schema.full_name))?;
         let key =
             stored.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).ok_or("an event without a key")?;
         let sequence: u64 = stored.header("ce_sequence").and_then(|text| text.parse().ok()).ok_or("no sequence")?;
         if let Some(Ok(cause)) = stored.header("ce_causeposition").map(str::parse::<Position>) {
             let last = self.causes.entry((key.to_owned(), Arc::clone(&cause.topic), cause.partition)).or_default();
             if cause.offset < *last {
-                return Err(format!("{key} handled {cause} after what came behind it, {last}"));
+                return Err(format!("{key} handled {cause} after the later input {last}"));
             }
             *last = cause.offset;
         }
@@ -84,7 +85,7 @@ impl<D: Decider> Truth<D> {
         Ok(())
     }
 
-    /// True if an effect was due by something that was decided.
+    /// True if a decided event has made an effect due.
     pub(crate) fn was_due(&mut self, log: &Log, key: &str) -> Result<bool, Violation> {
         self.catch_up(log)?;
         if self.due.contains(key) {
@@ -98,13 +99,13 @@ impl<D: Decider> Truth<D> {
         Ok(ahead.due.contains(key))
     }
 
-    /// Holds the states of one partition against the true ones.
-    pub(crate) fn compare(&self, task: &Task<D>, whose: &str) -> Result<(), Violation> {
+    /// Compares the states of one partition with the true ones.
+    pub(crate) fn compare(&self, task: &Task<D>, process: &str) -> Result<(), Violation> {
         let (partition, states) = (task.partition(), task.states());
         let differs = |key: &str, what: String| {
             Err(Violation::new(
                 "a state is the fold of its own log",
-                format!("{whose}, partition {partition}, {key}: {what}"),
+                format!("{process}, partition {partition}, {key}: {what}"),
             ))
         };
         let mut seen = 0;
@@ -114,14 +115,14 @@ impl<D: Decider> Truth<D> {
             }
             seen += 1;
             match states.get(key.as_str()) {
-                // What it was when it was evicted is compared when it is loaded and decides.
+                // An evicted state is compared after it is loaded and decides.
                 None if task.is_evicted(key) => seen -= 1,
-                None => return differs(key, format!("it is unknown where event {sequence} was said")),
+                None => return differs(key, format!("it is unknown, and the log has event {sequence}")),
                 Some((known, _)) if known != sequence => {
-                    return differs(key, format!("it stands at event {known} where {sequence} was said"));
+                    return differs(key, format!("it is at event {known}, and the log at event {sequence}"));
                 }
                 Some((_, known)) if *known != state => {
-                    return differs(key, format!("it is {known:?}, the log says {state:?}"));
+                    return differs(key, format!("it is {known:?}, and the fold of the log {state:?}"));
                 }
                 Some(_) => {}
             }
@@ -129,7 +130,7 @@ impl<D: Decider> Truth<D> {
         if seen == states.len() {
             Ok(())
         } else {
-            differs("other keys", "they are known, and nothing was said about them".to_owned())
+            differs("other keys", "they are known, and the log has no event of them".to_owned())
         }
     }
 }

@@ -1,18 +1,19 @@
-//! Numbers from a seed. One stream per concern, so that leaving a fault out does not shift what the schedule draws.
+//! Random numbers from a seed. Each concern has a stream of its own, so leaving out a fault does not shift what the schedule
+//! draws.
 
 use std::ops::RangeInclusive;
 
-/// One stream of numbers.
+/// One stream of random numbers.
 #[derive(Debug, Clone)]
-pub struct Chance(u64);
+pub struct SeededRandom(u64);
 
-impl Chance {
-    /// A stream of a seed.
+impl SeededRandom {
+    /// The stream of this number of a seed.
     #[must_use]
-    pub fn new(seed: u64, stream: u64) -> Self {
-        let mut chance = Self(seed ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        chance.draw();
-        chance
+    pub fn new(seed: u64, number: u64) -> Self {
+        let mut stream = Self(seed ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        stream.draw();
+        stream
     }
 
     /// The next number: splitmix64.
@@ -24,31 +25,31 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`; 0 if there is none.
+    /// A number below `bound`; 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.draw() % bound.max(1)
     }
 
-    /// An index below `bound`; 0 if there is none.
+    /// An index below `bound`; 0 if `bound` is 0.
     pub fn index(&mut self, bound: usize) -> usize {
         usize::try_from(self.below(bound as u64)).unwrap_or_default()
     }
 
-    /// A number of a range.
+    /// A number in a range.
     pub fn within(&mut self, range: RangeInclusive<i64>) -> i64 {
         let span = range.end().saturating_sub(*range.start()).max(0).unsigned_abs() + 1;
         range.start() + i64::try_from(self.below(span)).unwrap_or_default()
     }
 
-    /// True in so many of a thousand cases.
+    /// True in `share` of a thousand cases.
     pub fn permille(&mut self, share: u64) -> bool {
         self.below(1_000) < share
     }
 
-    /// One of several.
+    /// One element of a slice.
     ///
     /// # Panics
-    /// There is none.
+    /// The slice is empty.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.index(of.len())]
     }
@@ -61,8 +62,8 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_numbers_and_its_streams_differ() {
         let draw = |seed, stream| {
-            let mut chance = Chance::new(seed, stream);
-            [chance.draw(), chance.draw(), chance.draw()]
+            let mut random = SeededRandom::new(seed, stream);
+            [random.draw(), random.draw(), random.draw()]
         };
         assert_eq!(draw(7, 1), draw(7, 1));
         assert_ne!(draw(7, 1), draw(7, 2));
@@ -71,11 +72,11 @@ mod tests {
 
     #[test]
     fn numbers_stay_within_their_bounds() {
-        let mut chance = Chance::new(1, 1);
+        let mut random = SeededRandom::new(1, 1);
         for _ in 0..1_000 {
-            assert!((-3..=4).contains(&chance.within(-3..=4)));
-            assert!(chance.below(3) < 3);
+            assert!((-3..=4).contains(&random.within(-3..=4)));
+            assert!(random.below(3) < 3);
         }
-        assert_eq!(chance.below(0), 0);
+        assert_eq!(random.below(0), 0);
     }
 }
