@@ -9,7 +9,7 @@ use std::fmt::Debug;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::codec::{CodecError, RecordReader, RecordWriter};
+use crate::datum::{CodecError, RecordReader, RecordWriter};
 
 /// The kind of topic that a record is on. A service has an events topic and an inbox; a projection may have a state topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -11,18 +11,32 @@ use std::{
 
 pub use runtime_core::codec::*;
 
-use crate::{config::default, registry::RegistryError};
+use crate::config::default;
 
 /// Schemas live as long as the process, so their number is bounded. A system has hundreds of schemas, not thousands.
 const MAX_READERS: usize = 4_096;
+
+/// Why a source did not return a schema.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaSourceError {
+    /// The source cannot be asked now: another attempt may succeed.
+    #[error("the source of schemas is unavailable")]
+    Unavailable(#[source] SourceError),
+    /// The source does not have the schema.
+    #[error("the source does not have the schema")]
+    NotFound(#[source] SourceError),
+    /// The source refuses the request.
+    #[error("the source refuses to return the schema")]
+    Refused(#[source] SourceError),
+}
 
 /// Where schemas come from: the registry, or a table in tests and simulations.
 pub trait SchemaSource: Send + Sync {
     /// Returns the schema with this id. May block, up to a deadline.
     ///
     /// # Errors
-    /// [`RegistryError`].
-    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError>;
+    /// [`SchemaSourceError`].
+    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, SchemaSourceError>;
 
     /// How long the source must report a schema as missing, without interruption, before the schema counts as missing for good.
     fn patience(&self) -> Duration {
@@ -130,7 +144,7 @@ impl Readers {
         }
         let unusable = |source| DecodeError::UnusableSchema { schema, source };
         let answer = self.source.schema(schema);
-        if !answer.as_ref().is_err_and(RegistryError::is_not_found) {
+        if !matches!(answer, Err(SchemaSourceError::NotFound(_))) {
             self.absent.lock().unwrap_or_else(PoisonError::into_inner).remove(&schema);
         }
         match answer {
@@ -146,9 +160,9 @@ impl Readers {
                 known.insert(schema, reader);
                 Ok(reader)
             }
-            Err(source) if source.is_not_found() => Err(self.note_absence(schema, self.source.elapsed())),
-            Err(source) if source.is_transient() => Err(DecodeError::Unavailable { schema, source: Box::new(source) }),
-            Err(source) => Err(unusable(CodecError::new(source))),
+            Err(SchemaSourceError::NotFound(_)) => Err(self.note_absence(schema, self.source.elapsed())),
+            Err(SchemaSourceError::Unavailable(source)) => Err(DecodeError::Unavailable { schema, source }),
+            Err(SchemaSourceError::Refused(source)) => Err(unusable(CodecError::new(source))),
         }
     }
 

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    codec::{CodecError, RegisteredSchema, SchemaRef, SchemaSource, WriterError, Writers},
+    codec::{CodecError, RegisteredSchema, SchemaRef, SchemaSource, SchemaSourceError, WriterError, Writers},
     config::Config,
     message::RecordType,
     telemetry::chain,
@@ -95,11 +95,16 @@ impl Drop for Inner {
 }
 
 impl SchemaSource for RegistryClient {
-    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError> {
-        match schema {
+    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, SchemaSourceError> {
+        let found = match schema {
             SchemaRef::Id(id) => self.schema_by_id(id),
             SchemaRef::Guid(guid) => self.schema_by_guid(guid),
-        }
+        };
+        found.map_err(|error| match error {
+            error if error.is_not_found() => SchemaSourceError::NotFound(Box::new(error)),
+            error if error.is_transient() => SchemaSourceError::Unavailable(Box::new(error)),
+            error => SchemaSourceError::Refused(Box::new(error)),
+        })
     }
 
     fn patience(&self) -> Duration {

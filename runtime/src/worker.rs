@@ -8,6 +8,7 @@ mod clients;
 mod commit;
 mod deliveries;
 mod effects;
+mod error;
 mod incarnation;
 mod rebalance;
 mod recovery;

@@ -17,8 +17,10 @@ use std::{
 use probe::{Count, Counted};
 use runtime::{
     Message,
-    codec::{DecodeError, Readers, RegisteredSchema, SchemaRef, SchemaSource, Vocabulary, Writers, in_system, unframe},
-    registry::RegistryError,
+    codec::{
+        DecodeError, Readers, RegisteredSchema, SchemaRef, SchemaSource, SchemaSourceError, Vocabulary, Writers,
+        in_system, unframe,
+    },
 };
 use uuid::Uuid;
 
@@ -46,15 +48,14 @@ impl Table {
 }
 
 impl SchemaSource for Table {
-    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError> {
+    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, SchemaSourceError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        let (url, operation) = ("table".to_owned(), format!("give schema {schema}"));
         if *self.is_down.lock().unwrap() {
-            return Err(RegistryError::Unavailable { url, operation, reason: "it is down".to_owned() });
+            return Err(SchemaSourceError::Unavailable("it is down".into()));
         }
         match self.schemas.lock().unwrap().get(&schema) {
             Some(text) => Ok(RegisteredSchema { id: None, version: None, text: text.as_str().into() }),
-            None => Err(RegistryError::Refused { url, operation, code: 40_403, message: "no such schema".to_owned() }),
+            None => Err(SchemaSourceError::NotFound("no such schema".into())),
         }
     }
 

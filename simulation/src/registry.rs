@@ -7,9 +7,8 @@ use std::{
 };
 
 use runtime::{
-    codec::{Readers, RegisteredSchema, SchemaRef, SchemaSource, WriterError, Writers},
+    codec::{Readers, RegisteredSchema, SchemaRef, SchemaSource, SchemaSourceError, WriterError, Writers},
     message::RecordType,
-    registry::RegistryError,
 };
 
 /// Every registered schema, the same for all runs of a thread. Ids count from 1.
@@ -37,7 +36,7 @@ impl SchemaTable {
 }
 
 impl SchemaSource for SchemaTable {
-    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError> {
+    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, SchemaSourceError> {
         let texts = self.texts();
         let found = match schema {
             SchemaRef::Id(id) => texts.get((id as usize).wrapping_sub(1)).cloned().map(|text| (id, text)),
@@ -50,13 +49,8 @@ impl SchemaSource for SchemaTable {
     }
 }
 
-fn not_found(schema: SchemaRef) -> RegistryError {
-    RegistryError::Refused {
-        url: "simulated".to_owned(),
-        operation: format!("find schema {schema}"),
-        code: 40_403,
-        message: "no such schema".to_owned(),
-    }
+fn not_found(schema: SchemaRef) -> SchemaSourceError {
+    SchemaSourceError::NotFound(format!("there is no schema {schema}").into())
 }
 
 #[derive(Debug, Default)]
@@ -113,14 +107,10 @@ pub(crate) fn readers(shared: &Readers, registry: &Arc<SimulatedRegistry>) -> Re
 }
 
 impl SchemaSource for SimulatedRegistry {
-    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, RegistryError> {
+    fn schema(&self, schema: SchemaRef) -> Result<RegisteredSchema, SchemaSourceError> {
         let state = self.state();
         if state.now_ms < state.down_until_ms {
-            return Err(RegistryError::Unavailable {
-                url: "simulated".to_owned(),
-                operation: format!("find schema {schema}"),
-                reason: "it is down".to_owned(),
-            });
+            return Err(SchemaSourceError::Unavailable(format!("the registry is down; schema {schema}").into()));
         }
         if let SchemaRef::Id(id) = schema
             && state.lags_until_ms.get(&id).is_some_and(|until_ms| state.now_ms < *until_ms)

@@ -14,7 +14,7 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::{Setup, incarnation::WorkerError};
+use super::{Setup, error::WorkerError};
 use crate::{
     clock,
     codec::Writers,

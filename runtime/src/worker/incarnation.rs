@@ -17,8 +17,9 @@ use rdkafka::{
 };
 
 use super::{
-    Clients, ClientsError, ClientsSetup, CommitError, PartitionIssue, Rebalance, Setup, WorkerState, commit,
+    Clients, ClientsSetup, CommitError, PartitionIssue, Rebalance, Setup, WorkerState, commit,
     effects::Answers,
+    error::{WorkerError, kafka},
     recovery::{RecoveryReport, RecoveryThread},
 };
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
         decider::TimestampMs,
         recoveries::StartAt,
         text::panic_message,
-        turn::{Carried, Now, Offer, Pace, Step, Turn, TurnError},
+        turn::{Carried, Now, Offer, Pace, Step, Turn},
     },
     decider::{Decider, Perform},
     kafka::{Admin, BrokerLiveness, Connectivity, client, headers::with_record},
@@ -39,46 +40,6 @@ use crate::{
 
 /// How long a worker waits for a topic's metadata. Without a response the client fetches it later by itself.
 const TOPIC_METADATA: Duration = Duration::from_secs(1);
-
-/// Why an incarnation ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum WorkerError {
-    #[error("cannot {step}: {source}")]
-    Kafka { step: &'static str, source: Box<KafkaError> },
-    #[error(transparent)]
-    Clients(#[from] ClientsError),
-    #[error("no broker answers, so the clients are replaced: {0}")]
-    Unreachable(String),
-    #[error("{}", crate::telemetry::chain(.0))]
-    Commit(CommitError),
-    #[error(transparent)]
-    Turn(TurnError),
-    #[error(
-        "another process runs under the name {name}; hint: give every instance its own name, or none; this one stops"
-    )]
-    NameTaken { name: String },
-    #[error("{0}")]
-    LogLoss(String),
-    #[error("the worker panicked: {reason}")]
-    Panicked { reason: String },
-    #[error("{0}")]
-    Other(String),
-}
-
-impl WorkerError {
-    pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::NameTaken { .. } | Self::LogLoss(_))
-    }
-
-    /// True if the only problem is that no broker can be reached. The next incarnation waits for one.
-    pub(super) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Clients(ClientsError::Unreachable { .. }))
-    }
-}
-
-pub(super) fn kafka(step: &'static str) -> impl Fn(KafkaError) -> WorkerError {
-    move |source| WorkerError::Kafka { step, source: Box::new(source) }
-}
 
 struct Incarnation<'s, D: Decider, P> {
     setup: &'s Arc<Setup<D, P>>,
