@@ -247,23 +247,32 @@ pub(super) fn apply(
         Operation::RetryRefund { order_id } => {
             client.send::<Payment>(&order_id.to_string(), RetryRefund { order_id: order_id.to_string() })
         }
-        Operation::Order { order_id, request, sent, .. } => {
-            let command = match sent {
-                Some(command) => command,
-                None => {
-                    // Most customers order what the look-ups already have; some order earlier.
-                    let known = http_lookups.catch_up(client);
-                    let mut skus = request.lines.iter().map(|line| &line.sku);
-                    let are_listed = skus.all(|sku| sku == UNLISTED || known.knows_album(sku));
-                    let is_known = request.customer_id == UNREGISTERED || known.knows_customer(&request.customer_id);
-                    let mut orders_early = || client.random().permille(1);
-                    if !(are_listed && is_known || orders_early()) {
-                        return Ok(false);
-                    }
-                    sent.insert(Box::new(known.resolve(*order_id, request)))
-                }
-            };
-            client.send::<OrderProcessor>(&order_id.to_string(), (**command).clone())
-        }
+        Operation::Order { order_id, request, sent, .. } => place_order(*order_id, request, sent, http_lookups, client),
     }
+}
+
+/// Places an order with what the look-ups have. Returns false if the customer comes back later.
+fn place_order(
+    order_id: Uuid,
+    request: &OrderRequest,
+    sent: &mut Option<Box<PlaceOrder>>,
+    http_lookups: &mut HttpLookups,
+    client: &mut Client<'_>,
+) -> Result<bool, Violation> {
+    let command = match sent {
+        Some(command) => command,
+        None => {
+            // Most customers order what the look-ups already have; some order earlier.
+            let known = http_lookups.catch_up(client);
+            let mut skus = request.lines.iter().map(|line| &line.sku);
+            let are_listed = skus.all(|sku| sku == UNLISTED || known.knows_album(sku));
+            let is_known = request.customer_id == UNREGISTERED || known.knows_customer(&request.customer_id);
+            let mut orders_early = || client.random().permille(1);
+            if !(are_listed && is_known || orders_early()) {
+                return Ok(false);
+            }
+            sent.insert(Box::new(known.resolve(order_id, request)))
+        }
+    };
+    client.send::<OrderProcessor>(&order_id.to_string(), (**command).clone())
 }
