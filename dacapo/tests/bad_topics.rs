@@ -107,8 +107,8 @@ fn a_parked_item_delays_only_its_own_orders_until_it_is_dropped() {
         shown = saga(&setup, &waits);
         shown.contains("[parked]")
     });
-    assert!(shown.contains(&format!("waits in warehouse behind {at}: HoldItem at")), "{shown}");
-    assert!(shown.contains("An operator must act: HoldItem waits in warehouse behind"), "{shown}");
+    assert!(shown.contains(&format!("parked in warehouse behind {at}: HoldItem at")), "{shown}");
+    assert!(shown.contains("An operator must act: HoldItem is parked in warehouse behind"), "{shown}");
     assert!(setup.ok(&["sagas", "list", "--flag", "parked"]).contains(&waits));
     system.stop();
     let mut system = setup.start(&[]);

@@ -237,7 +237,7 @@ fn it_lists_sagas(setup: &Setup) {
     assert_eq!(seen, items.iter().map(|saga| saga["id"].clone()).collect::<Vec<_>>());
     let text = setup.ok(&["sagas", "list", "--saga", "order-fulfilment", "--limit", "3"]);
     assert_contains(&text, &["STATE", "there are more", "next: --cursor ", seen[0].as_str().unwrap()]);
-    assert_contains(&setup.ok(&["sagas", "list", "--flag", "stuck"]), &["no saga fits"]);
+    assert_contains(&setup.ok(&["sagas", "list", "--flag", "stuck"]), &["no saga matches"]);
     assert_contains(
         &setup.fails(&["sagas", "list", "--state", "complet"]),
         &["\"complet\"", "did you mean \"completed\""],

@@ -225,6 +225,10 @@ impl<D: Decider, F: Clone> Turn<D, F> {
     }
 
     fn read_positions(&mut self) {
+        // The client has delivered the record that waits for this commit, and the turn has not taken it: its position says too much.
+        if self.gathering.must_commit() {
+            return;
+        }
         let partitions = self.machine.waits_for_positions();
         if !partitions.is_empty() {
             self.due.push_back(Step::ReadPositions { partitions });

@@ -360,6 +360,7 @@ impl<'k, R: Rows> Incarnation<'k, R> {
                     self.is_assigned = true;
                 }
                 Rebalance::Revoked => {
+                    self.is_assigned = false;
                     self.owned.clear();
                     consumer.unassign().map_err(kafka("unassign partitions"))?;
                 }

@@ -98,11 +98,23 @@ impl Drop for Clients {
     fn drop(&mut self) {
         let consumer = self.consumer.take().is_none_or(|consumer| {
             consumer.context().unassign_from_now_on();
-            close_within(consumer, self.patience)
+            close_within(Closing(consumer), self.patience)
         });
         let producer = self.transactor.take().is_none_or(|transactor| transactor.close_within(self.patience));
         if !consumer || !producer {
             tracing::warn!("a client did not close in time and is abandoned");
+        }
+    }
+}
+
+/// A consumer that closes. A revocation whose callback has returned, and that no step has executed, would keep it open for ever, so
+/// whatever is assigned is unassigned first.
+struct Closing(Arc<BaseConsumer<RebalanceListener>>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unassign() {
+            tracing::debug!(%error, "partitions cannot be unassigned while the consumer closes");
         }
     }
 }

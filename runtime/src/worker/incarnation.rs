@@ -44,10 +44,11 @@ const TOPIC_METADATA: Duration = Duration::from_secs(1);
 struct Incarnation<'s, D: Decider, P> {
     setup: &'s Arc<Setup<D, P>>,
     carried: &'s mut Carried,
+    /// Dropped first, which cancels it.
+    recovery: Option<RecoveryThread<D>>,
     clients: Clients,
     answers: Answers,
     turn: Turn<D, Arc<ConsumerGroupMetadata>>,
-    recovery: Option<RecoveryThread<D>>,
     /// A record that the turn takes only after the open batch is committed.
     postponed: Option<OwnedMessage>,
     knows_topics: bool,
@@ -150,13 +151,15 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         let consumer = Arc::clone(self.clients.consumer());
         // A poll would wake this thread for every fetch response, so it does not poll while it rests.
         std::thread::park_timeout(rest);
-        let mut has_received = false;
-        if let Some(postponed) = self.postponed.take()
-            && !self.offer(&postponed)?
-        {
-            self.postponed = Some(postponed);
+        let (mut has_received, mut wait) = (false, wait);
+        if let Some(postponed) = self.postponed.take() {
+            wait = Duration::ZERO;
+            if !self.offer(&postponed)? {
+                self.postponed = Some(postponed);
+            }
         }
-        let mut polled = if self.postponed.is_none() { consumer.poll(wait) } else { None };
+        let may_poll = self.postponed.is_none() && self.turn.has_room();
+        let mut polled = if may_poll { consumer.poll(wait) } else { None };
         while let Some(event) = polled {
             match event {
                 Ok(message) => {
@@ -348,6 +351,10 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         match self.clients.consumer().context().next_rebalance() {
             Some(Rebalance::Assigned(partitions)) => {
                 tracing::info!(service = D::NAME, ?partitions, "partitions assigned");
+                if partitions.is_empty() {
+                    self.setup.status.set(WorkerState::Member);
+                    self.count();
+                }
                 self.turn.assigned(partitions);
             }
             Some(Rebalance::Revoked) => {
@@ -367,10 +374,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
             let metadata = others.map(|topic| consumer.fetch_metadata(Some(topic), TOPIC_METADATA));
             self.knows_topics = metadata.collect::<KafkaResult<Vec<_>>>().is_ok();
         }
-        consumer.assign(&TopicPartitionList::new())?;
-        self.setup.status.set(WorkerState::Member);
-        self.count();
-        Ok(())
+        consumer.assign(&TopicPartitionList::new())
     }
 
     fn recover(&mut self, partitions: &[i32]) -> Result<(), WorkerError> {
@@ -378,12 +382,15 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
             .map_err(|e| WorkerError::Other(format!("cannot start a recovery: {e}")))?;
         self.recovery = Some(started);
         self.turn.recovery_began();
+        // Only now: a member whose recoveries are not counted would look ready.
+        self.setup.status.set(WorkerState::Member);
         self.count();
         Ok(())
     }
 
     fn release(&mut self) {
         self.turn.released();
+        self.postponed = None;
         self.recovery = None;
         self.setup.status.clear_issues();
         self.count();

@@ -81,6 +81,8 @@ pub(crate) struct Incarnation<D: Decider> {
     fetched: FetchPositions,
     /// The number of changes of the log at which everything was read to its end.
     read_all: Option<u64>,
+    /// A record that the client has delivered and the turn takes only after the open batch is committed: input, partition, offset.
+    postponed: Option<(usize, i32, i64)>,
     recovery: Option<Recovery<D>>,
     transaction: Option<BatchTransaction>,
     filter: Filter<D>,
@@ -112,6 +114,7 @@ impl<D: Decider> Incarnation<D> {
             reading: BTreeSet::new(),
             fetched: FetchPositions::new(service.inputs.len(), service.contract.partitions),
             read_all: None,
+            postponed: None,
             recovery: None,
             transaction: None,
             filter: Filter::new(world.mutant),
@@ -195,6 +198,7 @@ impl<D: Decider> Incarnation<D> {
             }
             Step::Release => {
                 self.turn.released();
+                self.postponed = None;
                 self.recovery = None;
             }
             Step::TakeRecovered => return self.take_recovered(service, store, world, now),

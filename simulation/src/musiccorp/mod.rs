@@ -216,6 +216,5 @@ pub const SEEN_SOMETIMES: &[&str] = &[
     "input positions are recovered from the own log",
     "late offsets of a former member are refused",
     "offsets of a removed member are refused",
-    "offsets of an old generation are refused",
     "partitions are revoked before their positions are committed",
 ];

@@ -55,7 +55,13 @@ impl<D: Decider> Incarnation<D> {
     ) -> Result<StepOutcome, Violation> {
         let reading: Vec<i32> = self.reading.iter().copied().collect();
         let mut taken = false;
-        if !reading.is_empty() {
+        if let Some((input, partition, offset)) = self.postponed.take()
+            && self.reading.contains(&partition)
+        {
+            self.fetched.set(input, partition, offset);
+            taken = self.offer_next(service, store, world, (input, partition), (process, now))?;
+        }
+        if !reading.is_empty() && self.postponed.is_none() {
             let (mut left, partitions) = (1 + world.random.below(8), reading.len() * service.inputs.len());
             let first = world.random.index(partitions);
             if self.read_all != Some(world.cluster.log.changes()) {
@@ -111,24 +117,7 @@ impl<D: Decider> Incarnation<D> {
         }
         inject_bug(service, world, &stored, process);
         let shown = if world.is(Mutant::NoDedupe) { Rc::new(without_id(&stored)) } else { Rc::clone(&stored) };
-        let offered = loop {
-            let offer = shown.with_record(&topic, partition, offset, |record| self.turn.offer(input, record, now));
-            match offer {
-                Offer::NeedsSchema(schema) => {
-                    let found = self.readers.schema(schema);
-                    if world.is(Mutant::TransientIsPoison) && found.as_ref().is_err_and(DecodeError::is_transient) {
-                        break Offer::Taken;
-                    }
-                    self.turn.learn(schema, found);
-                }
-                Offer::NeedsEntity(key) => {
-                    if let StepOutcome::Ended(_) = self.load_entity(store, world, partition, &key)? {
-                        return Ok(false);
-                    }
-                }
-                offer => break offer,
-            }
-        };
+        let offered = self.offer(store, world, (input, partition, offset), &topic, &shown, now)?;
         world.trace.note(stored.header("ce_correlationid"), || {
             let name = stored.header("ce_type").and_then(|name| name.rsplit('.').next()).unwrap_or("?");
             let held = self.turn.hold_reason(partition).map(|held| held.reason.as_str()).unwrap_or_default();
@@ -136,10 +125,43 @@ impl<D: Decider> Incarnation<D> {
         });
         if offered == Offer::CommitFirst {
             world.trace.sometimes("a record that lost a state is decided in a batch of its own");
+            // The client has delivered it all the same.
+            self.postponed = Some((input, partition, offset));
+            self.fetched.set(input, partition, offset + 1);
             return Ok(false);
         }
         self.fetched.set(input, partition, offset + 1);
         Ok(true)
+    }
+
+    /// Offers a record until the turn has all that it needs for it.
+    fn offer(
+        &mut self,
+        store: &mut Store,
+        world: &mut World,
+        (input, partition, offset): (usize, i32, i64),
+        topic: &str,
+        shown: &StoredRecord,
+        now: Now,
+    ) -> Result<Offer, Violation> {
+        loop {
+            let offer = shown.with_record(topic, partition, offset, |record| self.turn.offer(input, record, now));
+            match offer {
+                Offer::NeedsSchema(schema) => {
+                    let found = self.readers.schema(schema);
+                    if world.is(Mutant::TransientIsPoison) && found.as_ref().is_err_and(DecodeError::is_transient) {
+                        return Ok(Offer::Taken);
+                    }
+                    self.turn.learn(schema, found);
+                }
+                Offer::NeedsEntity(key) => {
+                    if let StepOutcome::Ended(_) = self.load_entity(store, world, partition, &key)? {
+                        return Ok(Offer::CommitFirst);
+                    }
+                }
+                offer => return Ok(offer),
+            }
+        }
     }
 
     pub(super) fn load_entity(
