@@ -402,7 +402,7 @@ async fn without_a_status_topic_statuses_wait_and_everything_else_continues() {
     let degraded_reason =
         wait_for(|| async { running.statuses().issue() }, Option::is_some).await.expect("a degraded reason");
     assert!(
-        degraded_reason.contains("there is no topic") && degraded_reason.contains("dacapo topics create"),
+        degraded_reason.contains("does not exist") && degraded_reason.contains("dacapo topics create"),
         "{degraded_reason}"
     );
     wait_for(|| async { client.counts().await.expect("counts") }, |counts| counts.sagas[0].total == 41).await;
