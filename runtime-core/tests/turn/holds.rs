@@ -8,7 +8,7 @@ use crate::{
     ORDER,
     driver::Driver,
     here,
-    log::{EVENTS, PARKED, PARTITIONS, SOURCE, UNAVAILABLE_SCHEMA, key_in},
+    log::{EVENTS, INBOX, PARKED, PARTITIONS, SOURCE, UNAVAILABLE_SCHEMA, key_in},
     ms,
     probe::{PANICS_IN_EVOLVE, PANICS_IN_PENDING},
 };
@@ -181,4 +181,32 @@ fn the_open_batch_is_committed_before_a_record_that_cost_a_state_is_tried() {
     assert_eq!((inputs, driver.times_of(&keep(&place)).len()), (vec![1, 1], 1));
     assert_eq!(driver.state(&first).total, 7);
     assert_eq!(driver.log.records_on(EVENTS).len(), 2);
+}
+
+#[test]
+fn a_timer_waits_for_the_record_that_is_kept_until_the_open_batch_is_committed() {
+    let mut driver = fragile();
+    driver.ping(ORDER, "wake", driver.now().wall_ms + 5_000);
+    driver.turn();
+    let (partition, offset) = driver.ping(ORDER, "count", PANICS_IN_EVOLVE);
+    let place = Position::new(SOURCE, partition, offset);
+    assert_state_is_lost(&mut driver, &place, "evolve");
+    driver.restart();
+    driver.turn();
+    driver.probe.fragile.store(false, Ordering::SeqCst);
+    driver.elapsed += ms(500);
+    driver.turn();
+    assert!(driver.executed(&format!("resume [{partition}]")));
+    driver.elapsed += ms(5_000);
+    // Partition 0 is read first.
+    driver.ping(&key_in(0), "count", 1);
+    let steps = driver.turn();
+    assert!(steps.contains(&keep(&place)), "{steps:?}");
+    assert!(
+        !steps.iter().any(|step| step == "ask positions"),
+        "the client has delivered what nobody has decided: {steps:?}"
+    );
+    assert!(driver.log.records_on(INBOX).is_empty(), "the timer overtakes nothing");
+    driver.run_for(ms(2_000));
+    assert_eq!(driver.state(ORDER).woken, 1);
 }
