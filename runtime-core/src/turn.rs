@@ -269,7 +269,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             return;
         }
         let due = self.machine.due_effects(self.pace.effects_in_flight, now.wall_ms);
-        self.due.extend(due.into_iter().map(Step::Perform));
+        self.due.extend(due.into_iter().map(|effect| Step::Perform(Box::new(effect))));
         if now.elapsed.saturating_sub(self.checkpointed) >= self.pace.checkpoint_every {
             self.due.push_back(Step::Checkpoint);
         }

@@ -34,7 +34,7 @@ const SETTLES_WITHIN_MS: i64 = 20 * 60_000;
 /// The number of the operation on whose behalf an operator acts.
 const OPERATOR_OPERATION: usize = 1_000_000;
 /// How often hours pass after a run has settled, and how many of them.
-const DAYS_PASS_IN: u32 = 5;
+const DAYS_PASS_IN: u32 = 4;
 const HOURS_AT_A_TIME_MS: i64 = 8 * 3_600_000;
 /// An operator acts when nothing moves, and after this many rounds in which something was still waiting.
 const OPERATOR_ACTS_EVERY: u32 = 100;
@@ -167,7 +167,7 @@ impl<'a> Simulation<'a> {
         }
         self.settle(world)?;
         self.check(world, true)?;
-        if world.random.permille(250) {
+        if world.random.permille(100) {
             self.let_days_pass(world)?;
         }
         if world.random.permille(250) { self.rebuild(world) } else { Ok(()) }

@@ -86,7 +86,8 @@ pub enum Step<D: Decider, F> {
     /// [`Turn::effect_unanswered`](super::Turn::effect_unanswered) for each.
     TakeReports,
     /// Perform an effect. Report its result exactly once, to a later `TakeReports`.
-    Perform(DueEffect<D::Effect>),
+    /// Boxed, because it is by far the largest step, and every step is moved a few times.
+    Perform(Box<DueEffect<D::Effect>>),
     /// Save the changes: [`Turn::checkpoint`](super::Turn::checkpoint).
     Checkpoint,
     /// The turn has ended. Check the driver's own resources, such as its connections.

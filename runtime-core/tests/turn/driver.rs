@@ -241,7 +241,7 @@ impl Driver {
             Step::Perform(due) => {
                 self.note("perform");
                 assert!(self.turn.batch().is_empty(), "effects are performed between batches only");
-                self.performed.push(due);
+                self.performed.push(*due);
             }
             Step::Checkpoint => self.checkpoint(),
             Step::EndTurn | Step::Stop | Step::Fail(_) => unreachable!("handled by the loop"),

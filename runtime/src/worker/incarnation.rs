@@ -137,7 +137,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
             Step::Release => self.release(),
             Step::TakeRecovered => self.take_recovered()?,
             Step::TakeReports => self.take_reports(),
-            Step::Perform(due) => self.answers.perform(self.setup, due),
+            Step::Perform(due) => self.answers.perform(self.setup, *due),
             Step::Checkpoint => self.checkpoint(),
             Step::EndTurn => self.end_turn()?,
             Step::Fail(error) => return Err(WorkerError::Turn(error)),

@@ -203,7 +203,7 @@ impl<D: Decider> Incarnation<D> {
             }
             Step::TakeRecovered => return self.take_recovered(service, store, world, now),
             Step::TakeReports => return Ok(self.take_reports(world, now)),
-            Step::Perform(effect) => return Ok(self.perform(world, effect)),
+            Step::Perform(effect) => return Ok(self.perform(world, *effect)),
             Step::Checkpoint => self.checkpoint(store, world, now),
             Step::Fail(error) => return Ok(StepOutcome::Ended(IncarnationEnd::Turn(error))),
             Step::EndTurn | Step::Stop => {}

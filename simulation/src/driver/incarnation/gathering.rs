@@ -53,7 +53,6 @@ impl<D: Decider> Incarnation<D> {
         world: &mut World,
         (process, now): (&str, Now),
     ) -> Result<StepOutcome, Violation> {
-        let reading: Vec<i32> = self.reading.iter().copied().collect();
         let mut taken = false;
         if let Some((input, partition, offset)) = self.postponed.take()
             && self.reading.contains(&partition)
@@ -61,10 +60,11 @@ impl<D: Decider> Incarnation<D> {
             self.fetched.set(input, partition, offset);
             taken = self.offer_next(service, store, world, (input, partition), (process, now))?;
         }
-        if !reading.is_empty() && self.postponed.is_none() {
-            let (mut left, partitions) = (1 + world.random.below(8), reading.len() * service.inputs.len());
+        if !self.reading.is_empty() && self.postponed.is_none() {
+            let (mut left, partitions) = (1 + world.random.below(8), self.reading.len() * service.inputs.len());
             let first = world.random.index(partitions);
             if self.read_all != Some(world.cluster.log.changes()) {
+                let reading: Vec<i32> = self.reading.iter().copied().collect();
                 for at in (first..partitions).chain(0..first) {
                     let next = (at / reading.len(), reading[at % reading.len()]);
                     while left > 0 && self.has_room() {
