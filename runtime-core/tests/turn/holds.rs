@@ -13,7 +13,7 @@ use crate::{
     probe::{PANICS_IN_EVOLVE, PANICS_IN_PENDING},
 };
 
-/// A worker whose decider panics where it is told to.
+/// A worker whose decider panics on the inputs that ask for it.
 fn fragile() -> Driver {
     let driver = Driver::owner();
     driver.probe.fragile.store(true, Ordering::SeqCst);
@@ -122,7 +122,7 @@ fn a_record_that_cost_a_state_rests_is_then_tried_alone_and_is_parked_after_five
             assert_state_is_lost(&mut driver, &place, reason);
             assert_eq!(driver.carried.crashes[&place].times, crashes);
             driver.restart();
-            // Whatever else there is goes on meanwhile.
+            // Another entity is decided meanwhile.
             driver.ping(&elsewhere(), "count", 1);
             if crashes < 5 {
                 driver.turn();

@@ -107,8 +107,8 @@ impl Drop for Clients {
     }
 }
 
-/// A consumer that closes. A revocation whose callback has returned, and that no step has executed, would keep it open for ever, so
-/// whatever is assigned is unassigned first.
+/// A consumer that closes. librdkafka waits for ever for an unassign if its revocation callback has returned and no step has executed
+/// the revocation. So the drop unassigns first.
 struct Closing(Arc<BaseConsumer<RebalanceListener>>);
 
 impl Drop for Closing {
