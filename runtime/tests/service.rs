@@ -549,10 +549,10 @@ async fn parked_records_survive_their_owner_and_are_retried_or_dropped() {
     assert_eq!(stage.counted(), 110, "only one entity waits");
     running.crash().await;
     let running = stage.start().await;
-    stage.ask(order, RetryParked { place: first.clone(), by: "ada".to_owned() });
+    stage.ask(order, RetryParked { position: first.clone(), by: "ada".to_owned() });
     stage.pings([(order.as_str(), order.as_str(), "count", 1_000)]).await;
     stage.until("the next one to wait", |stage| (stage.parked().len() == 4).then_some(())).await;
-    let give_up = |place: String| DropParked { place, by: "ada".to_owned(), reason: "a test".to_owned() };
+    let give_up = |position: String| DropParked { position, by: "ada".to_owned(), reason: "a test".to_owned() };
     stage.ask(order, give_up(first));
     let second = |stage: &ServiceFixture| {
         (stage.parked().get(&format!("{inbox}/0/1"))?.as_deref() == Some("tombstone")).then_some(())

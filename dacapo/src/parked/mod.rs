@@ -82,15 +82,15 @@ pub async fn run(command: &ParkedCommand) -> anyhow::Result<()> {
                 None => view.failed(),
             };
             let retry = |parked: &ParkedRecord| {
-                RetryParked { place: parked.position.to_string(), by: operator.by.clone() }.into()
+                RetryParked { position: parked.position.to_string(), by: operator.by.clone() }.into()
             };
             act::send(&view, records, retry, operator.wait).await
         }
         ParkedCommand::Drop { of, position, reason, operator } => {
             let view = of.read().await?;
             let drop = |parked: &ParkedRecord| {
-                let (place, by) = (parked.position.to_string(), operator.by.clone());
-                DropParked { place, by, reason: reason.clone() }.into()
+                let (position, by) = (parked.position.to_string(), operator.by.clone());
+                DropParked { position, by, reason: reason.clone() }.into()
             };
             act::send(&view, vec![view.at(position)?], drop, operator.wait).await
         }

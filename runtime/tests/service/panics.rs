@@ -169,7 +169,7 @@ async fn a_default_state_that_panics_parks_the_record_and_refuses_the_partition_
     assert!(running.health().is_live && running.stop().await);
     DEFAULT_PANICS.store(false, Ordering::SeqCst);
     let running = begin().await.unwrap();
-    fixture.ask(&keys[1], RetryParked { place, by: "ada".to_owned() });
+    fixture.ask(&keys[1], RetryParked { position: place, by: "ada".to_owned() });
     fixture.until_counted(11).await;
     assert!(running.stop().await);
     assert_whole(&fixture.events());
