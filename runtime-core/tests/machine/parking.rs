@@ -138,7 +138,7 @@ fn a_record_that_crashes_the_decider_five_times_is_parked_and_works_once_the_dec
     fixture.settle();
     let failure = parked(&fixture)[0].failure.clone().unwrap();
     assert_eq!((failure.class.as_str(), failure.attempts), ("crash", MAX_CRASHES));
-    assert!(failure.reason.contains("told to"), "{}", failure.reason);
+    assert!(failure.reason.contains("injected panic"), "{}", failure.reason);
     let place = Position::new(SOURCE, bad.0, bad.1);
     retry(&mut fixture, &place);
     assert_eq!((parked(&fixture).len(), fixture.state(ORDER).total), (2, 0));
