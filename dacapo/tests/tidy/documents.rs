@@ -1,6 +1,6 @@
 //! What the documents name exists, and is in the file that they name.
 
-use super::{files, read, root};
+use super::{files, line_of_code, read, root};
 
 #[test]
 fn every_path_the_documents_name_exists() {
@@ -62,4 +62,91 @@ fn every_test_that_operations_names_exists() {
         tests > 20,
         "only {tests} tests are found in docs/operations.md: does this one still read it as it is written?"
     );
+}
+
+#[test]
+fn every_mutant_is_described() {
+    let list = read(root().join("simulation/src/mutant.rs"));
+    let (_, list) = list.split_once("\nmutants! {").unwrap();
+    let names: Vec<&str> = list.split(" = \"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(names.len() >= 20, "only {} mutants are found: does this test still read them?", names.len());
+    let text = read(root().join("docs/simulation.md"));
+    for name in &names {
+        assert!(text.contains(&format!("\n| `{name}` | ")), "docs/simulation.md does not describe the mutant {name}");
+    }
+    let (_, section) = text.split_once("## Mutants").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    assert_eq!(
+        section.matches("\n| `").count(),
+        names.len(),
+        "docs/simulation.md describes a mutant that does not exist"
+    );
+}
+
+/// The lines of Rust code without comments, indentation and empty lines.
+fn bare_lines(code: &str) -> Vec<String> {
+    let lines = code.lines().map(|line| line_of_code(line).trim().to_owned());
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn the_rust_in_the_documents_is_code_that_is_compiled() {
+    let example = bare_lines(&read(root().join("simulation/tests/custom_service.rs")));
+    let mut parts = 0;
+    for path in files(&root().join("docs"), ".md")
+        .into_iter()
+        .chain(["README.md", "ARCHITECTURE.md"].map(|name| root().join(name)))
+    {
+        for block in read(&path).split("```rust\n").skip(1) {
+            for part in block.split("\n```").next().unwrap().split("\n\n") {
+                let lines = bare_lines(part);
+                let found = example.windows(lines.len()).any(|window| window == lines);
+                assert!(found, "{}: simulation/tests/custom_service.rs has no such code:\n{part}", path.display());
+                parts += 1;
+            }
+        }
+    }
+    assert!(parts >= 5, "only {parts} pieces of Rust are found: does this test still read them?");
+}
+
+#[test]
+fn schemas_and_documents_use_the_words_of_the_glossary() {
+    let old = [
+        "heard",
+        "hears",
+        "heeds",
+        "whoever",
+        "said",
+        "told",
+        "laid aside",
+        "set aside",
+        "put aside",
+        "goes on",
+        "go on",
+        "somebody",
+        "external system",
+        "external systems",
+    ];
+    let mut texts = Vec::new();
+    for path in files(&root().join("schemas"), ".avsc").into_iter().chain(files(&root().join("docs"), ".md")) {
+        texts.push((path.strip_prefix(root()).unwrap().display().to_string(), read(&path)));
+    }
+    texts.extend(["README.md", "ARCHITECTURE.md"].map(|name| (name.to_owned(), read(root().join(name)))));
+    for (name, text) in texts {
+        let words: Vec<&str> = text
+            .split(|letter: char| !letter.is_alphanumeric() && letter != '-')
+            .filter(|word| !word.is_empty())
+            .collect();
+        let words = format!(" {} ", words.join(" ").to_lowercase());
+        for old in old {
+            assert!(
+                !words.contains(&format!(" {old} ")),
+                "{name} says \"{old}\": docs/glossary.md has the words to use"
+            );
+        }
+        assert!(
+            !name.ends_with(".avsc") || !words.contains(" edge "),
+            "{name} says \"edge\", which readers of a topic do not know"
+        );
+    }
 }
