@@ -11,10 +11,10 @@ use std::{
 };
 
 /// How many lines of one shape are a rule that is written twice.
-pub const RUN: usize = 6;
+pub(crate) const RUN: usize = 6;
 
 /// The parts, each with its files and folders. No rule may stand in two of them.
-pub const PARTS: [(&str, &[&str]); 4] = [
+pub(crate) const PARTS: [(&str, &[&str]); 4] = [
     ("worker", &["runtime/src/worker.rs", "runtime/src/worker"]),
     ("table", &["runtime/src/table.rs"]),
     ("simulation", &["simulation/src"]),
@@ -37,10 +37,10 @@ const KEYWORDS: [&str; 27] = [
 ];
 
 /// One source file of a part.
-pub struct Source {
-    pub part: &'static str,
-    pub path: String,
-    pub text: String,
+pub(crate) struct Source {
+    pub(crate) part: &'static str,
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 /// Every source file of every part below `root`. A part may be a folder, a file, or both (`worker.rs` and `worker/`).
@@ -48,7 +48,7 @@ pub struct Source {
 /// # Errors
 /// A file or a folder cannot be read. A path of [`PARTS`] that is neither file nor folder is an error too, so that a part that has
 /// moved is not skipped silently.
-pub fn sources(root: &Path) -> Result<Vec<Source>, String> {
+pub(crate) fn sources(root: &Path) -> Result<Vec<Source>, String> {
     let mut sources = Vec::new();
     for (part, paths) in PARTS {
         for path in paths {
@@ -79,7 +79,7 @@ fn shown(root: &Path, path: &Path) -> String {
 }
 
 /// Each run of [`RUN`] lines that stands in two parts, as text. Runs that overlap are reported once.
-pub fn duplicates(sources: &[Source]) -> Vec<String> {
+pub(crate) fn duplicates(sources: &[Source]) -> Vec<String> {
     let mut seen: BTreeMap<Vec<String>, (&str, String)> = BTreeMap::new();
     let mut found = Vec::new();
     for source in sources {
@@ -144,7 +144,7 @@ fn shape(line: &str) -> String {
 }
 
 /// Prints what is written twice. The exit code is 1 if anything is, and 2 if the parts cannot be read.
-#[allow(dead_code, reason = "the test that includes this file has a `main` of its own")]
+#[cfg_attr(test, expect(dead_code, reason = "the test that includes this file has a `main` of its own"))]
 fn main() -> std::process::ExitCode {
     let root = std::env::args().nth(1).map_or_else(|| PathBuf::from("."), PathBuf::from);
     let sources = match sources(&root) {

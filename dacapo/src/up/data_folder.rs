@@ -76,8 +76,8 @@ fn lock_file(folder: &Path) -> PathBuf {
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |found: fs::Metadata| (found.dev(), found.ino());
-    matches!((file.metadata(), fs::metadata(path)), (Ok(open), Ok(found)) if identity(open) == identity(found))
+    let identity = |found: &fs::Metadata| (found.dev(), found.ino());
+    matches!((&file.metadata(), &fs::metadata(path)), (Ok(open), Ok(found)) if identity(open) == identity(found))
 }
 
 fn remove_if_present(path: &Path) -> io::Result<()> {

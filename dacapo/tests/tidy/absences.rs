@@ -446,13 +446,16 @@ fn what_is_due_is_a_function_of_the_state() {
         }
     }
     // A checkpoint has states and positions, and nothing that is due.
-    let task = read(root().join("runtime-core/src/task.rs"));
-    for checkpoint in ["pub struct TaskCheckpoint", "pub struct EntityCheckpoint"] {
-        let (_, fields) = task.split_once(checkpoint).unwrap();
-        let fields = fields.split("\n}").next().unwrap().to_lowercase();
-        let code: Vec<&str> = fields.lines().map(line_of_code).collect();
-        for word in ["due", "effect", "timer", "wake"] {
-            assert!(!code.iter().any(|line| line.contains(word)), "{checkpoint} keeps {word}");
+    for (file, head, end) in [
+        ("runtime-core/src/task.rs", "pub struct TaskCheckpoint {", "\n}"),
+        ("runtime-core/src/entity.rs", "fn to_bytes(&self)", "\n    }"),
+    ] {
+        let text = read(root().join(file));
+        let (_, saved) = text.split_once(head).unwrap();
+        let saved = saved.split(end).next().unwrap().to_lowercase();
+        for line in saved.lines().map(line_of_code) {
+            let kept = ["due", "effect", "timer", "wake"].into_iter().find(|word| line.contains(word));
+            assert!(kept.is_none(), "{file}: {head} saves {}", kept.unwrap());
         }
     }
 }
