@@ -121,10 +121,10 @@ pub struct Args {
     /// Address of the HTTP API; port 0 takes a free one
     #[arg(long, env = "DACAPO_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Partitions of every topic of the system that is created [default: 4]
+    /// Partitions of topics that are created; a service creates none and takes the number that its topics have [default: 4]
     #[arg(long, env = "DACAPO_PARTITIONS", value_name = "N")]
     pub partitions: Option<i32>,
-    /// Replicas of every topic that is created [default: the broker's]
+    /// Replicas of topics that are created; a service creates none [default: the broker's]
     #[arg(long, env = "DACAPO_REPLICATION", value_name = "N")]
     pub replication: Option<i32>,
 }

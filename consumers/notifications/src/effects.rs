@@ -83,7 +83,7 @@ pub fn pending(state: &State) -> Vec<SendMail> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Folder for mail files. [default: mail]
+    /// Folder for mail files [default: mail]
     #[arg(long, env = "DACAPO_MAIL_FOLDER", value_name = "DIR")]
     pub mail_folder: Option<PathBuf>,
     /// Mail server to use instead, unencrypted: a relay on the same machine or network
