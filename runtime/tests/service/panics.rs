@@ -182,7 +182,7 @@ async fn shares_keys_with_that_panics_refuses_the_start_by_name() {
     let refused = start(fixture.config(), probe, fixture.world.clone(), axum::Router::new()).await;
     let reason = runtime::telemetry::chain(&refused.err().expect("a refusal"));
     let expected =
-        "service probe cannot tell whether it shares keys with source: shares_keys_with panicked: shares_keys_with was";
+        "service probe cannot tell whether it shares keys with source: shares_keys_with panicked: injected panic";
     assert!(reason.contains(expected), "{reason}");
 }
 
