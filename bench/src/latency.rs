@@ -161,7 +161,7 @@ fn drop_parked(environment: &BenchEnvironment, position: &str) -> anyhow::Result
     let mut value = Vec::new();
     environment
         .writers
-        .encode(&ParkingCommand::from(DropParked { place: position.to_owned(), by, reason }), &mut value)?;
+        .encode(&ParkingCommand::from(DropParked { position: position.to_owned(), by, reason }), &mut value)?;
     produce_to_inbox(environment, &value)?;
     Ok(())
 }

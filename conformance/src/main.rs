@@ -16,22 +16,22 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Checks that a Kafka and a schema registry do what dacapo relies on.
 #[derive(Parser)]
 struct Arguments {
-    /// A broker, as host:port.
+    /// A broker, as host:port
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", required_unless_present = "list")]
     bootstrap: Option<String>,
-    /// Base URL of the schema registry, including its path if it has one.
+    /// Base URL of the schema registry, including its path if it has one
     #[arg(long, env = "SCHEMA_REGISTRY_URL", required_unless_present = "list")]
     registry: Option<String>,
-    /// Only checks of this area, or whose name contains this text; may be repeated.
+    /// Only checks of this area, or whose name contains this text; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Skip checks of this area, or whose name contains this text; may be repeated.
+    /// Skip checks of this area, or whose name contains this text; may be repeated
     #[arg(long, value_name = "NAME")]
     except: Vec<String>,
-    /// Require exactly the error codes of Confluent's registry.
+    /// Require exactly the error codes of Confluent's registry
     #[arg(long)]
     exact_confluent_codes: bool,
-    /// List the checks and run none.
+    /// List the checks and run none
     #[arg(long)]
     list: bool,
 }

@@ -22,7 +22,7 @@ enum Command {
     /// Query sagas: the state of each, what it waits for, which service owes the next step
     #[command(subcommand)]
     Sagas(sagas::SagasCommand),
-    /// Rebuild state from the topics
+    /// Rebuild a projection from the topics, beside the live one, and compare both
     #[command(subcommand)]
     Replay(replay::ReplayCommand),
     /// List parked records, and retry or drop them
@@ -45,7 +45,7 @@ enum Command {
     Prepare(prepare::PrepareArgs),
     /// Check the rules of MusicCorp from the topics alone
     Audit(audit::AuditArgs),
-    /// Run the stubs of the external systems: payment gateway, picking, courier
+    /// Run the stubs of the external services: payment gateway, picking, courier
     Stubs(stubs::StubsArgs),
     /// Print generated orders, one JSON object a line
     Orders(orders::OrdersArgs),

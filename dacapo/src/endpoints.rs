@@ -20,7 +20,7 @@ pub struct Endpoints {
     pub registry: String,
     /// The projector's HTTP API.
     pub projector: String,
-    /// The stubs of the external systems.
+    /// The stubs of the external services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stubs: Option<String>,
     /// The HTTP address of every service; if it has several instances, the address of one of them.

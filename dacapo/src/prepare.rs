@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(500);
 pub struct PrepareArgs {
     #[command(flatten)]
     target: Target,
-    /// Partitions of every topic that is created [default: the number that existing topics have, else 8]
+    /// Partitions of every topic that is created [default: the number that existing topics have, else 4]
     #[arg(long, env = "DACAPO_PARTITIONS", value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1_000))]
     partitions: Option<i32>,
     /// Replicas of every topic that is created [default: the broker's]

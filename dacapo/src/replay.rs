@@ -1,4 +1,4 @@
-//! `dacapo replay`: rebuilds state from the topics and compares it with the live state.
+//! `dacapo replay`: rebuilds a projection from the topics and compares it with the live one.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,18 +11,18 @@ use crate::{output, target::Target};
 /// Subcommands of `dacapo replay`.
 #[derive(Debug, Subcommand)]
 pub enum ReplayCommand {
-    /// Rebuild a projection beside the live one
+    /// Rebuild a projection beside the live one, and compare both
     Projection(ProjectionArgs),
 }
 
 /// Flags of `dacapo replay projection`.
 #[derive(Debug, clap::Args)]
 pub struct ProjectionArgs {
-    /// The projection
+    /// The projection to rebuild
     projection: Projection,
     #[command(flatten)]
     target: Target,
-    /// Compare both views at the same offsets and show the first difference
+    /// Compare both views at the same offsets, and show the first difference; required, because nothing else is done with the result
     #[arg(long, required = true)]
     verify: bool,
     /// Saga declarations; the same files as the live projector's [default: those of MusicCorp]

@@ -11,7 +11,7 @@ pub struct CreateArgs {
     #[command(flatten)]
     target: Target,
     /// Partitions of every topic; the same for all, since a service reads its inputs partition by partition [default: the number
-    /// that existing topics have, else 8]
+    /// that existing topics have, else 4]
     #[arg(long, env = "DACAPO_PARTITIONS", value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1_000))]
     partitions: Option<i32>,
     /// Replicas of every topic [default: the broker's]

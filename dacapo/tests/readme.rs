@@ -77,6 +77,7 @@ const SHOWN: &[Shown] = &[
     shown("dacapo sagas list --state completed", &[], Run(&["order-fulfilment", "completed"])),
     shown("dacapo sagas show ORDER", &[], Run(&["order-fulfilment", "OrderPlaced"])),
     shown("dacapo sagas watch", &[], Interrupt("Ctrl-C ends")),
+    shown("dacapo sagas counts", &[], Run(&["order-fulfilment", "completed"])),
     shown("dacapo audit", &[], Run(&["audit: clean"])),
     shown("dacapo replay projection sagas --verify", &[], Run(&["both views are equal"])),
     shown("dacapo parked list", &[], Run(&["nothing is parked"])),

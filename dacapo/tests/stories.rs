@@ -351,7 +351,7 @@ fn send_operator_commands(system: &mut RunningSystem<'_>, setup: &Setup, http: &
 }
 
 #[test]
-fn failures_of_external_systems_settle_with_the_help_of_operators() {
+fn failures_of_external_services_settle_with_the_help_of_operators() {
     let infrastructure = infrastructure();
     let setup = Setup::new(&infrastructure);
     let mut system = setup.start(

@@ -12,7 +12,7 @@ pub mod barrier;
 mod batch;
 pub mod codec;
 mod contract;
-mod datum;
+pub mod datum;
 pub mod decider;
 mod due;
 mod effects;

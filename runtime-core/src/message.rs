@@ -239,8 +239,8 @@ macro_rules! __message {
 
             fn read(
                 name: &str,
-                record: &$crate::codec::RecordReader<'_>,
-            ) -> Result<Option<Self>, $crate::codec::CodecError> {
+                record: &$crate::datum::RecordReader<'_>,
+            ) -> Result<Option<Self>, $crate::datum::CodecError> {
                 match name {
                     $( stringify!($Name) => record.read::<$Name>().map(|body| Some(Self::$Name(body))), )*
                     _ => Ok(None),
@@ -249,8 +249,8 @@ macro_rules! __message {
 
             fn write(
                 &self,
-                record: &mut $crate::codec::RecordWriter<'_>,
-            ) -> Result<(), $crate::codec::CodecError> {
+                record: &mut $crate::datum::RecordWriter<'_>,
+            ) -> Result<(), $crate::datum::CodecError> {
                 match self { $( Self::$Name(body) => $crate::__write!($direction, record, body), )* }
             }
         }

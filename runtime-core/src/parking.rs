@@ -31,7 +31,7 @@ crate::produces! {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RetryParked {
     /// The original position of the record.
-    pub place: String,
+    pub position: String,
     /// The operator.
     pub by: String,
 }
@@ -40,10 +40,10 @@ pub struct RetryParked {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DropParked {
     /// The original position of the record.
-    pub place: String,
+    pub position: String,
     /// The operator.
     pub by: String,
-    /// Why.
+    /// The operator's reason, for a person.
     pub reason: String,
 }
 

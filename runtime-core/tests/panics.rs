@@ -63,7 +63,7 @@ fn a_default_state_that_panics_fails_the_record_the_partition_or_the_checkpoint(
     DEFAULT_PANICS.store(true, SeqCst);
     for _ in 1..MAX_CRASHES {
         let ReceiveOutcome::Failed(failure) = receive(&mut machine, &log, 0) else { panic!("it must fail") };
-        assert_eq!((failure.reason.as_str(), failure.loses_state), ("State::default panicked: told to panic", false));
+        assert_eq!((failure.reason.as_str(), failure.loses_state), ("State::default panicked: injected panic", false));
         machine.resume(here());
     }
     assert_eq!(receive(&mut machine, &log, 0), ReceiveOutcome::Done, "it is parked");
@@ -91,14 +91,14 @@ fn shares_keys_with_that_panics_refuses_the_contract_by_name() {
     let writers = Writers::with_ids("musiccorp", &[], |_, _| Ok(1)).unwrap();
     let refused = ServiceContract::of(&probe, names, writers).err().unwrap();
     assert!(matches!(refused, ContractError::Panicked { service: "probe", owner: "source", .. }), "{refused}");
-    assert!(refused.to_string().contains("shares_keys_with was told to panic"), "{refused}");
+    assert!(refused.to_string().contains("injected panic in shares_keys_with"), "{refused}");
 }
 
 #[test]
 fn a_recovered_state_over_which_the_decider_panics_refuses_its_partition_by_name() {
     for (mode, amount, what) in [
-        ("ask", probe::PANICS_IN_PENDING, "pending panicked: pending was told to panic"),
-        ("wake", probe::PANICS_IN_WAKE_AT, "wake_at panicked: wake_at was told to panic"),
+        ("ask", probe::PANICS_IN_PENDING, "pending panicked: injected panic in pending"),
+        ("wake", probe::PANICS_IN_WAKE_AT, "wake_at panicked: injected panic in wake_at"),
     ] {
         let (mut log, probe) = (Log::default(), Probe::default());
         log.ping(ORDER, ORDER, mode, amount);

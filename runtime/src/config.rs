@@ -89,42 +89,42 @@ impl ConfigError {
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// Configuration file (TOML).
+    /// Configuration file (TOML)
     #[arg(long, env = "DACAPO_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Name of the system: the first part of every topic.
+    /// Name of the system: the first part of every topic
     #[arg(long, env = "DACAPO_SYSTEM", value_name = "NAME")]
     pub system: Option<String>,
-    /// Kafka brokers to start from.
+    /// Kafka bootstrap servers
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", value_name = "HOST:PORT,...")]
     pub bootstrap: Option<String>,
-    /// Address of the schema registry; may have a path.
+    /// Schema registry; the URL may have a path
     #[arg(long = "registry", env = "SCHEMA_REGISTRY_URL", value_name = "URL")]
     #[serde(rename = "registry")]
     pub registry: Option<String>,
-    /// User at the schema registry.
+    /// User at the schema registry
     #[arg(long, env = "DACAPO_REGISTRY_USER", value_name = "NAME")]
     pub registry_user: Option<String>,
-    /// Password at the schema registry. Better given by environment or file than as a flag.
+    /// Password at the schema registry. Set it in the environment or the file: other users of the machine can read flags
     #[arg(long, env = "DACAPO_REGISTRY_PASSWORD", value_name = "SECRET", hide_env_values = true)]
     pub registry_password: Option<Secret>,
-    /// Stable name of this instance, unique within a service; a restart under the same name takes over at once.
+    /// Stable name of this instance, unique within a service; a restart under the same name takes over at once
     #[arg(long, env = "DACAPO_INSTANCE", value_name = "NAME")]
     pub instance: Option<String>,
-    /// Workers per service: each is one consumer, one producer and one thread.
+    /// Workers per service: each is one consumer, one producer and one thread
     #[arg(long, env = "DACAPO_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
-    /// Directory for local stores; without one they live in memory and are rebuilt at every start.
+    /// Directory for local stores [default: memory; the stores are rebuilt at every start]
     #[arg(long, env = "DACAPO_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Address to serve HTTP on; port 0 takes a free one.
+    /// Address of the HTTP API; port 0 takes a free one
     #[arg(long, env = "DACAPO_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Partitions of every topic of the system.
+    /// Partitions of topics that are created; a service creates none and takes the number that its topics have [default: 4]
     #[arg(long, env = "DACAPO_PARTITIONS", value_name = "N")]
     pub partitions: Option<i32>,
-    /// Replicas of every topic; the broker's default if not given.
+    /// Replicas of topics that are created; a service creates none [default: the broker's]
     #[arg(long, env = "DACAPO_REPLICATION", value_name = "N")]
     pub replication: Option<i32>,
 }
@@ -287,7 +287,7 @@ pub mod default {
     /// Registry.
     pub const REGISTRY: &str = "http://localhost:8081";
     /// Partitions of every topic.
-    pub const PARTITIONS: i32 = 8;
+    pub const PARTITIONS: i32 = 4;
     /// Workers per service.
     pub const WORKERS: usize = 1;
     /// How long a schema may be missing at the registry.

@@ -346,7 +346,7 @@ async fn deleting_the_store_has_no_visible_effect() {
     stage.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
     stage.ping("order-1", "order-1", "ask", 9).await;
     stage.until_counted(50).await;
-    stage.until("the answer heeded", |stage| heeded(stage).then_some(())).await;
+    stage.until("the accepted answer", |stage| has_accepted(stage).then_some(())).await;
     assert!(running.stop().await);
     let (events, asked) = (stage.events().len(), stage.world.asked.lock().unwrap().len());
     for forget in [false, true] {
@@ -365,8 +365,8 @@ async fn deleting_the_store_has_no_visible_effect() {
     assert_whole(&stage.events());
 }
 
-fn heeded(stage: &ServiceFixture) -> bool {
-    stage.bodies().iter().any(|(_, event)| matches!(event, Event::Heeded(_)))
+fn has_accepted(stage: &ServiceFixture) -> bool {
+    stage.bodies().iter().any(|(_, event)| matches!(event, Event::ReplyAccepted(_)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -549,10 +549,10 @@ async fn parked_records_survive_their_owner_and_are_retried_or_dropped() {
     assert_eq!(stage.counted(), 110, "only one entity waits");
     running.crash().await;
     let running = stage.start().await;
-    stage.ask(order, RetryParked { place: first.clone(), by: "ada".to_owned() });
+    stage.ask(order, RetryParked { position: first.clone(), by: "ada".to_owned() });
     stage.pings([(order.as_str(), order.as_str(), "count", 1_000)]).await;
     stage.until("the next one to wait", |stage| (stage.parked().len() == 4).then_some(())).await;
-    let give_up = |place: String| DropParked { place, by: "ada".to_owned(), reason: "a test".to_owned() };
+    let give_up = |position: String| DropParked { position, by: "ada".to_owned(), reason: "a test".to_owned() };
     stage.ask(order, give_up(first));
     let second = |stage: &ServiceFixture| {
         (stage.parked().get(&format!("{inbox}/0/1"))?.as_deref() == Some("tombstone")).then_some(())
@@ -635,7 +635,7 @@ async fn an_effect_runs_again_only_while_it_is_pending() {
     let before = asked(&stage);
     stage.world.silent.store(false, Ordering::SeqCst);
     let running = stage.start().await;
-    stage.until("the answer heeded", |stage| heeded(stage).then_some(())).await;
+    stage.until("the accepted answer", |stage| has_accepted(stage).then_some(())).await;
     assert!(running.stop().await);
     let after = asked(&stage);
     assert!(after > before);

@@ -1,8 +1,8 @@
 //! Deliberate weakenings of the protocol. The simulation must detect each of them.
 //!
-//! A mutant is a false answer of the simulated world (its cluster, its stores, its external services), a filter between the
-//! production turn and the simulated driver that drops or delays steps, or a driver that executes a step wrongly. What ships
-//! knows no mutant: docs/decisions/0021-one-turn-for-worker-and-simulation.md gives the reason.
+//! A mutant is a false answer of the simulated world (its cluster, its stores, its external services), or a change to a step or to
+//! its report between the turn and the simulated driver. docs/simulation.md describes each. What ships knows no mutant:
+//! docs/decisions/0021-one-turn-for-worker-and-simulation.md gives the reason.
 
 macro_rules! mutants {
     ($( $(#[doc = $doc:literal])* $Name:ident = $text:literal, $budget:literal; )*) => {

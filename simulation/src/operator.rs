@@ -52,15 +52,15 @@ pub(crate) fn act(
         return Ok(false);
     }
     let parked = *world.random.pick(&firsts);
-    let (place, by) = (parked.position.to_string(), "an operator".to_owned());
+    let (position, by) = (parked.position.to_string(), "an operator".to_owned());
     // A patient operator drops only records that cannot be read; an impatient one also retries them.
     let drops = world.poison_records.contains(&parked.position) && (is_patient || world.random.permille(500));
     let command: ParkingCommand = if drops {
         world.trace.sometimes("an operator drops a parked record");
-        DropParked { place, by, reason: "it cannot be read".to_owned() }.into()
+        DropParked { position, by, reason: "it cannot be read".to_owned() }.into()
     } else {
         world.trace.sometimes("an operator retries a parked record");
-        RetryParked { place, by }.into()
+        RetryParked { position, by }.into()
     };
     world.operator_actions += 1;
     send(service, fixtures, world, &parked.entity, &command)?;

@@ -83,16 +83,16 @@ pub fn pending(state: &State) -> Vec<SendMail> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Folder for mail files. [default: mail]
+    /// Folder for mail files [default: mail]
     #[arg(long, env = "DACAPO_MAIL_FOLDER", value_name = "DIR")]
     pub mail_folder: Option<PathBuf>,
-    /// Mail server to use instead, unencrypted: a relay on the same machine or network.
+    /// Mail server to use instead, unencrypted: a relay on the same machine or network
     #[arg(long, env = "DACAPO_MAIL_SERVER", value_name = "HOST:PORT")]
     pub mail_server: Option<String>,
-    /// Compose each mail and discard it, whatever else is set: for a run that keeps no data.
+    /// Compose each mail and discard it, whatever else is set: for a run that keeps no data
     #[arg(long, env = "DACAPO_MAIL_DISCARD", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub mail_discard: Option<bool>,
-    /// Sender of mail; the default is `MusicCorp <orders@musiccorp.example>`.
+    /// Sender of mail [default: MusicCorp <orders@musiccorp.example>]
     #[arg(long, env = "DACAPO_MAIL_FROM", value_name = "MAILBOX")]
     pub mail_from: Option<String>,
 }

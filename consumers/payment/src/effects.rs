@@ -76,10 +76,10 @@ pub fn pending(state: &State) -> Vec<GatewayCall> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Address of the payment gateway. [default: http://localhost:8090]
+    /// Address of the payment gateway [default: http://localhost:8090]
     #[arg(long, env = "DACAPO_GATEWAY_URL", value_name = "URL")]
     pub gateway_url: Option<String>,
-    /// Time in which the gateway must answer a charge before the payment is abandoned, in milliseconds. [default: 900000]
+    /// Time in which the gateway must answer a charge before the payment is abandoned, in milliseconds [default: 900000]
     #[arg(long, env = "DACAPO_CHARGE_DEADLINE_MS", value_name = "MS")]
     pub charge_deadline_ms: Option<u32>,
 }

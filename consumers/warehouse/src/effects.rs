@@ -92,19 +92,19 @@ pub fn pending(state: &State) -> Vec<WarehouseCall> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Address of the picking service. [default: http://localhost:8090]
+    /// Address of the picking service [default: http://localhost:8090]
     #[arg(long, env = "DACAPO_PICKING_URL", value_name = "URL")]
     pub picking_url: Option<String>,
-    /// Address of the courier. [default: http://localhost:8090]
+    /// Address of the courier [default: http://localhost:8090]
     #[arg(long, env = "DACAPO_COURIER_URL", value_name = "URL")]
     pub courier_url: Option<String>,
-    /// Time in which the courier must answer an attempt before it is withdrawn, in milliseconds. [default: 300000]
+    /// Time in which the courier must answer an attempt before it is withdrawn, in milliseconds [default: 300000]
     #[arg(long, env = "DACAPO_COURIER_DEADLINE_MS", value_name = "MS")]
     pub courier_deadline_ms: Option<u32>,
-    /// Pause after a failed attempt to dispatch, in milliseconds; doubled each time. [default: 60000]
+    /// Pause after a failed attempt to dispatch, in milliseconds; doubled after each further one [default: 60000]
     #[arg(long, env = "DACAPO_DISPATCH_PAUSE_MS", value_name = "MS")]
     pub dispatch_pause_ms: Option<u32>,
-    /// Number of attempts to dispatch before an operator is needed. [default: 5]
+    /// Number of attempts to dispatch before an operator is needed [default: 5]
     #[arg(long, env = "DACAPO_DISPATCH_ATTEMPTS", value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub dispatch_attempts: Option<u8>,
 }

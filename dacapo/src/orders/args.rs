@@ -24,7 +24,7 @@ pub struct OrderMixArgs {
     /// Share of orders whose customer requests a cancellation as soon as they are placed, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = OrderMix::default().cancelled)]
     pub cancelled: f64,
-    /// Share of orders whose parcel the courier refuses once, in percent
+    /// Share of generated orders whose parcel the courier refuses once, in percent: their postcode asks the stub for it
     #[arg(long, value_name = "PERCENT", default_value_t = OrderMix::default().delayed)]
     pub delayed: f64,
 }

@@ -19,18 +19,18 @@ use view::ParkedArgs;
 /// Subcommands of `dacapo parked`.
 #[derive(Debug, Subcommand)]
 pub enum ParkedCommand {
-    /// List the failed records, and how many records wait behind each
+    /// List the parked records that have failed, and how many records wait behind each
     List {
         #[command(flatten)]
         of: ParkedArgs,
-        /// Also list the records that wait behind another one
+        /// Also list the parked records that wait behind another one
         #[arg(long)]
         all: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Show one record: its bytes, its headers, why it failed, and what waits behind it
+    /// Show one parked record: its bytes, its headers, why it failed, and what waits behind it
     Show {
         #[command(flatten)]
         of: ParkedArgs,
@@ -40,20 +40,20 @@ pub enum ParkedCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Retry a record, and after it the records that wait behind it, in order
+    /// Retry a parked record, and after it the records that wait behind it, in order
     Retry {
         #[command(flatten)]
         of: ParkedArgs,
         /// The record: topic/partition/offset, as `list` prints it
         #[arg(required_unless_present = "all")]
         position: Option<Position>,
-        /// Retry every failed record
+        /// Retry every parked record that has failed
         #[arg(long, conflicts_with = "position")]
         all: bool,
         #[command(flatten)]
         operator: OperatorArgs,
     },
-    /// Drop a record: it is never handled, and the records that wait behind it are handled, in order
+    /// Drop a parked record: it is never processed, and the records that wait behind it are processed, in order
     Drop {
         #[command(flatten)]
         of: ParkedArgs,
@@ -82,15 +82,15 @@ pub async fn run(command: &ParkedCommand) -> anyhow::Result<()> {
                 None => view.failed(),
             };
             let retry = |parked: &ParkedRecord| {
-                RetryParked { place: parked.position.to_string(), by: operator.by.clone() }.into()
+                RetryParked { position: parked.position.to_string(), by: operator.by.clone() }.into()
             };
             act::send(&view, records, retry, operator.wait).await
         }
         ParkedCommand::Drop { of, position, reason, operator } => {
             let view = of.read().await?;
             let drop = |parked: &ParkedRecord| {
-                let (place, by) = (parked.position.to_string(), operator.by.clone());
-                DropParked { place, by, reason: reason.clone() }.into()
+                let (position, by) = (parked.position.to_string(), operator.by.clone());
+                DropParked { position, by, reason: reason.clone() }.into()
             };
             act::send(&view, vec![view.at(position)?], drop, operator.wait).await
         }

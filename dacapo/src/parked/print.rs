@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::view::{ParkedRecords, ParkedView};
 use crate::output;
 
-/// Prints the failed records; with `all` also the records that wait behind them.
+/// Prints the parked records that have failed; with `all` also the records that wait behind them.
 pub(super) fn list(view: &ParkedView, all: bool, as_json: bool) -> anyhow::Result<()> {
     let parked = view.now();
     if parked.foreign > 0 {

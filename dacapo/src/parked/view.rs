@@ -112,7 +112,7 @@ impl ParkedView {
         self.view.read(Clone::clone)
     }
 
-    /// The failed records: those that others wait behind.
+    /// The parked records that have failed: those that others wait behind.
     pub(super) fn failed(&self) -> Vec<ServiceRecord> {
         let parked = self.now();
         let failed = parked.records.iter().filter(|(_, parked)| parked.failure.is_some());

@@ -22,7 +22,7 @@ pub struct StubFaultArgs {
     /// Share of payments whose first refund the gateway refuses, in percent: each needs an operator's `RetryRefund`
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
     pub refused_refunds: f64,
-    /// Share of dispatch attempts that the courier refuses, in percent
+    /// Share of dispatch attempts that the courier refuses, in percent: of any order, and perhaps of one order several times
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
     pub refused_parcels: f64,
 }

@@ -1,4 +1,4 @@
-//! Stubs of three external systems: a payment gateway, a picking system and a courier, each behind its own HTTP calls.
+//! Stubs of three external services: a payment gateway, a picking system and a courier, each behind its own HTTP calls.
 //!
 //! The stubs know no topic and no event: they answer requests that carry an idempotency key, slowly or wrongly if configured so.
 //! Every response is kept in a journal, so a restart forgets no charge.

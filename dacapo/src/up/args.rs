@@ -16,18 +16,16 @@ use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::Subscr
 use super::{instances::InstanceCount, place_orders::OrderSource, system::Embedded};
 use crate::{orders::OrderMixArgs, stubs::StubFaultArgs, target::DEFAULT_DATA};
 
-/// The default number of partitions of new topics: every service of the process has a task for each.
-const PARTITIONS: i32 = 4;
 /// Milliseconds between two syncs of `--fsync interval`.
 const FSYNC_INTERVAL_MS: u64 = 500;
 
 /// Flags of `dacapo up`.
 #[derive(Debug, clap::Args)]
 pub struct UpArgs {
-    /// Data folder: broker, registry, stores, mail, and endpoints.json
+    /// Data folder: broker, registry, stores, mail, and endpoints.json, by which other commands find the system
     #[arg(long, env = "DACAPO_DATA", value_name = "DIR", default_value = DEFAULT_DATA)]
     pub data: PathBuf,
-    /// Keep nothing but endpoints.json: all data is in memory and temporary files, and is lost when the process ends
+    /// Keep nothing: all data is in memory and temporary files. endpoints.json is in --data until the process ends
     #[arg(long)]
     pub ephemeral: bool,
     /// Place the orders of a file, one JSON object a line (docs/orders.md); `-` is standard input
@@ -56,7 +54,7 @@ pub struct UpArgs {
     /// Name of the system: the first part of every topic
     #[arg(long, env = "DACAPO_SYSTEM", value_name = "NAME")]
     pub system: Option<String>,
-    /// Partitions of every topic [default: the number that existing topics have, else 4]
+    /// Partitions of every topic that is created [default: the number that existing topics have, else 4]
     #[arg(long, env = "DACAPO_PARTITIONS", value_name = "N")]
     pub partitions: Option<i32>,
     /// Configuration file (TOML)
@@ -71,7 +69,7 @@ pub struct UpArgs {
     /// Address of the projector; port 0 takes a free one. The services take free ports of the same host
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     pub listen_http: SocketAddr,
-    /// Address of the stubs of the external systems; port 0 takes a free one
+    /// Address of the stubs of the external services; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     pub listen_stubs: SocketAddr,
     /// Run this many instances of a service as child processes, which are restarted after a crash; may be repeated. All other services
@@ -88,7 +86,7 @@ pub struct UpArgs {
     pub deadlines: DeadlineArgs,
 }
 
-/// How long the services wait for the external systems.
+/// How long the services wait for the external services.
 #[derive(Debug, clap::Args)]
 pub struct DeadlineArgs {
     /// How long the gateway may take to answer a charge before the payment is abandoned, in milliseconds [default: 900000]
@@ -179,7 +177,7 @@ impl UpArgs {
             // With a stable name the process gets its partitions back at once after a crash.
             instance: Some("up".to_owned()),
             data: data.map(|data| data.join("stores")),
-            partitions: self.partitions.or(self.config.is_none().then_some(PARTITIONS)),
+            partitions: self.partitions,
             ..Args::default()
         };
         Ok(Config::load("dacapo", &args)?)

@@ -1,6 +1,7 @@
 //! `dacapo up`: broker, registry, schemas, topics, sample data, stubs, all services and the projector in one process.
 
 mod args;
+mod data_folder;
 mod instances;
 mod place_orders;
 mod progress;
@@ -12,7 +13,6 @@ mod supervisor;
 mod system;
 
 use std::{
-    fs::{self, File, TryLockError},
     path::Path,
     time::{Duration, Instant},
 };
@@ -31,6 +31,7 @@ use crate::{
 };
 
 pub use args::UpArgs;
+use data_folder::DataFolder;
 use place_orders::{OrderSource, PlacementCounts};
 use progress::{Progress, ProgressCounts};
 use report::RunSummary;
@@ -51,7 +52,7 @@ const AUDIT_PATIENCE: Duration = Duration::from_secs(900);
 pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     args.init_log();
     let source = args.order_source()?;
-    let folder = DataFolder::lock(&args)?;
+    let folder = DataFolder::lock(&args.data, args.ephemeral)?;
     let mut signals = Signals::listen()?;
     let up = tokio::select! {
         up = Up::start(&args, folder.data()) => up?,
@@ -74,33 +75,6 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     }
     drop(folder);
     outcome
-}
-
-/// The data folder, locked by this process.
-struct DataFolder {
-    ephemeral: bool,
-    path: std::path::PathBuf,
-    _lock: File,
-}
-
-impl DataFolder {
-    fn lock(args: &UpArgs) -> anyhow::Result<Self> {
-        let cannot = || format!("cannot use the data folder {}", args.data.display());
-        fs::create_dir_all(&args.data).with_context(cannot)?;
-        let lock = File::create(args.data.join("lock")).with_context(cannot)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { ephemeral: args.ephemeral, path: args.data.clone(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                bail!("another `dacapo up` runs on {}; stop it, or choose another --data", args.data.display())
-            }
-            Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
-        }
-    }
-
-    /// The path for data; `None` if nothing is kept.
-    fn data(&self) -> Option<&Path> {
-        (!self.ephemeral).then_some(self.path.as_path())
-    }
 }
 
 /// The running system.

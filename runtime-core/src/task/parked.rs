@@ -107,8 +107,8 @@ impl<D: Decider> Task<D> {
         command: &ParkingCommand,
     ) -> Result<(), DeciderFailure> {
         let (position, words, dropped) = match command {
-            ParkingCommand::RetryParked(retry) => (&retry.place, retry.by.clone(), false),
-            ParkingCommand::DropParked(drop) => (&drop.place, format!("{}: {}", drop.by, drop.reason), true),
+            ParkingCommand::RetryParked(retry) => (&retry.position, retry.by.clone(), false),
+            ParkingCommand::DropParked(drop) => (&drop.position, format!("{}: {}", drop.by, drop.reason), true),
         };
         let words = crate::text::printable(&words, 400).into_owned();
         let request = ReleaseRequest { id: record.envelope().map(|envelope| envelope.id).unwrap_or_default(), words };
@@ -187,9 +187,9 @@ impl<D: Decider> Task<D> {
         contract: &ServiceContract,
         command: &ParkingCommand,
     ) -> Option<Need> {
-        let (ParkingCommand::RetryParked(RetryParked { place, .. })
-        | ParkingCommand::DropParked(DropParked { place, .. })) = command;
-        let parked = self.parking.get(&place.parse().ok()?)?;
+        let (ParkingCommand::RetryParked(RetryParked { position, .. })
+        | ParkingCommand::DropParked(DropParked { position, .. })) = command;
+        let parked = self.parking.get(&position.parse().ok()?)?;
         self.need_of_waiting(decider, contract, &parked.entity)
     }
 

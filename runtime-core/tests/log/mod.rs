@@ -142,7 +142,7 @@ impl Log {
         (partition, self.append(topic, partition, record))
     }
 
-    /// Writes a record of the source. `mode` and `amount` tell the probe what to do about `target`.
+    /// Writes a record of the source. `mode` and `amount` select what the probe does to `target`.
     pub fn ping(&mut self, key: &str, target: &str, mode: &str, amount: i64) -> (i32, i64) {
         let body = Pinged { target: target.to_owned(), mode: mode.to_owned(), amount };
         self.write(SOURCE, key, &Source::from(body))

@@ -309,7 +309,7 @@ fn a_decider_that_panics_holds_its_partition_only_and_skips_nothing() {
     let elsewhere = fixture.ping(&other, &other, "count", 1);
     let ReceiveOutcome::Failed(failure) = fixture.receive(SOURCE, bad) else { panic!("the probe must panic") };
     assert_eq!((failure.position, failure.loses_state), (Position::new(SOURCE, bad.0, bad.1), false));
-    assert!(failure.reason.contains("told to"), "{}", failure.reason);
+    assert!(failure.reason.contains("injected panic"), "{}", failure.reason);
     assert_eq!(fixture.receive(SOURCE, behind), ReceiveOutcome::Ignored, "it waits behind");
     assert_eq!(fixture.receive(SOURCE, elsewhere), ReceiveOutcome::Done);
     fixture.commit();

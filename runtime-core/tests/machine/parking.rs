@@ -42,14 +42,14 @@ fn places(fixture: &Fixture) -> Vec<String> {
     parked(fixture).iter().map(|parked| parked.position.to_string()).collect()
 }
 
-fn retry(fixture: &mut Fixture, place: &Position) {
-    let command = RetryParked { place: place.to_string(), by: "ada".to_owned() };
+fn retry(fixture: &mut Fixture, position: &Position) {
+    let command = RetryParked { position: position.to_string(), by: "ada".to_owned() };
     fixture.write(INBOX, ORDER, &ParkingCommand::from(command));
     fixture.settle();
 }
 
-fn drop_parked(fixture: &mut Fixture, place: &Position) {
-    let command = DropParked { place: place.to_string(), by: "ada".to_owned(), reason: "a test".to_owned() };
+fn drop_parked(fixture: &mut Fixture, position: &Position) {
+    let command = DropParked { position: position.to_string(), by: "ada".to_owned(), reason: "a test".to_owned() };
     fixture.write(INBOX, ORDER, &ParkingCommand::from(command));
     fixture.settle();
 }
@@ -138,7 +138,7 @@ fn a_record_that_crashes_the_decider_five_times_is_parked_and_works_once_the_dec
     fixture.settle();
     let failure = parked(&fixture)[0].failure.clone().unwrap();
     assert_eq!((failure.class.as_str(), failure.attempts), ("crash", MAX_CRASHES));
-    assert!(failure.reason.contains("told to"), "{}", failure.reason);
+    assert!(failure.reason.contains("injected panic"), "{}", failure.reason);
     let place = Position::new(SOURCE, bad.0, bad.1);
     retry(&mut fixture, &place);
     assert_eq!((parked(&fixture).len(), fixture.state(ORDER).total), (2, 0));
@@ -203,7 +203,7 @@ fn more_parked_records_than_a_batch_holds_are_handled_in_their_order_before_newe
         count(&mut fixture, ORDER, amount);
     }
     fixture.settle();
-    let command = DropParked { place: bad.to_string(), by: "ada".to_owned(), reason: "a test".to_owned() };
+    let command = DropParked { position: bad.to_string(), by: "ada".to_owned(), reason: "a test".to_owned() };
     let asked = fixture.write(INBOX, ORDER, &ParkingCommand::from(command));
     let newer = count(&mut fixture, ORDER, 1_000_000);
     assert_eq!(fixture.receive(INBOX, asked), ReceiveOutcome::Done);

@@ -1,4 +1,4 @@
-//! A probe that remembers a total alone. The default of its state panics when a test wants it to: no record can tell it.
+//! A probe that remembers a total alone. The default of its state panics when a test wants it to: no record can request it.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -15,7 +15,7 @@ pub struct Total(pub i64);
 
 impl Default for Total {
     fn default() -> Self {
-        assert!(!DEFAULT_PANICS.load(SeqCst), "told to panic");
+        assert!(!DEFAULT_PANICS.load(SeqCst), "injected panic");
         Self(0)
     }
 }

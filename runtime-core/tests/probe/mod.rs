@@ -10,7 +10,7 @@ use std::{borrow::Cow, sync::atomic::Ordering::SeqCst};
 use runtime_core::decider::{Decider, Decision, Effect, Received, TimerFired, TimestampMs};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// An event of the source, which tells the probe what to do.
+/// An event of the source that selects what the probe does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pinged {
     /// The entity it is about.
@@ -52,7 +52,7 @@ pub struct Asked {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Heeded {
+pub struct ReplyAccepted {
     pub request: String,
     pub amount: i64,
     pub occurred_at: TimestampMs,
@@ -80,7 +80,7 @@ runtime_core::produces! {
 runtime_core::produces! {
     /// The events of the probe.
     pub enum Event in "../runtime-core/tests/schemas" {
-        events of "probe" { Counted = 1, Asked = 1, Heeded = 1, Scheduled = 1, Woken = 1 }
+        events of "probe" { Counted = 1, Asked = 1, ReplyAccepted = 1, Scheduled = 1, Woken = 1 }
     }
 }
 
@@ -116,7 +116,7 @@ pub struct Request(pub String);
 
 impl Effect for Request {
     fn key(&self) -> String {
-        assert!(!self.asks_for(PANICS_IN_EFFECT_KEY), "Effect::key was told to panic");
+        assert!(!self.asks_for(PANICS_IN_EFFECT_KEY), "injected panic in Effect::key");
         self.0.clone()
     }
 }
@@ -141,19 +141,19 @@ pub const PANICS_IN_SERIALIZE_OF_EVENT: i64 = i64::MIN + 1;
 pub const PANICS_IN_SERIALIZE_OF_STATE: i64 = i64::MAX;
 
 fn write_amount<S: Serializer>(amount: &i64, serializer: S) -> Result<S::Ok, S::Error> {
-    assert_ne!(*amount, PANICS_IN_SERIALIZE_OF_EVENT, "Serialize of the event was told to panic");
+    assert_ne!(*amount, PANICS_IN_SERIALIZE_OF_EVENT, "injected panic in Serialize of the event");
     serializer.serialize_i64(*amount)
 }
 
 fn write_total<S: Serializer>(total: &i64, serializer: S) -> Result<S::Ok, S::Error> {
-    assert_ne!(*total, PANICS_IN_SERIALIZE_OF_STATE, "Serialize of the state was told to panic");
+    assert_ne!(*total, PANICS_IN_SERIALIZE_OF_STATE, "injected panic in Serialize of the state");
     serializer.serialize_i64(*total)
 }
 
 /// The service.
 #[derive(Debug, Clone, Default)]
 pub struct Probe {
-    /// While true, it panics where a record tells it to.
+    /// While true, it panics where a record requests it.
     pub fragile: std::sync::Arc<std::sync::atomic::AtomicBool>,
     /// Whether the source's records lie under the keys of their targets.
     pub keyed_alike: bool,
@@ -173,7 +173,7 @@ impl Probe {
             "pass-on" => Decision::event(Counted { amount: 0, occurred_at })
                 .and_command(format!("{}-friend", ping.target), Count { amount: ping.amount }),
             "panic" => {
-                assert!(!self.fragile.load(SeqCst), "decide was told to panic");
+                assert!(!self.fragile.load(SeqCst), "injected panic in decide");
                 Decision::event(Counted { amount: ping.amount, occurred_at })
             }
             "panic-in-entity" => Decision::event(Counted { amount: ping.amount, occurred_at }),
@@ -191,11 +191,11 @@ impl Decider for Probe {
     type Effect = Request;
 
     fn entity<'a>(&self, input: &'a Received<Input>) -> Cow<'a, str> {
-        assert!(!self.entity_panics_once.swap(false, SeqCst), "entity was told to panic once");
+        assert!(!self.entity_panics_once.swap(false, SeqCst), "injected panic in entity");
         match &input.body {
             Input::Pinged(ping) => {
                 let panics = ping.mode == "panic-in-entity" && self.fragile.load(SeqCst);
-                assert!(!panics, "entity was told to panic");
+                assert!(!panics, "injected panic in entity");
                 Cow::Borrowed(&ping.target)
             }
             _ => Cow::Borrowed(&input.key),
@@ -203,7 +203,7 @@ impl Decider for Probe {
     }
 
     fn shares_keys_with(&self, _owner: &str) -> bool {
-        assert!(!self.panics_in_shares_keys_with, "shares_keys_with was told to panic");
+        assert!(!self.panics_in_shares_keys_with, "injected panic in shares_keys_with");
         self.keyed_alike
     }
 
@@ -213,7 +213,7 @@ impl Decider for Probe {
             Input::Pinged(ping) => self.ping(input, ping),
             Input::Count(count) => Decision::event(Counted { amount: count.amount, occurred_at }),
             Input::Replied(reply) if state.asked.contains(&reply.request) => {
-                Decision::event(Heeded { request: reply.request.clone(), amount: reply.amount, occurred_at })
+                Decision::event(ReplyAccepted { request: reply.request.clone(), amount: reply.amount, occurred_at })
             }
             Input::TimerFired(fired) if state.wake_at == Some(fired.due_at) => {
                 Decision::event(Woken { due_at: fired.due_at, occurred_at })
@@ -225,13 +225,13 @@ impl Decider for Probe {
     fn evolve(&self, mut state: State, event: &Event) -> State {
         match event {
             Event::Counted(counted) if counted.amount == PANICS_IN_EVOLVE => {
-                assert!(!self.fragile.load(SeqCst), "evolve was told to panic");
+                assert!(!self.fragile.load(SeqCst), "injected panic in evolve");
             }
             Event::Counted(counted) => state.total = state.total.saturating_add(counted.amount),
             Event::Asked(asked) => state.asked.push(asked.request.clone()),
-            Event::Heeded(heeded) => {
-                state.asked.retain(|request| *request != heeded.request);
-                state.total = state.total.saturating_add(heeded.amount);
+            Event::ReplyAccepted(accepted) => {
+                state.asked.retain(|request| *request != accepted.request);
+                state.total = state.total.saturating_add(accepted.amount);
             }
             Event::Scheduled(scheduled) => state.wake_at = Some(scheduled.due_at),
             Event::Woken(_) => {
@@ -245,13 +245,13 @@ impl Decider for Probe {
     fn pending(&self, state: &State) -> Vec<Request> {
         let requests: Vec<Request> = state.asked.iter().cloned().map(Request).collect();
         let panics = self.fragile.load(SeqCst) && requests.iter().any(|request| request.asks_for(PANICS_IN_PENDING));
-        assert!(!panics, "pending was told to panic");
+        assert!(!panics, "injected panic in pending");
         requests
     }
 
     fn wake_at(&self, state: &State) -> Option<TimestampMs> {
         let panics = self.fragile.load(SeqCst) && state.wake_at == Some(PANICS_IN_WAKE_AT);
-        assert!(!panics, "wake_at was told to panic");
+        assert!(!panics, "injected panic in wake_at");
         state.wake_at
     }
 }

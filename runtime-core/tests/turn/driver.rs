@@ -341,7 +341,7 @@ impl Driver {
         self.turn.committed(&ends, self.now());
     }
 
-    /// Reads what flows from where the turn says.
+    /// Reads the partitions that are not paused from the positions that the turn gave.
     fn place_readers(&mut self) {
         let inputs = self.turn.contract().inputs.clone();
         let reader = |(topic, partition, start): (std::sync::Arc<str>, i32, StartAt)| Reader {

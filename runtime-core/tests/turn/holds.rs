@@ -50,7 +50,7 @@ fn a_held_partition_rests_twice_as_long_each_time_and_is_parked_at_the_fifth_cra
     assert!(driver.executed(&format!("pause {partition}")));
     let reason = driver.turn.hold_reason(partition).unwrap();
     assert_eq!(reason.position, Position::new(SOURCE, partition, offset));
-    assert!(reason.reason.contains("decide was told to panic"), "{}", reason.reason);
+    assert!(reason.reason.contains("injected panic in decide"), "{}", reason.reason);
     assert!(!driver.turn.consuming().contains(&partition));
     driver.settle();
     assert_eq!((driver.state(&neighbour).total, driver.state(ORDER).total), (100, 0), "only its partition waits");
@@ -109,8 +109,8 @@ fn a_revocation_ends_every_hold() {
 #[test]
 fn a_record_that_cost_a_state_rests_is_then_tried_alone_and_is_parked_after_five_crashes() {
     for (mode, amount, reason) in [
-        ("count", PANICS_IN_EVOLVE, "evolve was told to panic"),
-        ("ask", PANICS_IN_PENDING, "pending was told to panic"),
+        ("count", PANICS_IN_EVOLVE, "injected panic in evolve"),
+        ("ask", PANICS_IN_PENDING, "injected panic in pending"),
     ] {
         let mut driver = fragile();
         driver.ping(ORDER, "count", 1);
@@ -204,7 +204,7 @@ fn a_timer_waits_for_the_record_that_is_kept_until_the_open_batch_is_committed()
     assert!(steps.contains(&keep(&place)), "{steps:?}");
     assert!(
         !steps.iter().any(|step| step == "ask positions"),
-        "the client has delivered what nobody has decided: {steps:?}"
+        "the client has delivered a record without a decision: {steps:?}"
     );
     assert!(driver.log.records_on(INBOX).is_empty(), "the timer overtakes nothing");
     driver.run_for(ms(2_000));

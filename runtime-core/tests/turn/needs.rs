@@ -27,8 +27,8 @@ fn unreadable(driver: &mut Driver) -> Position {
     Position::new(INBOX, here(), driver.log.append(INBOX, here(), record))
 }
 
-fn drop_parked(driver: &mut Driver, place: &Position) {
-    let command = DropParked { place: place.to_string(), by: "ada".to_owned(), reason: "a test".to_owned() };
+fn drop_parked(driver: &mut Driver, position: &Position) {
+    let command = DropParked { position: position.to_string(), by: "ada".to_owned(), reason: "a test".to_owned() };
     driver.log.write(INBOX, ORDER, &ParkingCommand::from(command));
 }
 
@@ -215,7 +215,7 @@ fn parked_records_whose_turn_fails_again_and_again_hold_their_partition_each_tim
 #[test]
 fn an_evicted_entity_is_loaded_before_an_operator_retries_a_record_about_it() {
     let (mut driver, bad) = with_parked_record_about_an_evicted_entity(0);
-    let command = RetryParked { place: bad.to_string(), by: "ada".to_owned() };
+    let command = RetryParked { position: bad.to_string(), by: "ada".to_owned() };
     driver.log.write(INBOX, ORDER, &ParkingCommand::from(command));
     driver.settle();
     assert_eq!(driver.times_of(&format!("load {}", neighbour())).len(), 1, "it may be handled in the same batch");

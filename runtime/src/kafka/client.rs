@@ -130,7 +130,7 @@ pub fn bound_batches(producer: &mut ClientConfig, most: usize) {
     }
 }
 
-/// A producer outside transactions: commands from an HTTP API, answers of effects, events of external systems.
+/// A producer outside transactions: commands from an HTTP API, answers of effects, events of external services.
 #[must_use]
 pub fn idempotent_producer(config: &Config, purpose: &str) -> ClientConfig {
     let mut client = producer(config, &client_id(config, purpose));

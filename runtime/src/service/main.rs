@@ -28,7 +28,7 @@ pub struct NoSettings {}
 /// Flags for the process itself.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 struct ProcessArgs {
-    /// Stop, as on SIGTERM, when standard input ends: for a parent process that this one must not outlive.
+    /// Stop, as on SIGTERM, when standard input ends: for a parent process that this one must not outlive
     #[arg(long)]
     until_stdin_ends: bool,
 }

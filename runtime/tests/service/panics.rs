@@ -75,37 +75,37 @@ async fn assert_parked_after_five_crashes(bad: PanickingRecord) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_over_which_decide_panics_is_parked() {
-    let reason = "decide panicked: decide was told to panic";
+    let reason = "decide panicked: injected panic in decide";
     assert_parked_after_five_crashes(PanickingRecord { mode: "panic", amount: 1, reason }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_over_which_evolve_panics_is_parked() {
-    let reason = "evolve panicked: evolve was told to panic";
+    let reason = "evolve panicked: injected panic in evolve";
     assert_parked_after_five_crashes(PanickingRecord { mode: "count", amount: PANICS_IN_EVOLVE, reason }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_over_which_entity_panics_is_parked() {
-    let reason = "entity panicked: entity was told to panic";
+    let reason = "entity panicked: injected panic in entity";
     assert_parked_after_five_crashes(PanickingRecord { mode: "panic-in-entity", amount: 1, reason }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_over_which_pending_panics_is_parked() {
-    let reason = "pending panicked: pending was told to panic";
+    let reason = "pending panicked: injected panic in pending";
     assert_parked_after_five_crashes(PanickingRecord { mode: "ask", amount: PANICS_IN_PENDING, reason }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_over_which_wake_at_panics_is_parked() {
-    let reason = "wake_at panicked: wake_at was told to panic";
+    let reason = "wake_at panicked: injected panic in wake_at";
     assert_parked_after_five_crashes(PanickingRecord { mode: "wake", amount: PANICS_IN_WAKE_AT, reason }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_over_which_the_key_of_an_effect_panics_is_parked() {
-    let reason = "Effect::key panicked: Effect::key was told to panic";
+    let reason = "Effect::key panicked: injected panic in Effect::key";
     assert_parked_after_five_crashes(PanickingRecord { mode: "ask", amount: PANICS_IN_EFFECT_KEY, reason }).await;
 }
 
@@ -152,7 +152,7 @@ async fn a_default_state_that_panics_parks_the_record_and_refuses_the_partition_
     DEFAULT_PANICS.store(true, Ordering::SeqCst);
     fixture.ping(&keys[1], &keys[1], "count", 10).await;
     let place = format!("{}/1/0", fixture.topic("source", runtime::Channel::Events));
-    let reason = "State::default panicked: told to panic";
+    let reason = "State::default panicked: injected panic";
     fixture
         .until("the position and the reason", |_| {
             let text = running.health().text;
@@ -169,7 +169,7 @@ async fn a_default_state_that_panics_parks_the_record_and_refuses_the_partition_
     assert!(running.health().is_live && running.stop().await);
     DEFAULT_PANICS.store(false, Ordering::SeqCst);
     let running = begin().await.unwrap();
-    fixture.ask(&keys[1], RetryParked { place, by: "ada".to_owned() });
+    fixture.ask(&keys[1], RetryParked { position: place, by: "ada".to_owned() });
     fixture.until_counted(11).await;
     assert!(running.stop().await);
     assert_whole(&fixture.events());
@@ -182,7 +182,7 @@ async fn shares_keys_with_that_panics_refuses_the_start_by_name() {
     let refused = start(fixture.config(), probe, fixture.world.clone(), axum::Router::new()).await;
     let reason = runtime::telemetry::chain(&refused.err().expect("a refusal"));
     let expected =
-        "service probe cannot tell whether it shares keys with source: shares_keys_with panicked: shares_keys_with was";
+        "service probe cannot tell whether it shares keys with source: shares_keys_with panicked: injected panic";
     assert!(reason.contains(expected), "{reason}");
 }
 
@@ -200,8 +200,10 @@ async fn a_recovered_state_over_which_the_decider_panics_refuses_its_partition_b
         let running =
             start(fixture.config(), fixture.probe.clone(), fixture.world.clone(), axum::Router::new()).await.unwrap();
         let own_log = fixture.topic("probe", runtime::Channel::Events);
-        let expected =
-            format!("state of entity {} in {own_log}/0 cannot be used: {what} panicked: {what} was told to", keys[0]);
+        let expected = format!(
+            "state of entity {} in {own_log}/0 cannot be used: {what} panicked: injected panic in {what}",
+            keys[0]
+        );
         fixture
             .until("a refused partition", |_| {
                 let health = running.health();

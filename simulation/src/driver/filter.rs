@@ -1,5 +1,5 @@
-//! The filter between a turn and its driver. Without a mutant it passes every step; a mutant drops or delays steps, or makes the
-//! driver execute them wrongly.
+//! The filter between a turn and its driver. Without a mutant it passes every step. A mutant drops, delays or changes
+//! steps or their reports.
 
 use std::{collections::BTreeSet, marker::PhantomData};
 
