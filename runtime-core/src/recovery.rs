@@ -296,12 +296,14 @@ impl<D: Decider> Recovery<D> {
         let positions: Vec<i64> = (0..contract.inputs.len())
             .map(|input| committed.get(input).copied().flatten().or(self.positions[input]).unwrap_or(0))
             .collect();
+        let is_missing =
+            |(input, position): (usize, &i64)| *position > 0 && committed.get(input).is_none_or(Option::is_none);
+        let has_uncommitted = positions.iter().enumerate().any(is_missing);
         let Self { decider, partition, entities, parking, next: own_next, .. } = self;
-        Task::new(&decider, partition, RecoveredPartition { entities, parking, positions, own_next }, now_ms).map_err(
-            |(entity, reason)| {
-                let topic = Arc::clone(&contract.events_topic);
-                LogCorruption::StatePanicked { topic, partition, entity, reason }
-            },
-        )
+        let recovered = RecoveredPartition { entities, parking, positions, has_uncommitted, own_next };
+        Task::new(&decider, partition, recovered, now_ms).map_err(|(entity, reason)| {
+            let topic = Arc::clone(&contract.events_topic);
+            LogCorruption::StatePanicked { topic, partition, entity, reason }
+        })
     }
 }

@@ -105,6 +105,8 @@ pub type EntityCheckpoint = (Arc<str>, Vec<u8>);
 pub struct Task<D: Decider> {
     pub(crate) partition: i32,
     pub(crate) positions: Vec<i64>,
+    /// True if the group does not have all positions: some have moved without an input, or the group has lost its offsets.
+    pub(crate) has_uncommitted: bool,
     pub(crate) held: Option<HoldReason>,
     pub(crate) timers: Timers,
     pub(crate) effects: Effects<D::Effect>,
@@ -116,6 +118,8 @@ pub struct Task<D: Decider> {
     /// The entities that the open batch has changed, with what is due once it is committed.
     touched: Vec<(Arc<str>, DueSet<D::Effect>)>,
     unsaved: Vec<Arc<str>>,
+    /// The positions of the last checkpoint.
+    saved_positions: Vec<i64>,
 }
 
 /// What a task needs to decide, besides its own state.
@@ -133,6 +137,8 @@ pub(crate) struct RecoveredPartition<S> {
     pub(crate) entities: HashMap<Arc<str>, Entity<S>>,
     pub(crate) parking: Parking,
     pub(crate) positions: Vec<i64>,
+    /// True if the group has no committed offset for one of the positions.
+    pub(crate) has_uncommitted: bool,
     pub(crate) own_next: i64,
 }
 
@@ -144,17 +150,31 @@ impl<D: Decider> Task<D> {
         recovered: RecoveredPartition<D::State>,
         now_ms: TimestampMs,
     ) -> Result<Self, (Arc<str>, String)> {
-        let RecoveredPartition { mut entities, parking, positions, own_next } = recovered;
+        let RecoveredPartition { mut entities, parking, positions, has_uncommitted, own_next } = recovered;
         let (mut timers, mut effects) = (Timers::default(), Effects::new());
         parking.entities().for_each(|entity| effects.pause(entity));
         for (key, entity) in &mut entities {
             let due = due_of(decider, &entity.state).map_err(|reason| (Arc::clone(key), reason))?;
             schedule(key, entity, due, &mut timers, &mut effects, now_ms);
         }
+        let saved_positions = positions.clone();
         let unsaved = entities.iter().filter(|(_, entity)| entity.unsaved).map(|(key, _)| Arc::clone(key)).collect();
         let (touched, stored) = (Vec::new(), BTreeSet::new());
-        let held = None;
-        Ok(Self { partition, positions, held, timers, effects, entities, stored, parking, own_next, touched, unsaved })
+        Ok(Self {
+            partition,
+            positions,
+            has_uncommitted,
+            held: None,
+            timers,
+            effects,
+            entities,
+            stored,
+            parking,
+            own_next,
+            touched,
+            unsaved,
+            saved_positions,
+        })
     }
 
     /// The partition.
@@ -273,6 +293,25 @@ impl<D: Decider> Task<D> {
         self.positions[input] = offset + 1;
         batch.moved(input, self.partition, offset + 1);
         batch.count_input();
+    }
+
+    /// Moves the positions up to those that the client has reached: it has delivered every record before them, and each is done
+    /// with. What lies between is no input: markers of transactions, and records of aborted ones. The next commit has the new
+    /// positions, so that an input that was consumed to its end is never taken for a truncated one.
+    pub(crate) fn advance(&mut self, reached: &[i64]) {
+        for (position, reached) in self.positions.iter_mut().zip(reached) {
+            if reached > position {
+                *position = *reached;
+                self.has_uncommitted = true;
+            }
+        }
+    }
+
+    /// Puts every position into the batch.
+    pub(crate) fn commit_positions(&self, batch: &mut Batch) {
+        for (input, position) in self.positions.iter().enumerate() {
+            batch.moved(input, self.partition, *position);
+        }
     }
 
     /// Routes a record, and parks it after too many failures, so that it does not block its partition for ever.
@@ -424,6 +463,7 @@ impl<D: Decider> Task<D> {
         if let Some(own_next) = own_next {
             self.own_next = self.own_next.max(own_next);
         }
+        self.has_uncommitted = false;
         for (key, due) in std::mem::take(&mut self.touched) {
             let Some(entity) = self.entities.get_mut(&key) else { continue };
             schedule(&key, entity, due, &mut self.timers, &mut self.effects, now_ms);
@@ -435,18 +475,14 @@ impl<D: Decider> Task<D> {
     }
 
     /// Writes the timers that may fire, if every input has been read up to the ends that were fetched after they were due.
-    pub(crate) fn fire(&mut self, context: &mut DecisionContext<'_, D>, positions: &[i64]) {
-        let delivered = positions.iter().copied().chain(std::iter::repeat(0));
-        let reached: Vec<i64> = self.positions.iter().zip(delivered).map(|(known, to)| to.max(*known)).collect();
-        for (due_at, key) in self.timers.pass(&reached) {
+    pub(crate) fn fire(&mut self, context: &mut DecisionContext<'_, D>) {
+        for (due_at, key) in self.timers.pass(&self.positions) {
             let Some(entity) = self.entities.get_mut(&key) else { continue };
             if let Some(wake) = &mut entity.wake {
                 wake.fired = true;
             }
             write_timer(context, self.partition, &key, &entity.correlation_id, due_at);
-            for (input, position) in self.positions.iter().enumerate() {
-                context.batch.moved(input, self.partition, *position);
-            }
+            self.commit_positions(context.batch);
         }
     }
 
@@ -484,9 +520,10 @@ impl<D: Decider> Task<D> {
         Ok(())
     }
 
-    /// The changes since the last checkpoint; `None` if there are none.
+    /// The changes since the last checkpoint; `None` if there are none. Positions alone are a change: if the group loses its
+    /// offsets, they show that an input was consumed, even one that produced no event.
     pub(crate) fn save(&mut self, contract: &ServiceContract) -> Option<TaskCheckpoint> {
-        if self.unsaved.is_empty() || !self.touched.is_empty() {
+        if !self.touched.is_empty() || (self.unsaved.is_empty() && self.positions == self.saved_positions) {
             return None;
         }
         let entities = match self.unsaved_bytes() {
@@ -501,6 +538,7 @@ impl<D: Decider> Task<D> {
                 entity.unsaved = false;
             }
         }
+        self.saved_positions.clone_from(&self.positions);
         let positions = contract.inputs.iter().cloned().zip(self.positions.iter().copied()).collect();
         Some(TaskCheckpoint { partition: self.partition, next: self.own_next, positions, entities })
     }

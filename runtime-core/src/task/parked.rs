@@ -11,7 +11,10 @@ use crate::{
     contract::{ReadOutcome, RecordDefect},
     decider::{Decider, Received},
     envelope::{MAX_VALUE_BYTES, Position},
-    parking::{DropParked, MAX_DRAINED, ParkedRecord, ParkingCommand, RecordFailure, ReleasedRecord, RetryParked},
+    parking::{
+        DropParked, FAILURE_BYTES, MAX_DRAINED, ParkedRecord, ParkingCommand, RecordFailure, ReleasedRecord,
+        RetryParked,
+    },
     partition_of,
 };
 
@@ -76,12 +79,15 @@ impl<D: Decider> Task<D> {
             )));
         }
         parked.number = self.parking.rank_of(&parked.position);
-        let headers =
+        let mut headers =
             OutputHeaders::Verbatim(parked.headers_on_topic(&context.contract.system, &context.contract.group));
         let key = parked.position.to_string();
         let value = parked.value.as_deref().unwrap_or_default();
-        fits(key.len() + value.len(), &headers, context.contract.limits.parked)
+        fits(key.len() + value.len() + FAILURE_BYTES, &headers, context.contract.limits.parked)
             .map_err(|why| refused(format!("the record cannot be parked on {topic}: {why}")))?;
+        if let OutputHeaders::Verbatim(headers) = &mut headers {
+            headers.extend(parked.failure_headers(&context.contract.system));
+        }
         let bytes = (Some(context.batch.put(key.as_bytes())), Some(context.batch.put(value)));
         context.batch.append(Target::Parked, Some(self.partition), parked.timestamp_ms, headers, bytes);
         match &parked.failure {
@@ -142,9 +148,7 @@ impl<D: Decider> Task<D> {
         let Some(entity) = self.parking.ready().cloned() else { return Ok(()) };
         let request = ReleaseRequest { id: uuid::Uuid::nil(), words: "its turn".to_owned() };
         self.drain(context, &entity, &request, false)?;
-        for (input, position) in self.positions.iter().enumerate() {
-            context.batch.moved(input, self.partition, *position);
-        }
+        self.commit_positions(context.batch);
         Ok(())
     }
 

@@ -28,7 +28,8 @@ pub enum Step<D: Decider, F> {
         key: Arc<str>,
     },
     /// Rest, then poll the client, up to `wait` for the first record, and offer each record: [`Turn::offer`](super::Turn::offer)
-    /// while [`Turn::has_room`](super::Turn::has_room). Then [`Turn::gathering_ended`](super::Turn::gathering_ended).
+    /// while [`Turn::has_room`](super::Turn::has_room). When the client reports the end of a partition of an input:
+    /// [`Turn::reached_end`](super::Turn::reached_end). Then [`Turn::gathering_ended`](super::Turn::gathering_ended).
     Gather {
         /// How long to rest before polling: under load, larger batches cost less.
         rest: Duration,
@@ -40,7 +41,8 @@ pub enum Step<D: Decider, F> {
         /// The partitions.
         partitions: Vec<i32>,
     },
-    /// Read the positions up to which the client has delivered: [`Turn::reached`](super::Turn::reached).
+    /// Read the positions up to which the client has delivered, past markers and aborted records:
+    /// [`Turn::reached`](super::Turn::reached).
     ReadPositions {
         /// The partitions.
         partitions: Vec<i32>,
@@ -129,6 +131,9 @@ pub struct Pace {
     pub rest_most: Duration,
     /// How often positions without decisions are committed.
     pub positions_every: Duration,
+    /// How soon positions are committed that have moved past the markers at the end of an input, if no batch is committed before.
+    /// A transaction of the service's own moves the end of its inbox, so this bounds the transactions of a slow stream of input.
+    pub ends_committed_within: Duration,
     /// The shortest time between two fetches of the ends of the inputs.
     pub ends_every: Duration,
     /// How often every position is committed again. Brokers keep offsets for a week by default, and some for a day.
@@ -152,6 +157,7 @@ impl Default for Pace {
             rest_per_input: Duration::from_micros(50),
             rest_most: Duration::from_millis(50),
             positions_every: Duration::from_millis(200),
+            ends_committed_within: Duration::from_secs(1),
             ends_every: Duration::from_millis(20),
             recommit_every: Duration::from_secs(30 * 60),
             checkpoint_every: Duration::from_secs(5),

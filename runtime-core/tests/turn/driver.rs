@@ -60,12 +60,14 @@ pub(crate) struct Driver {
     pub(crate) evicts: bool,
     /// What the topics take, from the next restart on.
     pub(crate) limits: Limits,
+    /// Markers behind the last record of a partition: the end, as a client that has passed them reports it.
+    pub(crate) marked_ends: BTreeMap<(String, i32), i64>,
+    pub(crate) offsets: BTreeMap<(i32, usize), i64>,
     pace: Pace,
     changes: VecDeque<GroupChange>,
     recovering: BTreeSet<i32>,
     readers: Vec<Reader>,
     kept: Option<(usize, String, i32, i64)>,
-    offsets: BTreeMap<(i32, usize), i64>,
     store: BTreeMap<(i32, String), Vec<u8>>,
     answers: Vec<DueEffect<Request>>,
 }
@@ -92,12 +94,13 @@ impl Driver {
             generation: Some(1),
             evicts: false,
             limits: Limits::default(),
+            marked_ends: BTreeMap::new(),
+            offsets: BTreeMap::new(),
             pace,
             changes: VecDeque::new(),
             recovering: BTreeSet::new(),
             readers: Vec::new(),
             kept: None,
-            offsets: BTreeMap::new(),
             store: BTreeMap::new(),
             answers: Vec::new(),
         }
@@ -276,7 +279,20 @@ impl Driver {
         if !has_received {
             self.elapsed += wait.max(Duration::from_millis(1));
         }
+        self.report_ends();
         self.turn.gathering_ended(!self.changes.is_empty());
+    }
+
+    /// Reports the partitions whose markers the client has passed.
+    fn report_ends(&mut self) {
+        for reader in &mut self.readers {
+            let end = self.log.end(&reader.topic, reader.partition);
+            let marked = self.marked_ends.get(&(reader.topic.clone(), reader.partition)).copied().unwrap_or(0);
+            if reader.next >= end && reader.next < marked {
+                reader.next = marked;
+                self.turn.reached_end(reader.partition);
+            }
+        }
     }
 
     /// The first reader that has a record, if the batch has room for one.

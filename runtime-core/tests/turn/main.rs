@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod driver;
+mod ends;
 mod holds;
 #[path = "../log/mod.rs"]
 mod log;

@@ -164,10 +164,9 @@ fn an_evicted_entity_is_loaded_before_parked_records_about_it_are_handled() {
 
 #[test]
 fn parked_records_that_were_handled_before_one_that_fails_are_not_lost() {
-    let waits = |bytes: &usize| parked(&with_large_parked_record(0, *bytes).0) == 2;
-    let largest = (9_000..10_000).rev().step_by(10).find(waits).unwrap();
     for waiting in [0, 10] {
-        let (mut driver, bad) = with_large_parked_record(waiting, largest - 20);
+        let (mut driver, bad) = with_large_parked_record(waiting, 7_000);
+        lower_the_limit(&mut driver);
         drop_parked(&mut driver, &bad);
         driver.run_for(ms(2_000));
         assert!(driver.turn.hold_reason(here()).is_some());
@@ -196,13 +195,32 @@ fn with_large_parked_record(waiting: i64, bytes: usize) -> (Driver, Position) {
     (driver, bad)
 }
 
+/// An operator lowers the limit of the parked topic below the size of a record that is parked.
+fn lower_the_limit(driver: &mut Driver) {
+    driver.limits.parked = 6_000;
+    driver.restart();
+}
+
+#[test]
+fn a_record_that_could_wait_can_be_parked_again_when_its_turn_fails() {
+    let waits = |bytes: &usize| parked(&with_large_parked_record(0, *bytes).0) == 2;
+    let largest = (5_000..10_000).rev().step_by(10).find(waits).unwrap();
+    for bytes in [largest, largest - 10, largest - 500] {
+        let (mut driver, bad) = with_large_parked_record(3, bytes);
+        drop_parked(&mut driver, &bad);
+        driver.run_for(ms(2_000));
+        assert!(driver.turn.hold_reason(here()).is_none(), "{:?}", driver.turn.hold_reason(here()));
+        let task = driver.turn.machine().task(here()).unwrap();
+        let failure = task.parked().next().unwrap().failure.clone().unwrap();
+        assert_eq!((task.parked_size().0, driver.state(ORDER).total, &*failure.class), (1, 3, "framing"));
+    }
+}
+
 #[test]
 fn parked_records_whose_turn_fails_again_and_again_hold_their_partition_each_time() {
-    // The largest record that can wait: with the reason of its failure it does not fit any more.
-    let waits = |bytes: &usize| parked(&with_large_parked_record(0, *bytes).0) == 2;
-    let largest = (9_000..10_000).rev().step_by(10).find(waits).unwrap();
-    let (mut driver, bad) = with_large_parked_record(DRAINED, largest - 20);
+    let (mut driver, bad) = with_large_parked_record(DRAINED, 7_000);
     assert_eq!(parked(&driver), 502);
+    lower_the_limit(&mut driver);
     drop_parked(&mut driver, &bad);
     driver.run_for(ms(10_000));
     let reason = driver.turn.hold_reason(here()).unwrap();
