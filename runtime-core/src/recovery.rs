@@ -296,9 +296,8 @@ impl<D: Decider> Recovery<D> {
         let positions: Vec<i64> = (0..contract.inputs.len())
             .map(|input| committed.get(input).copied().flatten().or(self.positions[input]).unwrap_or(0))
             .collect();
-        let is_missing =
-            |(input, position): (usize, &i64)| *position > 0 && committed.get(input).is_none_or(Option::is_none);
-        let has_uncommitted = positions.iter().enumerate().any(is_missing);
+        // Also a position of zero is committed: it shows that the group was there before what is deleted later.
+        let has_uncommitted = (0..positions.len()).any(|input| committed.get(input).is_none_or(Option::is_none));
         let Self { decider, partition, entities, parking, next: own_next, .. } = self;
         let recovered = RecoveredPartition { entities, parking, positions, has_uncommitted, own_next };
         Task::new(&decider, partition, recovered, now_ms).map_err(|(entity, reason)| {

@@ -31,7 +31,6 @@ use crate::{
     fencing::Fencing,
     limits::Limits,
     log_bounds,
-    recoveries::StartAt,
     time::TimestampMs,
 };
 
@@ -490,17 +489,11 @@ impl<D: Decider, F: Clone> Turn<D, F> {
     }
 
     /// Every partition of every input that the client reads, with the offset to start at.
-    pub fn assignment(&self) -> impl Iterator<Item = (Arc<str>, i32, StartAt)> {
+    pub fn assignment(&self) -> impl Iterator<Item = (Arc<str>, i32, i64)> {
         let tasks = self.consuming.iter().filter_map(|partition| self.machine.task(*partition));
         tasks.flat_map(|task| {
-            let positions = self.contract().inputs.iter().zip(task.positions()).enumerate();
-            positions.map(|(input, (topic, position))| {
-                // An inbox may be truncated. If none of it was consumed, the client starts at its first record, whatever the
-                // offset.
-                let at_beginning = input == 0 && *position == 0;
-                let start = if at_beginning { StartAt::Beginning } else { StartAt::Offset(*position) };
-                (Arc::clone(topic), task.partition(), start)
-            })
+            let positions = self.contract().inputs.iter().zip(task.positions());
+            positions.map(|(topic, position)| (Arc::clone(topic), task.partition(), *position))
         })
     }
 

@@ -8,7 +8,6 @@ use std::{
 use runtime_core::{
     DueEffect, Limits, Recovery, Task,
     codec::SchemaRef,
-    recoveries::StartAt,
     turn::{Carried, Now, Offer, Pace, Step, Turn, TurnError},
 };
 
@@ -81,6 +80,10 @@ impl Driver {
         let (log, carried, elapsed) = (Log::default(), Carried::default(), Duration::from_secs(1));
         let now = Now { wall_ms: NOW, elapsed };
         let turn = Turn::new(probe.clone(), log.schemas.contract(&probe), &carried, pace.clone(), now);
+        // The group was there before.
+        let inputs = 0..turn.contract().inputs.len();
+        let offsets =
+            (0..PARTITIONS).flat_map(|partition| inputs.clone().map(move |input| ((partition, input), 0))).collect();
         Self {
             log,
             probe,
@@ -95,7 +98,7 @@ impl Driver {
             evicts: false,
             limits: Limits::default(),
             marked_ends: BTreeMap::new(),
-            offsets: BTreeMap::new(),
+            offsets,
             pace,
             changes: VecDeque::new(),
             recovering: BTreeSet::new(),
@@ -360,11 +363,11 @@ impl Driver {
     /// Reads what flows from where the turn says.
     fn place_readers(&mut self) {
         let inputs = self.turn.contract().inputs.clone();
-        let reader = |(topic, partition, start): (std::sync::Arc<str>, i32, StartAt)| Reader {
+        let reader = |(topic, partition, next): (std::sync::Arc<str>, i32, i64)| Reader {
             input: inputs.iter().position(|input| *input == topic).unwrap(),
             topic: topic.to_string(),
             partition,
-            next: if let StartAt::Offset(offset) = start { offset } else { 0 },
+            next,
         };
         self.readers = self.turn.assignment().map(reader).collect();
     }

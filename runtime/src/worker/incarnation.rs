@@ -28,7 +28,6 @@ use crate::{
     core::{
         Target, Task,
         decider::TimestampMs,
-        recoveries::StartAt,
         text::panic_message,
         turn::{Carried, Now, Offer, Pace, Step, Turn},
     },
@@ -361,7 +360,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         self.knows_positions = false;
         let mut list = TopicPartitionList::new();
         for (topic, partition, start) in self.turn.assignment() {
-            list.add_partition_offset(&topic, partition, offset_of(start))?;
+            list.add_partition_offset(&topic, partition, Offset::Offset(start))?;
         }
         self.clients.consumer().assign(&list)
     }
@@ -504,13 +503,6 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
 
 fn now<D: Decider, P>(setup: &Setup<D, P>) -> Now {
     Now { wall_ms: clock::now_ms(), elapsed: setup.started.elapsed() }
-}
-
-fn offset_of(start: StartAt) -> Offset {
-    match start {
-        StartAt::Beginning => Offset::Beginning,
-        StartAt::Offset(offset) => Offset::Offset(offset),
-    }
 }
 
 /// Counts a batch: its inputs, its outputs, and the duration of its transaction.
