@@ -93,7 +93,7 @@ impl<D: Decider> Machine<D> {
         let Self { decider, contract, batch, crashes, .. } = self;
         let mut context = DecisionContext { decider, contract, batch, now_ms, crashes };
         let outcome = task.receive(&mut context, input, record, read);
-        if !matches!(outcome, ReceiveOutcome::NeedsSchema(_) | ReceiveOutcome::NeedsEntity(_)) {
+        if !outcome.is_a_need() {
             self.contract.forget_failures();
         }
         outcome
@@ -303,7 +303,7 @@ impl<D: Decider> Machine<D> {
 /// What a driver must fetch before the core can continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need {
-    /// A schema.
+    /// The schema of a parked record, anew: it may have been registered since the record was parked.
     Schema(SchemaRef),
     /// The state of an entity.
     Entity {

@@ -119,7 +119,7 @@ enum Log {
 pub enum RecoveryEnd<D: Decider> {
     /// It may decide.
     Recovered(Box<Task<D>>),
-    /// It must not decide until an operator has acted.
+    /// It must not decide: until an operator has acted if [that is final](LogCorruption::is_final), else until it moves.
     Refused(i32, LogCorruption),
 }
 

@@ -7,6 +7,7 @@
 //! A task parks a record that cannot be processed if its entity is known, and later records of that entity wait behind it; other
 //! entities continue. An operator retries or drops the record, and then the task processes the waiting records in their order.
 
+mod outcome;
 mod outputs;
 mod parked;
 
@@ -15,10 +16,10 @@ use std::{
     sync::Arc,
 };
 
+pub use self::outcome::{CrashCount, DeciderFailure, HoldReason, ReceiveOutcome};
 use self::outputs::{Cause, append_commands, append_events, dead_letter, forward, write_timer};
 use crate::{
     Batch, Need, Record, ServiceContract,
-    codec::SchemaRef,
     contract::{ReadOutcome, RecordDefect},
     decider::{Decider, Effect, Received, TimestampMs},
     due::{DueSet, due_of},
@@ -30,60 +31,6 @@ use crate::{
     partition_of,
     timers::Timers,
 };
-
-/// The result of receiving an input.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ReceiveOutcome {
-    /// It is decided on, forwarded, parked, dead-lettered, dropped as a repetition, or skipped. Its position is in the batch.
-    Done,
-    /// It is ignored: the partition is not owned or is held, or the record was received before.
-    Ignored,
-    /// Its schema must be fetched. Then the driver offers the same record again. Nothing has changed.
-    NeedsSchema(SchemaRef),
-    /// This entity must be loaded. Then the driver offers the same record again. Nothing has changed.
-    NeedsEntity(Arc<str>),
-    /// Its schema cannot be fetched now. The partition is held, and the record is retried when the hold ends.
-    SchemaUnavailable(String),
-    /// The service's own code failed on it. The partition is held, or the machine must be discarded.
-    Failed(DeciderFailure),
-}
-
-/// The service's own code failed on a record.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DeciderFailure {
-    /// The record.
-    pub position: Position,
-    /// What failed and how.
-    pub reason: String,
-    /// True if a state was lost: the batch must not be committed, and the machine must be discarded.
-    pub loses_state: bool,
-}
-
-/// How often the service's own code has failed on a record that blocks its partition.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CrashCount {
-    /// The number of failures.
-    pub times: u32,
-    /// What failed last, and how.
-    pub reason: String,
-}
-
-impl CrashCount {
-    /// Counts one more failure.
-    pub fn add(&mut self, reason: &str) {
-        self.times = self.times.saturating_add(1);
-        reason.clone_into(&mut self.reason);
-    }
-}
-
-/// Why a partition takes no input.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HoldReason {
-    /// The position of the record before which it is held.
-    pub position: Position,
-    /// Why.
-    pub reason: String,
-}
 
 /// The checkpoint of one partition: its changes since the one before.
 #[derive(Debug)]
@@ -255,10 +202,14 @@ impl<D: Decider> Task<D> {
                 self.held = Some(HoldReason { position, reason: reason.clone() });
                 return ReceiveOutcome::SchemaUnavailable(reason);
             }
+            ReadOutcome::OfAnotherBuild(reason) => {
+                self.held = Some(HoldReason { position, reason: reason.clone() });
+                return ReceiveOutcome::OfAnotherBuild(reason);
+            }
             ReadOutcome::NeedsSchema(schema) => return ReceiveOutcome::NeedsSchema(schema),
             ReadOutcome::Unreadable(defect) => self.park_or_dead_letter(context, input, record, &defect),
             ReadOutcome::Parking(command) => match self.need_of_command(context.decider, context.contract, &command) {
-                Some(Need::Schema(schema)) => return ReceiveOutcome::NeedsSchema(schema),
+                Some(Need::Schema(schema)) => return ReceiveOutcome::NeedsSchemaAnew(schema),
                 Some(Need::Entity { key, .. }) => return ReceiveOutcome::NeedsEntity(key),
                 None => self.apply_command(context, record, &command),
             },

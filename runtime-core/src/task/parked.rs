@@ -18,6 +18,24 @@ use crate::{
     partition_of,
 };
 
+/// Why a parked record cannot be processed.
+struct ParkedFailure {
+    class: &'static str,
+    reason: String,
+    /// True if its schema cannot be fetched now.
+    is_transient: bool,
+}
+
+impl ParkedFailure {
+    fn of(class: &'static str, reason: String) -> Self {
+        Self { class, reason, is_transient: false }
+    }
+
+    fn without_schema(reason: String) -> Self {
+        Self { class: "schema", reason, is_transient: true }
+    }
+}
+
 /// Why records are released: an operator's command, or that their turn has come.
 struct ReleaseRequest {
     id: uuid::Uuid,
@@ -209,8 +227,15 @@ impl<D: Decider> Task<D> {
         for _ in 0..MAX_DRAINED {
             let Some(parked) = self.parking.first(entity).cloned() else { break };
             let savepoint = context.batch.savepoint();
-            if let Err((class, reason)) = self.try_parked(context, &parked) {
+            if let Err(ParkedFailure { class, reason, is_transient }) = self.try_parked(context, &parked) {
                 context.batch.rollback_to(savepoint);
+                if is_transient && parked.failure.is_none() {
+                    // It has not failed: it waits until its schema can be fetched, as it would as an input. An operator who retries
+                    // a failed one gets the reason at once.
+                    let position = parked.position;
+                    let refused = DeciderFailure { position, reason, loses_state: false };
+                    return if has_changed { Ok(()) } else { Err(refused) };
+                }
                 let attempts = parked.failure.as_ref().map_or(0, |failure| failure.attempts).saturating_add(1);
                 let failure = Some(failure_of(class, &reason, attempts, context.now_ms));
                 let parked_again = self.park(context, ParkedRecord { failure, ..parked });
@@ -230,22 +255,22 @@ impl<D: Decider> Task<D> {
     }
 
     /// Processes one parked record as if it were received now. An error has the class and the reason, and nothing has changed.
-    fn try_parked(
-        &mut self,
-        context: &mut DecisionContext<'_, D>,
-        parked: &ParkedRecord,
-    ) -> Result<(), (&'static str, String)> {
+    fn try_parked(&mut self, context: &mut DecisionContext<'_, D>, parked: &ParkedRecord) -> Result<(), ParkedFailure> {
         parked.with_record(|record| match context.contract.read_input::<D::Input>(record) {
             ReadOutcome::NotConsumed | ReadOutcome::Parking(_) => Ok(()),
-            ReadOutcome::SchemaUnavailable(reason) => Err(("schema", reason)),
-            ReadOutcome::NeedsSchema(schema) => Err(("schema", format!("schema {schema} was not fetched"))),
-            ReadOutcome::Unreadable(defect) => Err((defect.class, defect.message)),
+            ReadOutcome::OfAnotherBuild(reason) => Err(ParkedFailure { class: "build", reason, is_transient: true }),
+            ReadOutcome::SchemaUnavailable(reason) => Err(ParkedFailure::without_schema(reason)),
+            ReadOutcome::NeedsSchema(schema) => {
+                Err(ParkedFailure::without_schema(format!("schema {schema} was not fetched")))
+            }
+            ReadOutcome::Unreadable(defect) => Err(ParkedFailure::of(defect.class, defect.message)),
             ReadOutcome::Body(body) => {
-                let (key, envelope) = identify(record).map_err(|defect| (defect.class, defect.message))?;
+                let (key, envelope) =
+                    identify(record).map_err(|defect| ParkedFailure::of(defect.class, defect.message))?;
                 let (id, correlation_id) = (envelope.id, envelope.correlation_id.clone());
                 let received = Received { key, id, correlation_id, at_ms: record.timestamp_ms, body };
                 let routed = self.route(context, record, &envelope, &received, Some(&parked.entity));
-                routed.map_err(|failure| ("crash", failure.reason))
+                routed.map_err(|failure| ParkedFailure::of("crash", failure.reason))
             }
         })
     }

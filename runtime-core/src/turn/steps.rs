@@ -18,7 +18,7 @@ pub struct Now {
 pub enum Step<D: Decider, F> {
     /// Read the member and the generation with which the worker would commit now: [`Turn::fence`](super::Turn::fence).
     SnapshotFence,
-    /// Fetch a schema: [`Turn::learn`](super::Turn::learn).
+    /// Fetch the schema of a parked record, although it may be remembered as missing: [`Turn::learn`](super::Turn::learn).
     FetchSchema(SchemaRef),
     /// Load an entity that was evicted from memory: [`Turn::load`](super::Turn::load).
     LoadEntity {
@@ -144,6 +144,8 @@ pub struct Pace {
     pub hold_first: Duration,
     /// The longest pause of a held partition.
     pub hold_longest: Duration,
+    /// The longest pause of a partition that is held because a schema cannot be fetched. A registry is asked with one request.
+    pub schema_longest: Duration,
     /// The most effects in flight.
     pub effects_in_flight: usize,
 }
@@ -163,6 +165,7 @@ impl Default for Pace {
             checkpoint_every: Duration::from_secs(5),
             hold_first: Duration::from_millis(500),
             hold_longest: Duration::from_secs(30),
+            schema_longest: Duration::from_secs(5),
             effects_in_flight: 256,
         }
     }

@@ -317,6 +317,10 @@ impl Driver {
             match offered {
                 Offer::Taken => return,
                 Offer::NeedsSchema(schema) => self.fetch(schema),
+                Offer::NeedsSchemaAnew(schema) => {
+                    self.note("fetch schema anew");
+                    self.turn.learn(schema, self.log.schemas.fetch(schema));
+                }
                 Offer::NeedsEntity(key) => self.load(partition, &key),
                 Offer::CommitFirst => {
                     self.note(format!("keep {topic}/{partition}/{offset}"));

@@ -132,7 +132,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
     fn execute(&mut self, step: Step<D, Arc<ConsumerGroupMetadata>>) -> Result<(), WorkerError> {
         match step {
             Step::SnapshotFence => self.turn.fence(self.clients.consumer().group_metadata().map(Arc::new)),
-            Step::FetchSchema(schema) => self.fetch_schema(schema),
+            Step::FetchSchema(schema) => self.fetch_schema_anew(schema),
             Step::LoadEntity { partition, key } => self.load_entity(partition, &key)?,
             Step::Gather { rest, wait } => self.gather(rest, wait)?,
             Step::FetchEnds { partitions } => self.fetch_ends(&partitions),
@@ -212,6 +212,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
                     Offer::Taken => return Ok(true),
                     Offer::CommitFirst => return Ok(false),
                     Offer::NeedsSchema(schema) => self.fetch_schema(schema),
+                    Offer::NeedsSchemaAnew(schema) => self.fetch_schema_anew(schema),
                     Offer::NeedsEntity(key) => self.load_entity(partition, &key)?,
                 }
             }
@@ -221,6 +222,12 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
     /// Fetches a schema. A turn may fetch several, and each fetch may wait until its deadline.
     fn fetch_schema(&mut self, schema: SchemaRef) {
         self.turn.learn(schema, self.setup.readers.schema(schema));
+        self.setup.status.progressed();
+    }
+
+    /// Fetches the schema of a parked record from the registry, also if the registry did not have it a moment ago.
+    fn fetch_schema_anew(&mut self, schema: SchemaRef) {
+        self.turn.learn(schema, self.setup.readers.schema_anew(schema));
         self.setup.status.progressed();
     }
 
@@ -432,8 +439,8 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
                     tasks.push(*task);
                 }
                 RecoveryReport::LogLoss { reason } => return Err(WorkerError::LogLoss(reason)),
-                RecoveryReport::Refused { partition, position, reason } => {
-                    self.setup.status.set_issue(partition, PartitionIssue { position, reason, is_final: true });
+                RecoveryReport::Refused { partition, position, reason, is_final } => {
+                    self.setup.status.set_issue(partition, PartitionIssue { position, reason, is_final });
                 }
                 RecoveryReport::Delayed { partitions, reason } => {
                     for partition in partitions {

@@ -177,7 +177,7 @@ impl<D: Decider> Incarnation<D> {
     ) -> Result<StepOutcome, Violation> {
         match step {
             Step::SnapshotFence => self.turn.fence(self.client.membership()),
-            Step::FetchSchema(schema) => self.turn.learn(schema, self.readers.schema(schema)),
+            Step::FetchSchema(schema) => self.turn.learn(schema, self.readers.schema_anew(schema)),
             Step::LoadEntity { partition, key } => return self.load_entity(store, world, partition, &key),
             Step::Gather { .. } => return self.gather(service, store, world, (process, now)),
             Step::FetchEnds { partitions } => self.fetch_ends(service, world, &partitions, now),

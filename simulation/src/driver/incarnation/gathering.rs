@@ -159,6 +159,7 @@ impl<D: Decider> Incarnation<D> {
         loop {
             let offer = shown.with_record(topic, partition, offset, |record| self.turn.offer(input, record, now));
             match offer {
+                Offer::NeedsSchemaAnew(schema) => self.turn.learn(schema, self.readers.schema_anew(schema)),
                 Offer::NeedsSchema(schema) => {
                     let found = self.readers.schema(schema);
                     if world.is(Mutant::TransientIsPoison) && found.as_ref().is_err_and(DecodeError::is_transient) {
