@@ -73,7 +73,7 @@ impl Fixture {
             loop {
                 match machine.receive(input, record, NOW + 5) {
                     ReceiveOutcome::NeedsSchema(schema) | ReceiveOutcome::NeedsSchemaAnew(schema) => {
-                        machine.learn(schema, log.schemas.fetch(schema))
+                        machine.learn(schema, log.schemas.fetch(schema));
                     }
                     outcome => return outcome,
                 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use proptest::{collection::vec, prelude::*};
 use runtime_core::{
-    CrashCount, DropParked, ParkedRecord, ParkingCommand, ReceiveOutcome, RetryParked, envelope::Position, partition_of,
+    DropParked, ParkedRecord, ParkingCommand, ReceiveOutcome, RetryParked, envelope::Position, partition_of,
 };
 
 use crate::{
@@ -61,10 +61,14 @@ impl History {
         let fixture = &mut self.fixture;
         match *action {
             Action::Count(entity, amount) => {
-                drop(fixture.write(INBOX, ENTITIES[entity], &Command::from(Count { amount })))
+                fixture.write(INBOX, ENTITIES[entity], &Command::from(Count { amount }));
             }
-            Action::PassOn(entity) => drop(fixture.ping(ENTITIES[entity], ENTITIES[entity], "pass-on", 1)),
-            Action::Panic(entity) => drop(fixture.ping(ENTITIES[entity], ENTITIES[entity], "panic", 1)),
+            Action::PassOn(entity) => {
+                fixture.ping(ENTITIES[entity], ENTITIES[entity], "pass-on", 1);
+            }
+            Action::Panic(entity) => {
+                fixture.ping(ENTITIES[entity], ENTITIES[entity], "panic", 1);
+            }
             Action::PanicInEvolve(entity) => {
                 fixture.write(INBOX, ENTITIES[entity], &Command::from(Count { amount: PANICS_IN_EVOLVE }));
             }
@@ -153,11 +157,7 @@ impl History {
         for offset in from..self.fixture.log.end(topic, partition) {
             match self.fixture.receive(topic, (partition, offset)) {
                 ReceiveOutcome::Failed(failure) if failure.loses_state => {
-                    self.fixture
-                        .crashes
-                        .entry(failure.position)
-                        .or_insert_with(CrashCount::default)
-                        .add(&failure.reason);
+                    self.fixture.crashes.entry(failure.position).or_default().add(&failure.reason);
                     return None;
                 }
                 ReceiveOutcome::Failed(_) => return Some(true),
