@@ -159,3 +159,21 @@ fn positions_of_which_the_group_has_none_are_committed_after_a_recovery() {
     driver.run_for(ms(1_500));
     assert_eq!(committed(&driver), Some(1), "recovered from the own log, and committed again");
 }
+
+#[test]
+fn a_checkpoint_has_the_position_of_an_input_that_led_to_no_event() {
+    let mut driver = Driver::owner();
+    driver.ping(ORDER, "count", 1);
+    driver.settle();
+    let now = driver.now();
+    assert_eq!(driver.turn.checkpoint(now).len(), 1);
+    assert!(driver.turn.checkpoint(now).is_empty(), "nothing has changed");
+    unrelated(&mut driver);
+    mark(&mut driver, SOURCE, 5);
+    driver.run_for(ms(1_500));
+    let saved = driver.turn.checkpoint(driver.now());
+    assert_eq!(saved.len(), 1);
+    assert!(saved[0].entities.is_empty());
+    let position = saved[0].positions.iter().find(|(topic, _)| **topic == *SOURCE);
+    assert_eq!(position.map(|(_, next)| *next), Some(5), "it shows what was consumed if the group loses its offsets");
+}
