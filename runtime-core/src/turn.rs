@@ -93,7 +93,7 @@ pub struct Turn<D: Decider, F> {
     is_recovering: bool,
     has_rebalance: bool,
     is_stopping: bool,
-    /// True if the worker stops, and the fence of the last commit of its positions was requested.
+    /// True if the worker stops, and was asked for what its last commit needs.
     is_flushing: bool,
     ends_fetched: Duration,
     checkpointed: Duration,
@@ -182,17 +182,20 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         Phase::Begin.following()
     }
 
-    /// Commits what is left, and stops. Positions without an open batch need a fence of this moment.
+    /// Commits what is left, with the positions that the client has reached, and stops. Without an open batch, the positions need a
+    /// fence of this moment.
     fn stop_or_flush(&mut self) -> Phase {
-        if self.machine.batch().is_empty() && self.machine.has_uncommitted() {
-            if !self.is_flushing {
-                self.is_flushing = true;
+        if !self.is_flushing {
+            self.is_flushing = true;
+            if self.machine.batch().is_empty() {
                 self.due.push_back(Step::SnapshotFence);
-                return Phase::Begin;
             }
-            if self.fence.is_some() {
-                self.machine.commit_reached();
-            }
+            self.at_end.extend(&self.consuming);
+            self.read_positions();
+            return Phase::Begin;
+        }
+        if self.fence.is_some() {
+            self.machine.commit_reached();
         }
         self.commit_open_batch();
         self.due.push_back(Step::Checkpoint);

@@ -95,7 +95,7 @@ pub fn run(scenario: &dyn Scenario, fixtures: &Fixtures, plan: &Plan) -> Simulat
         registry: SimulatedRegistry::new(&fixtures.table),
         mutant: plan.mutant,
         poison_records: BTreeSet::new(),
-        unread_cut: None,
+        unread_truncation: None,
         operator_actions: 0,
     };
     let (mut operations, mut steps) = (Vec::new(), 0);

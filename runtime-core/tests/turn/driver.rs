@@ -286,6 +286,12 @@ impl Driver {
         self.turn.gathering_ended(!self.changes.is_empty());
     }
 
+    /// The client passes markers, up to this position.
+    pub(crate) fn pass(&mut self, topic: &str, partition: i32, position: i64) {
+        let is_here = |reader: &&mut Reader| reader.topic == topic && reader.partition == partition;
+        self.readers.iter_mut().find(is_here).unwrap().next = position;
+    }
+
     /// Reports the partitions whose markers the client has passed.
     fn report_ends(&mut self) {
         for reader in &mut self.readers {

@@ -119,8 +119,22 @@ fn a_worker_that_stops_commits_the_ends_it_has_reached() {
     driver.turn();
     driver.turn.stop();
     let steps = driver.turn();
-    assert_eq!(steps, ["snapshot fence", "commit in generation 1", "checkpoint", "stop"]);
+    let expected = ["snapshot fence", "ask positions", "commit in generation 1", "checkpoint", "stop"];
+    assert_eq!(steps, expected);
     assert_eq!(committed(&driver), Some(5));
+}
+
+#[test]
+fn a_worker_that_stops_behind_its_last_decision_asks_how_far_its_client_has_come() {
+    let mut driver = Driver::owner();
+    driver.ping(ORDER, "count", 1);
+    driver.turn();
+    assert_eq!(committed(&driver), Some(1));
+    // The client has passed the marker, and has not reported the end yet.
+    driver.pass(SOURCE, here(), 2);
+    driver.turn.stop();
+    driver.turn();
+    assert_eq!(committed(&driver), Some(2));
 }
 
 #[test]
@@ -130,7 +144,7 @@ fn a_worker_that_stops_outside_its_group_commits_nothing() {
     driver.turn();
     driver.generation = None;
     driver.turn.stop();
-    assert_eq!(driver.turn(), ["snapshot fence", "checkpoint", "stop"]);
+    assert_eq!(driver.turn(), ["snapshot fence", "ask positions", "checkpoint", "stop"]);
     assert_eq!(committed(&driver), Some(0));
 }
 

@@ -28,7 +28,7 @@ use crate::{
     mutant::Mutant,
     random::SeededRandom,
     registry::{self, SimulatedRegistry},
-    simulated_run::retention::UnreadCut,
+    simulated_run::retention::UnreadTruncation,
     trace::Trace,
 };
 
@@ -96,7 +96,7 @@ pub struct World {
     /// The positions of the records that cannot be read.
     pub(crate) poison_records: BTreeSet<Position>,
     /// An unread record that retention has deleted.
-    pub(crate) unread_cut: Option<UnreadCut>,
+    pub(crate) unread_truncation: Option<UnreadTruncation>,
     /// How often an operator has acted on parked records.
     pub(crate) operator_actions: u64,
 }

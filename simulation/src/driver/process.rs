@@ -13,7 +13,7 @@ use super::{
     incarnation::{Incarnation, IncarnationEnd, IncarnationProgress},
     store::Store,
 };
-use crate::{faults::Fault, simulated_run::retention::UnreadCut};
+use crate::{faults::Fault, simulated_run::retention::UnreadTruncation};
 
 /// A process.
 pub(crate) struct Process<D: Decider> {
@@ -94,8 +94,10 @@ impl<D: Decider> Process<D> {
                 world.trace.sometimes("a state is lost because evolve fails");
                 self.carried.ended(error);
             }
-            IncarnationEnd::LogLoss(loss) if world.unread_cut.as_ref().is_some_and(|cut| cut.is_named_by(loss)) => {
-                UnreadCut::accept(world);
+            IncarnationEnd::LogLoss(loss)
+                if world.unread_truncation.as_ref().is_some_and(|unread| unread.is_named_by(loss)) =>
+            {
+                UnreadTruncation::accept(world);
             }
             IncarnationEnd::LogLoss(loss) if self.store.is_ahead() && loss.starts_with("own log") => {
                 // As in production, the worker stops for good; an operator sees that the log is complete, and deletes the store.

@@ -14,7 +14,7 @@ use crate::{
 const RECOMMITTED_AFTER_MS: i64 = 31 * 60_000;
 
 /// An unread record that was deleted. Its service must be refused; then an operator accepts the loss.
-pub(crate) struct UnreadCut {
+pub(crate) struct UnreadTruncation {
     group: usize,
     topic_partition: TopicPartition,
     topic: Arc<str>,
@@ -22,7 +22,7 @@ pub(crate) struct UnreadCut {
     is_accepted: bool,
 }
 
-impl UnreadCut {
+impl UnreadTruncation {
     /// True if this is the refusal that names the deleted record.
     pub(crate) fn is_named_by(&self, loss: &str) -> bool {
         let place = format!("input {}/{} holds", self.topic, self.topic_partition.partition);
@@ -32,10 +32,10 @@ impl UnreadCut {
     /// An operator accepts the loss: the group continues from the first record that is left.
     pub(crate) fn accept(world: &mut World) {
         let now_ms = world.now_ms;
-        let Some(cut) = &mut world.unread_cut else { return };
-        cut.is_accepted = true;
-        let offset = CommittedOffset { next: cut.first, own_end: 0 };
-        world.cluster.group(cut.group).commit(&Offsets::from([(cut.topic_partition, offset)]), now_ms);
+        let Some(truncation) = &mut world.unread_truncation else { return };
+        truncation.is_accepted = true;
+        let offset = CommittedOffset { next: truncation.first, own_end: 0 };
+        world.cluster.group(truncation.group).commit(&Offsets::from([(truncation.topic_partition, offset)]), now_ms);
         world.trace.sometimes("a service whose unread input was deleted is refused by name");
     }
 }
@@ -96,10 +96,10 @@ impl Simulation<'_> {
         let first = world.cluster.log.high_watermark(topic_partition);
         world.cluster.log.delete_before(topic_partition, first);
         let topic = Arc::clone(world.cluster.log.name(topic_partition.topic));
-        world.unread_cut = Some(UnreadCut { group, topic_partition, topic, first, is_accepted: false });
+        world.unread_truncation = Some(UnreadTruncation { group, topic_partition, topic, first, is_accepted: false });
         self.settle(world)?;
-        match world.unread_cut.take() {
-            Some(UnreadCut { is_accepted: false, topic, .. }) => {
+        match world.unread_truncation.take() {
+            Some(UnreadTruncation { is_accepted: false, topic, .. }) => {
                 let what = format!("an unread record of {topic}/{} was deleted", topic_partition.partition);
                 Err(Violation::new("a service whose unread input was deleted is refused", what))
             }
