@@ -158,7 +158,7 @@ impl TopicReaders {
         let topics = declared_topics(&board.view(), &config.system);
         let mut topic_readers = Self {
             config: config.clone(),
-            readers: Readers::new(Arc::new(registry.clone())),
+            readers: Readers::shared(registry.url(), Arc::new(registry.clone())),
             registry,
             board,
             admin,

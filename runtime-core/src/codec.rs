@@ -320,6 +320,8 @@ impl WriterError {
 struct RecordWriting {
     record: RecordType,
     full_name: Arc<str>,
+    id: u32,
+    text: Arc<str>,
     prefix: [u8; 5],
     datum: GenericDatumWriter<'static>,
 }
@@ -356,8 +358,8 @@ impl Writers {
             let [a, b, c, d] = id.to_be_bytes();
             let datum = writer_of(&text, &subject).map_err(unusable)?;
             let prefix = [MAGIC_ID, a, b, c, d];
-            let full_name = subject.as_str().into();
-            writings.push(Arc::new(RecordWriting { record: *record, full_name, prefix, datum }));
+            let (full_name, text) = (subject.as_str().into(), text.as_ref().into());
+            writings.push(Arc::new(RecordWriting { record: *record, full_name, id, text, prefix, datum }));
         }
         Ok(Self { writings })
     }
@@ -366,6 +368,14 @@ impl Writers {
     #[must_use]
     pub fn none() -> Self {
         Self { writings: Vec::new() }
+    }
+
+    /// The schemas that these writers write with, by their ids.
+    pub fn schemas(&self) -> impl Iterator<Item = (SchemaRef, RegisteredSchema)> {
+        self.writings.iter().map(|writing| {
+            let RecordWriting { id, text, .. } = &**writing;
+            (SchemaRef::Id(*id), RegisteredSchema { id: Some(*id), version: None, text: Arc::clone(text) })
+        })
     }
 
     /// The writers of both.

@@ -75,13 +75,25 @@ struct KnownSchema {
     event: Option<&'static str>,
     /// The short name, if it is a parking command.
     parking: Option<&'static str>,
+    /// True if it is a record type of the service, whether or not this build has it.
+    is_own: bool,
 }
 
 /// Why a schema could not be fetched, for the record that needs it.
 #[derive(Debug, Clone)]
 struct SchemaFailure {
-    is_transient: bool,
+    kind: SchemaFailureKind,
     reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SchemaFailureKind {
+    /// It may be fetched later.
+    Transient,
+    /// The registry does not have it, and has said so for as long as it may take to appear.
+    Unknown,
+    /// The registry has it, and it cannot be used.
+    Unusable,
 }
 
 /// Why a record can never be processed.
@@ -101,6 +113,8 @@ pub(crate) enum ReadOutcome<M> {
     Parking(ParkingCommand),
     /// The service does not list the record type.
     NotConsumed,
+    /// A command of the service's own that this build does not have. Another build has sent it, and it must not be skipped.
+    OfAnotherBuild(String),
     Unreadable(RecordDefect),
     /// The schema cannot be fetched now.
     SchemaUnavailable(String),
@@ -135,6 +149,8 @@ pub struct ServiceContract {
     pub system: Arc<str>,
     /// The largest batches that its topics take. They have the defaults until a driver sets them.
     pub limits: Limits,
+    /// The prefix of the full names of the service's own record types.
+    own_namespace: Arc<str>,
     received: RecordNames,
     events: RecordNames,
     parking_commands: RecordNames,
@@ -200,6 +216,7 @@ impl ServiceContract {
             parking: ParkingLimits::default(),
             system: system.into(),
             limits: Limits::default(),
+            own_namespace: own_namespace(system, D::NAME),
             received: names(D::Input::RECORDS),
             events: names(D::Event::RECORDS),
             parking_commands: names(ParkingCommand::RECORDS),
@@ -227,12 +244,17 @@ impl ServiceContract {
                     received: of(&self.received),
                     event: of(&self.events),
                     parking: of(&self.parking_commands),
+                    is_own: found.full_name.starts_with(&*self.own_namespace),
                 };
                 self.known.insert(schema, known);
             }
             Err(error) => {
-                let failure = SchemaFailure { is_transient: error.is_transient(), reason: chain(&error) };
-                self.failed.insert(schema, failure);
+                let kind = match &error {
+                    error if error.is_transient() => SchemaFailureKind::Transient,
+                    DecodeError::UnknownSchema { .. } => SchemaFailureKind::Unknown,
+                    _ => SchemaFailureKind::Unusable,
+                };
+                self.failed.insert(schema, SchemaFailure { kind, reason: chain(&error) });
             }
         }
     }
@@ -257,12 +279,8 @@ impl ServiceContract {
     /// True if the service is known not to consume the record type of this value. It reads only the schema id.
     #[must_use]
     pub fn is_not_consumed(&self, value: &[u8]) -> bool {
-        match unframe(value, None) {
-            Ok((schema, _)) => {
-                self.known.get(&schema).is_some_and(|known| known.received.is_none() && known.parking.is_none())
-            }
-            Err(_) => false,
-        }
+        let is_foreign = |known: &KnownSchema| known.received.is_none() && known.parking.is_none() && !known.is_own;
+        unframe(value, None).is_ok_and(|(schema, _)| self.known.get(&schema).is_some_and(is_foreign))
     }
 
     pub(crate) fn input_of(&self, topic: &str) -> Option<usize> {
@@ -274,12 +292,21 @@ impl ServiceContract {
         self.look_up(record).map_or_else(ReadOutcome::from, |(known, body)| self.open_input(record, &known, body))
     }
 
-    /// Reads an own event.
+    /// Reads an own event. Its schema was registered before it was produced, so a registry that does not have it is no proof against
+    /// the event: it is asked again until it has.
     pub(crate) fn read_event<E: Message>(&self, record: &Record<'_>) -> ReadOutcome<E> {
-        let open = |(known, body): (KnownSchema, &[u8])| {
-            known.event.map_or(ReadOutcome::NotConsumed, |name| open(name, &known, body))
-        };
-        self.look_up(record).map_or_else(ReadOutcome::from, open)
+        match self.look_up(record) {
+            Ok((known, body)) => known.event.map_or(ReadOutcome::NotConsumed, |name| open(name, &known, body)),
+            Err(NotOpened::UnknownSchema(reason)) => ReadOutcome::SchemaUnavailable(reason),
+            Err(reason) => reason.into(),
+        }
+    }
+
+    /// The schema of a record of the service's own type that this build does not have, if the record is one.
+    pub(crate) fn of_another_build(&self, record: &Record<'_>) -> Option<&'static ReadSchema> {
+        let (schema, _) = framed(record).ok()?;
+        let known = self.known.get(&schema).filter(|known| known.is_own && known.event.is_none())?;
+        Some(known.schema)
     }
 
     fn open_input<I: Message>(&self, record: &Record<'_>, known: &KnownSchema, body: &[u8]) -> ReadOutcome<I> {
@@ -291,9 +318,17 @@ impl ServiceContract {
                 ReadOutcome::Unreadable(defect) => ReadOutcome::Unreadable(defect),
                 ReadOutcome::Parking(_)
                 | ReadOutcome::NotConsumed
+                | ReadOutcome::OfAnotherBuild(_)
                 | ReadOutcome::SchemaUnavailable(_)
                 | ReadOutcome::NeedsSchema(_) => ReadOutcome::NotConsumed,
             },
+            (None, None) if known.is_own && *record.topic == *self.inputs[0] => {
+                let (name, schema, build) = (&known.schema.full_name, known.schema.schema, &self.build);
+                ReadOutcome::OfAnotherBuild(format!(
+                    "the command {name} (schema {schema}) was sent by another build, and this build ({build}) does not have it; hint: \
+                     finish the upgrade (docs/operations.md, \"Builds differ\")"
+                ))
+            }
             (None, _) => ReadOutcome::NotConsumed,
         }
     }
@@ -306,8 +341,9 @@ impl ServiceContract {
         }
         Err(match self.failed.get(&schema).cloned() {
             None => NotOpened::NeedsSchema(schema),
-            Some(SchemaFailure { is_transient: true, reason }) => NotOpened::SchemaUnavailable(reason),
-            Some(SchemaFailure { reason, .. }) => {
+            Some(SchemaFailure { kind: SchemaFailureKind::Transient, reason }) => NotOpened::SchemaUnavailable(reason),
+            Some(SchemaFailure { kind: SchemaFailureKind::Unknown, reason }) => NotOpened::UnknownSchema(reason),
+            Some(SchemaFailure { kind: SchemaFailureKind::Unusable, reason }) => {
                 NotOpened::Unreadable(RecordDefect { class: "schema", message: reason })
             }
         })
@@ -328,6 +364,12 @@ impl ServiceContract {
     pub fn writers(&self) -> &Writers {
         &self.writers
     }
+}
+
+/// The prefix of the full names of a service's record types.
+fn own_namespace(system: &str, service: &'static str) -> Arc<str> {
+    let of = |name| RecordType { owner: service, channel: Channel::Events, name, schema: None };
+    of("").full_name(system).into()
 }
 
 /// Whether the inbox and each other input share keys with the service's entities. The decider is asked once, at the start, where a
@@ -376,6 +418,7 @@ fn open<M: Message>(name: &str, known: &KnownSchema, body: &[u8]) -> ReadOutcome
 enum NotOpened {
     Unreadable(RecordDefect),
     SchemaUnavailable(String),
+    UnknownSchema(String),
     NeedsSchema(SchemaRef),
 }
 
@@ -384,6 +427,7 @@ impl<M> From<NotOpened> for ReadOutcome<M> {
         match reason {
             NotOpened::Unreadable(defect) => Self::Unreadable(defect),
             NotOpened::SchemaUnavailable(reason) => Self::SchemaUnavailable(reason),
+            NotOpened::UnknownSchema(message) => Self::Unreadable(RecordDefect { class: "schema", message }),
             NotOpened::NeedsSchema(schema) => Self::NeedsSchema(schema),
         }
     }

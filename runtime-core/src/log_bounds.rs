@@ -173,24 +173,25 @@ pub(crate) fn check_own_log(
     }
 }
 
-/// Checks the positions of a recovered partition against the bounds of its inputs. An inbox may be truncated, so its beginning
-/// may be missing if none of it was ever consumed. `reached` is how far each input reached when its bounds were fetched, as far
-/// as the partition knows.
+/// Checks the positions of a recovered partition against the bounds of its inputs. `reached` is how far each input reached when
+/// its bounds were fetched, as far as the partition knows. An inbox may have a retention, so a group that was never there reads it
+/// from its first record.
 pub(crate) fn check_inputs<D: Decider>(
     contract: &ServiceContract,
-    task: &Task<D>,
-    reached: &[i64],
+    task: &mut Task<D>,
+    reached: &[Option<i64>],
     all: &AllBounds,
 ) -> Result<(), LogLoss> {
     let (partition, group) = (task.partition(), || Arc::clone(&contract.group));
-    for (input, (topic, position)) in contract.inputs.iter().zip(task.positions()).enumerate() {
-        let (bounds, position, topic) = (all.of(topic, partition), *position, Arc::clone(topic));
-        let reached = reached.get(input).copied().unwrap_or(0);
-        if input == 0 && position == 0 && bounds.first > 0 {
-            tracing::warn!(%topic, partition, first = bounds.first, "the inbox was truncated before any of it was consumed");
+    for (input, topic) in contract.inputs.iter().enumerate() {
+        let (bounds, position, topic) = (all.of(topic, partition), task.positions()[input], Arc::clone(topic));
+        let reached = reached.get(input).copied().flatten();
+        if input == 0 && position == 0 && reached.is_none() && bounds.first > 0 {
+            tracing::warn!(%topic, partition, first = bounds.first, "the inbox was truncated before the group consumed any of it");
+            task.advance(&[bounds.first]);
         } else if position < bounds.first {
             return Err(LogLoss::InputTruncated { topic, partition, bounds, position, group: group() });
-        } else if reached > bounds.end {
+        } else if let Some(reached) = reached.filter(|reached| *reached > bounds.end) {
             return Err(LogLoss::InputRecreated { topic, partition, bounds, position: reached, group: group() });
         }
     }

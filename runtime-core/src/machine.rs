@@ -93,7 +93,7 @@ impl<D: Decider> Machine<D> {
         let Self { decider, contract, batch, crashes, .. } = self;
         let mut context = DecisionContext { decider, contract, batch, now_ms, crashes };
         let outcome = task.receive(&mut context, input, record, read);
-        if !matches!(outcome, ReceiveOutcome::NeedsSchema(_) | ReceiveOutcome::NeedsEntity(_)) {
+        if !outcome.is_a_need() {
             self.contract.forget_failures();
         }
         outcome
@@ -172,11 +172,19 @@ impl<D: Decider> Machine<D> {
 
     /// Puts every position of every partition into the batch, so that they are committed again before they expire.
     pub fn recommit(&mut self) {
-        for task in self.tasks.values() {
-            for (input, position) in task.positions.iter().enumerate() {
-                self.batch.moved(input, task.partition, *position);
-            }
-        }
+        self.tasks.values().for_each(|task| task.commit_positions(&mut self.batch));
+    }
+
+    /// Puts the positions that the group does not have into the batch.
+    pub fn commit_reached(&mut self) {
+        let uncommitted = self.tasks.values().filter(|task| task.has_uncommitted);
+        uncommitted.for_each(|task| task.commit_positions(&mut self.batch));
+    }
+
+    /// True if the group does not have all positions, and no batch has them.
+    #[must_use]
+    pub fn has_uncommitted(&self) -> bool {
+        self.tasks.values().any(|task| task.has_uncommitted)
     }
 
     /// Stops a partition from taking input until it is resumed.
@@ -219,13 +227,15 @@ impl<D: Decider> Machine<D> {
         self.tasks.values().filter(waits).map(|task| task.partition).collect()
     }
 
-    /// Notes that the client has delivered every record of a partition before `positions`, which count control records as well.
-    /// Timers that may fire now go into the open batch.
+    /// Notes that the client has delivered every record of a partition before `positions`, which count control records as well,
+    /// and that each of these records is done with. Timers that may fire now go into the open batch. A held partition has not
+    /// taken every record that was delivered, so it ignores the positions.
     pub fn reached(&mut self, partition: i32, positions: &[i64], now_ms: TimestampMs) {
-        let Some(task) = self.tasks.get_mut(&partition) else { return };
+        let Some(task) = self.tasks.get_mut(&partition).filter(|task| task.held.is_none()) else { return };
+        task.advance(positions);
         let Self { decider, contract, batch, crashes, .. } = self;
         let mut context = DecisionContext { decider, contract, batch, now_ms, crashes };
-        task.fire(&mut context, positions);
+        task.fire(&mut context);
     }
 
     /// The effects to perform now, so that at most `at_most` are in flight. Call this only between batches.
@@ -293,7 +303,7 @@ impl<D: Decider> Machine<D> {
 /// What a driver must fetch before the core can continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need {
-    /// A schema.
+    /// The schema of a parked record, anew: it may have been registered since the record was parked.
     Schema(SchemaRef),
     /// The state of an entity.
     Entity {

@@ -68,6 +68,10 @@ pub(crate) const MAX_DRAINED: usize = 500;
 /// How often a record fails before it is parked. A few failures pass after a restart or with a new state.
 pub const MAX_CRASHES: u32 = 5;
 
+/// The most bytes that the headers of a failure add to a parked record, in UTF-8. A record is parked only with room for them: each
+/// record that is parked may fail when its turn comes, and must then be parked again.
+pub(crate) const FAILURE_BYTES: usize = 2_048;
+
 type Header = (String, Option<Vec<u8>>);
 
 /// Why a record cannot be processed.
@@ -163,8 +167,8 @@ impl ParkedRecord {
         })
     }
 
-    /// Its headers on the parked topic: the original ones, and then those of the runtime. One of the latter has the number of
-    /// original headers, so that a reader can separate them.
+    /// Its headers on the parked topic, without those of its failure: the original ones, and then those of the runtime. One of the
+    /// latter has the number of original headers, so that a reader can separate them.
     pub(crate) fn headers_on_topic(&self, system: &str, group: &str) -> Vec<Header> {
         let kafka = |name: &str, value: String| (format!("__dlq.errors.{name}"), Some(value.into_bytes()));
         let own = |name: &str, value: String| (format!("{system}.{name}"), Some(value.into_bytes()));
@@ -184,15 +188,20 @@ impl ParkedRecord {
         if self.value.is_none() {
             headers.push(own(name::NO_VALUE, "true".to_owned()));
         }
-        if let Some(failure) = &self.failure {
-            headers.extend([
-                kafka("delivery.count", failure.attempts.to_string()),
-                kafka("message", failure.reason.clone()),
-                own(name::CLASS, failure.class.clone()),
-                own(name::TIME, time::rfc3339(failure.at_ms)),
-            ]);
-        }
         headers
+    }
+
+    /// The headers that its failure adds on the parked topic. They take at most [`FAILURE_BYTES`].
+    pub(crate) fn failure_headers(&self, system: &str) -> Vec<Header> {
+        let Some(failure) = &self.failure else { return Vec::new() };
+        let kafka = |name: &str, value: String| (format!("__dlq.errors.{name}"), Some(value.into_bytes()));
+        let own = |name: &str, value: String| (format!("{system}.{name}"), Some(value.into_bytes()));
+        vec![
+            kafka("delivery.count", failure.attempts.to_string()),
+            kafka("message", failure.reason.clone()),
+            own(name::CLASS, failure.class.clone()),
+            own(name::TIME, time::rfc3339(failure.at_ms)),
+        ]
     }
 
     fn read(system: &str, position: Position, record: &Record<'_>) -> Result<Self, MalformedParkedRecord> {
@@ -481,7 +490,7 @@ mod tests {
 
     fn on_topic(parked: &ParkedRecord) -> ParkingUpdate {
         let key = parked.position.to_string();
-        let headers = parked.headers_on_topic("acme", "acme.payment");
+        let headers = [parked.headers_on_topic("acme", "acme.payment"), parked.failure_headers("acme")].concat();
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
         let value = Some(parked.value.as_deref().unwrap_or_default());
         let (key, timestamp_ms) = (Some(key.as_bytes()), parked.timestamp_ms);

@@ -119,7 +119,7 @@ enum Log {
 pub enum RecoveryEnd<D: Decider> {
     /// It may decide.
     Recovered(Box<Task<D>>),
-    /// It must not decide until an operator has acted.
+    /// It must not decide: until an operator has acted if [that is final](LogCorruption::is_final), else until it moves.
     Refused(i32, LogCorruption),
 }
 
@@ -284,9 +284,9 @@ impl<D: Decider> Recoveries<D> {
         // The fold may contain events that were appended after the bounds were fetched; their causes prove nothing.
         let committed = offsets.iter().copied().chain(std::iter::repeat(None));
         let reached = recovery.witnessed().iter().zip(committed).map(|(witnessed, committed)| committed.or(*witnessed));
-        let reached: Vec<i64> = reached.map(|reached| reached.unwrap_or(0)).collect();
-        let ended = recovery.finish(&self.contract, offsets, now_ms);
-        if let Ok(task) = &ended {
+        let reached: Vec<Option<i64>> = reached.collect();
+        let mut ended = recovery.finish(&self.contract, offsets, now_ms);
+        if let Ok(task) = &mut ended {
             check_inputs(&self.contract, task, &reached, &start.bounds)?;
         }
         self.left.remove(&partition);

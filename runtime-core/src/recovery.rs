@@ -18,7 +18,7 @@ use crate::{
     task::{RecoveredPartition, Task},
 };
 
-/// Why a task stops for good: its own log is invalid.
+/// Why a partition does not decide: its own log is invalid, or this build cannot read it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LogCorruption {
     /// The fence failed, or another program writes to the topic.
@@ -50,6 +50,23 @@ pub enum LogCorruption {
         id: uuid::Uuid,
         /// What differs.
         how: &'static str,
+    },
+    /// An event of the service that another build has produced, and that this build does not have. The log is sound.
+    #[error(
+        "{position} has the event {record_type} (schema {schema}) of build {build}, and this build ({own_build}) does not have it: the \
+         partition is held until it moves to a build that has it; hint: finish the upgrade (docs/operations.md, \"Builds differ\")"
+    )]
+    OfAnotherBuild {
+        /// Where.
+        position: Position,
+        /// The full name of its type.
+        record_type: String,
+        /// Its schema.
+        schema: SchemaRef,
+        /// The build that produced it.
+        build: Arc<str>,
+        /// This build.
+        own_build: Arc<str>,
     },
     /// An own record that cannot be read.
     #[error("own log broken at {position}: {reason}; the partition stops until an operator acts")]
@@ -84,6 +101,29 @@ pub enum LogCorruption {
         /// The message of the panic.
         reason: String,
     },
+}
+
+impl LogCorruption {
+    /// True if only an operator's action can help. If not, nothing is wrong with the log or with the build's own checkpoints, and the
+    /// partition goes on where another build has it.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::OfAnotherBuild { .. })
+    }
+}
+
+/// The event of another build, if that is what a record of the own log is: it has a type of the service, and names the service as
+/// its source.
+fn of_another_build(contract: &ServiceContract, record: &Record<'_>) -> Option<LogCorruption> {
+    let schema = contract.of_another_build(record)?;
+    let envelope = record.envelope().ok().filter(|envelope| envelope.source == contract.source)?;
+    Some(LogCorruption::OfAnotherBuild {
+        position: record.position(),
+        record_type: schema.full_name.clone(),
+        schema: schema.schema,
+        build: envelope.build.unwrap_or_else(|| "unknown".into()),
+        own_build: Arc::clone(&contract.build),
+    })
 }
 
 /// The result of folding an own record.
@@ -186,8 +226,9 @@ impl<D: Decider> Recovery<D> {
             ReadOutcome::Body(event) => event,
             ReadOutcome::NeedsSchema(schema) => return Ok(FoldOutcome::NeedsSchema(schema)),
             ReadOutcome::SchemaUnavailable(reason) => return Ok(FoldOutcome::SchemaUnavailable(reason)),
-            ReadOutcome::NotConsumed | ReadOutcome::Parking(_) => {
-                return Err(unreadable("a record that this service does not produce".to_owned()));
+            ReadOutcome::NotConsumed | ReadOutcome::Parking(_) | ReadOutcome::OfAnotherBuild(_) => {
+                let foreign = || unreadable("a record that this service does not produce".to_owned());
+                return Err(of_another_build(contract, record).unwrap_or_else(foreign));
             }
             ReadOutcome::Unreadable(defect) => return Err(unreadable(defect.message)),
         };
@@ -296,12 +337,13 @@ impl<D: Decider> Recovery<D> {
         let positions: Vec<i64> = (0..contract.inputs.len())
             .map(|input| committed.get(input).copied().flatten().or(self.positions[input]).unwrap_or(0))
             .collect();
+        // Also a position of zero is committed: it shows that the group was there before what is deleted later.
+        let has_uncommitted = (0..positions.len()).any(|input| committed.get(input).is_none_or(Option::is_none));
         let Self { decider, partition, entities, parking, next: own_next, .. } = self;
-        Task::new(&decider, partition, RecoveredPartition { entities, parking, positions, own_next }, now_ms).map_err(
-            |(entity, reason)| {
-                let topic = Arc::clone(&contract.events_topic);
-                LogCorruption::StatePanicked { topic, partition, entity, reason }
-            },
-        )
+        let recovered = RecoveredPartition { entities, parking, positions, has_uncommitted, own_next };
+        Task::new(&decider, partition, recovered, now_ms).map_err(|(entity, reason)| {
+            let topic = Arc::clone(&contract.events_topic);
+            LogCorruption::StatePanicked { topic, partition, entity, reason }
+        })
     }
 }

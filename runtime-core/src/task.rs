@@ -7,6 +7,7 @@
 //! A task parks a record that cannot be processed if its entity is known, and later records of that entity wait behind it; other
 //! entities continue. An operator retries or drops the record, and then the task processes the waiting records in their order.
 
+mod outcome;
 mod outputs;
 mod parked;
 
@@ -15,10 +16,10 @@ use std::{
     sync::Arc,
 };
 
+pub use self::outcome::{CrashCount, DeciderFailure, HoldReason, ReceiveOutcome};
 use self::outputs::{Cause, append_commands, append_events, dead_letter, forward, write_timer};
 use crate::{
     Batch, Need, Record, ServiceContract,
-    codec::SchemaRef,
     contract::{ReadOutcome, RecordDefect},
     decider::{Decider, Effect, Received, TimestampMs},
     due::{DueSet, due_of},
@@ -30,60 +31,6 @@ use crate::{
     partition_of,
     timers::Timers,
 };
-
-/// The result of receiving an input.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ReceiveOutcome {
-    /// It is decided on, forwarded, parked, dead-lettered, dropped as a repetition, or skipped. Its position is in the batch.
-    Done,
-    /// It is ignored: the partition is not owned or is held, or the record was received before.
-    Ignored,
-    /// Its schema must be fetched. Then the driver offers the same record again. Nothing has changed.
-    NeedsSchema(SchemaRef),
-    /// This entity must be loaded. Then the driver offers the same record again. Nothing has changed.
-    NeedsEntity(Arc<str>),
-    /// Its schema cannot be fetched now. The partition is held, and the record is retried when the hold ends.
-    SchemaUnavailable(String),
-    /// The service's own code failed on it. The partition is held, or the machine must be discarded.
-    Failed(DeciderFailure),
-}
-
-/// The service's own code failed on a record.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DeciderFailure {
-    /// The record.
-    pub position: Position,
-    /// What failed and how.
-    pub reason: String,
-    /// True if a state was lost: the batch must not be committed, and the machine must be discarded.
-    pub loses_state: bool,
-}
-
-/// How often the service's own code has failed on a record that blocks its partition.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CrashCount {
-    /// The number of failures.
-    pub times: u32,
-    /// What failed last, and how.
-    pub reason: String,
-}
-
-impl CrashCount {
-    /// Counts one more failure.
-    pub fn add(&mut self, reason: &str) {
-        self.times = self.times.saturating_add(1);
-        reason.clone_into(&mut self.reason);
-    }
-}
-
-/// Why a partition takes no input.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HoldReason {
-    /// The position of the record before which it is held.
-    pub position: Position,
-    /// Why.
-    pub reason: String,
-}
 
 /// The checkpoint of one partition: its changes since the one before.
 #[derive(Debug)]
@@ -105,6 +52,8 @@ pub type EntityCheckpoint = (Arc<str>, Vec<u8>);
 pub struct Task<D: Decider> {
     pub(crate) partition: i32,
     pub(crate) positions: Vec<i64>,
+    /// True if the group does not have all positions: some have moved without an input, or the group has lost its offsets.
+    pub(crate) has_uncommitted: bool,
     pub(crate) held: Option<HoldReason>,
     pub(crate) timers: Timers,
     pub(crate) effects: Effects<D::Effect>,
@@ -116,6 +65,8 @@ pub struct Task<D: Decider> {
     /// The entities that the open batch has changed, with what is due once it is committed.
     touched: Vec<(Arc<str>, DueSet<D::Effect>)>,
     unsaved: Vec<Arc<str>>,
+    /// The positions of the last checkpoint.
+    saved_positions: Vec<i64>,
 }
 
 /// What a task needs to decide, besides its own state.
@@ -133,6 +84,8 @@ pub(crate) struct RecoveredPartition<S> {
     pub(crate) entities: HashMap<Arc<str>, Entity<S>>,
     pub(crate) parking: Parking,
     pub(crate) positions: Vec<i64>,
+    /// True if the group has no committed offset for one of the positions.
+    pub(crate) has_uncommitted: bool,
     pub(crate) own_next: i64,
 }
 
@@ -144,17 +97,31 @@ impl<D: Decider> Task<D> {
         recovered: RecoveredPartition<D::State>,
         now_ms: TimestampMs,
     ) -> Result<Self, (Arc<str>, String)> {
-        let RecoveredPartition { mut entities, parking, positions, own_next } = recovered;
+        let RecoveredPartition { mut entities, parking, positions, has_uncommitted, own_next } = recovered;
         let (mut timers, mut effects) = (Timers::default(), Effects::new());
         parking.entities().for_each(|entity| effects.pause(entity));
         for (key, entity) in &mut entities {
             let due = due_of(decider, &entity.state).map_err(|reason| (Arc::clone(key), reason))?;
             schedule(key, entity, due, &mut timers, &mut effects, now_ms);
         }
+        let saved_positions = positions.clone();
         let unsaved = entities.iter().filter(|(_, entity)| entity.unsaved).map(|(key, _)| Arc::clone(key)).collect();
         let (touched, stored) = (Vec::new(), BTreeSet::new());
-        let held = None;
-        Ok(Self { partition, positions, held, timers, effects, entities, stored, parking, own_next, touched, unsaved })
+        Ok(Self {
+            partition,
+            positions,
+            has_uncommitted,
+            held: None,
+            timers,
+            effects,
+            entities,
+            stored,
+            parking,
+            own_next,
+            touched,
+            unsaved,
+            saved_positions,
+        })
     }
 
     /// The partition.
@@ -235,10 +202,14 @@ impl<D: Decider> Task<D> {
                 self.held = Some(HoldReason { position, reason: reason.clone() });
                 return ReceiveOutcome::SchemaUnavailable(reason);
             }
+            ReadOutcome::OfAnotherBuild(reason) => {
+                self.held = Some(HoldReason { position, reason: reason.clone() });
+                return ReceiveOutcome::OfAnotherBuild(reason);
+            }
             ReadOutcome::NeedsSchema(schema) => return ReceiveOutcome::NeedsSchema(schema),
             ReadOutcome::Unreadable(defect) => self.park_or_dead_letter(context, input, record, &defect),
             ReadOutcome::Parking(command) => match self.need_of_command(context.decider, context.contract, &command) {
-                Some(Need::Schema(schema)) => return ReceiveOutcome::NeedsSchema(schema),
+                Some(Need::Schema(schema)) => return ReceiveOutcome::NeedsSchemaAnew(schema),
                 Some(Need::Entity { key, .. }) => return ReceiveOutcome::NeedsEntity(key),
                 None => self.apply_command(context, record, &command),
             },
@@ -273,6 +244,25 @@ impl<D: Decider> Task<D> {
         self.positions[input] = offset + 1;
         batch.moved(input, self.partition, offset + 1);
         batch.count_input();
+    }
+
+    /// Moves the positions up to those that the client has reached: it has delivered every record before them, and each is done
+    /// with. What lies between is no input: markers of transactions, and records of aborted ones. The next commit has the new
+    /// positions, so that an input that was consumed to its end is never taken for a truncated one.
+    pub(crate) fn advance(&mut self, reached: &[i64]) {
+        for (position, reached) in self.positions.iter_mut().zip(reached) {
+            if reached > position {
+                *position = *reached;
+                self.has_uncommitted = true;
+            }
+        }
+    }
+
+    /// Puts every position into the batch.
+    pub(crate) fn commit_positions(&self, batch: &mut Batch) {
+        for (input, position) in self.positions.iter().enumerate() {
+            batch.moved(input, self.partition, *position);
+        }
     }
 
     /// Routes a record, and parks it after too many failures, so that it does not block its partition for ever.
@@ -424,6 +414,7 @@ impl<D: Decider> Task<D> {
         if let Some(own_next) = own_next {
             self.own_next = self.own_next.max(own_next);
         }
+        self.has_uncommitted = false;
         for (key, due) in std::mem::take(&mut self.touched) {
             let Some(entity) = self.entities.get_mut(&key) else { continue };
             schedule(&key, entity, due, &mut self.timers, &mut self.effects, now_ms);
@@ -435,18 +426,14 @@ impl<D: Decider> Task<D> {
     }
 
     /// Writes the timers that may fire, if every input has been read up to the ends that were fetched after they were due.
-    pub(crate) fn fire(&mut self, context: &mut DecisionContext<'_, D>, positions: &[i64]) {
-        let delivered = positions.iter().copied().chain(std::iter::repeat(0));
-        let reached: Vec<i64> = self.positions.iter().zip(delivered).map(|(known, to)| to.max(*known)).collect();
-        for (due_at, key) in self.timers.pass(&reached) {
+    pub(crate) fn fire(&mut self, context: &mut DecisionContext<'_, D>) {
+        for (due_at, key) in self.timers.pass(&self.positions) {
             let Some(entity) = self.entities.get_mut(&key) else { continue };
             if let Some(wake) = &mut entity.wake {
                 wake.fired = true;
             }
             write_timer(context, self.partition, &key, &entity.correlation_id, due_at);
-            for (input, position) in self.positions.iter().enumerate() {
-                context.batch.moved(input, self.partition, *position);
-            }
+            self.commit_positions(context.batch);
         }
     }
 
@@ -484,9 +471,10 @@ impl<D: Decider> Task<D> {
         Ok(())
     }
 
-    /// The changes since the last checkpoint; `None` if there are none.
+    /// The changes since the last checkpoint; `None` if there are none. Positions alone are a change: if the group loses its
+    /// offsets, they show that an input was consumed, even one that produced no event.
     pub(crate) fn save(&mut self, contract: &ServiceContract) -> Option<TaskCheckpoint> {
-        if self.unsaved.is_empty() || !self.touched.is_empty() {
+        if !self.touched.is_empty() || (self.unsaved.is_empty() && self.positions == self.saved_positions) {
             return None;
         }
         let entities = match self.unsaved_bytes() {
@@ -501,6 +489,7 @@ impl<D: Decider> Task<D> {
                 entity.unsaved = false;
             }
         }
+        self.saved_positions.clone_from(&self.positions);
         let positions = contract.inputs.iter().cloned().zip(self.positions.iter().copied()).collect();
         Some(TaskCheckpoint { partition: self.partition, next: self.own_next, positions, entities })
     }

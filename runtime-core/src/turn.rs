@@ -31,7 +31,6 @@ use crate::{
     fencing::Fencing,
     limits::Limits,
     log_bounds,
-    recoveries::StartAt,
     time::TimestampMs,
 };
 
@@ -87,9 +86,15 @@ pub struct Turn<D: Decider, F> {
     holds: Holds,
     /// The partitions whose inputs the client reads.
     consuming: BTreeSet<i32>,
+    /// The partitions of which the client has reached an end since their positions were read last.
+    at_end: BTreeSet<i32>,
+    /// Since when the group lacks positions.
+    uncommitted_since: Option<Duration>,
     is_recovering: bool,
     has_rebalance: bool,
     is_stopping: bool,
+    /// True if the worker stops, and was asked for what its last commit needs.
+    is_flushing: bool,
     ends_fetched: Duration,
     checkpointed: Duration,
     recommitted: Duration,
@@ -109,9 +114,12 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             gathering: Gathering::default(),
             holds: Holds::default(),
             consuming: BTreeSet::new(),
+            at_end: BTreeSet::new(),
+            uncommitted_since: None,
             is_recovering: false,
             has_rebalance: false,
             is_stopping: false,
+            is_flushing: false,
             ends_fetched: Duration::ZERO,
             checkpointed: now.elapsed,
             recommitted: now.elapsed,
@@ -135,7 +143,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
     /// Queues the steps of the current phase. Returns the next phase.
     fn advance(&mut self, now: Now) -> Phase {
         match self.phase {
-            Phase::Begin => self.begin(now),
+            Phase::Begin => return self.begin(now),
             Phase::Drain => return self.drain(now),
             Phase::Gather => self.gather(now),
             Phase::FetchEnds => self.fetch_ends(now),
@@ -156,18 +164,48 @@ impl<D: Decider, F: Clone> Turn<D, F> {
     /// Begins a batch with the fence of the current membership. The metadata of a later generation would pass the fence for
     /// partitions that the worker has lost meanwhile. Offsets of topics that are assigned and not subscribed expire, so a batch
     /// regularly begins with all of them.
-    fn begin(&mut self, now: Now) {
+    fn begin(&mut self, now: Now) -> Phase {
         if self.is_stopping {
-            self.commit_open_batch();
-            self.due.push_back(Step::Checkpoint);
-            self.due.push_back(Step::Stop);
-        } else if self.machine.batch().is_empty() {
+            return self.stop_or_flush();
+        }
+        self.note_uncommitted(now);
+        if self.machine.batch().is_empty() {
             self.due.push_back(Step::SnapshotFence);
             if self.is_recommit_due(now) {
                 self.recommitted = now.elapsed;
                 self.machine.recommit();
+            } else if self.uncommitted_since.is_some_and(|since| now.elapsed >= since + self.pace.ends_committed_within)
+            {
+                self.machine.commit_reached();
             }
         }
+        Phase::Begin.following()
+    }
+
+    /// Commits what is left, with the positions that the client has reached, and stops. Without an open batch, the positions need a
+    /// fence of this moment.
+    fn stop_or_flush(&mut self) -> Phase {
+        if !self.is_flushing {
+            self.is_flushing = true;
+            if self.machine.batch().is_empty() {
+                self.due.push_back(Step::SnapshotFence);
+            }
+            self.at_end.extend(&self.consuming);
+            self.read_positions();
+            return Phase::Begin;
+        }
+        if self.fence.is_some() {
+            self.machine.commit_reached();
+        }
+        self.commit_open_batch();
+        self.due.push_back(Step::Checkpoint);
+        self.due.push_back(Step::Stop);
+        Phase::Begin.following()
+    }
+
+    fn note_uncommitted(&mut self, now: Now) {
+        let since = self.uncommitted_since.unwrap_or(now.elapsed);
+        self.uncommitted_since = self.machine.has_uncommitted().then_some(since);
     }
 
     /// Processes parked records that are ready, as if they were input.
@@ -229,9 +267,14 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         if self.gathering.must_commit() {
             return;
         }
-        let partitions = self.machine.waits_for_positions();
+        // The client reads a held partition again from the record before which it is held, and then reaches its end again.
+        let (machine, consuming) = (&self.machine, &self.consuming);
+        self.at_end
+            .retain(|partition| consuming.contains(partition) && machine.held().all(|(held, _)| held != *partition));
+        let mut partitions = self.at_end.clone();
+        partitions.extend(self.machine.waits_for_positions());
         if !partitions.is_empty() {
-            self.due.push_back(Step::ReadPositions { partitions });
+            self.due.push_back(Step::ReadPositions { partitions: partitions.into_iter().collect() });
         }
     }
 
@@ -251,6 +294,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         if self.machine.batch().is_empty() {
             return;
         }
+        self.machine.commit_reached();
         match self.fence.clone() {
             Some(fence) => self.due.push_back(Step::Commit { fence }),
             None => self.error = Some(TurnError::NoMembership),
@@ -312,8 +356,15 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.machine.ends_known(partition, requested_at_ms, ends);
     }
 
-    /// To [`Step::ReadPositions`]: the client has delivered every record of a partition before these positions.
+    /// To [`Step::Gather`]: the client has delivered every record of a partition of an input, and has offered each to the turn.
+    pub fn reached_end(&mut self, partition: i32) {
+        self.at_end.insert(partition);
+    }
+
+    /// To [`Step::ReadPositions`]: the client has delivered every record of a partition before these positions. A driver that does
+    /// not know them reports nothing, and is asked again.
     pub fn reached(&mut self, partition: i32, positions: &[i64], now: Now) {
+        self.at_end.remove(&partition);
         self.machine.reached(partition, positions, now.wall_ms);
     }
 
@@ -372,6 +423,7 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             self.machine.release(*partition);
         }
         self.consuming.clear();
+        self.at_end.clear();
         self.holds.clear();
         self.is_recovering = false;
         partitions
@@ -440,17 +492,11 @@ impl<D: Decider, F: Clone> Turn<D, F> {
     }
 
     /// Every partition of every input that the client reads, with the offset to start at.
-    pub fn assignment(&self) -> impl Iterator<Item = (Arc<str>, i32, StartAt)> {
+    pub fn assignment(&self) -> impl Iterator<Item = (Arc<str>, i32, i64)> {
         let tasks = self.consuming.iter().filter_map(|partition| self.machine.task(*partition));
         tasks.flat_map(|task| {
-            let positions = self.contract().inputs.iter().zip(task.positions()).enumerate();
-            positions.map(|(input, (topic, position))| {
-                // An inbox may be truncated. If none of it was consumed, the client starts at its first record, whatever the
-                // offset.
-                let at_beginning = input == 0 && *position == 0;
-                let start = if at_beginning { StartAt::Beginning } else { StartAt::Offset(*position) };
-                (Arc::clone(topic), task.partition(), start)
-            })
+            let positions = self.contract().inputs.iter().zip(task.positions());
+            positions.map(|(topic, position)| (Arc::clone(topic), task.partition(), *position))
         })
     }
 
@@ -478,6 +524,12 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         self.is_recovering
     }
 
+    /// True if the group lacks positions that the client has reached. They are committed soon.
+    #[must_use]
+    pub fn has_uncommitted(&self) -> bool {
+        self.machine.has_uncommitted()
+    }
+
     /// True if every position must be committed again before it expires.
     #[must_use]
     pub fn is_recommit_due(&self, now: Now) -> bool {
@@ -500,7 +552,8 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         let holds = self.holds.next_end(&self.consuming).map(in_ms);
         let batch =
             (!self.machine.batch().is_empty()).then(|| in_ms(self.gathering.since() + self.pace.positions_every));
-        self.machine.next_due().into_iter().chain(holds).chain(batch).min()
+        let ends = self.uncommitted_since.map(|since| in_ms(since + self.pace.ends_committed_within));
+        self.machine.next_due().into_iter().chain(holds).chain(batch).chain(ends).min()
     }
 }
 

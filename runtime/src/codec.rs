@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak},
     time::{Duration, Instant},
 };
 
@@ -50,6 +50,12 @@ pub trait SchemaSource: Send + Sync {
     }
 }
 
+/// The schemas that a process knows, by its source.
+type SharedSchemas = Mutex<HashMap<String, (Weak<Known>, Weak<Absent>, Weak<Mutex<Parsed>>)>>;
+
+type Known = RwLock<HashMap<SchemaRef, &'static ReadSchema>>;
+type Absent = Mutex<HashMap<SchemaRef, Absence>>;
+
 /// Parsed schemas, each with its text: a parsed schema lives as long as the process, so no schema is parsed twice.
 type Parsed = HashMap<SchemaRef, (Arc<str>, &'static ReadSchema)>;
 
@@ -57,8 +63,8 @@ type Parsed = HashMap<SchemaRef, (Arc<str>, &'static ReadSchema)>;
 #[derive(Clone)]
 pub struct Readers {
     source: Arc<dyn SchemaSource>,
-    known: Arc<RwLock<HashMap<SchemaRef, &'static ReadSchema>>>,
-    absent: Arc<Mutex<HashMap<SchemaRef, Absence>>>,
+    known: Arc<Known>,
+    absent: Arc<Absent>,
     parsed: Arc<Mutex<Parsed>>,
 }
 
@@ -111,6 +117,24 @@ impl Readers {
         Self { source, known: Arc::default(), absent: Arc::default(), parsed: Arc::default() }
     }
 
+    /// Readers that get their schemas from `source`, and share them with all readers of this process that ask a source of this name.
+    /// What one part of a process has read, no other part asks for again.
+    #[must_use]
+    pub fn shared(name: &str, source: Arc<dyn SchemaSource>) -> Self {
+        static SHARED: OnceLock<SharedSchemas> = OnceLock::new();
+        let mut shared = SHARED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        shared.retain(|_, (known, ..)| known.strong_count() > 0);
+        if let Some((known, absent, parsed)) = shared.get(name)
+            && let (Some(known), Some(absent), Some(parsed)) = (known.upgrade(), absent.upgrade(), parsed.upgrade())
+        {
+            return Self { source, known, absent, parsed };
+        }
+        let readers = Self::new(source);
+        let (known, absent) = (Arc::downgrade(&readers.known), Arc::downgrade(&readers.absent));
+        shared.insert(name.to_owned(), (known, absent, Arc::downgrade(&readers.parsed)));
+        readers
+    }
+
     /// Readers with an empty cache and another source, which share the schemas that these readers have parsed.
     #[must_use]
     pub fn asking(&self, source: Arc<dyn SchemaSource>) -> Self {
@@ -131,39 +155,74 @@ impl Readers {
     /// # Errors
     /// [`DecodeError`]; retry later if it is transient.
     pub fn schema(&self, schema: SchemaRef) -> Result<&'static ReadSchema, DecodeError> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&schema).copied();
-        match known {
+        match self.known(schema) {
             Some(reader) => Ok(reader),
             None => self.fetch(schema),
         }
+    }
+
+    /// The schema with this id. Asks the source if it is not cached, also if the source did not have it a moment ago: for an
+    /// operator who has just registered it.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; retry later if it is transient.
+    pub fn schema_anew(&self, schema: SchemaRef) -> Result<&'static ReadSchema, DecodeError> {
+        match self.known(schema) {
+            Some(reader) => Ok(reader),
+            None => self.ask(schema),
+        }
+    }
+
+    /// The same readers, which also know the schemas that a service writes with: it reads its own records without the source.
+    #[must_use]
+    pub fn with_written(self, service: &str, writers: &Writers) -> Self {
+        for (schema, registered) in writers.schemas() {
+            if self.known(schema).is_none()
+                && let Err(error) = self.add(schema, registered)
+            {
+                tracing::warn!(service, %error, "a schema is fetched again when a record needs it");
+            }
+        }
+        self
+    }
+
+    fn known(&self, schema: SchemaRef) -> Option<&'static ReadSchema> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(&schema).copied()
     }
 
     fn fetch(&self, schema: SchemaRef) -> Result<&'static ReadSchema, DecodeError> {
         if self.is_absent(schema, self.source.elapsed()) {
             return Err(DecodeError::UnknownSchema { schema });
         }
+        self.ask(schema)
+    }
+
+    fn ask(&self, schema: SchemaRef) -> Result<&'static ReadSchema, DecodeError> {
         let unusable = |source| DecodeError::UnusableSchema { schema, source };
         let answer = self.source.schema(schema);
         if !matches!(answer, Err(SchemaSourceError::NotFound(_))) {
             self.absent.lock().unwrap_or_else(PoisonError::into_inner).remove(&schema);
         }
         match answer {
-            Ok(registered) => {
-                let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-                if let Some(reader) = known.get(&schema) {
-                    return Ok(reader);
-                }
-                if known.len() >= MAX_READERS {
-                    return Err(unusable(CodecError::new(format!("more than {MAX_READERS} schemas are in use"))));
-                }
-                let reader = self.parse(schema, registered).map_err(unusable)?;
-                known.insert(schema, reader);
-                Ok(reader)
-            }
+            Ok(registered) => self.add(schema, registered),
             Err(SchemaSourceError::NotFound(_)) => Err(self.note_absence(schema, self.source.elapsed())),
             Err(SchemaSourceError::Unavailable(source)) => Err(DecodeError::Unavailable { schema, source }),
             Err(SchemaSourceError::Refused(source)) => Err(unusable(CodecError::new(source))),
         }
+    }
+
+    fn add(&self, schema: SchemaRef, registered: RegisteredSchema) -> Result<&'static ReadSchema, DecodeError> {
+        let unusable = |source| DecodeError::UnusableSchema { schema, source };
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reader) = known.get(&schema) {
+            return Ok(reader);
+        }
+        if known.len() >= MAX_READERS {
+            return Err(unusable(CodecError::new(format!("more than {MAX_READERS} schemas are in use"))));
+        }
+        let reader = self.parse(schema, registered).map_err(unusable)?;
+        known.insert(schema, reader);
+        Ok(reader)
     }
 
     fn parse(&self, schema: SchemaRef, registered: RegisteredSchema) -> Result<&'static ReadSchema, CodecError> {

@@ -419,7 +419,9 @@ impl<D: Decider, P: Perform<D>> Launch<D, P> {
             blocking(service, move || registry.writers(&system, &records)).await?
         };
         let writers = looked_up.map_err(|source| StartError::Schemas { service, source: Box::new(source) })?;
-        let readers = Readers::new(Arc::new(registry) as Arc<dyn SchemaSource>);
+        let url = registry.url().to_owned();
+        let readers = Readers::shared(&url, Arc::new(registry) as Arc<dyn SchemaSource>);
+        let readers = readers.with_written(service, &writers);
         // One client for all requests: connecting and closing one takes a while.
         let admin = Admin::new(&self.config).map_err(|source| StartError::Topics { service, source })?;
         let partitions = self.check_topics(&admin).await?;

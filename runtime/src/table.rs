@@ -14,7 +14,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -133,6 +133,7 @@ impl Table {
             source: envelope::source(&config.system, &config.service),
             config: config.clone(),
             registry,
+            writers: OnceLock::new(),
             shared: Arc::clone(&shared),
             rows,
         };
@@ -214,6 +215,8 @@ struct TableWriter<R> {
     topic: String,
     source: Arc<str>,
     registry: RegistryClient,
+    /// The writers, once the registry has been asked for their schemas.
+    writers: OnceLock<Writers>,
     shared: Arc<Shared>,
     rows: R,
 }
@@ -265,7 +268,7 @@ impl<R: Rows> TableWriter<R> {
         let counts =
             Admin::new(&self.config).and_then(|admin| admin.partition_counts()).map_err(TableError::Cluster)?;
         let partitions = counts.get(&self.topic).copied().ok_or_else(|| TableError::NoTopic(self.topic.clone()))?;
-        let writers = self.registry.writers(&self.config.system, R::Message::RECORDS).map_err(TableError::Schemas)?;
+        let writers = self.writers().map_err(TableError::Schemas)?;
         let mut incarnation = Incarnation::begin(self, writers, partitions)?;
         while !self.is_ending() {
             incarnation.turn()?;
@@ -275,6 +278,17 @@ impl<R: Rows> TableWriter<R> {
             self.shared.partitions.store(incarnation.written_partitions(), Ordering::Release);
         }
         Ok(())
+    }
+}
+
+impl<R: Rows> TableWriter<R> {
+    /// The writers. Their schemas are looked up once; they do not change.
+    fn writers(&self) -> Result<Writers, WriterError> {
+        if let Some(writers) = self.writers.get() {
+            return Ok(writers.clone());
+        }
+        let writers = self.registry.writers(&self.config.system, R::Message::RECORDS)?;
+        Ok(self.writers.get_or_init(|| writers).clone())
     }
 }
 

@@ -195,6 +195,45 @@ fn a_missing_schema_is_transient_at_first_and_permanent_later() {
 }
 
 #[test]
+fn a_schema_that_was_missing_is_found_at_once_when_it_is_asked_for_anew() {
+    let table = Arc::new(Table::default());
+    let bytes = encoded(&writers(&table, "musiccorp"), &counted(1));
+    let late = std::mem::take(&mut *table.schemas.lock().unwrap());
+    let readers = Readers::new(Arc::clone(&table) as Arc<dyn SchemaSource>);
+    let (schema, _) = unframe(&bytes, None).unwrap();
+    for _ in 0..31 {
+        drop(readers.schema(schema));
+        table.pass(1);
+    }
+    assert!(matches!(readers.schema(schema), Err(DecodeError::UnknownSchema { .. })));
+    assert!(matches!(readers.schema_anew(schema), Err(DecodeError::UnknownSchema { .. })), "it is still missing");
+    *table.schemas.lock().unwrap() = late;
+    assert!(readers.schema(schema).is_err(), "the answer is remembered for the records of a stream");
+    assert!(readers.schema_anew(schema).is_ok());
+    let asked = table.asked();
+    assert!(readers.schema(schema).is_ok() && readers.schema_anew(schema).is_ok());
+    assert_eq!(table.asked(), asked, "a known schema is not asked for again");
+}
+
+#[test]
+fn readers_know_what_their_process_writes_and_what_its_other_parts_have_read() {
+    let table = Arc::new(Table::default());
+    let writers = writers(&table, "musiccorp");
+    let bytes = encoded(&writers, &counted(1));
+    *table.is_down.lock().unwrap() = true;
+    let source = || Arc::clone(&table) as Arc<dyn SchemaSource>;
+    assert!(Readers::shared("one", source()).decode(Some(&bytes), None).is_err());
+    let worker = Readers::shared("one", source()).with_written("probe", &writers);
+    let edge = Readers::shared("one", source());
+    for readers in [&worker, &edge] {
+        assert_eq!(readers.decode(Some(&bytes), None).unwrap().read::<Counted>().unwrap().amount, 1);
+    }
+    assert!(Readers::shared("another", source()).decode(Some(&bytes), None).is_err());
+    drop((worker, edge));
+    assert!(Readers::shared("one", source()).decode(Some(&bytes), None).is_err(), "nobody keeps them");
+}
+
+#[test]
 fn a_schema_counts_as_missing_only_after_uninterrupted_answers() {
     let table = Arc::new(Table::default());
     let bytes = encoded(&writers(&table, "musiccorp"), &counted(1));

@@ -17,6 +17,8 @@ mod outages;
 mod panics;
 #[path = "../../runtime-core/tests/probe/mod.rs"]
 mod probe;
+#[path = "service/upgrades.rs"]
+mod upgrades;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

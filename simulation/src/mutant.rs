@@ -79,6 +79,10 @@ mutants! {
     ForgetHold = "forget-hold", 1_000;
     /// Positions are never committed again.
     DropRecommit = "drop-recommit", 1_000;
+    /// The ends of inputs are not reported: the committed position is the last record's offset and one, before the markers.
+    ForgetEnds = "forget-ends", 300;
+    /// The bounds of an input do not show that its beginning was deleted.
+    NoLogStart = "no-log-start", 300;
     /// A batch takes more inputs than its limit.
     OverLimit = "over-limit", 300;
     /// A record whose schema is unavailable at the moment is skipped.

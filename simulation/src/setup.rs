@@ -85,6 +85,8 @@ pub(crate) trait Service {
     fn step_background(&mut self, process: usize, world: &mut World) -> Result<bool, Violation>;
     fn resume(&mut self, world: &World);
     fn wipe(&mut self, world: &mut World);
+    fn restart(&mut self, world: &mut World);
+    fn group(&self) -> usize;
     fn unsettled_reason(&self, world: &World) -> Option<String>;
     fn next_due(&self, world: &World) -> Option<i64>;
     fn check(&self, world: &World, is_settled: bool) -> Result<(), Violation>;
@@ -121,6 +123,14 @@ impl<D: Decider> Service for SimulatedService<D> {
 
     fn wipe(&mut self, world: &mut World) {
         self.processes.iter_mut().for_each(|process| process.wipe(&self.context, world));
+    }
+
+    fn restart(&mut self, world: &mut World) {
+        self.processes.iter_mut().for_each(|process| process.restart(&self.context, world));
+    }
+
+    fn group(&self) -> usize {
+        self.context.group
     }
 
     fn unsettled_reason(&self, world: &World) -> Option<String> {

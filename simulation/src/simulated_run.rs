@@ -1,6 +1,8 @@
 //! One run from one seed: a phase with faults, then a phase without faults in which everything must settle, then the promises are
 //! checked. It is deterministic: the same plan gives the same run, to the last byte.
 
+pub(crate) mod retention;
+
 use std::{
     cell::Cell,
     collections::{BTreeSet, HashMap, VecDeque},
@@ -93,6 +95,7 @@ pub fn run(scenario: &dyn Scenario, fixtures: &Fixtures, plan: &Plan) -> Simulat
         registry: SimulatedRegistry::new(&fixtures.table),
         mutant: plan.mutant,
         poison_records: BTreeSet::new(),
+        unread_truncation: None,
         operator_actions: 0,
     };
     let (mut operations, mut steps) = (Vec::new(), 0);
@@ -169,6 +172,9 @@ impl<'a> Simulation<'a> {
         self.check(world, true)?;
         if world.random.permille(100) {
             self.let_days_pass(world)?;
+        }
+        if world.random.permille(200) {
+            self.delete_inboxes(world)?;
         }
         if world.random.permille(250) { self.rebuild(world) } else { Ok(()) }
     }

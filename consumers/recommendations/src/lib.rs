@@ -53,7 +53,8 @@ pub enum StartError {
 /// The service cannot start, and waiting does not help.
 pub async fn service(config: Config) -> Result<Running, StartError> {
     let config = config.for_service(NAME);
-    let readers = Readers::new(Arc::new(RegistryClient::new(&config)?));
+    let registry = RegistryClient::new(&config)?;
+    let readers = Readers::shared(registry.url(), Arc::new(registry.clone()));
     let topics = ["order-processor", "catalogue"].map(|service| topic(&config.system, service, Channel::Events));
     let together = BoughtTogether::new(&config.system);
     let view = LiveView::start(&config, "bought-together", readers, Topics::decoded(topics), together)?;

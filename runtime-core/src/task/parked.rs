@@ -11,9 +11,30 @@ use crate::{
     contract::{ReadOutcome, RecordDefect},
     decider::{Decider, Received},
     envelope::{MAX_VALUE_BYTES, Position},
-    parking::{DropParked, MAX_DRAINED, ParkedRecord, ParkingCommand, RecordFailure, ReleasedRecord, RetryParked},
+    parking::{
+        DropParked, FAILURE_BYTES, MAX_DRAINED, ParkedRecord, ParkingCommand, RecordFailure, ReleasedRecord,
+        RetryParked,
+    },
     partition_of,
 };
+
+/// Why a parked record cannot be processed.
+struct ParkedFailure {
+    class: &'static str,
+    reason: String,
+    /// True if its schema cannot be fetched now.
+    is_transient: bool,
+}
+
+impl ParkedFailure {
+    fn of(class: &'static str, reason: String) -> Self {
+        Self { class, reason, is_transient: false }
+    }
+
+    fn without_schema(reason: String) -> Self {
+        Self { class: "schema", reason, is_transient: true }
+    }
+}
 
 /// Why records are released: an operator's command, or that their turn has come.
 struct ReleaseRequest {
@@ -76,12 +97,15 @@ impl<D: Decider> Task<D> {
             )));
         }
         parked.number = self.parking.rank_of(&parked.position);
-        let headers =
+        let mut headers =
             OutputHeaders::Verbatim(parked.headers_on_topic(&context.contract.system, &context.contract.group));
         let key = parked.position.to_string();
         let value = parked.value.as_deref().unwrap_or_default();
-        fits(key.len() + value.len(), &headers, context.contract.limits.parked)
+        fits(key.len() + value.len() + FAILURE_BYTES, &headers, context.contract.limits.parked)
             .map_err(|why| refused(format!("the record cannot be parked on {topic}: {why}")))?;
+        if let OutputHeaders::Verbatim(headers) = &mut headers {
+            headers.extend(parked.failure_headers(&context.contract.system));
+        }
         let bytes = (Some(context.batch.put(key.as_bytes())), Some(context.batch.put(value)));
         context.batch.append(Target::Parked, Some(self.partition), parked.timestamp_ms, headers, bytes);
         match &parked.failure {
@@ -142,9 +166,7 @@ impl<D: Decider> Task<D> {
         let Some(entity) = self.parking.ready().cloned() else { return Ok(()) };
         let request = ReleaseRequest { id: uuid::Uuid::nil(), words: "its turn".to_owned() };
         self.drain(context, &entity, &request, false)?;
-        for (input, position) in self.positions.iter().enumerate() {
-            context.batch.moved(input, self.partition, *position);
-        }
+        self.commit_positions(context.batch);
         Ok(())
     }
 
@@ -205,8 +227,15 @@ impl<D: Decider> Task<D> {
         for _ in 0..MAX_DRAINED {
             let Some(parked) = self.parking.first(entity).cloned() else { break };
             let savepoint = context.batch.savepoint();
-            if let Err((class, reason)) = self.try_parked(context, &parked) {
+            if let Err(ParkedFailure { class, reason, is_transient }) = self.try_parked(context, &parked) {
                 context.batch.rollback_to(savepoint);
+                if is_transient && parked.failure.is_none() {
+                    // It has not failed: it waits until its schema can be fetched, as it would as an input. An operator who retries
+                    // a failed one gets the reason at once.
+                    let position = parked.position;
+                    let refused = DeciderFailure { position, reason, loses_state: false };
+                    return if has_changed { Ok(()) } else { Err(refused) };
+                }
                 let attempts = parked.failure.as_ref().map_or(0, |failure| failure.attempts).saturating_add(1);
                 let failure = Some(failure_of(class, &reason, attempts, context.now_ms));
                 let parked_again = self.park(context, ParkedRecord { failure, ..parked });
@@ -226,22 +255,22 @@ impl<D: Decider> Task<D> {
     }
 
     /// Processes one parked record as if it were received now. An error has the class and the reason, and nothing has changed.
-    fn try_parked(
-        &mut self,
-        context: &mut DecisionContext<'_, D>,
-        parked: &ParkedRecord,
-    ) -> Result<(), (&'static str, String)> {
+    fn try_parked(&mut self, context: &mut DecisionContext<'_, D>, parked: &ParkedRecord) -> Result<(), ParkedFailure> {
         parked.with_record(|record| match context.contract.read_input::<D::Input>(record) {
             ReadOutcome::NotConsumed | ReadOutcome::Parking(_) => Ok(()),
-            ReadOutcome::SchemaUnavailable(reason) => Err(("schema", reason)),
-            ReadOutcome::NeedsSchema(schema) => Err(("schema", format!("schema {schema} was not fetched"))),
-            ReadOutcome::Unreadable(defect) => Err((defect.class, defect.message)),
+            ReadOutcome::OfAnotherBuild(reason) => Err(ParkedFailure { class: "build", reason, is_transient: true }),
+            ReadOutcome::SchemaUnavailable(reason) => Err(ParkedFailure::without_schema(reason)),
+            ReadOutcome::NeedsSchema(schema) => {
+                Err(ParkedFailure::without_schema(format!("schema {schema} was not fetched")))
+            }
+            ReadOutcome::Unreadable(defect) => Err(ParkedFailure::of(defect.class, defect.message)),
             ReadOutcome::Body(body) => {
-                let (key, envelope) = identify(record).map_err(|defect| (defect.class, defect.message))?;
+                let (key, envelope) =
+                    identify(record).map_err(|defect| ParkedFailure::of(defect.class, defect.message))?;
                 let (id, correlation_id) = (envelope.id, envelope.correlation_id.clone());
                 let received = Received { key, id, correlation_id, at_ms: record.timestamp_ms, body };
                 let routed = self.route(context, record, &envelope, &received, Some(&parked.entity));
-                routed.map_err(|failure| ("crash", failure.reason))
+                routed.map_err(|failure| ParkedFailure::of("crash", failure.reason))
             }
         })
     }

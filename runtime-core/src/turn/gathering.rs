@@ -19,6 +19,8 @@ pub enum Offer {
     Taken,
     /// Fetch this schema ([`Turn::learn`]) and offer the same record again.
     NeedsSchema(SchemaRef),
+    /// Fetch this schema although it may be remembered as missing ([`Turn::learn`]), and offer the same record again.
+    NeedsSchemaAnew(SchemaRef),
     /// Load this entity of the record's partition ([`Turn::load`]) and offer the same record again.
     NeedsEntity(Arc<str>),
     /// End the gathering, and offer the same record first in the next one.
@@ -129,11 +131,16 @@ impl<D: Decider, F: Clone> Turn<D, F> {
         let received = catch_unwind(AssertUnwindSafe(|| self.machine.receive(input, record, now.wall_ms)));
         match received {
             Ok(ReceiveOutcome::NeedsSchema(schema)) => return Offer::NeedsSchema(schema),
+            Ok(ReceiveOutcome::NeedsSchemaAnew(schema)) => return Offer::NeedsSchemaAnew(schema),
             Ok(ReceiveOutcome::NeedsEntity(key)) => return Offer::NeedsEntity(key),
             Ok(ReceiveOutcome::Done | ReceiveOutcome::Ignored) => {}
+            Ok(ReceiveOutcome::OfAnotherBuild(reason)) => {
+                tracing::error!(position = %record.position(), %reason, "the partition is held before this record");
+                self.holds.add(record.partition);
+            }
             Ok(ReceiveOutcome::SchemaUnavailable(reason)) => {
                 tracing::warn!(position = %record.position(), %reason, "a schema cannot be fetched; the partition is held before this record");
-                self.holds.add(record.partition);
+                self.holds.add_briefly(record.partition);
             }
             Ok(ReceiveOutcome::Failed(failure)) => self.decider_failed(failure, record.partition),
             Err(panic) => {

@@ -23,12 +23,20 @@ pub(super) struct Holds {
     holds: BTreeMap<i32, Hold>,
     /// Partitions whose inputs must still be paused.
     added: BTreeSet<i32>,
+    /// Those of them that wait for a schema.
+    brief: BTreeSet<i32>,
 }
 
 impl Holds {
     /// Holds a partition from the end of this gathering.
     pub(super) fn add(&mut self, partition: i32) {
         self.added.insert(partition);
+    }
+
+    /// Holds a partition that waits for a schema from the end of this gathering.
+    pub(super) fn add_briefly(&mut self, partition: i32) {
+        self.added.insert(partition);
+        self.brief.insert(partition);
     }
 
     /// Adds the partitions that the machine has held by itself: those whose inputs the client still reads.
@@ -44,10 +52,11 @@ impl Holds {
 
     /// Begins the added holds. Each further pause of a partition is twice as long. Returns the partitions to pause.
     pub(super) fn begin(&mut self, pace: &Pace, now: Now) -> BTreeSet<i32> {
-        let added = std::mem::take(&mut self.added);
+        let (added, brief) = (std::mem::take(&mut self.added), std::mem::take(&mut self.brief));
         for partition in &added {
+            let longest = if brief.contains(partition) { pace.schema_longest } else { pace.hold_longest };
             let last = self.holds.get(partition).map(|hold| hold.pause);
-            let pause = last.map_or(pace.hold_first, |last| (last * 2).min(pace.hold_longest));
+            let pause = last.map_or(pace.hold_first, |last| (last * 2).min(longest));
             self.holds.insert(*partition, Hold { until: now.elapsed + pause, pause });
         }
         added
@@ -85,5 +94,6 @@ impl Holds {
     pub(super) fn clear(&mut self) {
         self.holds.clear();
         self.added.clear();
+        self.brief.clear();
     }
 }

@@ -18,7 +18,7 @@ pub struct Now {
 pub enum Step<D: Decider, F> {
     /// Read the member and the generation with which the worker would commit now: [`Turn::fence`](super::Turn::fence).
     SnapshotFence,
-    /// Fetch a schema: [`Turn::learn`](super::Turn::learn).
+    /// Fetch the schema of a parked record, although it may be remembered as missing: [`Turn::learn`](super::Turn::learn).
     FetchSchema(SchemaRef),
     /// Load an entity that was evicted from memory: [`Turn::load`](super::Turn::load).
     LoadEntity {
@@ -28,7 +28,8 @@ pub enum Step<D: Decider, F> {
         key: Arc<str>,
     },
     /// Rest, then poll the client, up to `wait` for the first record, and offer each record: [`Turn::offer`](super::Turn::offer)
-    /// while [`Turn::has_room`](super::Turn::has_room). Then [`Turn::gathering_ended`](super::Turn::gathering_ended).
+    /// while [`Turn::has_room`](super::Turn::has_room). When the client reports the end of a partition of an input:
+    /// [`Turn::reached_end`](super::Turn::reached_end). Then [`Turn::gathering_ended`](super::Turn::gathering_ended).
     Gather {
         /// How long to rest before polling: under load, larger batches cost less.
         rest: Duration,
@@ -40,7 +41,8 @@ pub enum Step<D: Decider, F> {
         /// The partitions.
         partitions: Vec<i32>,
     },
-    /// Read the positions up to which the client has delivered: [`Turn::reached`](super::Turn::reached).
+    /// Read the positions up to which the client has delivered, past markers and aborted records:
+    /// [`Turn::reached`](super::Turn::reached).
     ReadPositions {
         /// The partitions.
         partitions: Vec<i32>,
@@ -129,6 +131,9 @@ pub struct Pace {
     pub rest_most: Duration,
     /// How often positions without decisions are committed.
     pub positions_every: Duration,
+    /// How soon positions are committed that have moved past the markers at the end of an input, if no batch is committed before.
+    /// A transaction of the service's own moves the end of its inbox, so this bounds the transactions of a slow stream of input.
+    pub ends_committed_within: Duration,
     /// The shortest time between two fetches of the ends of the inputs.
     pub ends_every: Duration,
     /// How often every position is committed again. Brokers keep offsets for a week by default, and some for a day.
@@ -139,6 +144,8 @@ pub struct Pace {
     pub hold_first: Duration,
     /// The longest pause of a held partition.
     pub hold_longest: Duration,
+    /// The longest pause of a partition that is held because a schema cannot be fetched. A registry is asked with one request.
+    pub schema_longest: Duration,
     /// The most effects in flight.
     pub effects_in_flight: usize,
 }
@@ -152,11 +159,13 @@ impl Default for Pace {
             rest_per_input: Duration::from_micros(50),
             rest_most: Duration::from_millis(50),
             positions_every: Duration::from_millis(200),
+            ends_committed_within: Duration::from_secs(1),
             ends_every: Duration::from_millis(20),
             recommit_every: Duration::from_secs(30 * 60),
             checkpoint_every: Duration::from_secs(5),
             hold_first: Duration::from_millis(500),
             hold_longest: Duration::from_secs(30),
+            schema_longest: Duration::from_secs(5),
             effects_in_flight: 256,
         }
     }

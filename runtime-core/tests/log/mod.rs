@@ -23,7 +23,7 @@ pub const SOURCE: &str = "musiccorp.source.events";
 pub const EVENTS: &str = "musiccorp.probe.events";
 pub const DEAD_LETTERS: &str = "dlq.musiccorp.probe";
 pub const PARKED: &str = "musiccorp.probe.parked";
-/// The id of a schema that cannot be fetched now.
+/// The id of a schema that cannot be fetched until it is registered.
 pub const UNAVAILABLE_SCHEMA: u32 = 77;
 
 /// A table of schemas in place of a registry. Clones share it.
@@ -56,7 +56,7 @@ impl SchemaTable {
 
     pub fn fetch(&self, schema: SchemaRef) -> Result<&'static ReadSchema, DecodeError> {
         let SchemaRef::Id(id) = schema else { panic!("ids only") };
-        if id == UNAVAILABLE_SCHEMA {
+        if id == UNAVAILABLE_SCHEMA && !self.0.borrow().contains_key(&id) {
             return Err(DecodeError::Unavailable { schema, source: "the registry is down".into() });
         }
         let mut entries = self.0.borrow_mut();

@@ -72,7 +72,9 @@ impl Fixture {
         log.at(topic, partition, offset).unwrap().with(topic, partition, offset, |record| {
             loop {
                 match machine.receive(input, record, NOW + 5) {
-                    ReceiveOutcome::NeedsSchema(schema) => machine.learn(schema, log.schemas.fetch(schema)),
+                    ReceiveOutcome::NeedsSchema(schema) | ReceiveOutcome::NeedsSchemaAnew(schema) => {
+                        machine.learn(schema, log.schemas.fetch(schema));
+                    }
                     outcome => return outcome,
                 }
             }

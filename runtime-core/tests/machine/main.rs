@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod builds;
 mod fixture;
 #[path = "../log/mod.rs"]
 mod log;
 mod parking;
 #[path = "../probe/mod.rs"]
 mod probe;
+mod properties;
 
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 

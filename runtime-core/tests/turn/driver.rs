@@ -8,7 +8,6 @@ use std::{
 use runtime_core::{
     DueEffect, Limits, Recovery, Task,
     codec::SchemaRef,
-    recoveries::StartAt,
     turn::{Carried, Now, Offer, Pace, Step, Turn, TurnError},
 };
 
@@ -60,12 +59,14 @@ pub(crate) struct Driver {
     pub(crate) evicts: bool,
     /// What the topics take, from the next restart on.
     pub(crate) limits: Limits,
+    /// Markers behind the last record of a partition: the end, as a client that has passed them reports it.
+    pub(crate) marked_ends: BTreeMap<(String, i32), i64>,
+    pub(crate) offsets: BTreeMap<(i32, usize), i64>,
     pace: Pace,
     changes: VecDeque<GroupChange>,
     recovering: BTreeSet<i32>,
     readers: Vec<Reader>,
     kept: Option<(usize, String, i32, i64)>,
-    offsets: BTreeMap<(i32, usize), i64>,
     store: BTreeMap<(i32, String), Vec<u8>>,
     answers: Vec<DueEffect<Request>>,
 }
@@ -79,6 +80,10 @@ impl Driver {
         let (log, carried, elapsed) = (Log::default(), Carried::default(), Duration::from_secs(1));
         let now = Now { wall_ms: NOW, elapsed };
         let turn = Turn::new(probe.clone(), log.schemas.contract(&probe), &carried, pace.clone(), now);
+        // The group was there before.
+        let inputs = 0..turn.contract().inputs.len();
+        let offsets =
+            (0..PARTITIONS).flat_map(|partition| inputs.clone().map(move |input| ((partition, input), 0))).collect();
         Self {
             log,
             probe,
@@ -92,12 +97,13 @@ impl Driver {
             generation: Some(1),
             evicts: false,
             limits: Limits::default(),
+            marked_ends: BTreeMap::new(),
+            offsets,
             pace,
             changes: VecDeque::new(),
             recovering: BTreeSet::new(),
             readers: Vec::new(),
             kept: None,
-            offsets: BTreeMap::new(),
             store: BTreeMap::new(),
             answers: Vec::new(),
         }
@@ -276,7 +282,26 @@ impl Driver {
         if !has_received {
             self.elapsed += wait.max(Duration::from_millis(1));
         }
+        self.report_ends();
         self.turn.gathering_ended(!self.changes.is_empty());
+    }
+
+    /// The client passes markers, up to this position.
+    pub(crate) fn pass(&mut self, topic: &str, partition: i32, position: i64) {
+        let is_here = |reader: &&mut Reader| reader.topic == topic && reader.partition == partition;
+        self.readers.iter_mut().find(is_here).unwrap().next = position;
+    }
+
+    /// Reports the partitions whose markers the client has passed.
+    fn report_ends(&mut self) {
+        for reader in &mut self.readers {
+            let end = self.log.end(&reader.topic, reader.partition);
+            let marked = self.marked_ends.get(&(reader.topic.clone(), reader.partition)).copied().unwrap_or(0);
+            if reader.next >= end && reader.next < marked {
+                reader.next = marked;
+                self.turn.reached_end(reader.partition);
+            }
+        }
     }
 
     /// The first reader that has a record, if the batch has room for one.
@@ -298,6 +323,10 @@ impl Driver {
             match offered {
                 Offer::Taken => return,
                 Offer::NeedsSchema(schema) => self.fetch(schema),
+                Offer::NeedsSchemaAnew(schema) => {
+                    self.note("fetch schema anew");
+                    self.turn.learn(schema, self.log.schemas.fetch(schema));
+                }
                 Offer::NeedsEntity(key) => self.load(partition, &key),
                 Offer::CommitFirst => {
                     self.note(format!("keep {topic}/{partition}/{offset}"));
@@ -344,11 +373,11 @@ impl Driver {
     /// Reads the partitions that are not paused from the positions that the turn gave.
     fn place_readers(&mut self) {
         let inputs = self.turn.contract().inputs.clone();
-        let reader = |(topic, partition, start): (std::sync::Arc<str>, i32, StartAt)| Reader {
+        let reader = |(topic, partition, next): (std::sync::Arc<str>, i32, i64)| Reader {
             input: inputs.iter().position(|input| *input == topic).unwrap(),
             topic: topic.to_string(),
             partition,
-            next: if let StartAt::Offset(offset) = start { offset } else { 0 },
+            next,
         };
         self.readers = self.turn.assignment().map(reader).collect();
     }

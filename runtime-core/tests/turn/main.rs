@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod driver;
+mod ends;
 mod holds;
 #[path = "../log/mod.rs"]
 mod log;
@@ -287,7 +288,7 @@ fn a_stop_commits_the_open_batch_saves_a_checkpoint_and_then_stops() {
     driver.turn();
     driver.turn.stop();
     let steps = driver.turn();
-    assert_eq!(steps, ["commit in generation 1", "checkpoint", "stop"]);
+    assert_eq!(steps, ["ask positions", "commit in generation 1", "checkpoint", "stop"]);
     assert_eq!(driver.evict_all(), 1, "everything is saved");
 }
 
@@ -297,7 +298,7 @@ fn a_stop_in_the_middle_of_a_turn_commits_what_was_gathered() {
     unrelated(&mut driver);
     driver.turn.stop();
     let mut steps = driver.turn();
-    assert_eq!(steps, ["checkpoint", "stop"], "nothing was gathered");
+    assert_eq!(steps, ["snapshot fence", "ask positions", "checkpoint", "stop"], "nothing was gathered");
     driver = Driver::owner();
     driver.turn();
     unrelated(&mut driver);
@@ -306,7 +307,7 @@ fn a_stop_in_the_middle_of_a_turn_commits_what_was_gathered() {
     steps = driver.turn();
     assert_eq!(steps.last().map(String::as_str), Some("end turn"));
     steps = driver.turn();
-    assert_eq!(steps, ["checkpoint", "stop"]);
+    assert_eq!(steps, ["snapshot fence", "ask positions", "checkpoint", "stop"]);
 }
 
 #[test]

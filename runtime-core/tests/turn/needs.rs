@@ -8,7 +8,7 @@ use crate::{
     ORDER,
     driver::Driver,
     here,
-    log::{EVENTS, INBOX, NOW, PARKED, PARTITIONS, SOURCE, StoredRecord},
+    log::{EVENTS, INBOX, NOW, PARKED, PARTITIONS, SOURCE, StoredRecord, UNAVAILABLE_SCHEMA},
     ms,
     probe::{Command, Count, Probe},
 };
@@ -164,10 +164,9 @@ fn an_evicted_entity_is_loaded_before_parked_records_about_it_are_handled() {
 
 #[test]
 fn parked_records_that_were_handled_before_one_that_fails_are_not_lost() {
-    let waits = |bytes: &usize| parked(&with_large_parked_record(0, *bytes).0) == 2;
-    let largest = (9_000..10_000).rev().step_by(10).find(waits).unwrap();
     for waiting in [0, 10] {
-        let (mut driver, bad) = with_large_parked_record(waiting, largest - 20);
+        let (mut driver, bad) = with_large_parked_record(waiting, 7_000);
+        lower_the_limit(&mut driver);
         drop_parked(&mut driver, &bad);
         driver.run_for(ms(2_000));
         assert!(driver.turn.hold_reason(here()).is_some());
@@ -196,13 +195,32 @@ fn with_large_parked_record(waiting: i64, bytes: usize) -> (Driver, Position) {
     (driver, bad)
 }
 
+/// An operator lowers the limit of the parked topic below the size of a record that is parked.
+fn lower_the_limit(driver: &mut Driver) {
+    driver.limits.parked = 6_000;
+    driver.restart();
+}
+
+#[test]
+fn a_record_that_could_wait_can_be_parked_again_when_its_turn_fails() {
+    let waits = |bytes: &usize| parked(&with_large_parked_record(0, *bytes).0) == 2;
+    let largest = (5_000..10_000).rev().step_by(10).find(waits).unwrap();
+    for bytes in [largest, largest - 10, largest - 500] {
+        let (mut driver, bad) = with_large_parked_record(3, bytes);
+        drop_parked(&mut driver, &bad);
+        driver.run_for(ms(2_000));
+        assert!(driver.turn.hold_reason(here()).is_none(), "{:?}", driver.turn.hold_reason(here()));
+        let task = driver.turn.machine().task(here()).unwrap();
+        let failure = task.parked().next().unwrap().failure.clone().unwrap();
+        assert_eq!((task.parked_size().0, driver.state(ORDER).total, &*failure.class), (1, 3, "framing"));
+    }
+}
+
 #[test]
 fn parked_records_whose_turn_fails_again_and_again_hold_their_partition_each_time() {
-    // The largest record that can wait: with the reason of its failure it does not fit any more.
-    let waits = |bytes: &usize| parked(&with_large_parked_record(0, *bytes).0) == 2;
-    let largest = (9_000..10_000).rev().step_by(10).find(waits).unwrap();
-    let (mut driver, bad) = with_large_parked_record(DRAINED, largest - 20);
+    let (mut driver, bad) = with_large_parked_record(DRAINED, 7_000);
     assert_eq!(parked(&driver), 502);
+    lower_the_limit(&mut driver);
     drop_parked(&mut driver, &bad);
     driver.run_for(ms(10_000));
     let reason = driver.turn.hold_reason(here()).unwrap();
@@ -236,4 +254,82 @@ fn a_record_about_an_evicted_entity_that_crashes_is_parked_like_any_other() {
     assert_eq!(parked(&driver), 1);
     let records = driver.log.records_on(PARKED);
     assert_eq!(records[0].2.header("__dlq.errors.delivery.count"), Some(MAX_CRASHES.to_string()));
+}
+
+/// An order with an unreadable record, and behind it a count whose schema cannot be fetched. Returns where both are.
+fn with_waiting_record_of_an_unavailable_schema(driver: &mut Driver) -> (Position, Position) {
+    let bad = unreadable(driver);
+    driver.settle();
+    let (partition, offset) = driver.log.write(INBOX, ORDER, &Command::from(Count { amount: 7 }));
+    driver.settle();
+    assert_eq!(parked(driver), 2);
+    // The process that parked it had its schema; the next one has not.
+    let parked = driver.log.records.get_mut(&(PARKED.to_owned(), partition)).unwrap().last_mut().unwrap();
+    parked.value.as_mut().unwrap()[1..5].copy_from_slice(&UNAVAILABLE_SCHEMA.to_be_bytes());
+    driver.restart();
+    (bad, Position::new(INBOX, partition, offset))
+}
+
+#[test]
+fn a_waiting_record_whose_schema_cannot_be_fetched_does_not_fail_but_waits_for_it() {
+    let mut driver = Driver::owner();
+    let (bad, _) = with_waiting_record_of_an_unavailable_schema(&mut driver);
+    drop_parked(&mut driver, &bad);
+    driver.run_for(ms(20_000));
+    let reason = driver.turn.hold_reason(here()).unwrap().reason.clone();
+    assert!(reason.contains("the registry is down"), "{reason}");
+    let failures = |driver: &Driver| {
+        let task = driver.turn.machine().task(here()).unwrap();
+        task.parked().map(|parked| parked.failure.is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(failures(&driver), [false], "the registry's outage is no failure of the record");
+    let text = driver.log.schemas.text_of(schema_of_count(&driver));
+    driver.log.schemas.register_as(UNAVAILABLE_SCHEMA, &text);
+    driver.run_for(ms(31_000));
+    assert_eq!((driver.state(ORDER).total, parked(&driver)), (7, 0));
+    assert!(driver.turn.hold_reason(here()).is_none());
+}
+
+/// The id of the schema that counts are written with.
+fn schema_of_count(driver: &Driver) -> u32 {
+    let count = driver.log.records_on(INBOX).into_iter().find_map(|(_, _, record)| record.value.filter(|v| v[0] == 0));
+    u32::from_be_bytes(count.unwrap()[1..5].try_into().unwrap())
+}
+
+#[test]
+fn an_operator_who_retries_a_record_has_its_schema_fetched_anew() {
+    const LATE: u32 = 88;
+    let mut driver = Driver::owner();
+    let (partition, offset) = driver.log.write(INBOX, ORDER, &Command::from(Count { amount: 7 }));
+    let text = driver.log.schemas.text_of(schema_of_count(&driver));
+    let records = driver.log.records.get_mut(&(INBOX.to_owned(), partition)).unwrap();
+    records[0].value.as_mut().unwrap()[1..5].copy_from_slice(&LATE.to_be_bytes());
+    driver.settle();
+    assert_eq!((parked(&driver), driver.state(ORDER).total), (1, 0), "no registry has the schema");
+    let command = RetryParked { place: Position::new(INBOX, partition, offset).to_string(), by: "ada".to_owned() };
+    driver.log.schemas.register_as(LATE, &text);
+    driver.log.write(INBOX, ORDER, &ParkingCommand::from(command));
+    driver.settle();
+    assert_eq!(driver.times_of("fetch schema anew").len(), 1);
+    assert_eq!((parked(&driver), driver.state(ORDER).total), (0, 7));
+}
+
+#[test]
+fn an_operator_who_retries_a_failed_record_while_the_registry_is_down_gets_the_reason_at_once() {
+    let mut driver = Driver::owner();
+    let bad = unreadable(&mut driver);
+    driver.settle();
+    let records = driver.log.records.get_mut(&(PARKED.to_owned(), here())).unwrap();
+    records[0].value = Some([&[0][..], &UNAVAILABLE_SCHEMA.to_be_bytes(), &[14]].concat());
+    driver.restart();
+    let command = RetryParked { place: bad.to_string(), by: "ada".to_owned() };
+    driver.log.write(INBOX, ORDER, &ParkingCommand::from(command));
+    count(&mut driver, 1);
+    driver.log.write(INBOX, &neighbour(), &Command::from(Count { amount: 3 }));
+    driver.settle();
+    let task = driver.turn.machine().task(here()).unwrap();
+    let failure = task.parked().next().unwrap().failure.clone().unwrap();
+    assert_eq!((failure.class.as_str(), failure.attempts), ("schema", 2));
+    assert!(failure.reason.contains("the registry is down"), "{}", failure.reason);
+    assert_eq!((parked(&driver), driver.state(&neighbour()).total), (2, 3), "other entities go on");
 }

@@ -70,7 +70,9 @@ pub async fn connect<D: Decider>(config: &Config) -> Result<(Publisher, Readers)
         }
         tokio::time::sleep(RETRY).await;
     };
+    let (url, source) = (registry.url().to_owned(), Arc::new(registry) as Arc<dyn SchemaSource>);
+    let readers = Readers::shared(&url, source).with_written(service, &writers);
     let publisher = Publisher::new(&config, Authority::Service, writers);
     let publisher = publisher.map_err(|source| ConnectError::Publisher { service, source: Box::new(source) })?;
-    Ok((publisher, Readers::new(Arc::new(registry) as Arc<dyn SchemaSource>)))
+    Ok((publisher, readers))
 }

@@ -28,7 +28,6 @@ use crate::{
     core::{
         Target, Task,
         decider::TimestampMs,
-        recoveries::StartAt,
         text::panic_message,
         turn::{Carried, Now, Offer, Pace, Step, Turn},
     },
@@ -51,6 +50,9 @@ struct Incarnation<'s, D: Decider, P> {
     turn: Turn<D, Arc<ConsumerGroupMetadata>>,
     /// A record that the turn takes only after the open batch is committed.
     postponed: Option<OwnedMessage>,
+    /// True if the client's positions are those of its present assignment. The client replaces an assignment in the background, and
+    /// an event from the new one shows that it has; until then it may report how far it had read before.
+    knows_positions: bool,
     knows_topics: bool,
     liveness: BrokerLiveness,
 }
@@ -79,11 +81,9 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         contract.limits = carried.limits.unwrap_or(contract.limits).within(client::largest_record(&producer));
         client::bound_batches(&mut producer, contract.limits.least());
         let mut consumer = client::group_member(config, names);
-        if contract.consumes_timers() {
-            // A timer waits until every input has been read up to its end. The last records before an end may be control records,
-            // which only this event reports as read.
-            consumer.set("enable.partition.eof", "true");
-        }
+        // The last records before the end of an input may be control records, which only this event reports as read. The positions
+        // behind them are committed, and timers wait for them.
+        consumer.set("enable.partition.eof", "true");
         let clients = Clients::begin(&ClientsSetup {
             client_id: &names.client_id,
             lag_of: Some(&names.group),
@@ -96,8 +96,19 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         let answers = Answers::begin(config, names).map_err(kafka("set up the producer of answers"))?;
         let turn = Turn::new(setup.decider.clone(), contract, carried, Pace::default(), now(setup));
         let liveness = BrokerLiveness::new(Instant::now());
-        let (recovery, postponed) = (None, None);
-        Ok(Self { setup, carried, clients, answers, turn, recovery, postponed, knows_topics: false, liveness })
+        let (recovery, postponed, knows_positions, knows_topics) = (None, None, false, false);
+        Ok(Self {
+            setup,
+            carried,
+            recovery,
+            clients,
+            answers,
+            turn,
+            postponed,
+            knows_positions,
+            knows_topics,
+            liveness,
+        })
     }
 
     fn run(mut self) -> Result<(), WorkerError> {
@@ -121,7 +132,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
     fn execute(&mut self, step: Step<D, Arc<ConsumerGroupMetadata>>) -> Result<(), WorkerError> {
         match step {
             Step::SnapshotFence => self.turn.fence(self.clients.consumer().group_metadata().map(Arc::new)),
-            Step::FetchSchema(schema) => self.fetch_schema(schema),
+            Step::FetchSchema(schema) => self.fetch_schema_anew(schema),
             Step::LoadEntity { partition, key } => self.load_entity(partition, &key)?,
             Step::Gather { rest, wait } => self.gather(rest, wait)?,
             Step::FetchEnds { partitions } => self.fetch_ends(&partitions),
@@ -163,12 +174,15 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         while let Some(event) = polled {
             match event {
                 Ok(message) => {
-                    has_received = true;
+                    (has_received, self.knows_positions) = (true, true);
                     if !self.offer(&message)? {
                         self.postponed = Some(message.detach());
                     }
                 }
-                Err(KafkaError::PartitionEOF(_)) => self.liveness.received(),
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    self.knows_positions = true;
+                    self.turn.reached_end(partition);
+                }
                 Err(error) => self.client_error(error)?,
             }
             if self.postponed.is_some() || !self.turn.has_room() || consumer.context().has_rebalance() {
@@ -198,6 +212,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
                     Offer::Taken => return Ok(true),
                     Offer::CommitFirst => return Ok(false),
                     Offer::NeedsSchema(schema) => self.fetch_schema(schema),
+                    Offer::NeedsSchemaAnew(schema) => self.fetch_schema_anew(schema),
                     Offer::NeedsEntity(key) => self.load_entity(partition, &key)?,
                 }
             }
@@ -207,6 +222,12 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
     /// Fetches a schema. A turn may fetch several, and each fetch may wait until its deadline.
     fn fetch_schema(&mut self, schema: SchemaRef) {
         self.turn.learn(schema, self.setup.readers.schema(schema));
+        self.setup.status.progressed();
+    }
+
+    /// Fetches the schema of a parked record from the registry, also if the registry did not have it a moment ago.
+    fn fetch_schema_anew(&mut self, schema: SchemaRef) {
+        self.turn.learn(schema, self.setup.readers.schema_anew(schema));
         self.setup.status.progressed();
     }
 
@@ -278,6 +299,9 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
     }
 
     fn read_positions(&mut self, partitions: &[i32]) -> Result<(), WorkerError> {
+        if !self.knows_positions {
+            return Ok(());
+        }
         let positions = self.clients.consumer().position().map_err(kafka("read the consumer's positions"))?;
         for partition in partitions {
             let inputs = &self.turn.contract().inputs;
@@ -339,10 +363,11 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
 
     /// Assigns the inputs that the turn reads, with the offsets to start at. Each generation of the group assigns and revokes all
     /// partitions, so the client's assignment is always replaced as a whole.
-    fn assign(&self) -> KafkaResult<()> {
+    fn assign(&mut self) -> KafkaResult<()> {
+        self.knows_positions = false;
         let mut list = TopicPartitionList::new();
         for (topic, partition, start) in self.turn.assignment() {
-            list.add_partition_offset(&topic, partition, offset_of(start))?;
+            list.add_partition_offset(&topic, partition, Offset::Offset(start))?;
         }
         self.clients.consumer().assign(&list)
     }
@@ -414,8 +439,8 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
                     tasks.push(*task);
                 }
                 RecoveryReport::LogLoss { reason } => return Err(WorkerError::LogLoss(reason)),
-                RecoveryReport::Refused { partition, position, reason } => {
-                    self.setup.status.set_issue(partition, PartitionIssue { position, reason, is_final: true });
+                RecoveryReport::Refused { partition, position, reason, is_final } => {
+                    self.setup.status.set_issue(partition, PartitionIssue { position, reason, is_final });
                 }
                 RecoveryReport::Delayed { partitions, reason } => {
                     for partition in partitions {
@@ -485,13 +510,6 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
 
 fn now<D: Decider, P>(setup: &Setup<D, P>) -> Now {
     Now { wall_ms: clock::now_ms(), elapsed: setup.started.elapsed() }
-}
-
-fn offset_of(start: StartAt) -> Offset {
-    match start {
-        StartAt::Beginning => Offset::Beginning,
-        StartAt::Offset(offset) => Offset::Offset(offset),
-    }
 }
 
 /// Counts a batch: its inputs, its outputs, and the duration of its transaction.

@@ -50,8 +50,8 @@ const SCHEMA_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) enum RecoveryReport<D: Decider> {
     /// The partition may decide.
     Recovered(Box<Task<D>>),
-    /// The partition must not decide until an operator has acted.
-    Refused { partition: i32, position: String, reason: String },
+    /// The partition must not decide: until an operator has acted if that is final, else in this generation of the group.
+    Refused { partition: i32, position: String, reason: String, is_final: bool },
     /// The topics no longer have the records that the partitions must continue from. The worker must stop for good.
     LogLoss { reason: String },
     /// The recovery is delayed because something is unavailable. It is retried.
@@ -320,7 +320,7 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
             loop {
                 match recoveries.receive(record)? {
                     FoldOutcome::Taken => return Ok(None),
-                    FoldOutcome::NeedsSchema(schema) => recoveries.learn(schema, readers.schema(schema)),
+                    FoldOutcome::NeedsSchema(schema) => recoveries.learn(schema, readers.schema_anew(schema)),
                     FoldOutcome::SchemaUnavailable(reason) => {
                         recoveries.forget_failures();
                         if Instant::now() >= until {
@@ -342,11 +342,16 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
     }
 
     fn refuse(&mut self, partition: i32, position: &str, corruption: &LogCorruption) {
-        tracing::error!(service = D::NAME, partition, %corruption, "partition stopped");
-        self.setup.store.discard(partition);
+        let is_final = corruption.is_final();
+        if is_final {
+            tracing::error!(service = D::NAME, partition, %corruption, "partition stopped");
+            self.setup.store.discard(partition);
+        } else {
+            tracing::error!(service = D::NAME, partition, reason = %corruption, "partition held until it moves");
+        }
         self.left.remove(&partition);
         let (position, reason) = (position.to_owned(), corruption.to_string());
-        self.send(RecoveryReport::Refused { partition, position, reason });
+        self.send(RecoveryReport::Refused { partition, position, reason, is_final });
     }
 
     fn finish(&mut self, recoveries: &mut Recoveries<D>) -> Result<(), RecoveryError> {

@@ -183,3 +183,95 @@ async fn expired_offsets_of_the_group_are_recovered_from_the_own_log() {
     assert_eq!(stage.events().len(), before + 1, "nothing was decided twice");
     assert_whole(&stage.events());
 }
+
+fn inbox(stage: &ServiceFixture) -> String {
+    stage.topic("probe", runtime::Channel::Inbox)
+}
+
+/// A client of the group that does not join it.
+fn client_of_group(stage: &ServiceFixture) -> BaseConsumer {
+    ClientConfig::new()
+        .set("bootstrap.servers", &stage.cluster.config.bootstrap)
+        .set("group.id", group(stage))
+        .create()
+        .unwrap()
+}
+
+/// The ends of every partition of a topic, markers included.
+fn ends(stage: &ServiceFixture, topic: &str) -> Vec<i64> {
+    let client = client_of_group(stage);
+    let end = |partition| client.fetch_watermarks(topic, partition, PATIENCE).unwrap().1;
+    (0..stage.cluster.config.partitions).map(end).collect()
+}
+
+/// Waits until the group has committed the ends of a topic.
+async fn until_consumed(stage: &ServiceFixture, topic: &str) {
+    let client = client_of_group(stage);
+    let mut list = TopicPartitionList::new();
+    for partition in 0..stage.cluster.config.partitions {
+        list.add_partition(topic, partition);
+    }
+    stage
+        .until("every position is committed", |stage| {
+            let committed = client.committed_offsets(list.clone(), PATIENCE).unwrap();
+            let offset = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
+                Offset::Offset(offset) => offset,
+                _ => 0,
+            };
+            (committed.elements().into_iter().map(offset).collect::<Vec<_>>() == ends(stage, topic)).then_some(())
+        })
+        .await;
+}
+
+/// Retention deletes every record of a topic.
+async fn delete_all(stage: &ServiceFixture, topic: &str) {
+    for (partition, end) in ends(stage, topic).into_iter().enumerate() {
+        stage.cluster.truncate(topic, i32::try_from(partition).unwrap(), end).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inbox_that_was_consumed_to_its_end_may_be_deleted_whoever_wrote_its_last_record() {
+    for crashes in [false, true] {
+        let stage = ServiceFixture::set().await;
+        let config = stage.config();
+        let running = stage.start_as(config.clone()).await;
+        // The command to its friend is the last record of the inbox, and the marker of the service's own transaction follows it.
+        for key in key_per_partition() {
+            stage.ping(&key, &key, "pass-on", 5).await;
+        }
+        stage.until_counted(10).await;
+        if crashes {
+            until_consumed(&stage, &inbox(&stage)).await;
+            running.crash().await;
+        } else {
+            until_consumed(&stage, &inbox(&stage)).await;
+            assert!(running.stop().await);
+        }
+        assert!(ends(&stage, &inbox(&stage)).iter().any(|end| *end > 1), "a record and a marker");
+        delete_all(&stage, &inbox(&stage)).await;
+        let running = stage.start_as(config).await;
+        stage.edge.publish::<Command>([Outgoing::new("order-2", Count { amount: 5 })], PATIENCE).await.unwrap();
+        stage.until_counted(15).await;
+        assert!(running.stop().await);
+        assert_whole(&stage.events());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inbox_whose_unread_records_were_deleted_is_refused_by_name() {
+    let stage = ServiceFixture::set().await;
+    let config = stage.config();
+    let running = stage.start_as(config.clone()).await;
+    let key = key_per_partition()[0].clone();
+    stage.edge.publish::<Command>([Outgoing::new(key.as_str(), Count { amount: 1 })], PATIENCE).await.unwrap();
+    stage.until_counted(1).await;
+    until_consumed(&stage, &inbox(&stage)).await;
+    assert!(running.stop().await);
+    stage.edge.publish::<Command>([Outgoing::new(key.as_str(), Count { amount: 2 })], PATIENCE).await.unwrap();
+    delete_all(&stage, &inbox(&stage)).await;
+    let said = refused(&stage, config).await;
+    let place = format!("{}/0 holds nothing, ending at 2", inbox(&stage));
+    assert_produces(&said, &[&place, &format!("{} continues from offset 1", group(&stage)), "truncated"]);
+    assert_eq!(stage.counted(), 1, "nothing is skipped silently");
+}

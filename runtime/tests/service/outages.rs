@@ -18,10 +18,18 @@ struct Replica {
     behind: String,
     missing: u32,
     has_caught_up: Arc<AtomicBool>,
+    is_down: Arc<AtomicBool>,
     refused: Arc<AtomicUsize>,
 }
 
 impl Replica {
+    /// A replica of the cluster's registry that lacks a schema.
+    fn of(stage: &ServiceFixture, missing: u32) -> Self {
+        let behind = stage.cluster.config.registry_url.clone();
+        let (has_caught_up, is_down, refused) = (Arc::default(), Arc::default(), Arc::default());
+        Self { behind, missing, has_caught_up, is_down, refused }
+    }
+
     /// Starts to serve. Returns its address.
     async fn serve(&self) -> String {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -33,6 +41,9 @@ impl Replica {
 }
 
 async fn pass_on(State(replica): State<Replica>, method: Method, uri: Uri, body: Bytes) -> impl IntoResponse {
+    if replica.is_down.load(Ordering::SeqCst) {
+        return (StatusCode::SERVICE_UNAVAILABLE, r#"{"error_code":50301,"message":"down"}"#.to_owned());
+    }
     let of_missing = uri.path().ends_with(&format!("/schemas/ids/{}", replica.missing));
     if of_missing && !replica.has_caught_up.load(Ordering::SeqCst) {
         replica.refused.fetch_add(1, Ordering::SeqCst);
@@ -50,12 +61,7 @@ async fn a_schema_that_a_lagging_registry_lacks_at_first_is_retried() {
     let keys = key_per_partition();
     stage.ping(&keys[0], &keys[0], "count", 1).await;
     let written = stage.read(&source(&stage))[0].value.clone().unwrap();
-    let replica = Replica {
-        behind: stage.cluster.config.registry_url.clone(),
-        missing: u32::from_be_bytes(written[1..5].try_into().unwrap()),
-        has_caught_up: Arc::default(),
-        refused: Arc::default(),
-    };
+    let replica = Replica::of(&stage, u32::from_be_bytes(written[1..5].try_into().unwrap()));
     let timeouts =
         runtime::config::Timeouts { schema: runtime::config::default::SCHEMA, ..stage.cluster.config.timeouts };
     let config = Config { registry_url: replica.serve().await, timeouts, ..stage.config() };
@@ -74,6 +80,48 @@ async fn a_schema_that_a_lagging_registry_lacks_at_first_is_retried() {
     assert!(running.stop().await);
     assert_eq!(stage.dead_letters().len(), 0);
     assert_whole(&stage.events());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_moves_while_the_registry_is_down_needs_no_schema_that_its_process_writes_or_has_read() {
+    let stage = ServiceFixture::set().await;
+    let replica = Replica::of(&stage, 0);
+    let config = Config { registry_url: replica.serve().await, ..stage.config() };
+    let running = stage.start_as(config).await;
+    let keys = key_per_partition();
+    stage.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
+    stage.until_counted(2).await;
+    replica.is_down.store(true, Ordering::SeqCst);
+    // Its own events were written by this process and never read. Another instance joins, so that partitions are recovered again.
+    let second = stage.start().await;
+    stage.until("one partition each", |_| ((running.deciding(), second.deciding()) == (1, 1)).then_some(())).await;
+    stage.until("it is ready", |_| running.health().is_ready.then_some(())).await;
+    stage.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
+    stage.until_counted(4).await;
+    assert!(replica.is_down.load(Ordering::SeqCst) && running.stop().await && second.stop().await);
+    assert_whole(&stage.events());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_was_parked_for_a_missing_schema_is_retried_with_the_registry_asked_anew() {
+    let mut stage = ServiceFixture::set().await;
+    stage.probe.keyed_alike = true;
+    let key = key_per_partition()[0].clone();
+    stage.ping(&key, &key, "count", 1).await;
+    let written = stage.read(&source(&stage))[0].value.clone().unwrap();
+    let replica = Replica::of(&stage, u32::from_be_bytes(written[1..5].try_into().unwrap()));
+    let timeouts = runtime::config::Timeouts { schema: Duration::from_millis(300), ..stage.cluster.config.timeouts };
+    let config = Config { registry_url: replica.serve().await, timeouts, ..stage.config() };
+    let running = start(config, stage.probe.clone(), stage.world.clone(), axum::Router::new()).await.unwrap();
+    let place = format!("{}/0/0", source(&stage));
+    let parked = |stage: &ServiceFixture| stage.parked().contains_key(&place).then_some(());
+    stage.until("a parked record", parked).await;
+    replica.has_caught_up.store(true, Ordering::SeqCst);
+    // The answer "not found" is remembered for a minute, which is longer than this test waits.
+    stage.ask(&key, RetryParked { place: place.clone(), by: "ada".to_owned() });
+    stage.until_counted(1).await;
+    assert!(stage.parked().is_empty());
+    assert!(running.stop().await);
 }
 
 fn source(stage: &ServiceFixture) -> String {

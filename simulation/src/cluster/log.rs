@@ -76,6 +76,8 @@ enum Entry {
 #[derive(Debug, Default)]
 struct Partition {
     entries: Vec<Entry>,
+    /// Consumers no longer get the records before this offset. The judges of a run do.
+    first: i64,
     /// The transactions without a marker here, and the first offset of each.
     open: BTreeMap<TransactionNumber, i64>,
     /// Whether each decided transaction was committed, with or without a marker here.
@@ -203,6 +205,19 @@ impl Log {
         partition.entries.push(Entry::Marker);
         partition.open.remove(&tx);
         partition.note_stable(now_ms);
+    }
+
+    /// Deletes the records before an offset, as retention does.
+    pub(crate) fn delete_before(&mut self, topic_partition: TopicPartition, first: i64) {
+        self.changes += 1;
+        let partition = self.partition_mut(topic_partition);
+        partition.first = partition.first.max(first);
+    }
+
+    /// The log start offset: the first offset that a consumer may read.
+    #[must_use]
+    pub fn first(&self, topic_partition: TopicPartition) -> i64 {
+        self.partition(topic_partition).first
     }
 
     /// The high watermark: the end that a reader of uncommitted records gets.

@@ -31,7 +31,6 @@ use runtime::{
     core::{
         DueEffect, Task, TaskCheckpoint,
         log_bounds::check_appended,
-        recoveries::StartAt,
         turn::{Carried, Now, Pace, Step, Turn, TurnError},
     },
 };
@@ -79,6 +78,8 @@ pub(crate) struct Incarnation<D: Decider> {
     /// The partitions whose inputs the client reads.
     reading: BTreeSet<i32>,
     fetched: FetchPositions,
+    /// True if a partition no longer has the records to continue from.
+    is_out_of_range: bool,
     /// The number of changes of the log at which everything was read to its end.
     read_all: Option<u64>,
     /// A record that the client has delivered and the turn takes only after the open batch is committed: input, partition, offset.
@@ -113,6 +114,7 @@ impl<D: Decider> Incarnation<D> {
             pace,
             reading: BTreeSet::new(),
             fetched: FetchPositions::new(service.inputs.len(), service.contract.partitions),
+            is_out_of_range: false,
             read_all: None,
             postponed: None,
             recovery: None,
@@ -175,7 +177,7 @@ impl<D: Decider> Incarnation<D> {
     ) -> Result<StepOutcome, Violation> {
         match step {
             Step::SnapshotFence => self.turn.fence(self.client.membership()),
-            Step::FetchSchema(schema) => self.turn.learn(schema, self.readers.schema(schema)),
+            Step::FetchSchema(schema) => self.turn.learn(schema, self.readers.schema_anew(schema)),
             Step::LoadEntity { partition, key } => return self.load_entity(store, world, partition, &key),
             Step::Gather { .. } => return self.gather(service, store, world, (process, now)),
             Step::FetchEnds { partitions } => self.fetch_ends(service, world, &partitions, now),
@@ -288,11 +290,7 @@ impl<D: Decider> Incarnation<D> {
         for (topic, partition, start) in self.turn.assignment() {
             let input = service.contract.inputs.iter().position(|input| **input == *topic);
             if let (Some(input), true) = (input, partitions.contains(&partition)) {
-                let from = match start {
-                    StartAt::Beginning => 0,
-                    StartAt::Offset(offset) => offset,
-                };
-                self.fetched.set(input, partition, from);
+                self.fetched.set(input, partition, start);
             }
         }
     }
@@ -378,6 +376,9 @@ impl<D: Decider> Incarnation<D> {
         let machine = self.turn.machine();
         if self.turn.is_recommit_due(now) {
             return Some("positions must be committed again".to_owned());
+        }
+        if self.turn.has_uncommitted() {
+            return Some("the ends of its inputs must be committed".to_owned());
         }
         if self.transaction.is_some() || !machine.batch().is_empty() || machine.may_drain() {
             return Some("a batch is open".to_owned());

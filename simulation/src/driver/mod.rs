@@ -28,6 +28,7 @@ use crate::{
     mutant::Mutant,
     random::SeededRandom,
     registry::{self, SimulatedRegistry},
+    simulated_run::retention::UnreadTruncation,
     trace::Trace,
 };
 
@@ -94,6 +95,8 @@ pub struct World {
     pub(crate) mutant: Option<Mutant>,
     /// The positions of the records that cannot be read.
     pub(crate) poison_records: BTreeSet<Position>,
+    /// An unread record that retention has deleted.
+    pub(crate) unread_truncation: Option<UnreadTruncation>,
     /// How often an operator has acted on parked records.
     pub(crate) operator_actions: u64,
 }

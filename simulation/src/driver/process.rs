@@ -13,7 +13,7 @@ use super::{
     incarnation::{Incarnation, IncarnationEnd, IncarnationProgress},
     store::Store,
 };
-use crate::faults::Fault;
+use crate::{faults::Fault, simulated_run::retention::UnreadTruncation};
 
 /// A process.
 pub(crate) struct Process<D: Decider> {
@@ -94,7 +94,12 @@ impl<D: Decider> Process<D> {
                 world.trace.sometimes("a state is lost because evolve fails");
                 self.carried.ended(error);
             }
-            IncarnationEnd::LogLoss(loss) if self.store.is_ahead() => {
+            IncarnationEnd::LogLoss(loss)
+                if world.unread_truncation.as_ref().is_some_and(|unread| unread.is_named_by(loss)) =>
+            {
+                UnreadTruncation::accept(world);
+            }
+            IncarnationEnd::LogLoss(loss) if self.store.is_ahead() && loss.starts_with("own log") => {
                 // As in production, the worker stops for good; an operator sees that the log is complete, and deletes the store.
                 world.trace.sometimes("a store ahead of its log is refused");
                 world.trace.note(None, || format!("{} refuses its store: {loss}", self.name));
@@ -209,10 +214,15 @@ impl<D: Decider> Process<D> {
         self.down_until_ms = self.down_until_ms.min(world.now_ms + 100);
     }
 
-    /// Ends, and empties its store.
-    pub(crate) fn wipe(&mut self, service: &ServiceContext<D>, world: &mut World) {
+    /// Ends, and starts again after a moment.
+    pub(crate) fn restart(&mut self, service: &ServiceContext<D>, world: &mut World) {
         self.end(service, world, 10..=50);
         self.attempts.clear();
+    }
+
+    /// Restarts with an empty store.
+    pub(crate) fn wipe(&mut self, service: &ServiceContext<D>, world: &mut World) {
+        self.restart(service, world);
         self.store.clear();
     }
 

@@ -93,7 +93,10 @@ impl<D: Decider> Recovery<D> {
             }
             RecoveryStep::Read => {
                 let has_worked = self.read(service, world)?;
-                let tasks = self.finish(service, world, (now, is_owner))?;
+                let tasks = match self.finish(service, world, (now, is_owner))? {
+                    Ok(tasks) => tasks,
+                    Err(loss) => return Ok(Err(loss)),
+                };
                 let has_worked = has_worked || !tasks.is_empty();
                 if !has_worked {
                     world.trace.sometimes("a recovery waits at its barrier");
@@ -146,8 +149,9 @@ impl<D: Decider> Recovery<D> {
         let log = &world.cluster.log;
         let topics = || service.inputs.iter().chain([&service.events, &service.parked]);
         let of = |topic: usize, partition: i32| {
-            let end = log.high_watermark(TopicPartition { topic, partition });
-            ((Arc::clone(log.name(topic)), partition), LogBounds { first: 0, end })
+            let topic_partition = TopicPartition { topic, partition };
+            let first = if world.is(Mutant::NoLogStart) { 0 } else { log.first(topic_partition) };
+            ((Arc::clone(log.name(topic)), partition), LogBounds { first, end: log.high_watermark(topic_partition) })
         };
         let left = self.recoveries.left();
         left.iter().flat_map(|partition| topics().map(move |topic| of(*topic, *partition))).collect()
@@ -274,15 +278,19 @@ impl<D: Decider> Recovery<D> {
         Ok(has_worked)
     }
 
+    /// Ends the recoveries that have reached the barrier. The inner error is an input that lacks unread records.
     fn finish(
         &mut self,
         service: &ServiceContext<D>,
         world: &mut World,
         (now, is_owner): (Now, bool),
-    ) -> Result<Vec<Task<D>>, Violation> {
-        let ended = self.recoveries.finish(now.wall_ms);
+    ) -> Result<Result<Vec<Task<D>>, String>, Violation> {
+        let ended = match self.recoveries.finish(now.wall_ms) {
+            Ok(ended) => ended,
+            Err(loss) => return Ok(Err(loss.to_string())),
+        };
         let mut tasks = Vec::new();
-        for ended in ended.map_err(|loss| Violation::new("no log loses records", loss.to_string()))? {
+        for ended in ended {
             match ended {
                 RecoveryEnd::Refused(_, corruption) => {
                     return Err(Violation::new("the own log is not corrupt", corruption.to_string()));
@@ -303,6 +311,6 @@ impl<D: Decider> Recovery<D> {
                 }
             }
         }
-        Ok(tasks)
+        Ok(Ok(tasks))
     }
 }

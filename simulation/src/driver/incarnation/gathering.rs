@@ -10,7 +10,7 @@ use runtime::{
 };
 use uuid::Uuid;
 
-use super::{Incarnation, StepOutcome};
+use super::{Incarnation, IncarnationEnd, StepOutcome};
 use crate::{
     cluster::{Fetched, StoredRecord, TopicPartition},
     driver::{ServiceContext, Violation, World, faulty::BugSite, store::Store},
@@ -79,6 +79,10 @@ impl<D: Decider> Incarnation<D> {
             }
         }
         self.turn.gathering_ended(self.client.has_change());
+        if self.is_out_of_range {
+            let reason = "an input no longer has the records to continue from";
+            return Ok(StepOutcome::Ended(IncarnationEnd::Failed(reason.to_owned())));
+        }
         Ok(if taken { StepOutcome::Worked } else { StepOutcome::Idle })
     }
 
@@ -98,6 +102,10 @@ impl<D: Decider> Incarnation<D> {
         let topic_partition = TopicPartition { topic: service.inputs[input], partition };
         let from = self.fetched.of(input, partition);
         let log = &world.cluster.log;
+        if from < log.first(topic_partition) {
+            self.is_out_of_range = true;
+            return Ok(false);
+        }
         let fetched = if world.is(Mutant::ReadUncommitted) {
             log.read_uncommitted(topic_partition, from)
         } else {
@@ -105,6 +113,10 @@ impl<D: Decider> Incarnation<D> {
         };
         let (offset, stored) = match fetched {
             Fetched::End(position) => {
+                // As the client does, it reports an end once.
+                if position > from && !world.is(Mutant::ForgetEnds) {
+                    self.turn.reached_end(partition);
+                }
                 self.fetched.set(input, partition, position);
                 return Ok(false);
             }
@@ -147,6 +159,7 @@ impl<D: Decider> Incarnation<D> {
         loop {
             let offer = shown.with_record(topic, partition, offset, |record| self.turn.offer(input, record, now));
             match offer {
+                Offer::NeedsSchemaAnew(schema) => self.turn.learn(schema, self.readers.schema_anew(schema)),
                 Offer::NeedsSchema(schema) => {
                     let found = self.readers.schema(schema);
                     if world.is(Mutant::TransientIsPoison) && found.as_ref().is_err_and(DecodeError::is_transient) {
@@ -198,10 +211,13 @@ impl<D: Decider> Incarnation<D> {
     ) {
         for partition in partitions {
             let reached: Vec<i64> = (0..service.inputs.len()).map(|input| self.fetched.of(input, *partition)).collect();
+            let has_timer = self.turn.machine().waits_for_positions().contains(partition);
             let before = self.turn.batch().outputs().len();
             self.turn.reached(*partition, &reached, now);
-            let fired = self.turn.batch().outputs().len() > before;
-            world.trace.sometimes(if fired { "a timer fires" } else { "a timer waits for earlier input" });
+            if has_timer {
+                let fired = self.turn.batch().outputs().len() > before;
+                world.trace.sometimes(if fired { "a timer fires" } else { "a timer waits for earlier input" });
+            }
         }
     }
 }
