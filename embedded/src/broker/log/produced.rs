@@ -45,8 +45,8 @@ impl From<ResponseError> for ProduceRefusal {
     }
 }
 
-fn refused(error: ResponseError, message: impl ToString) -> ProduceRefusal {
-    ProduceRefusal { error, message: Some(message.to_string()), records: Vec::new() }
+fn refused(error: ResponseError, message: impl Into<String>) -> ProduceRefusal {
+    ProduceRefusal { error, message: Some(message.into()), records: Vec::new() }
 }
 
 /// The rules for one batch: the topic's settings at the time of the request.
@@ -87,7 +87,8 @@ pub(crate) struct CheckedBatch {
 /// Validates the bytes that a client produced to one partition.
 pub(crate) fn check(bytes: &[u8], rules: &ProduceRules) -> Result<CheckedBatch, ProduceRefusal> {
     check_frame(bytes)?;
-    let header = BatchHeader::parse(bytes).map_err(|error| refused(ResponseError::CorruptMessage, error))?;
+    let header =
+        BatchHeader::parse(bytes).map_err(|error| refused(ResponseError::CorruptMessage, error.to_string()))?;
     let codec = Codec::of(header.attributes);
     if codec == Ok(Some(Codec::Zstd)) && !rules.zstd {
         let why = format!("clients that speak produce versions before {ZSTD_SINCE} cannot read zstd");
@@ -104,14 +105,14 @@ pub(crate) fn check(bytes: &[u8], rules: &ProduceRules) -> Result<CheckedBatch, 
         let why = format!("the batch has {} bytes, max.message.bytes is {}", header.size, rules.batch_bytes_max);
         return Err(refused(ResponseError::MessageTooLarge, why));
     }
-    header.verify(bytes).map_err(|error| refused(ResponseError::CorruptMessage, error))?;
+    header.verify(bytes).map_err(|error| refused(ResponseError::CorruptMessage, error.to_string()))?;
     check_header(&header).map_err(|why| refused(ResponseError::InvalidRecord, why))?;
-    let codec = codec.map_err(|unknown| refused(ResponseError::UnsupportedCompressionType, unknown))?;
+    let codec = codec.map_err(|unknown| refused(ResponseError::UnsupportedCompressionType, unknown.to_string()))?;
     let records = header.records(bytes).unwrap_or_default();
     let max_timestamp = match codec {
         None => check_records(&mut PlainBytes::new(records), &header, rules),
         Some(codec) => InflatedBytes::new(codec, records, rules.inflated_bytes_max)
-            .map_err(unreadable)
+            .map_err(|error| unreadable(&error))
             .and_then(|mut inflated| check_records(&mut inflated, &header, rules)),
     }?;
     Ok(CheckedBatch { header, max_timestamp })
@@ -124,16 +125,16 @@ fn check_frame(bytes: &[u8]) -> Result<(), ProduceRefusal> {
     let length = bytes.get(8..PREFIX_LEN).and_then(|length| length.try_into().ok()).map(i32::from_be_bytes);
     let length = length.ok_or_else(missing)?;
     if length < LENGTH_MIN {
-        return Err(refused(ResponseError::CorruptMessage, BatchError::Length(length)));
+        return Err(refused(ResponseError::CorruptMessage, BatchError::Length(length).to_string()));
     }
     let magic = bytes.get(MAGIC_END - 1).copied().ok_or_else(missing)?.cast_signed();
     if !(0..=2).contains(&magic) {
-        return Err(refused(ResponseError::CorruptMessage, BatchError::Magic(magic)));
+        return Err(refused(ResponseError::CorruptMessage, BatchError::Magic(magic).to_string()));
     }
     if usize::try_from(length).is_ok_and(|length| length + PREFIX_LEN > bytes.len()) {
         return Err(missing());
     }
-    if magic == 2 { Ok(()) } else { Err(refused(ResponseError::InvalidRecord, BatchError::Magic(magic))) }
+    if magic == 2 { Ok(()) } else { Err(refused(ResponseError::InvalidRecord, BatchError::Magic(magic).to_string())) }
 }
 
 /// A request holds one batch for each partition. Kafka drops a rest that is too short for a batch; here the client is told.
@@ -175,7 +176,7 @@ fn check_records(
     let mut max_timestamp = NO_TIMESTAMP;
     let mut refused_records = RefusedRecords::default();
     for index in 0..header.record_count {
-        let record = read_record(bytes, header.base_timestamp).map_err(unreadable)?;
+        let record = read_record(bytes, header.base_timestamp).map_err(|error| unreadable(&error))?;
         if record.offset_delta != index {
             let why = format!("record {index} has the offset delta {}", record.offset_delta);
             return Err(refused(ResponseError::InvalidRecord, why));
@@ -185,18 +186,18 @@ fn check_records(
             refused_records.add(index, &record, rules);
         }
     }
-    bytes.end().map_err(unreadable)?;
+    bytes.end().map_err(|error| unreadable(&error))?;
     refused_records.into_result().map(|()| max_timestamp)
 }
 
-fn unreadable(error: RecordError) -> ProduceRefusal {
+fn unreadable(error: &RecordError) -> ProduceRefusal {
     let code = match error {
         // A producer that can splits such a batch and sends the halves.
         RecordError::TooLarge { .. } => ResponseError::MessageTooLarge,
         RecordError::Timestamp => ResponseError::InvalidTimestamp,
         _ => ResponseError::InvalidRecord,
     };
-    refused(code, error)
+    refused(code, error.to_string())
 }
 
 impl ProduceRules {
