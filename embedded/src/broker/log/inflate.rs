@@ -6,13 +6,14 @@
 
 mod lz4;
 mod snappy;
+mod zstd;
 
 use super::records::{RecordBytes, RecordError};
 use flate2::bufread::GzDecoder;
 use lz4::Lz4Blocks;
-use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use snappy::SnappyBlocks;
 use std::io::Read;
+use zstd::ZstdFrame;
 
 /// Bytes that a streaming codec inflates at a time.
 const PIECE_BYTES: usize = 32 * 1024;
@@ -62,7 +63,7 @@ enum Decoder<'a> {
     Gzip(GzDecoder<&'a [u8]>),
     Snappy(SnappyBlocks<'a>),
     Lz4(Lz4Blocks<'a>),
-    Zstd(Box<StreamingDecoder<&'a [u8], FrameDecoder>>),
+    Zstd(Box<ZstdFrame<'a>>),
 }
 
 impl<'a> InflatedBytes<'a> {
@@ -72,7 +73,7 @@ impl<'a> InflatedBytes<'a> {
             Codec::Gzip => Decoder::Gzip(GzDecoder::new(compressed)),
             Codec::Snappy => Decoder::Snappy(SnappyBlocks::new(compressed)),
             Codec::Lz4 => Decoder::Lz4(Lz4Blocks::new(compressed)?),
-            Codec::Zstd => Decoder::Zstd(Box::new(zstd(compressed, limit)?)),
+            Codec::Zstd => Decoder::Zstd(Box::new(ZstdFrame::new(compressed, limit)?)),
         };
         Ok(InflatedBytes { decoder, piece: Vec::new(), start: 0, before: 0, limit, scratch: Vec::new() })
     }
@@ -106,9 +107,9 @@ impl<'a> InflatedBytes<'a> {
             Decoder::Gzip(decoder) => decoder.get_ref().len(),
             Decoder::Snappy(blocks) => blocks.left(),
             Decoder::Lz4(blocks) => blocks.left(),
-            Decoder::Zstd(decoder) => {
-                check_zstd_end(&decoder.decoder, self.before)?;
-                decoder.get_ref().len()
+            Decoder::Zstd(frame) => {
+                frame.check_end(self.before)?;
+                frame.left()
             }
         };
         if left == 0 {
@@ -124,27 +125,6 @@ fn read_piece(decoder: &mut impl Read, piece: &mut Vec<u8>) -> Result<bool, Reco
     let read = decoder.read(piece).map_err(|error| RecordError::Unreadable(error.to_string()))?;
     piece.truncate(read);
     Ok(read > 0)
-}
-
-/// A frame states its size, so a larger one is refused before anything is inflated. Windows over 128 MiB are refused by the
-/// decoder, as they are by Apache Kafka.
-fn zstd(compressed: &[u8], limit: u64) -> Result<StreamingDecoder<&[u8], FrameDecoder>, RecordError> {
-    let decoder = StreamingDecoder::new(compressed).map_err(|error| RecordError::Unreadable(error.to_string()))?;
-    if decoder.decoder.content_size() > limit {
-        return Err(RecordError::TooLarge { limit });
-    }
-    Ok(decoder)
-}
-
-/// The decoder reads the frame's size and checksum but leaves the comparison to its caller.
-fn check_zstd_end(decoder: &FrameDecoder, inflated: u64) -> Result<(), RecordError> {
-    let stated = decoder.content_size();
-    let checksum_fails =
-        decoder.get_checksum_from_data().is_some_and(|sum| decoder.get_calculated_checksum() != Some(sum));
-    if (stated != 0 && stated != inflated) || checksum_fails {
-        return Err(RecordError::Unreadable("size or checksum of the zstd frame does not match".to_owned()));
-    }
-    Ok(())
 }
 
 impl RecordBytes for InflatedBytes<'_> {
@@ -206,6 +186,64 @@ impl RecordBytes for InflatedBytes<'_> {
             if !self.next_piece()? {
                 return Ok(());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// The number of bytes, or the error.
+    fn inflate(codec: Codec, compressed: &[u8], limit: u64) -> Result<u64, RecordError> {
+        let mut bytes = InflatedBytes::new(codec, compressed, limit)?;
+        loop {
+            match bytes.byte() {
+                Ok(_) => {}
+                Err(RecordError::End) => return bytes.end().map(|()| bytes.position()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn compressed(plain: &[u8]) -> Vec<(Codec, Vec<u8>)> {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(plain).unwrap();
+        let mut lz4 = lz4_flex::frame::FrameEncoder::with_frame_info(
+            lz4_flex::frame::FrameInfo::new().content_checksum(true).block_checksums(true),
+            Vec::new(),
+        );
+        lz4.write_all(plain).unwrap();
+        let level = ruzstd::encoding::CompressionLevel::Fastest;
+        vec![
+            (Codec::Gzip, gzip.finish().unwrap()),
+            (Codec::Snappy, snap::raw::Encoder::new().compress_vec(plain).unwrap()),
+            (Codec::Lz4, lz4.finish().unwrap()),
+            (Codec::Zstd, ruzstd::encoding::compress_to_vec(plain, level)),
+        ]
+    }
+
+    #[test]
+    fn a_stream_is_inflated_up_to_its_limit_and_not_beyond() {
+        let plain = vec![7; 300_000];
+        for (codec, stream) in compressed(&plain) {
+            assert_eq!(inflate(codec, &stream, 300_000), Ok(300_000), "{codec:?}");
+            for limit in [0, 1, 299_999] {
+                assert_eq!(inflate(codec, &stream, limit), Err(RecordError::TooLarge { limit }), "{codec:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_truncation_of_a_stream_is_an_error() {
+        for (codec, stream) in compressed(&(0..600_u32).flat_map(u32::to_be_bytes).collect::<Vec<u8>>()) {
+            assert_eq!(inflate(codec, &stream, 10_000), Ok(2_400), "{codec:?}");
+            for length in 0..stream.len() {
+                let inflated = inflate(codec, &stream[..length], 10_000);
+                assert!(inflated.is_err(), "{codec:?} at {length} of {}: {inflated:?}", stream.len());
+            }
+            assert!(inflate(codec, &[&stream[..], b"x"].concat(), 10_000).is_err(), "{codec:?} with a byte behind it");
         }
     }
 }

@@ -80,7 +80,7 @@ impl<'a> Lz4Blocks<'a> {
         if size > self.block_max {
             return Err(unreadable("a block larger than the frame allows"));
         }
-        let (block, rest) = self.rest.split_at_checked(size).ok_or(RecordError::End)?;
+        let (block, rest) = self.rest.split_at_checked(size).ok_or_else(truncated)?;
         self.rest = rest;
         if self.flags & BLOCK_CHECKSUM != 0 && u32::from_le_bytes(take(&mut self.rest)?) != XxHash32::oneshot(0, block)
         {
@@ -113,11 +113,15 @@ impl<'a> Lz4Blocks<'a> {
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], RecordError> {
-    let (head, tail) = rest.split_first_chunk().ok_or(RecordError::End)?;
+    let (head, tail) = rest.split_first_chunk().ok_or_else(truncated)?;
     *rest = tail;
     Ok(*head)
 }
 
 fn unreadable(what: &str) -> RecordError {
     RecordError::Unreadable(format!("lz4: {what}"))
+}
+
+fn truncated() -> RecordError {
+    unreadable("the stream is truncated")
 }

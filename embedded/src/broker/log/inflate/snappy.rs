@@ -49,9 +49,9 @@ impl<'a> SnappyBlocks<'a> {
     }
 
     fn java_block(&mut self) -> Result<&'a [u8], RecordError> {
-        let (length, rest) = self.rest.split_first_chunk().ok_or(RecordError::End)?;
+        let (length, rest) = self.rest.split_first_chunk().ok_or_else(truncated)?;
         let length = usize::try_from(i32::from_be_bytes(*length)).map_err(unreadable)?;
-        let (block, rest) = rest.split_at_checked(length).ok_or(RecordError::End)?;
+        let (block, rest) = rest.split_at_checked(length).ok_or_else(truncated)?;
         self.rest = rest;
         Ok(block)
     }
@@ -59,4 +59,8 @@ impl<'a> SnappyBlocks<'a> {
 
 fn unreadable(error: impl std::fmt::Display) -> RecordError {
     RecordError::Unreadable(format!("snappy: {error}"))
+}
+
+fn truncated() -> RecordError {
+    unreadable("the stream is truncated")
 }
