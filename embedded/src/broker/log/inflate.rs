@@ -89,7 +89,7 @@ impl<'a> InflatedBytes<'a> {
         let left = self.limit - self.before.min(self.limit);
         let more = match &mut self.decoder {
             Decoder::Gzip(decoder) => read_piece(decoder, &mut self.piece)?,
-            Decoder::Zstd(decoder) => read_piece(decoder, &mut self.piece)?,
+            Decoder::Zstd(frame) => frame.next(&mut self.piece)?,
             Decoder::Snappy(blocks) => blocks.next(&mut self.piece, left, self.limit)?,
             Decoder::Lz4(blocks) => blocks.next(&mut self.piece)?,
         };

@@ -1,5 +1,6 @@
 //! Zstandard: one frame, with a window no larger than the records may be.
 
+use super::read_piece;
 use crate::broker::log::records::RecordError;
 use ruzstd::decoding::{DEFAULT_MAX_WINDOW_SIZE, FrameDecoder, StreamingDecoder};
 use std::io::{Chain, Cursor, Read};
@@ -17,7 +18,15 @@ const BLOCK_BYTES_MAX: u64 = 128 * 1024;
 /// Buffers of larger windows are reserved at once. Growing step by step would copy them, and hold two.
 const RESERVED_FROM: u64 = 4 * 1024 * 1024;
 
-pub(super) struct ZstdFrame<'a>(StreamingDecoder<Chain<Cursor<[u8; HEAD_LEN]>, &'a [u8]>, FrameDecoder>);
+type Source<'a> = Chain<Cursor<[u8; HEAD_LEN]>, &'a [u8]>;
+
+pub(super) struct ZstdFrame<'a> {
+    stream: StreamingDecoder<Source<'a>, FrameDecoder>,
+    window: u64,
+    /// Bytes returned so far.
+    returned: u64,
+    limit: u64,
+}
 
 impl<'a> ZstdFrame<'a> {
     /// A frame may state its size; a larger one is refused before anything is inflated. Windows over 128 MiB are refused by the
@@ -35,18 +44,29 @@ impl<'a> ZstdFrame<'a> {
         if decoder.decoder.content_size() > limit {
             return Err(RecordError::TooLarge { limit });
         }
-        Ok(ZstdFrame(decoder))
+        Ok(ZstdFrame { stream: decoder, window, returned: 0, limit })
     }
 
     /// Bytes behind the frame.
     pub(super) fn left(&self) -> usize {
-        let (head, rest) = self.0.get_ref().get_ref();
+        let (head, rest) = self.stream.get_ref().get_ref();
         HEAD_LEN - usize::try_from(head.position()).unwrap_or(HEAD_LEN).min(HEAD_LEN) + rest.len()
+    }
+
+    /// Inflates the next piece. Returns false at the end.
+    pub(super) fn next(&mut self, piece: &mut Vec<u8>) -> Result<bool, RecordError> {
+        let more = read_piece(&mut self.stream, piece)?;
+        self.returned += piece.len() as u64;
+        // Before the end, a window of bytes is inflated that is not returned yet.
+        if more && !self.stream.decoder.is_finished() && self.returned + self.window > self.limit {
+            return Err(RecordError::TooLarge { limit: self.limit });
+        }
+        Ok(more)
     }
 
     /// The decoder reads the frame's size and checksum but leaves the comparison to its caller.
     pub(super) fn check_end(&self, inflated: u64) -> Result<(), RecordError> {
-        let decoder = &self.0.decoder;
+        let decoder = &self.stream.decoder;
         let stated = decoder.content_size();
         let sum = decoder.get_checksum_from_data();
         if (stated != 0 && stated != inflated) || sum.is_some_and(|sum| decoder.get_calculated_checksum() != Some(sum))
@@ -54,12 +74,6 @@ impl<'a> ZstdFrame<'a> {
             return Err(unreadable("the size or the checksum of the frame does not match"));
         }
         Ok(())
-    }
-}
-
-impl Read for ZstdFrame<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.0.read(buffer)
     }
 }
 
