@@ -8,7 +8,7 @@ use super::partition::OffsetAndTimestamp;
 use super::records::{PlainBytes, RecordBytes, RecordError, read_record};
 
 /// A batch of an older version of the broker may inflate to anything; the walk holds only a piece of it, but it takes its time.
-const INFLATED_BYTES_MAX: u64 = 1 << 30;
+const INFLATED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// The first record of a complete batch that is at or after `target` and has an offset of at least `from`.
 ///
