@@ -100,7 +100,7 @@ impl FuzzedLog {
     fn append(&self, bytes: &Bytes) -> Result<bool, TestCaseError> {
         let log = &self.partition;
         let before = log.next_offset();
-        let context = AppendContext { now_ms: NOW_MS, version: 11, inflate_ratio_max: 32 };
+        let context = AppendContext { now_ms: NOW_MS, version: 11, inflated_bytes_max: 32 * 1024 * 1024 };
         let Ok(appended) = log.append(bytes, context) else {
             ensure(log.next_offset() == before, "a refused batch moved the log")?;
             return Ok(false);
@@ -155,6 +155,7 @@ fn ensure(condition: bool, why: &'static str) -> Result<(), TestCaseError> {
     if condition { Ok(()) } else { Err(failed(why)) }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` passes the error by value")]
 fn failed(why: impl ToString) -> TestCaseError {
     TestCaseError::fail(why.to_string())
 }

@@ -28,7 +28,7 @@ pub(crate) fn produce(context: &RequestContext<'_>, request: ProduceRequest) -> 
     let append = AppendContext {
         now_ms: now_ms(),
         version: context.version,
-        inflate_ratio_max: context.shared().config.limits.inflate_ratio_max,
+        inflated_bytes_max: context.shared().config.limits.inflated_bytes_max,
     };
     let mut files = Vec::new();
     let responses = request

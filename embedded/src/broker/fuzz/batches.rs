@@ -197,7 +197,8 @@ fn compress(codec: i16, variant: u8, plain: &[u8]) -> Vec<u8> {
         3 => lz4(variant, plain),
         4 => {
             use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-            let level = if variant % 2 == 0 { CompressionLevel::Uncompressed } else { CompressionLevel::Fastest };
+            let level =
+                if variant.is_multiple_of(2) { CompressionLevel::Uncompressed } else { CompressionLevel::Fastest };
             compress_to_vec(plain, level)
         }
         _ => plain.to_vec(),
@@ -206,7 +207,7 @@ fn compress(codec: i16, variant: u8, plain: &[u8]) -> Vec<u8> {
 
 fn snappy(variant: u8, plain: &[u8]) -> Vec<u8> {
     let block = |plain: &[u8]| snap::raw::Encoder::new().compress_vec(plain).unwrap();
-    if variant % 2 == 0 {
+    if variant.is_multiple_of(2) {
         return block(plain);
     }
     let mut framed = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01".to_vec();
@@ -221,7 +222,7 @@ fn snappy(variant: u8, plain: &[u8]) -> Vec<u8> {
 fn lz4(variant: u8, plain: &[u8]) -> Vec<u8> {
     use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
     let mut info = FrameInfo::new();
-    info.block_mode = if variant % 16 == 0 { BlockMode::Linked } else { BlockMode::Independent };
+    info.block_mode = if variant.is_multiple_of(16) { BlockMode::Linked } else { BlockMode::Independent };
     info.block_size = if variant & 1 == 0 { BlockSize::Max64KB } else { BlockSize::Max4MB };
     info.block_checksums = variant & 2 != 0;
     info.content_checksum = variant & 4 != 0;

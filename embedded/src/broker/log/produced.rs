@@ -17,6 +17,8 @@ const LENGTH_MIN: i32 = 14;
 const MAGIC_END: usize = 17;
 /// The first version of the request whose clients know zstd.
 const ZSTD_SINCE: i16 = 7;
+/// A topic with large messages must take large batches: they may inflate at least to this multiple of `max.message.bytes`.
+const INFLATED_PER_BYTE: u64 = 4;
 /// A batch can hold hundreds of thousands of refused records; a client needs a few to find the cause.
 const RECORD_ERRORS_MAX: usize = 100;
 
@@ -26,8 +28,8 @@ pub(crate) struct AppendContext {
     pub now_ms: i64,
     /// Version of the request.
     pub version: i16,
-    /// The largest size that records may inflate to, as a multiple of the topic's `max.message.bytes`.
-    pub inflate_ratio_max: u32,
+    /// The largest size that records may inflate to, unless the topic's own limit allows more.
+    pub inflated_bytes_max: u64,
 }
 
 /// Why a batch is refused, in the terms of the response.
@@ -66,7 +68,7 @@ impl ProduceRules {
         let largest = settings.max_message_bytes as u64;
         ProduceRules {
             batch_bytes_max: settings.max_message_bytes,
-            inflated_bytes_max: largest.saturating_mul(u64::from(context.inflate_ratio_max)),
+            inflated_bytes_max: context.inflated_bytes_max.max(largest.saturating_mul(INFLATED_PER_BYTE)),
             zstd: context.version >= ZSTD_SINCE,
             keys_required: settings.compact,
             append_time: settings.stamp_on_arrival,
