@@ -17,6 +17,8 @@ pub enum Area {
     Groups,
     Ownership,
     Log,
+    Batches,
+    Lookups,
     Wire,
     Registry,
 }
@@ -33,6 +35,8 @@ impl Area {
             Area::Groups => "groups",
             Area::Ownership => "ownership",
             Area::Log => "log",
+            Area::Batches => "batches",
+            Area::Lookups => "lookups",
             Area::Wire => "wire",
             Area::Registry => "registry",
         }

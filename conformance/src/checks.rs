@@ -1,8 +1,10 @@
 //! All checks by area, in the order of the report.
 
+mod batches;
 mod fencing;
 mod groups;
 mod log;
+mod lookups;
 mod offsets;
 mod ownership;
 mod records;
@@ -24,6 +26,8 @@ pub(crate) fn all() -> Vec<ConformanceCheck> {
         groups::CHECKS,
         ownership::CHECKS,
         log::CHECKS,
+        batches::CHECKS,
+        lookups::CHECKS,
         wire::CHECKS,
         versions::CHECKS,
         registry::CHECKS,

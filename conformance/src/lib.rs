@@ -5,6 +5,7 @@
 //! and subjects under unique names and removes them again, so the suite can run on a shared cluster. Next: `check` (what a check
 //! is), then `checks` (all of them).
 
+mod batch_bytes;
 mod check;
 mod checks;
 mod clients;

@@ -196,6 +196,13 @@ fn fetch(cx: &CheckContext, topic: &str, fetch: &FetchLimits) -> Result<Partitio
     response.responses.into_iter().next().and_then(|t| t.partitions.into_iter().next()).context("the partition")
 }
 
+/// The batches from this offset on.
+pub(super) fn fetch_records(cx: &CheckContext, topic: &str, offset: i64) -> Result<bytes::Bytes, CheckFailure> {
+    let fetched = fetch(cx, topic, &FetchLimits { offset, max_wait_ms: 1_000, max_bytes: 1_000_000 })?;
+    ensure_eq!(fetched.error_code, 0, "the partition's error code");
+    fetched.records.context("records")
+}
+
 fn larger_than_limit(cx: &CheckContext) -> CheckResult {
     let topic = cx.topic("larger", 1)?;
     let large = vec![7; 100_000];

@@ -202,7 +202,7 @@ fn too_large(cx: &CheckContext) -> CheckResult {
 
 const HOUR_MS: i64 = 3_600_000;
 
-fn now_ms() -> Result<i64, CheckFailure> {
+pub(in crate::checks) fn now_ms() -> Result<i64, CheckFailure> {
     Timestamp::now().to_millis().context("the time of this machine")
 }
 

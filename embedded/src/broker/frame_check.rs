@@ -93,6 +93,7 @@ const REQUESTS: &[(ApiKey, &[FieldSpec])] = &[
             all(Fixed(4)),
             since(2, Fixed(1)),
             all(List(&[all(Text), all(List(&[all(Fixed(4)), since(4, Fixed(4)), all(Fixed(8))], true))], true)),
+            since(10, Fixed(4)),
         ],
     ),
     (

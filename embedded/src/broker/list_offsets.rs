@@ -16,6 +16,11 @@ const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+/// The versions that introduced the later ones. A client that names one in an older version cannot know its meaning.
+const MAX_TIMESTAMP_SINCE: i16 = 7;
+const EARLIEST_LOCAL_SINCE: i16 = 8;
+const LATEST_TIERED_SINCE: i16 = 9;
 
 pub(crate) fn list_offsets(context: &RequestContext<'_>, request: &ListOffsetsRequest) -> ListOffsetsResponse {
     let map = context.shared().topics.snapshot();
@@ -28,7 +33,7 @@ pub(crate) fn list_offsets(context: &RequestContext<'_>, request: &ListOffsetsRe
                 .partitions
                 .iter()
                 .map(|requested| {
-                    let found = seek_of(requested, committed_only).and_then(|seek| {
+                    let found = seek_of(requested, committed_only, context.version).and_then(|seek| {
                         map.partition(&topic.name, requested.partition_index)
                             .ok_or(ResponseError::UnknownTopicOrPartition)?
                             .seek(seek)
@@ -42,15 +47,17 @@ pub(crate) fn list_offsets(context: &RequestContext<'_>, request: &ListOffsetsRe
     ListOffsetsResponse::default().with_topics(topics)
 }
 
-fn seek_of(requested: &ListOffsetsPartition, committed_only: bool) -> Result<OffsetQuery, ResponseError> {
+fn seek_of(requested: &ListOffsetsPartition, committed_only: bool, version: i16) -> Result<OffsetQuery, ResponseError> {
     if requested.current_leader_epoch > LEADER_EPOCH {
         return Err(ResponseError::UnknownLeaderEpoch);
     }
     match requested.timestamp {
         LATEST => Ok(OffsetQuery::Latest { committed_only }),
-        EARLIEST | EARLIEST_LOCAL => Ok(OffsetQuery::Earliest),
-        MAX_TIMESTAMP => Ok(OffsetQuery::MaxTimestamp),
-        time if time >= 0 => Ok(OffsetQuery::At(time)),
+        EARLIEST => Ok(OffsetQuery::Earliest),
+        MAX_TIMESTAMP if version >= MAX_TIMESTAMP_SINCE => Ok(OffsetQuery::MaxTimestamp { committed_only }),
+        EARLIEST_LOCAL if version >= EARLIEST_LOCAL_SINCE => Ok(OffsetQuery::Earliest),
+        LATEST_TIERED if version >= LATEST_TIERED_SINCE => Ok(OffsetQuery::None),
+        time if time >= 0 => Ok(OffsetQuery::At { time, committed_only }),
         _ => Err(ResponseError::UnsupportedVersion),
     }
 }

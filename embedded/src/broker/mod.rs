@@ -11,6 +11,8 @@ mod describe;
 mod dispatch;
 mod fetch;
 mod frame_check;
+#[cfg(test)]
+mod fuzz;
 mod groups;
 mod journal;
 mod list_offsets;

@@ -9,9 +9,9 @@ fn exchange(broker: &Broker, frame: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(broker.addr()).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(frame).unwrap();
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut response = Vec::new();
-    // A reset is a valid outcome: the broker closed the connection with unread bytes.
+    // A reset is a valid outcome, at once or later: the broker closed the connection with unread bytes.
+    drop(stream.shutdown(std::net::Shutdown::Write));
     drop(stream.read_to_end(&mut response));
     response
 }

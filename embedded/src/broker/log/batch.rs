@@ -1,22 +1,21 @@
 //! Record batches (format v2) as bytes: headers, checksums and transaction markers.
 //!
-//! Owns the layout of a batch. Knows no file, no topic and no producer state. It reads the records inside a batch only to find
-//! timestamps and markers.
+//! Owns the layout of a batch. Knows no file, no topic and no producer state. Of the records inside it reads only a marker's key.
 
+use super::records;
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::ResponseError;
 
 /// Bytes before the first record.
 pub(crate) const HEADER_LEN: usize = 61;
 /// Bytes that `batch_length` does not count: the base offset and the length field.
-const PREFIX_LEN: usize = 12;
+pub(crate) const PREFIX_LEN: usize = 12;
 /// The start of the bytes that the checksum covers.
 const CRC_FROM: usize = 21;
-const COMPRESSION_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
-const NO_TIMESTAMP: i64 = -1;
+/// Codec, timestamps' type, transactional, control, delete horizon.
+const KNOWN_ATTRIBUTES: i16 = 0x7f;
 
 /// The outcome that a transaction marker states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +83,31 @@ impl BatchHeader {
         })
     }
 
+    /// The offset of the last record. A stored batch of an older version may state anything, so the sum saturates, and no batch
+    /// ends before it begins.
     pub(crate) fn last_offset(&self) -> i64 {
-        self.base_offset + i64::from(self.last_offset_delta)
+        self.base_offset.saturating_add(i64::from(self.last_offset_delta.max(0)))
+    }
+
+    /// The offset after the last record.
+    pub(crate) fn next_offset(&self) -> i64 {
+        self.last_offset().saturating_add(1)
+    }
+
+    /// The bytes of the records, in a complete batch.
+    pub(crate) fn records<'a>(&self, batch: &'a [u8]) -> Option<&'a [u8]> {
+        batch.get(HEADER_LEN..self.size)
+    }
+
+    /// Whether the records carry the time of their arrival, which the header states for all of them.
+    pub(crate) fn has_append_time(&self) -> bool {
+        self.attributes & LOG_APPEND_TIME != 0
+    }
+
+    /// The attributes that this format defines, with the timestamps' type set.
+    pub(crate) fn attributes_with_append_time(&self, append_time: bool) -> i16 {
+        let kept = self.attributes & KNOWN_ATTRIBUTES & !LOG_APPEND_TIME;
+        if append_time { kept | LOG_APPEND_TIME } else { kept }
     }
 
     pub(crate) fn is_transactional(&self) -> bool {
@@ -94,10 +116,6 @@ impl BatchHeader {
 
     pub(crate) fn is_control(&self) -> bool {
         self.attributes & CONTROL != 0
-    }
-
-    pub(crate) fn is_compressed(&self) -> bool {
-        self.attributes & COMPRESSION_MASK != 0
     }
 
     /// The sequence number of the last record; sequences wrap to zero after the largest `i32`.
@@ -119,47 +137,6 @@ fn field<const N: usize>(head: &[u8; HEADER_LEN], at: usize) -> [u8; N] {
     out
 }
 
-/// Validates the bytes that a client produced to one partition: exactly one sound data batch.
-pub(crate) fn check_produced(bytes: &[u8]) -> Result<BatchHeader, ResponseError> {
-    let header = BatchHeader::parse(bytes).map_err(|error| match error {
-        BatchError::Magic(_) => ResponseError::UnsupportedForMessageFormat,
-        _ => ResponseError::CorruptMessage,
-    })?;
-    if header.size > bytes.len() {
-        return Err(ResponseError::CorruptMessage);
-    }
-    header.verify(bytes).map_err(|_| ResponseError::CorruptMessage)?;
-    let count_matches = i64::from(header.last_offset_delta) + 1 == i64::from(header.record_count);
-    let produced_by_client = !header.is_control() && header.attributes & LOG_APPEND_TIME == 0;
-    let known_compression = header.attributes & COMPRESSION_MASK <= 4;
-    let has_producer = !header.is_transactional() || header.producer_id >= 0;
-    let is_single_batch = header.size == bytes.len();
-    if is_single_batch
-        && count_matches
-        && header.record_count > 0
-        && produced_by_client
-        && known_compression
-        && has_producer
-    {
-        Ok(header)
-    } else {
-        Err(ResponseError::InvalidRecord)
-    }
-}
-
-/// Whether a timestamp of the batch is outside of `earliest..=latest`. Records without a timestamp are skipped.
-///
-/// Of a compressed batch only the header is checked, which holds the first and the largest timestamp: no codec is needed.
-pub(crate) fn has_timestamp_outside(batch: &[u8], header: &BatchHeader, earliest: i64, latest: i64) -> bool {
-    let outside = |at: i64| at != NO_TIMESTAMP && !(earliest..=latest).contains(&at);
-    match RecordIter::new(batch) {
-        Some(mut records) => {
-            records.any(|record| outside(header.base_timestamp.saturating_add(record.timestamp_delta)))
-        }
-        None => outside(header.base_timestamp) || outside(header.max_timestamp),
-    }
-}
-
 /// The batch's header with its offset in the log and the leader epoch filled in. The checksum covers neither field.
 pub(crate) fn header_at_offset(batch: &[u8], base_offset: i64, leader_epoch: i32) -> [u8; HEADER_LEN] {
     let mut head = [0; HEADER_LEN];
@@ -169,12 +146,11 @@ pub(crate) fn header_at_offset(batch: &[u8], base_offset: i64, leader_epoch: i32
     head
 }
 
-/// The batch with its arrival time in place of its records' timestamps. The checksum covers the field, so it is recomputed.
-pub(crate) fn with_append_time(batch: &[u8], now_ms: i64) -> Bytes {
+/// The batch with other attributes and another largest timestamp. The checksum covers both, so it is recomputed.
+pub(crate) fn rewritten(batch: &[u8], attributes: i16, max_timestamp: i64) -> Bytes {
     let mut bytes = BytesMut::from(batch);
-    let attributes = i16::from_be_bytes([bytes[21], bytes[22]]) | LOG_APPEND_TIME;
     bytes[21..23].copy_from_slice(&attributes.to_be_bytes());
-    bytes[35..43].copy_from_slice(&now_ms.to_be_bytes());
+    bytes[35..43].copy_from_slice(&max_timestamp.to_be_bytes());
     let crc = crc32c::crc32c(&bytes[CRC_FROM..]);
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());
     bytes.freeze()
@@ -227,9 +203,8 @@ fn zigzag(length: u8) -> u8 {
 
 /// The outcome that a control batch states; `None` for control records that are not transaction markers.
 pub(crate) fn marker_of(batch: &[u8]) -> Option<TxnMarker> {
-    let mut records = RecordIter::new(batch)?;
-    let record = records.next()?;
-    match record.key? {
+    let header = BatchHeader::parse(batch).ok()?;
+    match records::first_key(header.records(batch)?)? {
         [_, _, 0, 0] => Some(TxnMarker::Abort),
         [_, _, 0, 1] => Some(TxnMarker::Commit),
         _ => None,
@@ -241,88 +216,10 @@ pub(crate) fn end_of(batches: &[u8]) -> Option<i64> {
     let mut rest = batches;
     let mut end = None;
     while let Ok(header) = BatchHeader::parse(rest) {
-        end = Some(header.last_offset() + 1);
+        end = Some(header.next_offset());
         rest = rest.get(header.size..).unwrap_or_default();
     }
     end
-}
-
-/// Offset and timestamp of the first record at or after `target`, in one complete batch.
-///
-/// For a compressed batch this is the batch's first offset: reading from there misses nothing, and no codec is needed.
-pub(crate) fn first_at_or_after(batch: &[u8], target: i64) -> Option<(i64, i64)> {
-    let header = BatchHeader::parse(batch).ok()?;
-    if header.max_timestamp < target {
-        return None;
-    }
-    if header.attributes & LOG_APPEND_TIME != 0 {
-        return Some((header.base_offset, header.max_timestamp));
-    }
-    if header.is_compressed() {
-        return Some((header.base_offset, header.base_timestamp.max(target)));
-    }
-    RecordIter::new(batch)?
-        .map(|record| {
-            (
-                header.base_offset.saturating_add(record.offset_delta),
-                header.base_timestamp.saturating_add(record.timestamp_delta),
-            )
-        })
-        .find(|(_, timestamp)| *timestamp >= target)
-}
-
-/// The parts of a record that the broker reads.
-pub(crate) struct RecordHeader<'a> {
-    pub timestamp_delta: i64,
-    pub offset_delta: i64,
-    pub key: Option<&'a [u8]>,
-}
-
-/// The records of an uncompressed batch; iteration ends at bytes that are no record.
-pub(crate) struct RecordIter<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> RecordIter<'a> {
-    pub(crate) fn new(batch: &'a [u8]) -> Option<Self> {
-        let header = BatchHeader::parse(batch).ok()?;
-        if header.is_compressed() {
-            return None;
-        }
-        batch.get(HEADER_LEN..header.size).map(|rest| RecordIter { rest })
-    }
-}
-
-impl<'a> Iterator for RecordIter<'a> {
-    type Item = RecordHeader<'a>;
-
-    fn next(&mut self) -> Option<RecordHeader<'a>> {
-        let length = usize::try_from(varint(&mut self.rest)?).ok()?;
-        let mut record = self.rest.get(..length)?;
-        self.rest = &self.rest[length..];
-        record = record.get(1..)?;
-        let timestamp_delta = varint(&mut record)?;
-        let offset_delta = varint(&mut record)?;
-        let key = match varint(&mut record)? {
-            length if length < 0 => None,
-            length => Some(record.get(..usize::try_from(length).ok()?)?),
-        };
-        Some(RecordHeader { timestamp_delta, offset_delta, key })
-    }
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<i64> {
-    let mut raw: u64 = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        raw |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            let folded = i64::try_from(raw >> 1).ok()?;
-            return Some(if raw & 1 == 0 { folded } else { !folded });
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -351,12 +248,6 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_from_a_client_is_refused() {
-        let batch = marker_batch(7, 3, TxnMarker::Commit, 0, 1_000);
-        assert_eq!(check_produced(&batch), Err(ResponseError::InvalidRecord));
-    }
-
-    #[test]
     fn filling_in_the_offset_keeps_the_checksum_valid() {
         let batch = marker_batch(7, 3, TxnMarker::Abort, 0, 1_000);
         let mut placed = header_at_offset(&batch, 42, 5).to_vec();
@@ -368,22 +259,33 @@ mod tests {
 
     #[test]
     fn a_batch_with_append_time_is_sound_and_carries_that_time() {
-        let batch = with_append_time(&marker_batch(7, 3, TxnMarker::Abort, 0, 1_000), 5_000);
+        let batch = marker_batch(7, 3, TxnMarker::Abort, 0, 1_000);
+        let attributes = BatchHeader::parse(&batch).unwrap().attributes_with_append_time(true);
+        let batch = rewritten(&batch, attributes, 5_000);
         let header = BatchHeader::parse(&batch).unwrap();
         header.verify(&batch).unwrap();
-        assert_eq!(header.max_timestamp, 5_000);
-        assert_eq!(first_at_or_after(&batch, 2_000), Some((0, 5_000)));
+        assert_eq!((header.max_timestamp, header.has_append_time()), (5_000, true));
     }
 
     #[test]
     fn short_and_invalid_bytes_are_errors_not_panics() {
         let batch = marker_batch(7, 3, TxnMarker::Abort, 0, 1_000).to_vec();
         for length in 0..batch.len() {
-            assert!(check_produced(&batch[..length]).is_err());
             assert!(marker_of(&batch[..length]).is_none());
         }
         let mut invalid = batch;
         invalid[8..12].copy_from_slice(&(-1_i32).to_be_bytes());
         assert_eq!(BatchHeader::parse(&invalid), Err(BatchError::Length(-1)));
+    }
+
+    #[test]
+    fn offsets_of_a_stored_batch_neither_overflow_nor_run_backwards() {
+        let mut batch = marker_batch(7, 3, TxnMarker::Abort, 0, 1_000).to_vec();
+        batch[..8].copy_from_slice(&i64::MAX.to_be_bytes());
+        batch[23..27].copy_from_slice(&i32::MAX.to_be_bytes());
+        assert_eq!(BatchHeader::parse(&batch).unwrap().next_offset(), i64::MAX);
+        batch[..8].copy_from_slice(&5_i64.to_be_bytes());
+        batch[23..27].copy_from_slice(&i32::MIN.to_be_bytes());
+        assert_eq!(BatchHeader::parse(&batch).unwrap().next_offset(), 6);
     }
 }

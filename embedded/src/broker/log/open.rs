@@ -155,7 +155,7 @@ impl RecoveredLog {
     fn record_batch(&mut self, segment: &mut Segment, header: &BatchHeader, marker: Option<TxnMarker>) {
         segment.record_batch(header, header.max_timestamp);
         self.producers.observe(header, marker);
-        self.next_offset = header.last_offset() + 1;
+        self.next_offset = header.next_offset();
     }
 }
 

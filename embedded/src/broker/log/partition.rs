@@ -5,7 +5,9 @@
 
 use super::LogSettings;
 use super::batch::{self, BatchHeader, TxnMarker};
+use super::lookup;
 use super::open::{self, LogOpenError};
+use super::produced::{self, AppendContext, ProduceRefusal, ProduceRules};
 use super::producers::{AbortedTxn, AppendDecision, PartitionProducers, PartitionTxn};
 use super::segment::{Segment, SegmentSlice};
 use crate::broker::sync::lock;
@@ -87,9 +89,20 @@ pub(crate) struct ReadPlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OffsetQuery {
     Earliest,
-    Latest { committed_only: bool },
-    MaxTimestamp,
-    At(i64),
+    Latest {
+        committed_only: bool,
+    },
+    /// A part of the log that this broker never has.
+    None,
+    /// The first record with the newest timestamp of the log.
+    MaxTimestamp {
+        committed_only: bool,
+    },
+    /// The first record at or after this time.
+    At {
+        time: i64,
+        committed_only: bool,
+    },
 }
 
 /// An offset and the timestamp of its record; -1 where there is none.
@@ -124,27 +137,34 @@ impl Partition {
     }
 
     /// Validates a produced batch, assigns its offsets, and appends it.
-    pub(crate) fn append(&self, bytes: &Bytes, now_ms: i64) -> Result<AppendResult, ResponseError> {
-        let mut header = batch::check_produced(bytes)?;
+    pub(crate) fn append(&self, bytes: &Bytes, context: AppendContext) -> Result<AppendResult, ProduceRefusal> {
+        let now_ms = context.now_ms;
+        let rules = {
+            let log = lock(&self.log);
+            log.check_usable()?;
+            ProduceRules::new(&log.settings, context)
+        };
+        // Outside of the lock: compressed records take time to inflate.
+        let checked = produced::check(bytes, &rules)?;
+        let mut header = checked.header;
         let mut log = lock(&self.log);
         log.check_usable()?;
-        if bytes.len() > log.settings.max_message_bytes {
-            return Err(ResponseError::MessageTooLarge);
-        }
-        log.check_timestamps(&header, bytes, now_ms)?;
         if let AppendDecision::Duplicate { base_offset } = log.producers.check_batch(&header)? {
             return Ok(log.appended(base_offset));
         }
+        let stamp = log.settings.stamp_on_arrival;
         header.base_offset = log.next_offset;
-        let written = if log.settings.stamp_on_arrival {
-            header.max_timestamp = now_ms;
-            log.write(&header, &batch::with_append_time(bytes, now_ms), None, now_ms)
-        } else {
+        header.max_timestamp = if stamp { now_ms } else { checked.max_timestamp };
+        header.attributes = header.attributes_with_append_time(stamp);
+        let is_as_sent =
+            (header.max_timestamp, header.attributes) == (checked.header.max_timestamp, checked.header.attributes);
+        let written = if is_as_sent {
             log.write(&header, bytes, None, now_ms)
+        } else {
+            log.write(&header, &batch::rewritten(bytes, header.attributes, header.max_timestamp), None, now_ms)
         };
         written.map_err(|error| self.storage_error(&error))?;
-        let stamp = if log.settings.stamp_on_arrival { now_ms } else { -1 };
-        Ok(AppendResult { append_time_ms: stamp, ..log.appended(header.base_offset) })
+        Ok(AppendResult { append_time_ms: if stamp { now_ms } else { -1 }, ..log.appended(header.base_offset) })
     }
 
     /// Appends the marker that ends a producer's transaction in this partition, unless the transaction was never announced here.
@@ -216,37 +236,36 @@ impl Partition {
         lock(&self.log).segments.iter().map(Segment::size).sum()
     }
 
-    /// Looks up an offset by position or time.
+    /// Looks up an offset by position or time. As in Apache Kafka, transaction markers count as records of their time, and a reader
+    /// of committed records finds nothing at or after the last stable offset.
     pub(crate) fn seek(&self, seek: OffsetQuery) -> Result<OffsetAndTimestamp, ResponseError> {
-        let (slices, log_start, bound) = {
+        let at = |offset| OffsetAndTimestamp { offset, timestamp: -1 };
+        let (slices, target, from, until) = {
             let log = lock(&self.log);
             log.check_usable()?;
+            let until = |committed_only| if committed_only { log.last_stable() } else { log.next_offset };
             match seek {
-                OffsetQuery::Earliest => return Ok(OffsetAndTimestamp { offset: log.log_start, timestamp: -1 }),
-                OffsetQuery::Latest { committed_only: true } => {
-                    return Ok(OffsetAndTimestamp { offset: log.last_stable(), timestamp: -1 });
+                OffsetQuery::Earliest => return Ok(at(log.log_start)),
+                OffsetQuery::Latest { committed_only } => return Ok(at(until(committed_only))),
+                OffsetQuery::None => return Ok(at(-1)),
+                OffsetQuery::MaxTimestamp { committed_only } => {
+                    let newest = log.max_timestamp();
+                    (log.slices_for_time(newest), newest, i64::MIN, until(committed_only))
                 }
-                OffsetQuery::Latest { committed_only: false } => {
-                    return Ok(OffsetAndTimestamp { offset: log.next_offset, timestamp: -1 });
+                OffsetQuery::At { time, committed_only } => {
+                    (log.slices_for_time(time), time, log.log_start, until(committed_only))
                 }
-                OffsetQuery::MaxTimestamp => log.slices_for_time(log.max_timestamp()),
-                OffsetQuery::At(target) => log.slices_for_time(target),
             }
         };
         for slice in slices {
             let found = slice
-                .find(|header, bytes| {
-                    if header.is_control() || header.last_offset() < log_start {
-                        return None;
-                    }
-                    batch::first_at_or_after(bytes, bound).filter(|(offset, _)| *offset >= log_start)
-                })
+                .find(|_, bytes| lookup::first_at_or_after(bytes, target, from))
                 .map_err(|error| self.storage_error(&error))?;
-            if let Some((offset, timestamp)) = found {
-                return Ok(OffsetAndTimestamp { offset, timestamp });
+            if let Some(found) = found {
+                return Ok(if found.offset < until { found } else { at(-1) });
             }
         }
-        Ok(OffsetAndTimestamp { offset: -1, timestamp: -1 })
+        Ok(at(-1))
     }
 
     /// Raises the start of the log and removes the segments below it. Returns the new start.
@@ -340,17 +359,6 @@ impl PartitionLog {
         if self.deleted { Err(ResponseError::UnknownTopicOrPartition) } else { Ok(()) }
     }
 
-    /// Retention and look-ups by time depend on the producers' timestamps, and a producer's clock may be wrong.
-    fn check_timestamps(&self, header: &BatchHeader, bytes: &[u8], now_ms: i64) -> Result<(), ResponseError> {
-        let LogSettings { timestamp_before_max_ms: before, timestamp_after_max_ms: after, .. } = self.settings;
-        let (earliest, latest) = (now_ms.saturating_sub(before), now_ms.saturating_add(after));
-        let checks_apply = !self.settings.stamp_on_arrival;
-        if checks_apply && batch::has_timestamp_outside(bytes, header, earliest, latest) {
-            return Err(ResponseError::InvalidTimestamp);
-        }
-        Ok(())
-    }
-
     fn appended(&self, base_offset: i64) -> AppendResult {
         let file = Arc::clone(self.active().file());
         AppendResult { base_offset, log_start: self.log_start, append_time_ms: -1, file }
@@ -368,7 +376,7 @@ impl PartitionLog {
         active.append(&head, &bytes[head.len()..])?;
         active.record_batch(header, now_ms);
         self.producers.observe(header, marker);
-        self.next_offset = header.last_offset() + 1;
+        self.next_offset = header.next_offset();
         self.unsynced = true;
         if marker.is_none() {
             let stable_moved = self.last_stable() != stable_before;
@@ -408,14 +416,12 @@ impl PartitionLog {
         self.segments.iter().map(Segment::max_timestamp).max().unwrap_or(i64::MIN)
     }
 
-    fn slices_for_time(&self, target: i64) -> (Vec<SegmentSlice>, i64, i64) {
-        let slices = self
-            .segments
+    fn slices_for_time(&self, target: i64) -> Vec<SegmentSlice> {
+        self.segments
             .iter()
             .filter(|segment| segment.size() > 0 && segment.max_timestamp() >= target)
             .map(|segment| segment.slice_by_time(target))
-            .collect();
-        (slices, self.log_start, target)
+            .collect()
     }
 
     fn wait(&mut self, waiter: &Arc<FetchWaiter>, committed_only: bool) {

@@ -283,9 +283,16 @@ impl TopicCatalog {
     }
 }
 
+/// Apache Kafka keeps its offsets and transactions in topics of these names. Tools take a topic of that name for those.
+const INTERNAL_NAMES: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+
 fn check_name(name: &str) -> Result<(), TopicChangeError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let fits = !name.is_empty() && name.len() <= NAME_LEN_MAX && name != "." && name != "..";
+    if INTERNAL_NAMES.contains(&name) {
+        let text = format!("{name} is the name of a topic that only a broker may write");
+        return Err(TopicChangeError::new(ResponseError::InvalidTopicException, text));
+    }
     if fits && name.chars().all(legal) {
         return Ok(());
     }
