@@ -2,22 +2,20 @@
 //!
 //! Owns the record files on disk. Knows no topic beyond its directory, no group, no coordinator and no connection.
 
-pub(crate) mod batch;
-mod inflate;
 mod lookup;
 mod open;
 mod partition;
 mod produced;
 mod producers;
-mod records;
 mod segment;
 
-pub(crate) use batch::{TxnMarker, end_of};
 pub(crate) use open::LogOpenError;
 pub(crate) use partition::{
     AppendResult, FetchWaiter, LEADER_EPOCH, OffsetAndTimestamp, OffsetQuery, Partition, ReadPlan, ReadRequest,
 };
 pub(crate) use produced::{AppendContext, ProduceRefusal};
+pub(crate) use record_batch::batch::{self, TxnMarker, end_of};
+use record_batch::{inflate, records};
 
 /// The topic settings that apply to its partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]

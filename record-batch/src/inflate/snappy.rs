@@ -1,6 +1,6 @@
 //! Snappy: a single block, or the framing of the Java library, which most clients write.
 
-use crate::broker::log::records::RecordError;
+use crate::records::RecordError;
 
 /// Magic, version and lowest compatible version of the Java framing. The blocks follow, each after its length.
 const JAVA_MAGIC: &[u8] = b"\x82SNAPPY\0";

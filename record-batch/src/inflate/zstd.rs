@@ -1,7 +1,7 @@
 //! Zstandard: one frame, with a window no larger than the records may be.
 
 use super::read_piece;
-use crate::broker::log::records::RecordError;
+use crate::records::RecordError;
 use ruzstd::decoding::{DEFAULT_MAX_WINDOW_SIZE, FrameDecoder, StreamingDecoder};
 use std::io::{Chain, Cursor, Read};
 

@@ -1,6 +1,6 @@
 //! The LZ4 frame format, as far as Kafka's own readers support it: independent blocks, no dictionary.
 
-use crate::broker::log::records::RecordError;
+use crate::records::RecordError;
 use std::hash::Hasher;
 use twox_hash::XxHash32;
 

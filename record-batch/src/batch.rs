@@ -2,13 +2,13 @@
 //!
 //! Owns the layout of a batch. Knows no file, no topic and no producer state. Of the records inside it reads only a marker's key.
 
-use super::records;
+use crate::records;
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Bytes before the first record.
-pub(crate) const HEADER_LEN: usize = 61;
+pub const HEADER_LEN: usize = 61;
 /// Bytes that `batch_length` does not count: the base offset and the length field.
-pub(crate) const PREFIX_LEN: usize = 12;
+pub const PREFIX_LEN: usize = 12;
 /// The start of the bytes that the checksum covers.
 const CRC_FROM: usize = 21;
 const LOG_APPEND_TIME: i16 = 0x08;
@@ -19,14 +19,14 @@ const KNOWN_ATTRIBUTES: i16 = 0x7f;
 
 /// The outcome that a transaction marker states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TxnMarker {
+pub enum TxnMarker {
     Abort,
     Commit,
 }
 
 /// The fixed part of a record batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BatchHeader {
+pub struct BatchHeader {
     pub base_offset: i64,
     /// Length of the whole batch, header included.
     pub size: usize,
@@ -43,7 +43,7 @@ pub(crate) struct BatchHeader {
 
 /// The reason why bytes are not a record batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BatchError {
+pub enum BatchError {
     #[error("fewer bytes than the batch header states")]
     Short,
     #[error("batch length {0} is impossible")]
@@ -56,7 +56,7 @@ pub(crate) enum BatchError {
 
 impl BatchHeader {
     /// Reads a header; the records after it may be missing.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
         let head: &[u8; HEADER_LEN] =
             bytes.get(..HEADER_LEN).and_then(|head| head.try_into().ok()).ok_or(BatchError::Short)?;
         let length = i32::from_be_bytes(field(head, 8));
@@ -85,47 +85,47 @@ impl BatchHeader {
 
     /// The offset of the last record. A stored batch of an older version may state anything, so the sum saturates, and no batch
     /// ends before it begins.
-    pub(crate) fn last_offset(&self) -> i64 {
+    pub fn last_offset(&self) -> i64 {
         self.base_offset.saturating_add(i64::from(self.last_offset_delta.max(0)))
     }
 
     /// The offset after the last record.
-    pub(crate) fn next_offset(&self) -> i64 {
+    pub fn next_offset(&self) -> i64 {
         self.last_offset().saturating_add(1)
     }
 
     /// The bytes of the records, in a complete batch.
-    pub(crate) fn records<'a>(&self, batch: &'a [u8]) -> Option<&'a [u8]> {
+    pub fn records<'a>(&self, batch: &'a [u8]) -> Option<&'a [u8]> {
         batch.get(HEADER_LEN..self.size)
     }
 
     /// Whether the records carry the time of their arrival, which the header states for all of them.
-    pub(crate) fn has_append_time(&self) -> bool {
+    pub fn has_append_time(&self) -> bool {
         self.attributes & LOG_APPEND_TIME != 0
     }
 
     /// The attributes that this format defines, with the timestamps' type set.
-    pub(crate) fn attributes_with_append_time(&self, append_time: bool) -> i16 {
+    pub fn attributes_with_append_time(&self, append_time: bool) -> i16 {
         let kept = self.attributes & KNOWN_ATTRIBUTES & !LOG_APPEND_TIME;
         if append_time { kept | LOG_APPEND_TIME } else { kept }
     }
 
-    pub(crate) fn is_transactional(&self) -> bool {
+    pub fn is_transactional(&self) -> bool {
         self.attributes & TRANSACTIONAL != 0
     }
 
-    pub(crate) fn is_control(&self) -> bool {
+    pub fn is_control(&self) -> bool {
         self.attributes & CONTROL != 0
     }
 
     /// The sequence number of the last record; sequences wrap to zero after the largest `i32`.
-    pub(crate) fn last_sequence(&self) -> i32 {
+    pub fn last_sequence(&self) -> i32 {
         let last = i64::from(self.base_sequence) + i64::from(self.last_offset_delta);
         i32::try_from(last % (i64::from(i32::MAX) + 1)).unwrap_or(0)
     }
 
     /// Checks that `bytes` contain the complete batch of this header, with the checksum it states.
-    pub(crate) fn verify(&self, bytes: &[u8]) -> Result<(), BatchError> {
+    pub fn verify(&self, bytes: &[u8]) -> Result<(), BatchError> {
         let body = bytes.get(CRC_FROM..self.size).ok_or(BatchError::Short)?;
         if crc32c::crc32c(body) == self.crc { Ok(()) } else { Err(BatchError::Crc) }
     }
@@ -138,7 +138,7 @@ fn field<const N: usize>(head: &[u8; HEADER_LEN], at: usize) -> [u8; N] {
 }
 
 /// The batch's header with its offset in the log and the leader epoch filled in. The checksum covers neither field.
-pub(crate) fn header_at_offset(batch: &[u8], base_offset: i64, leader_epoch: i32) -> [u8; HEADER_LEN] {
+pub fn header_at_offset(batch: &[u8], base_offset: i64, leader_epoch: i32) -> [u8; HEADER_LEN] {
     let mut head = [0; HEADER_LEN];
     head.copy_from_slice(&batch[..HEADER_LEN]);
     head[..8].copy_from_slice(&base_offset.to_be_bytes());
@@ -147,7 +147,7 @@ pub(crate) fn header_at_offset(batch: &[u8], base_offset: i64, leader_epoch: i32
 }
 
 /// The batch with other attributes and another largest timestamp. The checksum covers both, so it is recomputed.
-pub(crate) fn rewritten(batch: &[u8], attributes: i16, max_timestamp: i64) -> Bytes {
+pub fn rewritten(batch: &[u8], attributes: i16, max_timestamp: i64) -> Bytes {
     let mut bytes = BytesMut::from(batch);
     bytes[21..23].copy_from_slice(&attributes.to_be_bytes());
     bytes[35..43].copy_from_slice(&max_timestamp.to_be_bytes());
@@ -157,13 +157,7 @@ pub(crate) fn rewritten(batch: &[u8], attributes: i16, max_timestamp: i64) -> By
 }
 
 /// The control batch that ends a transaction in one partition.
-pub(crate) fn marker_batch(
-    producer_id: i64,
-    epoch: i16,
-    marker: TxnMarker,
-    coordinator_epoch: i32,
-    now_ms: i64,
-) -> Bytes {
+pub fn marker_batch(producer_id: i64, epoch: i16, marker: TxnMarker, coordinator_epoch: i32, now_ms: i64) -> Bytes {
     let mut record = BytesMut::with_capacity(16);
     record.put_u8(0); // attributes
     record.put_u8(0); // timestamp delta
@@ -202,7 +196,7 @@ fn zigzag(length: u8) -> u8 {
 }
 
 /// The outcome that a control batch states; `None` for control records that are not transaction markers.
-pub(crate) fn marker_of(batch: &[u8]) -> Option<TxnMarker> {
+pub fn marker_of(batch: &[u8]) -> Option<TxnMarker> {
     let header = BatchHeader::parse(batch).ok()?;
     match records::first_key(header.records(batch)?)? {
         [_, _, 0, 0] => Some(TxnMarker::Abort),
@@ -212,7 +206,7 @@ pub(crate) fn marker_of(batch: &[u8]) -> Option<TxnMarker> {
 }
 
 /// The offset after the last of these complete batches.
-pub(crate) fn end_of(batches: &[u8]) -> Option<i64> {
+pub fn end_of(batches: &[u8]) -> Option<i64> {
     let mut rest = batches;
     let mut end = None;
     while let Ok(header) = BatchHeader::parse(rest) {

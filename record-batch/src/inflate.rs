@@ -8,7 +8,7 @@ mod lz4;
 mod snappy;
 mod zstd;
 
-use super::records::{RecordBytes, RecordError};
+use crate::records::{RecordBytes, RecordError};
 use flate2::bufread::GzDecoder;
 use lz4::Lz4Blocks;
 use snappy::SnappyBlocks;
@@ -20,7 +20,7 @@ const PIECE_BYTES: usize = 32 * 1024;
 
 /// The codecs of the record format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Codec {
+pub enum Codec {
     Gzip,
     Snappy,
     Lz4,
@@ -30,11 +30,11 @@ pub(crate) enum Codec {
 /// The codec number of a batch is none that Kafka defines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("codec {0} does not exist: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd")]
-pub(crate) struct UnknownCodec(pub i16);
+pub struct UnknownCodec(pub i16);
 
 impl Codec {
     /// The codec that the low bits of a batch's attributes name; `None` for records that are not compressed.
-    pub(crate) fn of(attributes: i16) -> Result<Option<Self>, UnknownCodec> {
+    pub fn of(attributes: i16) -> Result<Option<Self>, UnknownCodec> {
         match attributes & 0x07 {
             0 => Ok(None),
             1 => Ok(Some(Codec::Gzip)),
@@ -47,7 +47,7 @@ impl Codec {
 }
 
 /// The plain bytes of compressed records.
-pub(crate) struct InflatedBytes<'a> {
+pub struct InflatedBytes<'a> {
     decoder: Decoder<'a>,
     /// The current piece; `start..` is not consumed yet.
     piece: Vec<u8>,
@@ -68,7 +68,7 @@ enum Decoder<'a> {
 
 impl<'a> InflatedBytes<'a> {
     /// Starts to inflate; more than `limit` bytes are an error.
-    pub(crate) fn new(codec: Codec, compressed: &'a [u8], limit: u64) -> Result<Self, RecordError> {
+    pub fn new(codec: Codec, compressed: &'a [u8], limit: u64) -> Result<Self, RecordError> {
         let decoder = match codec {
             Codec::Gzip => Decoder::Gzip(GzDecoder::new(compressed)),
             Codec::Snappy => Decoder::Snappy(SnappyBlocks::new(compressed)),

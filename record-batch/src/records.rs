@@ -4,7 +4,7 @@
 //! offsets.
 
 /// A source of record bytes: the bytes of the batch themselves, or what they inflate to.
-pub(crate) trait RecordBytes {
+pub trait RecordBytes {
     fn byte(&mut self) -> Result<u8, RecordError>;
     fn skip(&mut self, count: usize) -> Result<(), RecordError>;
     /// Skips bytes that must be UTF-8.
@@ -17,7 +17,7 @@ pub(crate) trait RecordBytes {
 
 /// The reason why bytes are not the records that the batch announces.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RecordError {
+pub enum RecordError {
     #[error("the records end before the last one that the batch counts")]
     End,
     #[error("bytes follow the last record that the batch counts")]
@@ -41,20 +41,20 @@ pub(crate) enum RecordError {
 
 /// The parts of a record that the broker judges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RecordFields {
+pub struct RecordFields {
     pub timestamp: i64,
     pub offset_delta: i32,
     pub has_key: bool,
 }
 
 /// The bytes of uncompressed records.
-pub(crate) struct PlainBytes<'a> {
+pub struct PlainBytes<'a> {
     rest: &'a [u8],
     length: usize,
 }
 
 impl<'a> PlainBytes<'a> {
-    pub(crate) fn new(records: &'a [u8]) -> Self {
+    pub fn new(records: &'a [u8]) -> Self {
         PlainBytes { rest: records, length: records.len() }
     }
 
@@ -93,7 +93,7 @@ impl RecordBytes for PlainBytes<'_> {
 
 /// Walks over one record.
 #[inline]
-pub(crate) fn read_record(bytes: &mut impl RecordBytes, base_timestamp: i64) -> Result<RecordFields, RecordError> {
+pub fn read_record(bytes: &mut impl RecordBytes, base_timestamp: i64) -> Result<RecordFields, RecordError> {
     let length = length(bytes)?;
     let end = bytes.position() + length as u64;
     bytes.byte()?; // attributes: none is defined
@@ -116,7 +116,7 @@ pub(crate) fn read_record(bytes: &mut impl RecordBytes, base_timestamp: i64) -> 
 }
 
 /// The key of the first record; `None` if there is none.
-pub(crate) fn first_key(records: &[u8]) -> Option<&[u8]> {
+pub fn first_key(records: &[u8]) -> Option<&[u8]> {
     let mut bytes = PlainBytes::new(records);
     length(&mut bytes).ok()?;
     bytes.byte().ok()?;
