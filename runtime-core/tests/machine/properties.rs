@@ -83,9 +83,9 @@ impl History {
                 let record = &mut records[usize::try_from(offset).unwrap()];
                 record.headers.push(("large".to_owned(), Some(vec![b'x'; bytes])));
             }
-            Action::Retry(at) => self.operate(at, |place| RetryParked { place, by: "ada".to_owned() }.into()),
+            Action::Retry(at) => self.operate(at, |position| RetryParked { position, by: "ada".to_owned() }.into()),
             Action::Drop(at) => {
-                let drop = |place| DropParked { place, by: "ada".to_owned(), reason: "a test".to_owned() }.into();
+                let drop = |position| DropParked { position, by: "ada".to_owned(), reason: "a test".to_owned() }.into();
                 self.operate(at, drop);
             }
             Action::Fragile(fragile) => fixture.probe.fragile.store(fragile, Ordering::SeqCst),

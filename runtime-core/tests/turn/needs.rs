@@ -306,7 +306,7 @@ fn an_operator_who_retries_a_record_has_its_schema_fetched_anew() {
     records[0].value.as_mut().unwrap()[1..5].copy_from_slice(&LATE.to_be_bytes());
     driver.settle();
     assert_eq!((parked(&driver), driver.state(ORDER).total), (1, 0), "no registry has the schema");
-    let command = RetryParked { place: Position::new(INBOX, partition, offset).to_string(), by: "ada".to_owned() };
+    let command = RetryParked { position: Position::new(INBOX, partition, offset).to_string(), by: "ada".to_owned() };
     driver.log.schemas.register_as(LATE, &text);
     driver.log.write(INBOX, ORDER, &ParkingCommand::from(command));
     driver.settle();
@@ -322,7 +322,7 @@ fn an_operator_who_retries_a_failed_record_while_the_registry_is_down_gets_the_r
     let records = driver.log.records.get_mut(&(PARKED.to_owned(), here())).unwrap();
     records[0].value = Some([&[0][..], &UNAVAILABLE_SCHEMA.to_be_bytes(), &[14]].concat());
     driver.restart();
-    let command = RetryParked { place: bad.to_string(), by: "ada".to_owned() };
+    let command = RetryParked { position: bad.to_string(), by: "ada".to_owned() };
     driver.log.write(INBOX, ORDER, &ParkingCommand::from(command));
     count(&mut driver, 1);
     driver.log.write(INBOX, &neighbour(), &Command::from(Count { amount: 3 }));
