@@ -111,11 +111,12 @@ pub(crate) struct RecordHeaders<'a> {
 }
 
 impl<'a> RecordHeaders<'a> {
-    /// Reads the headers. `correlation` lists the headers that may have the correlation id; the first one present is used.
+    /// Reads the headers. `correlation` lists the headers that may have the correlation id; the first one that has a value is used.
+    /// An empty header is absent.
     pub(crate) fn read(headers: &[(&str, &'a [u8])], correlation: &[String]) -> Result<Self, UnplacedReason> {
         let mut parsed = Self::default();
         let mut best = usize::MAX;
-        for (name, value) in headers {
+        for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
             if let Some(rank) = correlation.iter().position(|known| known == name).filter(|rank| *rank < best) {
                 best = rank;
                 parsed.correlation = Some(text(value)?);
@@ -138,7 +139,7 @@ impl<'a> RecordHeaders<'a> {
 /// The text of a header. Names and ids are short; a long value is foreign data.
 fn text(value: &[u8]) -> Result<&str, UnplacedReason> {
     let text = std::str::from_utf8(value).map_err(|_| UnplacedReason::BadHeader)?;
-    if text.is_empty() || text.len() > TEXT_MAX { Err(UnplacedReason::BadHeader) } else { Ok(text) }
+    if text.len() > TEXT_MAX { Err(UnplacedReason::BadHeader) } else { Ok(text) }
 }
 
 /// The longest name or id that the projector accepts.
@@ -170,5 +171,26 @@ pub(crate) fn field(fields: &serde_json::Value, path: &str) -> Option<String> {
         serde_json::Value::Number(number) => Some(number.to_string()),
         serde_json::Value::Bool(flag) => Some(flag.to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_header_is_an_absent_one() {
+        let correlation = ["saga".to_owned(), "ce_correlationid".to_owned()];
+        let headers: [(&str, &[u8]); 6] = [
+            ("saga", b""),
+            ("ce_correlationid", b"order-1"),
+            ("ce_id", b""),
+            ("ce_source", b""),
+            ("ce_build", b""),
+            ("ce_sequence", b""),
+        ];
+        let read = RecordHeaders::read(&headers, &correlation).expect("headers that can be read");
+        assert_eq!(read, RecordHeaders { correlation: Some("order-1"), ..RecordHeaders::default() });
+        assert!(RecordHeaders::read(&[("ce_source", &[0xff])], &correlation).is_err(), "no text");
     }
 }

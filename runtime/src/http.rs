@@ -185,25 +185,31 @@ pub fn operations(checks: HealthChecks) -> Router {
         .with_state(checks)
 }
 
+/// The parameters of a probe. Their values have no meaning.
 #[derive(Debug, Deserialize)]
-struct Verbose {
+struct ProbeQuery {
+    /// Show every check, also if all of them pass.
     verbose: Option<String>,
+    /// Fail if a piece is degraded.
+    strict: Option<String>,
 }
 
 async fn probe_response(
     probe: HealthProbe,
     State(checks): State<HealthChecks>,
-    Query(query): Query<Verbose>,
+    Query(query): Query<ProbeQuery>,
 ) -> Response {
     let report = checks.report(probe);
     let name = if probe == HealthProbe::Live { "livez" } else { "readyz" };
-    let status = if report.is_fine { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let text = match (report.is_fine, query.verbose) {
-        (true, None) => "ok\n".to_owned(),
-        (true, Some(_)) => format!("{}{name} check passed\n", report.text),
-        (false, _) => format!("{}{name} check failed\n", report.text),
+    let is_degraded = !report.degraded.is_empty();
+    let passes = report.is_fine && !(is_degraded && query.strict.is_some());
+    let text = match (passes, is_degraded, query.verbose) {
+        (true, false, None) => "ok\n".to_owned(),
+        (true, false, Some(_)) => format!("{}{name} check passed\n", report.text),
+        (true, true, _) => format!("{}{name} check passed: degraded\n", report.text),
+        (false, _, _) => format!("{}{name} check failed\n", report.text),
     };
-    (status, text).into_response()
+    (if passes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text).into_response()
 }
 
 async fn metrics() -> Response {
@@ -309,6 +315,7 @@ mod tests {
     use axum::routing::post;
 
     use super::*;
+    use crate::health::{CheckResult, DegradedPiece};
 
     async fn served(routes: Router) -> (String, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
         let server = Server::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
@@ -378,6 +385,15 @@ mod tests {
         let ready = reqwest::get(format!("{base}/readyz?verbose")).await.expect("an answer");
         assert_eq!(ready.status().as_u16(), 503);
         assert_eq!(ready.text().await.expect("text"), "[-]view failed: still reading\nreadyz check failed\n");
+        let checks = HealthChecks::default();
+        checks.ready("view", || CheckResult::Degraded(vec![DegradedPiece::new("t/0/7", "held")]));
+        let (degraded, _stop_degraded, _serving_degraded) = served(operations(checks)).await;
+        for (path, status, last) in [("/readyz", 200, "passed: degraded"), ("/readyz?strict", 503, "failed")] {
+            let ready = reqwest::get(format!("{degraded}{path}")).await.expect("an answer");
+            assert_eq!(ready.status().as_u16(), status);
+            let text = ready.text().await.expect("text");
+            assert_eq!(text, format!("[!]view degraded: t/0/7: held\nreadyz check {last}\n"));
+        }
         let absent = reqwest::get(format!("{base}/nowhere")).await.expect("an answer");
         assert_eq!(absent.headers()["content-type"], "application/problem+json");
     }

@@ -1,5 +1,5 @@
 //! Publishes typed records in batches, outside transactions: commands of HTTP APIs and operators, answers of effects, events of
-//! external systems, events of a service without a decider.
+//! external services, events of a service without a decider.
 //!
 //! A batch has one acknowledgement; no record has a future of its own. An error states for every record whether it was acknowledged,
 //! refused, or has an unknown outcome. Write permissions are checked here: only its owner writes to an events topic, and a service
@@ -31,6 +31,7 @@ use crate::{
         headers::to_headers,
     },
     message::{Channel, PARKED, Written, topic},
+    unreadable::OPERATOR,
 };
 
 /// The most records of one batch.
@@ -45,7 +46,7 @@ pub const MAX_KEY_BYTES: usize = 512;
 pub enum Authority {
     /// The configured service: its own events topic, its own inbox, and topics without an owner.
     Service,
-    /// An operator: every inbox, and topics without an owner.
+    /// An operator: every inbox, the topic of operators' decisions, and topics without an owner.
     Operator,
 }
 
@@ -344,8 +345,15 @@ impl Publisher {
         self.close(&producer, &delivery, is_done)
     }
 
+    /// The producer. One that had a fatal error since the last batch is replaced first: it would refuse every record.
     fn producer(&self) -> Arc<Producer> {
-        Arc::clone(&self.shared.producer.lock().unwrap_or_else(PoisonError::into_inner))
+        let current = || Arc::clone(&self.shared.producer.lock().unwrap_or_else(PoisonError::into_inner));
+        let producer = current();
+        if producer.client().fatal_error().is_none() {
+            return producer;
+        }
+        self.replace(&producer);
+        current()
     }
 
     /// Returns a batch's outcome. An incomplete batch discards its producer: records still in its queue must not be written after the
@@ -371,6 +379,9 @@ impl Publisher {
         let mut current = self.shared.producer.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&current, old) {
             return;
+        }
+        if let Some((code, reason)) = old.client().fatal_error() {
+            tracing::warn!(%code, reason, "a producer cannot continue and is replaced");
         }
         old.purge(PurgeConfig::default().queue().inflight());
         match create_producer(&self.shared.config) {
@@ -417,6 +428,7 @@ impl Publisher {
         let is_own = *authority == Authority::Service && owner == config.service;
         match (channel, authority) {
             (Channel::Events | Channel::State, _) if is_own => Ok(()),
+            (Channel::Events, Authority::Operator) if owner == OPERATOR => Ok(()),
             (Channel::Events, _) => refused("an events topic is written by its owner only"),
             (Channel::State, _) => refused("a state topic is written by its owner only"),
             (Channel::Inbox, Authority::Operator) => Ok(()),

@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     core::{ContractError, ContractNames, Limits, ServiceContract, written_by},
     decider::{Decider, Perform},
-    health::{HealthChecks, HealthProbe},
+    health::{CheckResult, HealthChecks, HealthProbe},
     http::{self, Server, ServerError},
     kafka::{Admin, AdminError, TopicPlan, TopicSpec, client},
     message::{Channel, topic},
@@ -147,8 +147,10 @@ impl StartError {
 pub struct ServiceHealth {
     /// True unless it needs an operator or a restart.
     pub is_live: bool,
-    /// True if it decides for every assigned partition, and its other parts are ready.
+    /// True if it decides for assigned partitions, and its other parts are ready.
     pub is_ready: bool,
+    /// True if some of its pieces do not work, such as a partition with a batch that cannot be read.
+    pub is_degraded: bool,
     /// A line per check, for people.
     pub text: String,
 }
@@ -160,7 +162,23 @@ pub struct Running {
     checks: HealthChecks,
     http: Option<Http>,
     starting: JoinHandle<()>,
+    _watching: Watching,
     patience: Duration,
+}
+
+/// The task that reports degraded pieces. It ends with the service.
+struct Watching(JoinHandle<()>);
+
+impl Watching {
+    fn start(service: &'static str, checks: &HealthChecks) -> Self {
+        Self(tokio::spawn(checks.clone().watch(service)))
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 struct Http {
@@ -198,20 +216,16 @@ impl Shared {
         })
     }
 
-    fn is_ready(&self) -> Result<(), String> {
-        self.is_live()?;
+    fn readiness(&self) -> CheckResult {
+        if let Err(reason) = self.is_live() {
+            return CheckResult::Failed(reason);
+        }
         self.state(|state| {
             if state.workers.is_empty() {
-                return Err(state.waiting_for.clone().unwrap_or_else(|| "starting".to_owned()));
+                return CheckResult::Failed(state.waiting_for.clone().unwrap_or_else(|| "starting".to_owned()));
             }
-            let unready: Vec<String> = state
-                .workers
-                .iter()
-                .map(|worker| &worker.status)
-                .filter(|status| !status.is_ready())
-                .map(Status::describe)
-                .collect();
-            if unready.is_empty() { Ok(()) } else { Err(unready.join("; ")) }
+            let workers = state.workers.iter().map(|worker| worker.status.readiness());
+            workers.fold(CheckResult::Fine, CheckResult::and)
         })
     }
 }
@@ -245,7 +259,7 @@ pub async fn start_with<D: Decider, P: Perform<D>>(
     let shared = Arc::new(Shared::default());
     let (live, ready) = (Arc::clone(&shared), Arc::clone(&shared));
     checks.live("decisions", move || live.is_live());
-    checks.ready("decisions", move || ready.is_ready());
+    checks.ready("decisions", move || ready.readiness());
     let http = listen(D::NAME, &config, routes, &checks).await?;
     let patience = config.timeouts.shutdown;
     let launch = Launch { config, decider, performer: Arc::new(performer), shared: Arc::clone(&shared) };
@@ -259,7 +273,8 @@ pub async fn start_with<D: Decider, P: Perform<D>>(
             launch.retry_until_started(error).await;
         }
     });
-    Ok(Running { service: D::NAME, shared, checks, http, starting, patience })
+    let _watching = Watching::start(D::NAME, &checks);
+    Ok(Running { service: D::NAME, shared, checks, http, starting, _watching, patience })
 }
 
 /// Starts a service without a decider, which keeps live views and serves queries. It serves `routes` together with `checks`, the health
@@ -274,8 +289,9 @@ pub async fn start_reader(
     checks: HealthChecks,
 ) -> Result<Running, StartError> {
     let http = listen(service, &config, routes, &checks).await?;
-    let starting = tokio::spawn(std::future::ready(()));
-    Ok(Running { service, shared: Arc::default(), checks, http, starting, patience: config.timeouts.shutdown })
+    let (starting, _watching) = (tokio::spawn(std::future::ready(())), Watching::start(service, &checks));
+    let (shared, patience) = (Arc::default(), config.timeouts.shutdown);
+    Ok(Running { service, shared, checks, http, starting, _watching, patience })
 }
 
 async fn listen(
@@ -298,6 +314,7 @@ impl Running {
         ServiceHealth {
             is_live: live.is_fine,
             is_ready: live.is_fine && ready.is_fine,
+            is_degraded: !ready.degraded.is_empty(),
             text: text.trim_end().to_owned(),
         }
     }

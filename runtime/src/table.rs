@@ -42,6 +42,7 @@ use crate::{
         text::panic_message,
     },
     envelope::{self, Envelope, command_id, header},
+    health::{CheckResult, DegradedPiece},
     kafka::{
         Admin, BrokerLiveness, ClientLog, Connectivity,
         client::{self, WorkerNames},
@@ -50,7 +51,7 @@ use crate::{
     message::{Channel, Message as _, Written, topic},
     registry::RegistryClient,
     telemetry::{build, chain},
-    worker::{Clients, ClientsError, ClientsSetup, CommitError, Rebalance, fetch_bounds},
+    worker::{Clients, ClientsError, ClientsSetup, CommitError, Rebalance, fetch_bounds, is_fenced},
 };
 
 /// The shortest time between two writes. A row that changed several times in between is written once.
@@ -107,10 +108,17 @@ pub struct Table {
 
 #[derive(Default)]
 struct Shared {
+    topic: String,
     stop: AtomicBool,
     written: AtomicU64,
     partitions: AtomicUsize,
     issue: Mutex<Option<String>>,
+}
+
+impl Shared {
+    fn issue(&self) -> Option<String> {
+        self.issue.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl fmt::Debug for Table {
@@ -125,9 +133,10 @@ impl Table {
     /// # Errors
     /// The thread cannot be started.
     pub fn start<R: Rows>(config: &Config, registry: RegistryClient, rows: R) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let topic = topic(&config.system, &config.service, Channel::State);
+        let shared = Arc::new(Shared { topic: topic.clone(), ..Shared::default() });
         let writer = TableWriter {
-            topic: topic(&config.system, &config.service, Channel::State),
+            topic,
             // An instance without a name gets one for this run. Its restart costs only the pause of a rebalance.
             names: WorkerNames::of(config, &config.service, 0, Uuid::now_v7()),
             source: envelope::source(&config.system, &config.service),
@@ -157,7 +166,16 @@ impl Table {
     /// Why the table cannot be written now, if it cannot.
     #[must_use]
     pub fn issue(&self) -> Option<String> {
-        self.shared.issue.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.issue()
+    }
+
+    /// A readiness check: degraded while the table cannot be written.
+    pub fn check(&self) -> impl Fn() -> CheckResult + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || {
+            let issue = shared.issue().map(|reason| DegradedPiece::new(&*shared.topic, reason));
+            CheckResult::of_pieces(issue.into_iter().collect())
+        }
     }
 
     /// Stops within `patience`. The partitions are unassigned, so that another instance takes them at once. Returns whether all
@@ -195,6 +213,8 @@ enum TableError {
     Kafka { step: &'static str, source: KafkaError },
     #[error("cannot set up the clients of the table")]
     Clients(#[from] ClientsError),
+    #[error("the producer of the table cannot continue: {0}")]
+    DeadProducer(String),
     #[error("no broker answers")]
     Unreachable,
     #[error("rows are not committed")]
@@ -364,6 +384,11 @@ impl<'k, R: Rows> Incarnation<'k, R> {
         if consumer.context().is_fenced() {
             return Err(TableError::NameTaken(self.writer.names.client_id.clone()));
         }
+        let fatal = self.clients.transactor().producer().client().fatal_error();
+        // A fence is left to the group, which tells whether another process runs under this name.
+        if let Some((code, reason)) = fatal.filter(|(code, _)| !is_fenced(*code)) {
+            return Err(TableError::DeadProducer(format!("{code}: {reason}")));
+        }
         if self.liveness.probe(&*consumer, &self.writer.topic) == Some(Connectivity::Lost) {
             return Err(TableError::Unreachable);
         }
@@ -402,8 +427,8 @@ impl<'k, R: Rows> Incarnation<'k, R> {
                     self.reached_end(partition)?;
                 }
                 Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Err(kafka("read the table")(error)),
-                // The client retries, and its context has logged the error.
-                Err(_) => {}
+                // The client retries. As long as the end is not reached, the partition is not written, and the issue says so.
+                Err(error) => drop(self.writer.report(Some(&format!("the table cannot be read for now: {error}")))),
             }
             polled = consumer.poll(Duration::ZERO);
         }

@@ -29,6 +29,8 @@ pub mod metric {
     pub const SENT: &str = "messaging_client_sent_messages_total";
     /// Records parked behind a failed record of the same entity.
     pub const PARKED: &str = "dacapo_parked_records";
+    /// Pieces of a process that do not work, by process and check.
+    pub const DEGRADED: &str = "dacapo_degraded_pieces";
     /// Records read.
     pub const CONSUMED: &str = "messaging_client_consumed_messages_total";
 }

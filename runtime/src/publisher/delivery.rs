@@ -120,7 +120,7 @@ impl ProducerContext<NoCustomPartitioner> for DeliveryReports {
             Ok(message) => {
                 DeliveryOutcome::Acknowledged(Position::new(message.topic(), message.partition(), message.offset()))
             }
-            // Purged with its producer after the deadline: whether it reached the log is unknown.
+            // Purged with its producer after the deadline or a fatal error: whether it reached the log is unknown.
             Err((KafkaError::MessageProduction(code), _)) if is_unknown(*code) => DeliveryOutcome::Unknown,
             Err((error, _)) => DeliveryOutcome::Refused(error.to_string()),
         };
@@ -131,7 +131,8 @@ impl ProducerContext<NoCustomPartitioner> for DeliveryReports {
 fn is_unknown(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
-        RDKafkaErrorCode::PurgeQueue
+        RDKafkaErrorCode::Fatal
+            | RDKafkaErrorCode::PurgeQueue
             | RDKafkaErrorCode::PurgeInflight
             | RDKafkaErrorCode::MessageTimedOut
             | RDKafkaErrorCode::RequestTimedOut
