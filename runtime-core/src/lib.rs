@@ -36,6 +36,7 @@ pub mod time;
 mod timers;
 mod tolerant;
 pub mod turn;
+pub mod unreadable;
 
 pub use batch::{Batch, Output, OutputHeaders, Target};
 pub use contract::{ContractError, ContractNames, RuntimeRecord, ServiceContract, written_by};

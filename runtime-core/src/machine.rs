@@ -14,6 +14,7 @@ use crate::{
     envelope::Position,
     task::{DecisionContext, Task},
     time::TimestampMs,
+    unreadable::SkippedBatch,
 };
 
 /// Takes inputs of every partition that a worker owns, decides, and collects the resulting records in one [`Batch`].
@@ -153,6 +154,15 @@ impl<D: Decider> Machine<D> {
         }
     }
 
+    /// Moves the position of an input past a batch that an operator skips; the open batch keeps its bytes as dead letters. Returns
+    /// false and changes nothing if that batch is not the next input of the partition.
+    pub fn skip_batch(&mut self, input: usize, partition: i32, skipped: SkippedBatch<'_>, now_ms: TimestampMs) -> bool {
+        let Some(task) = self.tasks.get_mut(&partition) else { return false };
+        let Self { decider, contract, batch, crashes, .. } = self;
+        let mut context = DecisionContext { decider, contract, batch, now_ms, crashes };
+        task.skip_batch(&mut context, input, skipped)
+    }
+
     /// Notes that the open batch is committed. `own_ends` has the end of its records in each partition of the own log.
     pub fn committed(&mut self, own_ends: &BTreeMap<i32, i64>, now_ms: TimestampMs) {
         let moved: BTreeSet<i32> = self.batch.positions().map(|((_, partition), _)| partition).collect();
@@ -284,6 +294,13 @@ impl<D: Decider> Machine<D> {
     #[must_use]
     pub fn pending_effects(&self) -> usize {
         self.tasks.values().map(|task| task.effects.len()).sum()
+    }
+
+    /// The instant at which the next effect that is not in flight is due. Effects of entities with parked records wait and do not
+    /// count.
+    #[must_use]
+    pub fn next_effect(&self) -> Option<TimestampMs> {
+        self.tasks.values().filter_map(|task| task.effects.next()).min()
     }
 
     /// The next instant at which a timer or an effect is due.

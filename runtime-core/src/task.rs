@@ -17,7 +17,7 @@ use std::{
 };
 
 pub use self::outcome::{CrashCount, DeciderFailure, HoldReason, ReceiveOutcome};
-use self::outputs::{Cause, append_commands, append_events, dead_letter, forward, write_timer};
+use self::outputs::{Cause, append_commands, append_events, dead_letter, dead_letter_batch, forward, write_timer};
 use crate::{
     Batch, Need, Record, ServiceContract,
     contract::{ReadOutcome, RecordDefect},
@@ -30,6 +30,7 @@ use crate::{
     parking::{MAX_CRASHES, ParkedRecord, Parking, RecordFailure},
     partition_of,
     timers::Timers,
+    unreadable::SkippedBatch,
 };
 
 /// The checkpoint of one partition: its changes since the one before.
@@ -244,6 +245,26 @@ impl<D: Decider> Task<D> {
         self.positions[input] = offset + 1;
         batch.moved(input, self.partition, offset + 1);
         batch.count_input();
+    }
+
+    /// Moves the position past a batch that an operator skips, and dead-letters it. Returns false and changes nothing if the batch is
+    /// not the next input.
+    pub(crate) fn skip_batch(
+        &mut self,
+        context: &mut DecisionContext<'_, D>,
+        input: usize,
+        skipped: SkippedBatch<'_>,
+    ) -> bool {
+        let Some(first) = skipped.decision.first() else { return false };
+        let next = skipped.decision.next_offset;
+        let is_of_input = context.contract.inputs.get(input).is_some_and(|topic| **topic == *first.topic);
+        let is_next = self.positions.get(input) == Some(&skipped.from) && skipped.from < next;
+        if !is_of_input || !is_next || first.partition != self.partition || self.held.is_some() {
+            return false;
+        }
+        dead_letter_batch(context, &first, skipped, self.partition);
+        self.skip(context.batch, input, next - 1);
+        true
     }
 
     /// Moves the positions up to those that the client has reached: it has delivered every record before them, and each is done

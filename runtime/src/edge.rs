@@ -256,6 +256,11 @@ impl<D: Decider, S: Clone + Send + Sync + 'static> Projection for Answers<D, S> 
         self.waiting.answer(&answered);
         keep_answer(self.by_entity.entry(entity.to_owned()).or_default(), answered);
     }
+
+    fn reset(&mut self) -> bool {
+        self.by_entity.clear();
+        true
+    }
 }
 
 /// The first of several events with the same cause is the answer.

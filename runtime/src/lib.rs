@@ -88,6 +88,7 @@ pub mod store;
 pub mod table;
 pub mod telemetry;
 pub mod testing;
+pub mod unreadable;
 pub mod worker;
 
 pub use runtime_core as core;

@@ -1,9 +1,10 @@
 //! Projections: folds of topics, read from all partitions outside any consumer group.
 //!
 //! A projection decides nothing and writes nothing; it may be discarded and folded again at any time. This module owns the record as
-//! a fold receives it, and the positions of a fold. `reader` reads records from Kafka, `log_bounds` names topics that were truncated
+//! a fold receives it, and the positions of a fold. `reader` reads records from Kafka, `holds` knows the partitions that must wait, `log_bounds` names topics that were truncated
 //! or recreated, `view` folds continuously on a thread of its own, and `replay` folds beside a live view up to exact offsets.
 
+mod holds;
 mod log_bounds;
 mod reader;
 mod replay;
@@ -18,7 +19,7 @@ pub use replay::{ReplayError, fold_to};
 pub use view::{LiveView, UndecodableRecord, ViewError, ViewHealth};
 
 use crate::{
-    codec::{DecodeError, Decoded, ReadSchema},
+    codec::{DecodeError, Decoded, ReadSchema, SchemaRef},
     core::Record,
     decider::TimestampMs,
     envelope::{Envelope, EnvelopeError, Position, RecordMetadata},
@@ -30,6 +31,12 @@ use crate::{
 pub trait Projection: Send + Sync + 'static {
     /// Folds one record. The records of a partition arrive in order and once per run of the view; partitions interleave in any order.
     fn apply(&mut self, record: &LogRecord<'_>);
+
+    /// Empties itself, to be folded again from the beginning: a record that it lacks can be read now, and belongs before records
+    /// that it has. Returns false if it cannot be folded again.
+    fn reset(&mut self) -> bool {
+        false
+    }
 }
 
 /// Which topics a projection reads.
@@ -130,6 +137,7 @@ pub struct LogRecord<'a> {
     headers: Option<&'a BorrowedHeaders>,
     decoded: Option<Decoded<'a>>,
     problem: RefCell<Option<String>>,
+    lacks: Option<SchemaRef>,
 }
 
 impl<'a> LogRecord<'a> {
@@ -137,7 +145,18 @@ impl<'a> LogRecord<'a> {
     #[must_use]
     pub fn new(topic: &'a Arc<str>, partition: i32, offset: i64, timestamp_ms: TimestampMs) -> Self {
         let problem = RefCell::new(None);
-        Self { topic, partition, offset, timestamp_ms, key: None, value: None, headers: None, decoded: None, problem }
+        Self {
+            topic,
+            partition,
+            offset,
+            timestamp_ms,
+            key: None,
+            value: None,
+            headers: None,
+            decoded: None,
+            problem,
+            lacks: None,
+        }
     }
 
     /// Sets its content.

@@ -28,7 +28,7 @@ pub(crate) use bounds::fetch as fetch_bounds;
 pub(crate) use clients::{Clients, ClientsError, ClientsSetup};
 pub(crate) use rebalance::Rebalance;
 pub use status::{PartitionIssue, Status, WorkerState};
-pub(crate) use transactor::CommitError;
+pub(crate) use transactor::{CommitError, is_fenced};
 
 use crate::{
     codec::Readers,
@@ -41,6 +41,7 @@ use crate::{
     decider::{Decider, Perform},
     kafka::client::WorkerNames,
     store::Checkpoints,
+    unreadable::{ReaderName, Watch},
 };
 
 /// The first pause after an incarnation that ended with an error.
@@ -142,10 +143,12 @@ impl Worker {
 
 /// Runs one incarnation after another, until a stop is requested or another worker takes this one's name.
 fn run<D: Decider, P: Perform<D>>(setup: &Arc<Setup<D, P>>) {
-    let (mut carried, mut backoff) = (Carried::default(), Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
+    let group = ReaderName::Group(setup.names.group.clone());
+    let (mut carried, mut watch) = (Carried::default(), Watch::new(&setup.config, setup.readers.clone(), group));
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     while !setup.stop.is_requested() {
         let began = Instant::now();
-        let Err(error) = incarnation::run(setup, &mut carried) else { break };
+        let Err(error) = incarnation::run(setup, (&mut carried, &mut watch)) else { break };
         if error.is_final() {
             tracing::error!(worker = %setup.names.client_id, reason = %error, "worker stopped for good");
             setup.status.set(WorkerState::Stopped { reason: error.to_string() });

@@ -7,6 +7,8 @@ mod cluster;
 mod operator;
 #[path = "../../runtime-core/tests/probe/mod.rs"]
 mod probe;
+#[path = "cluster/raw.rs"]
+mod raw;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -16,13 +18,17 @@ use rdkafka::producer::{BaseProducer, BaseRecord, NoCustomPartitioner, Producer}
 use runtime::{
     Message,
     codec::{Readers, WriterError},
+    core::partition_of,
     edge::{Edge, Submission, Submitted},
+    health::CheckResult,
     kafka::{
         ClientLog, TopicKind, TopicPlan, TopicSpec,
         client::{WorkerNames, transactional_producer},
     },
     projection::{LiveView, LogRecord, Projection, Topics, fold_to},
     publisher::{Authority, Outgoing, PublishError, Publisher},
+    registry::RegistryClient,
+    unreadable::{BatchSkipped, OperatorEvent},
 };
 use uuid::Uuid;
 
@@ -40,6 +46,11 @@ impl Projection for Sums {
         if let Ok(counted) = record.read::<Counted>() {
             *self.by_key.entry(key.to_owned()).or_default() += counted.amount;
         }
+    }
+
+    fn reset(&mut self) -> bool {
+        *self = Self::default();
+        true
     }
 }
 
@@ -120,7 +131,7 @@ async fn a_replay_of_published_records_equals_the_live_fold() {
     assert_eq!((state.records, live.health().undecodable), (502, 0));
     let (config, readers) = (cluster.config.clone(), readers(&cluster));
     let again = tokio::task::spawn_blocking(move || {
-        fold_to(&config, "again", readers, topics_of(&config), Sums::default(), &positions, PATIENCE)
+        fold_to(&config, ("again", None), readers, topics_of(&config), Sums::default(), &positions, PATIENCE)
     });
     assert_eq!(again.await.unwrap().unwrap(), state);
 
@@ -130,7 +141,7 @@ async fn a_replay_of_published_records_equals_the_live_fold() {
     half.set(&Arc::from(events(&cluster)), 0, first);
     let (config, readers) = (cluster.config.clone(), self::readers(&cluster));
     let part = tokio::task::spawn_blocking(move || {
-        fold_to(&config, "half", readers, topics_of(&config), Sums::default(), &half, PATIENCE)
+        fold_to(&config, ("half", None), readers, topics_of(&config), Sums::default(), &half, PATIENCE)
     });
     assert_eq!(part.await.unwrap().unwrap().records as i64, first);
 }
@@ -161,7 +172,7 @@ async fn a_view_of_a_truncated_topic_is_refused_unless_allowed() {
     // A replay of the remaining records is refused as well.
     let (config, readers, positions) = (cluster.config.clone(), readers(&cluster), before.positions());
     let again = tokio::task::spawn_blocking(move || {
-        fold_to(&config, "again", readers, topics_of(&config), Sums::default(), &positions, PATIENCE)
+        fold_to(&config, ("again", None), readers, topics_of(&config), Sums::default(), &positions, PATIENCE)
     });
     let said = again.await.unwrap().unwrap_err().to_string();
     assert!(said.contains(&place), "{said}");
@@ -272,6 +283,138 @@ async fn a_view_counts_undecodable_records_and_continues() {
     let place = publisher.send(odd, PATIENCE).await.unwrap().remove(0);
     live.wait_for(&place, PATIENCE).await.unwrap();
     assert_eq!((live.health().undecodable, live.read(|sums| sums.records)), (3, 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_waits_with_a_partition_that_cannot_be_read_until_an_operator_skips_the_batch() {
+    let cluster = Cluster::start("probe").await;
+    let system = cluster.config.system.clone();
+    let mut specs = TopicSpec::of_service(&system, "probe", 2);
+    specs.push(TopicSpec::of_operators(&system, 2));
+    cluster.create(&specs).await;
+    let publisher = publisher(&cluster);
+    let places = publisher.publish([counted("a", 1)], PATIENCE).await.unwrap();
+    let partition = places[0].partition;
+    let first = raw::append_raw(
+        &cluster.config.bootstrap,
+        &events(&cluster),
+        partition,
+        &raw::zstd_batch(&[("a", b"one"), ("a", b"two")]),
+    );
+    let other = (0..).map(|n| format!("k{n}")).find(|key| partition_of(key.as_bytes(), 2) != partition).unwrap();
+    let live = view(&cluster, topics_of(&cluster.config));
+    let more = publisher.publish([counted("a", 10), counted(&other, 100)], PATIENCE).await.unwrap();
+    live.wait_for(&more[1], PATIENCE).await.unwrap();
+    live.wait_until_caught_up(PATIENCE).await.unwrap();
+    let sum = |sums: &Sums| sums.by_key.values().sum::<i64>();
+    let place = format!("{}/{partition}/{first}", events(&cluster));
+    let name = format!("{system}.probe.sums");
+    until("a held partition", || live.health().held.iter().any(|piece| piece.place == place)).await;
+    let health = live.health();
+    assert!(health.held[0].reason.contains(&format!("`dacapo parked skip {place} --view {name} --reason ...`")));
+    assert!(matches!(health.check("sums"), CheckResult::Degraded(_)));
+    assert_eq!(live.read(sum), 101);
+    until("the records behind the batch count as unread", || live.health().behind >= 3).await;
+
+    cluster.register(OperatorEvent::RECORDS);
+    let writers = cluster.registry.writers(&system, OperatorEvent::RECORDS).unwrap();
+    let operator = Publisher::new(&cluster.config, Authority::Operator, writers).unwrap();
+    let decision = BatchSkipped {
+        position: place.clone(),
+        next_offset: first + 2,
+        reader: name.clone(),
+        defect: "zstd".to_owned(),
+        by: "ada".to_owned(),
+        reason: "a test".to_owned(),
+        occurred_at: 0,
+    };
+    let outgoing = Outgoing::<OperatorEvent>::new(place, OperatorEvent::BatchSkipped(decision));
+    operator.publish([outgoing], PATIENCE).await.unwrap();
+    live.wait_for(&more[0], PATIENCE).await.unwrap();
+    until("a healthy view", || live.health().held.is_empty()).await;
+    assert_eq!((live.read(sum), live.health().check("sums")), (111, CheckResult::Fine));
+
+    let again = view(&cluster, topics_of(&cluster.config));
+    again.wait_for(&more[0], PATIENCE).await.unwrap();
+    let (config, readers, positions) = (cluster.config.clone(), readers(&cluster), live.positions());
+    let rebuilt = tokio::task::spawn_blocking(move || {
+        let purpose = ("again", Some(name.as_str()));
+        fold_to(&config, purpose, readers, topics_of(&config), Sums::default(), &positions, PATIENCE)
+    });
+    assert_eq!(sum(&rebuilt.await.unwrap().unwrap()), 111, "a rebuild skips it as well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_whose_schema_is_missing_waits_with_its_partition_only() {
+    // A registry of its own, whose next id is known.
+    let mut cluster = Cluster::start_embedded("probe").await;
+    cluster.config.timeouts.schema = Duration::from_secs(600);
+    cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
+    let publisher = publisher(&cluster);
+    let other =
+        (0..).map(|n| format!("k{n}")).find(|key| partition_of(key.as_bytes(), 2) != partition_of(b"a", 2)).unwrap();
+    let mut batch = publisher.encode([counted("a", 1), counted("a", 2), counted(&other, 100)]).unwrap();
+    let missing = 1 + cluster.registry.register("before", r#"{"type":"record","name":"Before","fields":[]}"#).unwrap();
+    batch[0].value[1..5].copy_from_slice(&missing.to_be_bytes());
+    let places = publisher.send(batch, PATIENCE).await.unwrap();
+    let live = view(&cluster, topics_of(&cluster.config));
+    live.wait_for(&places[2], PATIENCE).await.unwrap();
+    until("a held partition", || !live.health().held.is_empty()).await;
+    assert_eq!((live.health().held[0].place.clone(), live.read(|sums| sums.records)), (places[0].to_string(), 1));
+    let registered = cluster.registry.register("later", r#"{"type":"record","name":"Later","fields":[]}"#).unwrap();
+    assert_eq!(registered, missing);
+    live.wait_for(&places[1], PATIENCE).await.unwrap();
+    until("a healthy view", || live.health().held.is_empty()).await;
+    assert_eq!(live.read(|sums| (sums.records, sums.by_key["a"])), (3, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_finds_a_record_again_whose_schema_was_registered_too_late() {
+    // A registry of its own, whose next id is known.
+    let mut cluster = Cluster::start_embedded("probe").await;
+    cluster.config.timeouts.schema = Duration::from_millis(100);
+    cluster.registry = RegistryClient::new(&cluster.config).unwrap();
+    cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
+    let publisher = publisher(&cluster);
+    let mut batch = publisher.encode([counted("a", 1), counted("a", 2)]).unwrap();
+    let missing = 1 + cluster.registry.register("before", r#"{"type":"record","name":"Before","fields":[]}"#).unwrap();
+    batch[0].value[1..5].copy_from_slice(&missing.to_be_bytes());
+    let places = publisher.send(batch, PATIENCE).await.unwrap();
+    let live = view(&cluster, topics_of(&cluster.config));
+    live.wait_for(&places[1], PATIENCE).await.unwrap();
+    until("no held partition", || live.health().held.is_empty()).await;
+    let CheckResult::Degraded(pieces) = live.health().check("sums") else { panic!("{:?}", live.health()) };
+    assert_eq!((pieces.len(), pieces[0].place.clone()), (1, places[0].to_string()));
+    assert!(pieces[0].reason.starts_with("missing from sums: "), "{}", pieces[0]);
+    let text = r#"{"type":"record","name":"Counted","namespace":"com.SYSTEM.probe","fields":[{"name":"amount","type":"long"},
+        {"name":"occurred_at","type":"long"}]}"#;
+    let text = text.replace("SYSTEM", &cluster.config.system);
+    assert_eq!(cluster.registry.register("later", &text).unwrap(), missing);
+    until("the whole sum", || live.read(|sums| sums.by_key.get("a") == Some(&3))).await;
+    until("a healthy view", || live.health().check("sums") == CheckResult::Fine).await;
+    assert_eq!(live.read(|sums| sums.records), 2);
+}
+
+/// Waits until something holds.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "did not happen: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_whose_producer_has_died_publishes_again() {
+    let cluster = Cluster::start("probe").await;
+    cluster.create(&TopicSpec::of_service(&cluster.config.system, "probe", 2)).await;
+    let publisher = publisher(&cluster);
+    let place = publisher.publish([counted("a", 1)], PATIENCE).await.unwrap().remove(0);
+    raw::steal_sequence(&cluster.config.bootstrap, &place.topic, place.partition, place.offset);
+    // The outcome of the record on which the producer dies is unknown or refused; the next one finds another producer.
+    let dies = publisher.publish([counted("a", 2)], PATIENCE).await;
+    assert!(dies.is_err(), "the broker refuses its sequence number: {dies:?}");
+    publisher.publish([counted("a", 3)], PATIENCE).await.expect("another producer");
 }
 
 #[tokio::test(flavor = "multi_thread")]

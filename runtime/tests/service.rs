@@ -17,6 +17,10 @@ mod outages;
 mod panics;
 #[path = "../../runtime-core/tests/probe/mod.rs"]
 mod probe;
+#[path = "cluster/raw.rs"]
+mod raw;
+#[path = "service/unreadable.rs"]
+mod unreadable;
 #[path = "service/upgrades.rs"]
 mod upgrades;
 
@@ -587,9 +591,9 @@ async fn a_panicking_decider_is_unready_with_the_position_and_skips_nothing() {
     stage.until_counted(100).await;
     let place = format!("{}/0/0", stage.topic("source", runtime::Channel::Events));
     stage
-        .until("an unready service", |_| {
+        .until("a degraded service", |_| {
             let health = running.health();
-            (!health.is_ready && health.is_live && health.text.contains(&place)).then_some(())
+            (health.is_ready && health.is_degraded && health.text.contains(&place)).then_some(())
         })
         .await;
     assert_eq!(stage.counted(), 100, "later records of the partition wait");
@@ -725,7 +729,7 @@ async fn a_panicking_evolve_loses_nothing_and_blocks_its_partition_only() {
     stage.ping(&keys[1], &keys[1], "count", 100).await;
     let said = |stage: &ServiceFixture| stage.events().len();
     stage.until("what is well to go on", |stage| (said(stage) == 2).then_some(())).await;
-    stage.until("an unready service", |_| (!running.health().is_ready).then_some(())).await;
+    stage.until("a degraded service", |_| running.health().is_degraded.then_some(())).await;
     stage.probe.fragile.store(false, Ordering::SeqCst);
     stage.until("all of it", |stage| (said(stage) == 4).then_some(())).await;
     assert!(running.stop().await);

@@ -8,10 +8,11 @@ use crate::{
     contract::RecordDefect,
     decider::{Decider, OutgoingCommand, Received, TimerFired, TimestampMs},
     entity::RecentEvent,
-    envelope::{Envelope, MAX_VALUE_BYTES, caused_id, derived_id, header},
+    envelope::{Envelope, MAX_VALUE_BYTES, Position, caused_id, derived_id, header},
     limits,
     parking::headers_of_dead_letter,
     partition_of,
+    unreadable::{BatchSkipped, SkippedBatch},
 };
 
 /// The input of a decision, as the cause of the records that follow.
@@ -153,9 +154,9 @@ pub(super) fn dead_letter<D>(context: &mut DecisionContext<'_, D>, record: &Reco
     let DecisionContext { contract, now_ms, .. } = *context;
     let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
     let mut reason = crate::text::printable(&defect.message, 400).into_owned();
-    let (mut key, mut value) = (record.key, record.value);
-    let whole =
-        OutputHeaders::Verbatim([verbatim(record), error_headers(contract, record, defect, now_ms, &reason)].concat());
+    let (mut key, mut value, at) = (record.key, record.value, record.position());
+    let errors = error_headers(contract, &at, defect.class, now_ms, &reason);
+    let whole = OutputHeaders::Verbatim([verbatim(record), errors].concat());
     let (size, most) = (limits::size(bytes(key) + bytes(value), &whole), contract.limits.dead_letters);
     let headers = if size <= most {
         whole
@@ -172,7 +173,7 @@ pub(super) fn dead_letter<D>(context: &mut DecisionContext<'_, D>, record: &Reco
         }
         let omitted = omitted.join(",");
         reason = format!("{reason} (without its {omitted}: it has up to {size} bytes, and this topic takes {most})");
-        kept.extend(error_headers(contract, record, defect, now_ms, &reason));
+        kept.extend(error_headers(contract, &at, defect.class, now_ms, &reason));
         kept.push((format!("{}.errors.omitted", contract.system), Some(omitted.into_bytes())));
         OutputHeaders::Verbatim(kept)
     };
@@ -185,24 +186,57 @@ pub(super) fn dead_letter<D>(context: &mut DecisionContext<'_, D>, record: &Reco
     context.batch.append(Target::Parked, Some(record.partition), now_ms, headers, (Some(position), None));
 }
 
+/// Dead-letters a batch that an operator skips: its bytes as the broker stores them, in as many dead letters as the topic needs.
+pub(super) fn dead_letter_batch<D>(
+    context: &mut DecisionContext<'_, D>,
+    first: &Position,
+    skipped: SkippedBatch<'_>,
+    partition: i32,
+) {
+    /// What the headers of one of these dead letters take at most.
+    const HEADERS_BYTES: usize = 8 << 10;
+    let DecisionContext { contract, now_ms, .. } = *context;
+    let BatchSkipped { defect, by, reason, next_offset, .. } = skipped.decision;
+    let short = |text: &str| crate::text::printable(text, 400).into_owned();
+    let message = format!("an operator skipped a batch that cannot be read: {}", short(defect));
+    let part = contract.limits.dead_letters.saturating_sub(HEADERS_BYTES).max(1);
+    let parts: Vec<&[u8]> = skipped.bytes.chunks(part).collect();
+    for (number, bytes) in parts.iter().enumerate() {
+        let mut headers = error_headers(contract, first, "batch", now_ms, &message);
+        let own = |name: &str, value: String| (format!("{}.errors.{name}", contract.system), Some(value.into_bytes()));
+        headers.push(own("next.offset", next_offset.to_string()));
+        headers.push(own("part", format!("{}/{}", number + 1, parts.len())));
+        headers.push(own("by", short(by)));
+        headers.push(own("reason", short(reason)));
+        let value = context.batch.put(bytes);
+        context.batch.append(Target::DeadLetters, None, now_ms, OutputHeaders::Verbatim(headers), (None, Some(value)));
+    }
+    tracing::warn!(position = %first, next_offset, by, reason, "an operator skips a batch that cannot be read");
+    // If the group loses its offsets, the tombstone shows that the input was received up to the end of the batch.
+    let last = Position::new(Arc::clone(&first.topic), first.partition, next_offset - 1);
+    let position = context.batch.put(last.to_string().as_bytes());
+    let headers = OutputHeaders::Verbatim(headers_of_dead_letter(&contract.system, now_ms));
+    context.batch.append(Target::Parked, Some(partition), now_ms, headers, (Some(position), None));
+}
+
 /// The headers that a dead letter has besides those of the record: its position and the reason.
 fn error_headers(
     contract: &ServiceContract,
-    record: &Record<'_>,
-    defect: &RecordDefect,
+    position: &Position,
+    class: &str,
     now_ms: TimestampMs,
     reason: &str,
 ) -> Vec<(String, Option<Vec<u8>>)> {
     let kafka = |name: &str, value: &str| (format!("__dlq.errors.{name}"), Some(value.as_bytes().to_vec()));
     let own = |name: &str, value: &str| (format!("{}.errors.{name}", contract.system), Some(value.as_bytes().to_vec()));
     vec![
-        kafka("topic", record.topic),
-        kafka("partition", &record.partition.to_string()),
-        kafka("offset", &record.offset.to_string()),
+        kafka("topic", &position.topic),
+        kafka("partition", &position.partition.to_string()),
+        kafka("offset", &position.offset.to_string()),
         kafka("group", &contract.group),
         kafka("delivery.count", "1"),
         kafka("message", reason),
-        own("class", defect.class),
+        own("class", class),
         own("time", &crate::time::rfc3339(now_ms)),
     ]
 }

@@ -9,7 +9,7 @@ use std::{
 use super::{Now, Pace, Turn, TurnError};
 use crate::{
     DeciderFailure, MAX_CRASHES, ReceiveOutcome, Record, codec::SchemaRef, decider::Decider, envelope::Position,
-    text::panic_message,
+    text::panic_message, unreadable::SkippedBatch,
 };
 
 /// The result of offering a record.
@@ -113,6 +113,17 @@ impl<D: Decider, F: Clone> Turn<D, F> {
             }
             self.machine.skip(input, partition, offset);
             self.gathering.taken += 1;
+        }
+        skips
+    }
+
+    /// Skips a batch of the `input`th input topic that cannot be read, as an operator decided. Returns false if the batch is
+    /// not the next input of the partition.
+    pub fn skip_batch(&mut self, input: usize, partition: i32, skipped: SkippedBatch<'_>, now: Now) -> bool {
+        let is_first = self.machine.batch().is_empty();
+        let skips = self.machine.skip_batch(input, partition, skipped, now.wall_ms);
+        if skips && is_first {
+            self.gathering.batch_began(now);
         }
         skips
     }

@@ -10,6 +10,7 @@ use crate::{
     codec::Readers,
     config::Config,
     decider::Decider,
+    health::CheckResult,
     message::{Channel, topic},
     projection::{LiveView, Topics, ViewError, ViewHealth},
     publisher::Publisher,
@@ -125,16 +126,13 @@ impl<D: Decider, S: Clone + Send + Sync + 'static, V: Send + Sync + 'static> Bac
         edge
     }
 
-    /// Whether it accepts commands.
-    ///
-    /// # Errors
-    /// Why it does not.
-    pub fn ready(&self) -> Result<(), String> {
-        self.running()?;
-        match self.healths().iter().any(|(_, health)| health.is_disconnected) {
-            true => Err("no broker answers".to_owned()),
-            false => Ok(()),
+    /// A readiness check: failed while it accepts no commands, degraded while one of its views lacks records.
+    #[must_use]
+    pub fn ready(&self) -> CheckResult {
+        if let Err(reason) = self.running() {
+            return CheckResult::Failed(reason);
         }
+        self.healths().iter().map(|(what, health)| health.check(what)).fold(CheckResult::Fine, CheckResult::and)
     }
 
     /// The edge and its views, once both are up to date. They stay available while brokers are unreachable.

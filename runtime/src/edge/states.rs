@@ -45,4 +45,9 @@ impl<D: Decider> Projection for EntityStates<D> {
             self.apply_event(entity, &event);
         }
     }
+
+    fn reset(&mut self) -> bool {
+        self.by_entity.clear();
+        true
+    }
 }

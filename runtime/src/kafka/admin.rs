@@ -20,7 +20,7 @@ use rdkafka::{
 use super::client::{self, ClientLog};
 use crate::{
     config::Config,
-    core::{Limits, ServiceContract, TOPIC_BYTES},
+    core::{Limits, ServiceContract, TOPIC_BYTES, unreadable::OPERATOR},
     message::{self, Channel},
 };
 
@@ -99,6 +99,14 @@ impl TopicSpec {
             Self::new(dead_letters(&client::group(system, service)), partitions, TopicKind::DeadLetters),
             Self::new(message::parked_topic(system, service), partitions, TopicKind::Parked),
         ]
+    }
+}
+
+impl TopicSpec {
+    /// The topic of operators' decisions.
+    #[must_use]
+    pub fn of_operators(system: &str, partitions: i32) -> Self {
+        Self::new(message::topic(system, OPERATOR, Channel::Events), partitions, TopicKind::Events)
     }
 }
 

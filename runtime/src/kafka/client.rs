@@ -184,6 +184,12 @@ pub fn admin(config: &Config) -> ClientConfig {
     finish(common(config, &client_id(config, "admin")), config)
 }
 
+/// The name of a view, unique in its system: operators decide under this name what it skips.
+#[must_use]
+pub fn view_name(config: &Config, purpose: &str) -> String {
+    client_id(config, purpose)
+}
+
 fn client_id(config: &Config, purpose: &str) -> String {
     format!("{}.{purpose}", group(&config.system, &config.service))
 }

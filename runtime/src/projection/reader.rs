@@ -16,14 +16,16 @@ use rdkafka::{
 
 use super::{LogRecord, Positions, Topics, log_bounds::LogBoundsError};
 use crate::{
-    codec::{DecodeError, Decoded, Readers, SCHEMA_ID_HEADER},
+    codec::{DecodeError, Readers, SCHEMA_ID_HEADER, SchemaRef},
     config::Config,
     core::log_bounds::LogBounds,
+    envelope::Position,
     kafka::{
         BrokerLiveness, Connectivity,
         client::{self, ClientLog},
         close_within,
     },
+    unreadable::is_about_a_batch,
 };
 
 /// The most records of one batch: enough to make the cost per batch negligible.
@@ -72,6 +74,8 @@ pub(super) struct PolledRecords<'a> {
     /// The end of a partition was reached.
     pub(super) reached_end: bool,
     pub(super) signs: BrokerSigns,
+    /// The client cannot read a partition, and does not report which one.
+    pub(super) cannot_read: bool,
     /// Reading has failed for good.
     pub(super) failure: Option<ReadFailure>,
 }
@@ -92,6 +96,13 @@ pub(super) enum ReadFailure {
     Other(String),
 }
 
+/// A record whose schema cannot be fetched now. Its partition waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WaitsForSchema {
+    pub(super) position: Position,
+    pub(super) reason: String,
+}
+
 impl Reader {
     pub(super) fn new(config: &Config, purpose: &str, readers: Readers, topics: Topics) -> KafkaResult<Self> {
         let (consumer, now) = (create_consumer(config, purpose)?, Instant::now());
@@ -104,41 +115,27 @@ impl Reader {
         Ok(Self { config, purpose, consumer, liveness: BrokerLiveness::new(now), readers, topics, known, request })
     }
 
-    /// Probes the brokers if a probe is due. A client that has lost them is replaced: each partition is read on from its position in
-    /// `positions`, or from its beginning. Returns whether brokers are reachable, if that is known.
-    pub(super) fn check_brokers(
-        &mut self,
-        signs: BrokerSigns,
-        positions: impl FnOnce() -> Positions,
-    ) -> KafkaResult<Option<bool>> {
+    /// Probes the brokers if a probe is due. Returns what is known about them. A client that has lost them must be replaced.
+    pub(super) fn check_brokers(&mut self, signs: BrokerSigns) -> Option<Connectivity> {
         if signs.disconnected {
             self.liveness.suspect_loss();
         }
         if signs.received {
             self.liveness.received();
-            return Ok(Some(true));
+            return Some(Connectivity::Connected);
         }
-        let Some(topic) = self.topics.names().next() else { return Ok(None) };
-        let connectivity = self.liveness.probe(&self.consumer, topic);
-        if connectivity == Some(Connectivity::Lost) {
-            tracing::warn!(reader = %self.purpose, "no broker answers: the client is replaced");
-            self.replace_client(&positions())?;
-        }
-        Ok(connectivity.map(|connectivity| connectivity == Connectivity::Connected))
+        let topic = self.topics.names().next()?;
+        self.liveness.probe(&self.consumer, topic)
     }
 
-    fn replace_client(&mut self, positions: &Positions) -> KafkaResult<()> {
-        let read = self.consumer.assignment()?;
+    /// Replaces the client by one that reads nothing yet.
+    pub(super) fn replace_client(&mut self) -> KafkaResult<()> {
+        tracing::warn!(reader = %self.purpose, "no broker answers: the client is replaced");
         let old = std::mem::replace(&mut self.consumer, create_consumer(&self.config, &self.purpose)?);
         // Closing waits for brokers; this thread must not.
         close_within(old, Duration::ZERO);
         self.liveness = BrokerLiveness::new(Instant::now());
-        let elements = read.elements();
-        self.assign_at(elements.iter().map(|element| {
-            let (topic, partition) = (element.topic(), element.partition());
-            let from = positions.get(topic, partition).map_or_else(|| self.beginning(topic), Offset::Offset);
-            (topic, partition, from)
-        }))
+        Ok(())
     }
 
     /// The topics that were missing when last looked up.
@@ -207,23 +204,16 @@ impl Reader {
         }
     }
 
-    /// Starts reading partitions at these offsets.
+    /// Starts reading partitions at these offsets; at 0 from the beginning. Of a topic that must be complete that is offset 0, and its
+    /// absence is a failure.
     pub(super) fn assign<'p>(&self, partitions: impl IntoIterator<Item = (&'p str, i32, i64)>) -> KafkaResult<()> {
         self.assign_at(
-            partitions.into_iter().map(|(topic, partition, offset)| (topic, partition, Offset::Offset(offset))),
+            partitions.into_iter().map(|(topic, partition, offset)| (topic, partition, self.offset(topic, offset))),
         )
     }
 
-    /// Starts reading partitions at their beginnings. For a topic that must be complete that is offset 0, and its absence is a failure.
-    pub(super) fn assign_from_beginning<'p>(
-        &self,
-        partitions: impl IntoIterator<Item = (&'p str, i32)>,
-    ) -> KafkaResult<()> {
-        self.assign_at(partitions.into_iter().map(|(topic, partition)| (topic, partition, self.beginning(topic))))
-    }
-
-    fn beginning(&self, topic: &str) -> Offset {
-        if self.must_be_complete(topic) { Offset::Offset(0) } else { Offset::Beginning }
+    fn offset(&self, topic: &str, offset: i64) -> Offset {
+        if offset == 0 && !self.must_be_complete(topic) { Offset::Beginning } else { Offset::Offset(offset) }
     }
 
     fn assign_at<'p>(&self, partitions: impl IntoIterator<Item = (&'p str, i32, Offset)>) -> KafkaResult<()> {
@@ -234,11 +224,13 @@ impl Reader {
         if list.count() == 0 { Ok(()) } else { self.consumer.incremental_assign(&list) }
     }
 
-    /// Stops reading a partition.
-    pub(super) fn unassign(&self, topic: &str, partition: i32) -> KafkaResult<()> {
+    /// Stops reading partitions.
+    pub(super) fn unassign<'p>(&self, partitions: impl IntoIterator<Item = (&'p str, i32)>) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
-        list.add_partition(topic, partition);
-        self.consumer.incremental_unassign(&list)
+        for (topic, partition) in partitions {
+            list.add_partition(topic, partition);
+        }
+        if list.count() == 0 { Ok(()) } else { self.consumer.incremental_unassign(&list) }
     }
 
     /// Waits at most `patience` for records, and returns those available.
@@ -253,6 +245,7 @@ impl Reader {
                 Some(Err(KafkaError::PartitionEOF(_))) => batch.reached_end = true,
                 Some(Err(error)) => {
                     batch.signs.disconnected |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+                    batch.cannot_read |= is_about_a_batch(&error);
                     batch.failure = failure_of(&error);
                 }
             }
@@ -313,62 +306,56 @@ impl Reader {
             .collect())
     }
 
-    /// The record of a message. Waits for a schema that is unavailable now: `pause` waits, and returns false to stop.
+    /// True if the registry has a schema now. Asks it.
+    pub(super) fn has_schema(&self, schema: SchemaRef) -> bool {
+        self.readers.schema_anew(schema).is_ok()
+    }
+
+    /// The partition of a message, if its topic is read.
+    pub(super) fn partition_of(&self, message: &BorrowedMessage<'_>) -> Option<(Arc<str>, i32)> {
+        Some((Arc::clone(&self.known.get(message.topic())?.name), message.partition()))
+    }
+
+    /// The record of a message; `None` if its topic is not read. A body on a raw topic may be anything, so there a schema that the
+    /// registry does not have is not waited for.
+    ///
+    /// # Errors
+    /// Its schema cannot be fetched now.
     pub(super) fn record<'m>(
         &'m self,
         message: &'m BorrowedMessage<'_>,
-        pause: &mut dyn FnMut(Duration) -> bool,
-    ) -> Option<LogRecord<'m>> {
-        let topic = &self.known.get(message.topic())?.name;
-        let (decoded, problem) = match self.decode(message, pause)? {
+    ) -> Result<Option<LogRecord<'m>>, WaitsForSchema> {
+        let Some(known) = self.known.get(message.topic()) else { return Ok(None) };
+        let topic = &known.name;
+        let mut lacks = None;
+        let (decoded, problem) = match self.readers.decode(message.payload(), schema_header(message)) {
             Ok(decoded) => (Some(decoded), None),
             Err(DecodeError::NoBody) => (None, None),
+            Err(DecodeError::MissingSchema { .. }) if self.topics.is_raw(topic) => (None, None),
+            Err(error) if error.is_transient() => {
+                let position = Position::new(Arc::clone(topic), message.partition(), message.offset());
+                return Err(WaitsForSchema { position, reason: crate::telemetry::chain(&error) });
+            }
             Err(_) if self.topics.is_raw(topic) => (None, None),
-            Err(error) => (None, Some(crate::telemetry::chain(&error))),
+            Err(error) => {
+                if let DecodeError::UnknownSchema { schema } = &error {
+                    lacks = Some(*schema);
+                }
+                (None, Some(crate::telemetry::chain(&error)))
+            }
         };
         let timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
-        let record = LogRecord::new(topic, message.partition(), message.offset(), timestamp_ms).with_content(
+        let mut record = LogRecord::new(topic, message.partition(), message.offset(), timestamp_ms).with_content(
             message.key(),
             message.headers(),
             message.payload(),
             decoded,
         );
+        record.lacks = lacks;
         if let Some(problem) = problem {
             record.note(&problem);
         }
-        Some(record)
-    }
-
-    /// Returns `None` if `pause` asked to stop. A body on a raw topic may be anything, so there a schema that the registry does not
-    /// have is not waited for.
-    fn decode<'m>(
-        &self,
-        message: &'m BorrowedMessage<'_>,
-        pause: &mut dyn FnMut(Duration) -> bool,
-    ) -> Option<Result<Decoded<'m>, DecodeError>> {
-        let mut wait = Duration::from_millis(50);
-        loop {
-            let decoded = self.readers.decode(message.payload(), schema_header(message));
-            match decoded {
-                Err(error @ DecodeError::MissingSchema { .. }) if self.topics.is_raw(message.topic()) => {
-                    return Some(Err(error));
-                }
-                Err(error) if error.is_transient() => {
-                    tracing::warn!(
-                        topic = message.topic(),
-                        partition = message.partition(),
-                        offset = message.offset(),
-                        error = crate::telemetry::chain(&error),
-                        "waiting for a schema"
-                    );
-                    if !pause(wait) {
-                        return None;
-                    }
-                    wait = (wait * 2).min(Duration::from_secs(2));
-                }
-                decoded => return Some(decoded),
-            }
-        }
+        Ok(Some(record))
     }
 }
 
@@ -388,10 +375,7 @@ fn failure_of(error: &KafkaError) -> Option<ReadFailure> {
         KafkaError::MessageConsumptionFatal(code) => other(format!("the consumer failed: {code}")),
         KafkaError::MessageConsumption(code) => match code {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Some(ReadFailure::NoSuchOffset),
-            RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed => {
-                other(format!("reading is not allowed: {code}"))
-            }
-            RDKafkaErrorCode::BadMessage => other(format!("the log is damaged: {code}")),
+            RDKafkaErrorCode::GroupAuthorizationFailed => other(format!("reading is not allowed: {code}")),
             _ => None,
         },
         _ => None,

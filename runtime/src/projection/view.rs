@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
@@ -16,9 +17,17 @@ use tokio::sync::watch;
 
 use super::{
     LogRecord, Positions, Projection, Topics,
+    holds::Holds,
     reader::{BrokerSigns, Reader},
 };
-use crate::{codec::Readers, config::Config, envelope::Position};
+use crate::{
+    codec::Readers,
+    config::Config,
+    envelope::Position,
+    health::{CheckResult, DegradedPiece},
+    kafka::{Connectivity, client::view_name},
+    unreadable::{Partition, ReaderName, Watch},
+};
 
 /// How many undecodable records are kept with their positions.
 const MAX_UNDECODABLE_KEPT: usize = 100;
@@ -70,12 +79,16 @@ pub struct UndecodableRecord {
 /// The health of a view.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ViewHealth {
-    /// It has read everything up to the ends at its start.
+    /// It has read everything up to the ends at its start, apart from partitions with a batch that cannot be read.
     pub caught_up: bool,
+    /// How many partitions it reads.
+    pub partitions: usize,
     /// How many offsets it is behind the known ends.
     pub behind: i64,
     /// No broker is reachable: the view does not advance until one is.
     pub is_disconnected: bool,
+    /// The partitions that wait in front of a record that cannot be read: where, and why. The others are read on.
+    pub held: Vec<DegradedPiece>,
     /// Why it is not kept up to date any more, if so.
     pub failed: Option<String>,
     /// Topics that do not exist.
@@ -84,6 +97,36 @@ pub struct ViewHealth {
     pub undecodable: u64,
     /// The first of them.
     pub undecodable_records: Vec<UndecodableRecord>,
+}
+
+impl ViewHealth {
+    /// A readiness check of a view of `what`: failed until it has caught up, and while no broker is reachable; degraded while
+    /// partitions are held or a record is missing from it.
+    #[must_use]
+    pub fn check(&self, what: &str) -> CheckResult {
+        if let Some(reason) = &self.failed {
+            return CheckResult::Failed(format!("cannot read {what}: {reason}"));
+        }
+        if !self.caught_up {
+            let held: Vec<String> = self.held.iter().map(|piece| format!("; {piece}")).collect();
+            return CheckResult::Failed(format!(
+                "still reading {what}, {} records to go{}",
+                self.behind,
+                held.concat()
+            ));
+        }
+        if self.is_disconnected {
+            return CheckResult::Failed("no broker answers".to_owned());
+        }
+        if !self.held.is_empty() && self.held.len() >= self.partitions {
+            let held: Vec<String> = self.held.iter().map(ToString::to_string).collect();
+            return CheckResult::Failed(format!("no partition of {what} can be read on: {}", held.join("; ")));
+        }
+        let missing = self.undecodable_records.iter().map(|record| {
+            DegradedPiece::new(record.position.to_string(), format!("missing from {what}: {}", record.reason))
+        });
+        CheckResult::of_pieces(self.held.iter().cloned().chain(missing).collect())
+    }
 }
 
 /// Shared read access to a projection. Clones share it; dropping the last one ends its thread.
@@ -111,48 +154,24 @@ struct Shared<P> {
 struct Progress {
     health: ViewHealth,
     positions: Positions,
+    /// Where each partition began when it was discovered.
+    starts: Positions,
     /// The end of each partition when it was discovered.
     ends: Positions,
     /// Every topic was looked up at least once.
     is_looked_up: bool,
+    /// The partitions that wait until somebody acts.
+    stopped: BTreeSet<Partition>,
 }
 
 struct FoldThread {
-    stop: Arc<StopFlag>,
+    stop: Arc<AtomicBool>,
     handle: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct StopFlag {
-    is_set: AtomicBool,
-    lock: Mutex<()>,
-    changed: Condvar,
-}
-
-impl StopFlag {
-    fn is_set(&self) -> bool {
-        self.is_set.load(Ordering::Acquire)
-    }
-
-    fn set(&self) {
-        self.is_set.store(true, Ordering::Release);
-        drop(self.lock.lock());
-        self.changed.notify_all();
-    }
-
-    /// Waits; returns false if the thread is to stop.
-    fn pause(&self, wait: Duration) -> bool {
-        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.is_set() {
-            drop(self.changed.wait_timeout(guard, wait).unwrap_or_else(PoisonError::into_inner));
-        }
-        !self.is_set()
-    }
 }
 
 impl Drop for FoldThread {
     fn drop(&mut self) {
-        self.stop.set();
+        self.stop.store(true, Ordering::Release);
         let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(handle) = handle
             && handle.join().is_err()
@@ -175,6 +194,44 @@ impl<P: Projection> LiveView<P> {
         topics: Topics,
         projection: P,
     ) -> Result<Self, ViewError> {
+        let watch = Watch::new(config, readers.clone(), ReaderName::View(view_name(config, purpose)));
+        Self::start_with(config, purpose, readers, topics, projection, Some(watch))
+    }
+
+    /// One of several readers of a view, for some of its topics. Operators decide for the view as a whole.
+    ///
+    /// # Errors
+    /// [`ViewError::Setup`].
+    pub fn start_part(
+        config: &Config,
+        (view, part): (&str, usize),
+        readers: Readers,
+        topics: Topics,
+        projection: P,
+    ) -> Result<Self, ViewError> {
+        let watch = Watch::new(config, readers.clone(), ReaderName::View(view_name(config, view)));
+        Self::start_with(config, &format!("{view}-{part}"), readers, topics, projection, Some(watch))
+    }
+
+    /// The same, but without looking at batches that the client cannot read.
+    pub(crate) fn start_without_watch(
+        config: &Config,
+        purpose: &str,
+        readers: Readers,
+        topics: Topics,
+        projection: P,
+    ) -> Result<Self, ViewError> {
+        Self::start_with(config, purpose, readers, topics, projection, None)
+    }
+
+    fn start_with(
+        config: &Config,
+        purpose: &str,
+        readers: Readers,
+        topics: Topics,
+        projection: P,
+        watch: Option<Watch>,
+    ) -> Result<Self, ViewError> {
         let failed = |reason: String| ViewError::Setup { purpose: purpose.to_owned(), reason };
         let reader = Reader::new(config, purpose, readers, topics).map_err(|e: KafkaError| failed(e.to_string()))?;
         let shared = Arc::new(Shared {
@@ -184,11 +241,11 @@ impl<P: Projection> LiveView<P> {
             changed: Condvar::new(),
             version: watch::Sender::new(0),
         });
-        let stop = Arc::new(StopFlag::default());
+        let stop = Arc::new(AtomicBool::new(false));
         let (run_shared, run_stop) = (Arc::clone(&shared), Arc::clone(&stop));
         let handle = std::thread::Builder::new()
             .name(format!("view-{purpose}"))
-            .spawn(move || run_shared.run(reader, &run_stop))
+            .spawn(move || run_shared.run(reader, Holds::new(watch), &run_stop))
             .map_err(|e| failed(e.to_string()))?;
         let thread = Arc::new(FoldThread { stop, handle: Mutex::new(Some(handle)) });
         Ok(Self { shared, _thread: thread })
@@ -319,7 +376,11 @@ impl Progress {
     }
 
     fn update_caught_up(&mut self) {
-        if self.is_looked_up && self.positions.reach(&self.ends) {
+        let is_read = |(topic, partition, end): (&Arc<str>, i32, i64)| {
+            self.positions.get(topic, partition).unwrap_or(0) >= end
+                || self.stopped.contains(&(Arc::clone(topic), partition))
+        };
+        if self.is_looked_up && !self.health.caught_up && self.ends.iter().all(is_read) {
             self.health.caught_up = true;
         }
     }
@@ -330,8 +391,8 @@ impl<P: Projection> Shared<P> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, mut reader: Reader, stop: &StopFlag) {
-        let ended = catch_unwind(AssertUnwindSafe(|| self.fold_until_stopped(&mut reader, stop)));
+    fn run(&self, mut reader: Reader, mut holds: Holds, stop: &AtomicBool) {
+        let ended = catch_unwind(AssertUnwindSafe(|| self.fold_until_stopped(&mut reader, &mut holds, stop)));
         let reason = match ended {
             Ok(Ok(())) => return,
             Ok(Err(reason)) => reason,
@@ -342,40 +403,89 @@ impl<P: Projection> Shared<P> {
         self.notify();
     }
 
-    fn fold_until_stopped(&self, reader: &mut Reader, stop: &StopFlag) -> Result<(), String> {
-        while !stop.is_set() {
+    fn fold_until_stopped(&self, reader: &mut Reader, holds: &mut Holds, stop: &AtomicBool) -> Result<(), String> {
+        while !stop.load(Ordering::Acquire) {
             self.discover(reader)?;
-            let batch = reader.poll(POLL);
-            let mut pause = |wait| stop.pause(wait);
-            let mut records = Vec::with_capacity(batch.messages.len());
-            for message in &batch.messages {
-                // This waits for missing schemas, so the projection must not be locked yet.
-                match reader.record(message, &mut pause) {
-                    Some(record) => records.push(record),
-                    None => return Ok(()),
-                }
+            if holds.has_found_again(reader) {
+                self.start_again(holds);
             }
+            self.apply_holds(reader, holds)?;
+            let batch = reader.poll(POLL);
+            let records = holds.admit(reader, &batch.messages);
             self.fold(&records);
             if batch.reached_end {
-                self.note_ends(reader);
+                self.note_ends(reader, holds);
             }
             drop(records);
             let (signs, failure) = (batch.signs, batch.failure);
             drop(batch.messages);
+            if batch.cannot_read {
+                holds.suspect();
+            }
             if let Some(failure) = failure {
                 let positions = self.progress().positions.clone();
                 return Err(reader.explain(failure, &positions));
             }
-            self.check_brokers(reader, signs)?;
+            self.check_brokers(reader, holds, signs)?;
         }
         Ok(())
     }
 
-    fn check_brokers(&self, reader: &mut Reader, signs: BrokerSigns) -> Result<(), String> {
-        let looked = reader.check_brokers(signs, || self.progress().positions.clone());
-        let looked = looked.map_err(|e| format!("a client that has lost its brokers cannot be replaced: {e}"))?;
-        if let Some(is_reachable) = looked {
-            self.progress().health.is_disconnected = !is_reachable;
+    /// Skips what operators have decided to skip, makes the client read what is not held, and reports what is.
+    fn apply_holds(&self, reader: &Reader, holds: &mut Holds) -> Result<(), String> {
+        let positions = self.progress().positions.clone();
+        for skip in holds.watch(&positions) {
+            let (topic, partition, next) = (&skip.batch.topic, skip.batch.partition, skip.batch.next);
+            if positions.get(topic, partition) == Some(skip.from) {
+                let decision = &skip.decision;
+                tracing::warn!(view = %self.purpose, position = decision.position, next, by = decision.by, reason = decision.reason, "an operator skips a batch that cannot be read");
+                self.move_to([(Arc::clone(topic), partition, next)]);
+                holds.skipped(&skip);
+            }
+        }
+        let positions = self.progress().positions.clone();
+        holds.reconcile(reader, &positions).map_err(|e| format!("partitions cannot be assigned: {e}"))?;
+        let mut progress = self.progress();
+        for ((topic, partition), end) in holds.ends() {
+            progress.ends.set(&topic, partition, end);
+        }
+        progress.stopped = holds.stopped_partitions();
+        progress.health.held = holds.pieces();
+        progress.health.partitions = positions.iter().count();
+        let was_caught_up = progress.health.caught_up;
+        progress.update_caught_up();
+        if progress.health.caught_up != was_caught_up {
+            drop(progress);
+            self.notify();
+        }
+        Ok(())
+    }
+
+    /// Folds everything again, because a record that was passed over can be read now.
+    fn start_again(&self, holds: &mut Holds) {
+        let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
+        if !folded.0.reset() {
+            return;
+        }
+        tracing::info!(view = %self.purpose, "a record that was passed over can be read now: the view is folded again");
+        let mut progress = self.progress();
+        folded.1 = progress.starts.clone();
+        progress.positions = progress.starts.clone();
+        progress.health.caught_up = false;
+        progress.health.undecodable = 0;
+        progress.health.undecodable_records.clear();
+        drop((progress, folded));
+        holds.start_again();
+        self.notify();
+    }
+
+    fn check_brokers(&self, reader: &mut Reader, holds: &mut Holds, signs: BrokerSigns) -> Result<(), String> {
+        let Some(connectivity) = reader.check_brokers(signs) else { return Ok(()) };
+        self.progress().health.is_disconnected = connectivity != Connectivity::Connected;
+        if connectivity == Connectivity::Lost {
+            let replaced = reader.replace_client();
+            replaced.map_err(|e| format!("a client that has lost its brokers cannot be replaced: {e}"))?;
+            holds.client_replaced();
         }
         Ok(())
     }
@@ -390,13 +500,12 @@ impl<P: Projection> Shared<P> {
             return Ok(());
         }
         reader.check_beginnings(&found).map_err(|error| error.to_string())?;
-        let starts = found.iter().map(|found| (&*found.topic, found.partition, found.start));
-        reader.assign(starts).map_err(|e| format!("partitions cannot be assigned: {e}"))?;
         let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
         let mut progress = self.progress();
         for found in &found {
             progress.ends.set(&found.topic, found.partition, found.end);
             progress.positions.set(&found.topic, found.partition, found.start);
+            progress.starts.set(&found.topic, found.partition, found.start);
             folded.1.set(&found.topic, found.partition, found.start);
         }
         progress.health.missing_topics = reader.missing();
@@ -439,11 +548,19 @@ impl<P: Projection> Shared<P> {
     }
 
     /// At the end of a partition its position passes commit markers and aborted records, which are not delivered.
-    fn note_ends(&self, reader: &Reader) {
-        let ends = match reader.positions_at_ends() {
-            Ok(ends) => ends,
-            Err(error) => return tracing::debug!(view = %self.purpose, %error, "positions not available"),
-        };
+    fn note_ends(&self, reader: &Reader, holds: &Holds) {
+        match reader.positions_at_ends() {
+            // The client has delivered records of a held partition that were not folded.
+            Ok(ends) => {
+                let is_read = |partition: Partition| holds.are_empty() || holds.admits(&partition);
+                self.move_to(ends.into_iter().filter(|(topic, partition, _)| is_read((Arc::clone(topic), *partition))));
+            }
+            Err(error) => tracing::debug!(view = %self.purpose, %error, "positions not available"),
+        }
+    }
+
+    /// Moves positions forward past what delivers no record.
+    fn move_to(&self, ends: impl IntoIterator<Item = (Arc<str>, i32, i64)>) {
         let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
         let mut progress = self.progress();
         let mut has_moved = false;

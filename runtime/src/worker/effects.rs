@@ -14,7 +14,10 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::{Setup, error::WorkerError};
+use super::{
+    Setup,
+    error::{WorkerError, check_alive},
+};
 use crate::{
     clock,
     codec::Writers,
@@ -83,9 +86,7 @@ impl Answers {
 
     /// Fails if the producer cannot continue.
     pub(super) fn check(&mut self, in_flight: usize) -> Result<(), WorkerError> {
-        if let Some(reason) = self.producer().context().fatal() {
-            return Err(WorkerError::Other(format!("the producer of answers cannot continue: {reason}")));
-        }
+        check_alive("the producer of answers", &**self.producer())?;
         if in_flight == 0 || self.producer().in_flight_count() == 0 {
             self.progressed = Instant::now();
         } else if self.progressed.elapsed() >= STUCK_AFTER {
@@ -112,23 +113,17 @@ impl Drop for Answers {
 struct AnswerListener {
     log: ClientLog,
     reports: Mutex<Vec<EffectReport>>,
-    fatal: Mutex<Option<String>>,
 }
 
 type AnswerProducer = BaseProducer<AnswerListener, NoCustomPartitioner>;
 
 impl AnswerListener {
     fn new(log: ClientLog) -> Self {
-        Self { log, reports: Mutex::default(), fatal: Mutex::default() }
+        Self { log, reports: Mutex::default() }
     }
 
     fn take(&self) -> Vec<EffectReport> {
         std::mem::take(&mut self.reports.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Why this producer cannot continue, if it cannot.
-    fn fatal(&self) -> Option<String> {
-        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn report(&self, report: EffectReport) {
@@ -142,9 +137,6 @@ impl ClientContext for AnswerListener {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            *self.fatal.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
-        }
         self.log.error(error, reason);
     }
 

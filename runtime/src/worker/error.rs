@@ -1,6 +1,9 @@
 //! Why an incarnation of a worker ended.
 
-use rdkafka::error::KafkaError;
+use rdkafka::{
+    error::KafkaError,
+    producer::{Producer, ProducerContext},
+};
 
 use super::{ClientsError, CommitError};
 use crate::core::turn::TurnError;
@@ -24,6 +27,8 @@ pub(super) enum WorkerError {
     NameTaken { name: String },
     #[error("{0}")]
     LogLoss(String),
+    #[error("{producer} cannot continue: {reason}")]
+    DeadProducer { producer: &'static str, reason: String },
     #[error("the worker panicked: {reason}")]
     Panicked { reason: String },
     #[error("{0}")]
@@ -38,6 +43,18 @@ impl WorkerError {
     /// True if the only problem is that no broker can be reached. The next incarnation waits for one.
     pub(super) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Clients(ClientsError::Unreachable { .. }))
+    }
+}
+
+/// Fails if a producer has a fatal error: it refuses every later record. The client is asked, because the code of the event that it
+/// raises is the code of the cause.
+pub(super) fn check_alive<C: ProducerContext>(
+    producer: &'static str,
+    client: &impl Producer<C>,
+) -> Result<(), WorkerError> {
+    match client.client().fatal_error() {
+        None => Ok(()),
+        Some((code, reason)) => Err(WorkerError::DeadProducer { producer, reason: format!("{code}: {reason}") }),
     }
 }
 

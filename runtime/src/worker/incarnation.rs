@@ -3,6 +3,7 @@
 //! It executes the steps of a [`Turn`] on Kafka and reports the results. The turn decides which step is next.
 
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
@@ -13,6 +14,7 @@ use rdkafka::{
     consumer::{Consumer, ConsumerGroupMetadata},
     error::{KafkaError, KafkaResult},
     message::OwnedMessage,
+    producer::Producer,
     types::RDKafkaErrorCode,
 };
 
@@ -21,6 +23,7 @@ use super::{
     effects::Answers,
     error::{WorkerError, kafka},
     recovery::{RecoveryReport, RecoveryThread},
+    transactor::is_fenced,
 };
 use crate::{
     clock,
@@ -30,19 +33,26 @@ use crate::{
         decider::TimestampMs,
         text::panic_message,
         turn::{Carried, Now, Offer, Pace, Step, Turn},
+        unreadable::SkippedBatch,
     },
     decider::{Decider, Perform},
+    health::DegradedPiece,
     kafka::{Admin, BrokerLiveness, Connectivity, client, headers::with_record},
     store::CheckpointDelta,
     telemetry::metric,
+    unreadable::{PartitionAt, Skip, Watch, is_about_a_batch},
 };
 
 /// How long a worker waits for a topic's metadata. Without a response the client fetches it later by itself.
 const TOPIC_METADATA: Duration = Duration::from_secs(1);
+/// An effect that is due and not performed for so long is reported.
+const OVERDUE: Duration = Duration::from_secs(30);
 
 struct Incarnation<'s, D: Decider, P> {
     setup: &'s Arc<Setup<D, P>>,
     carried: &'s mut Carried,
+    /// The inputs that the client cannot read.
+    watch: &'s mut Watch,
     /// Dropped first, which cancels it.
     recovery: Option<RecoveryThread<D>>,
     clients: Clients,
@@ -60,11 +70,15 @@ struct Incarnation<'s, D: Decider, P> {
 /// Runs until an error, or until a stop is requested. A panic is an error as well, so the clients are closed after it.
 pub(super) fn run<D: Decider, P: Perform<D>>(
     setup: &Arc<Setup<D, P>>,
-    carried: &mut Carried,
+    (carried, watch): (&mut Carried, &mut Watch),
 ) -> Result<(), WorkerError> {
     setup.status.set(WorkerState::Joining);
-    let ended = catch_unwind(AssertUnwindSafe(|| Incarnation::begin(setup, carried)?.run()))
+    watch.released();
+    let ended = catch_unwind(AssertUnwindSafe(|| Incarnation::begin(setup, (carried, watch))?.run()))
         .unwrap_or_else(|panic| Err(WorkerError::Panicked { reason: panic_message(panic.as_ref()) }));
+    if matches!(ended, Err(WorkerError::Unreachable(_))) {
+        watch.suspect_hang();
+    }
     if let Err(WorkerError::Turn(error)) = &ended {
         carried.ended(error);
     }
@@ -72,7 +86,10 @@ pub(super) fn run<D: Decider, P: Perform<D>>(
 }
 
 impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
-    fn begin(setup: &'s Arc<Setup<D, P>>, carried: &'s mut Carried) -> Result<Self, WorkerError> {
+    fn begin(
+        setup: &'s Arc<Setup<D, P>>,
+        (carried, watch): (&'s mut Carried, &'s mut Watch),
+    ) -> Result<Self, WorkerError> {
         let (config, names) = (&setup.config, &setup.names);
         let mut producer = client::transactional_producer(config, names);
         // The producer gets all records of a batch at once, so it must not wait for more.
@@ -100,6 +117,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         Ok(Self {
             setup,
             carried,
+            watch,
             recovery,
             clients,
             answers,
@@ -160,6 +178,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
     /// Offers the client's records to the turn, under load after a rest.
     fn gather(&mut self, rest: Duration, wait: Duration) -> Result<(), WorkerError> {
         let consumer = Arc::clone(self.clients.consumer());
+        self.apply_skips()?;
         // A poll would wake this thread for every fetch response, so it does not poll while it rests.
         std::thread::park_timeout(rest);
         let (mut has_received, mut wait) = (false, wait);
@@ -195,6 +214,41 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         }
         self.turn.gathering_ended(consumer.context().has_rebalance());
         Ok(())
+    }
+
+    /// Skips the batches that operators have decided to skip.
+    fn apply_skips(&mut self) -> Result<(), WorkerError> {
+        let mut has_skipped = false;
+        for Skip { batch, decision, from } in self.watch.take_skips() {
+            let inputs = &self.turn.contract().inputs;
+            let Some(input) = inputs.iter().position(|input| *input == batch.topic) else { continue };
+            let skipped = SkippedBatch { decision: &decision, bytes: &batch.bytes, from };
+            if self.turn.skip_batch(input, batch.partition, skipped, now(self.setup)) {
+                self.watch.skipped(&batch);
+                has_skipped = true;
+            }
+        }
+        if has_skipped { self.assign().map_err(kafka("assign inputs")) } else { Ok(()) }
+    }
+
+    /// Inspects inputs that the client cannot read.
+    fn watch_inputs(&mut self) -> Result<(), WorkerError> {
+        let turn = &self.turn;
+        let inputs = || {
+            let at = |(topic, partition, position)| PartitionAt { topic, partition, position };
+            turn.assignment().map(at).collect()
+        };
+        if !self.watch.watch(inputs) {
+            return Ok(());
+        }
+        let issue = |piece: &DegradedPiece| PartitionIssue {
+            position: piece.place.clone(),
+            reason: piece.reason.clone(),
+            is_final: false,
+        };
+        let issues = self.watch.issues().map(|(partition, piece)| (partition.clone(), issue(piece)));
+        self.setup.status.set_unreadable(issues.collect());
+        self.assign_if_changed().map_err(kafka("assign inputs"))
     }
 
     /// Offers a record to the turn. Returns false if the record must be offered again after the open batch is committed.
@@ -259,6 +313,9 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => Err(kafka("read inputs")(error)),
             _ => {
+                if is_about_a_batch(&error) {
+                    self.watch.suspect();
+                }
                 // The client retries, and its context has logged the error.
                 tracing::debug!(service = D::NAME, %error, "cannot read inputs for now");
                 Ok(())
@@ -326,7 +383,6 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
                 if parks {
                     self.count();
                 }
-                self.carried.fencing.committed();
                 Ok(())
             }
             Err(error) => Err(self.not_committed(error)),
@@ -337,10 +393,30 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         if error.is_too_large() {
             self.read_limits();
         }
-        if error.is_fenced() && self.carried.fencing.producer_fenced() && self.setup.names.group_instance_id.is_some() {
-            return WorkerError::NameTaken { name: self.setup.names.client_id.clone() };
+        if error.is_fenced() && self.setup.names.group_instance_id.is_some() {
+            if self.learns_of_a_fence() {
+                return self.fenced_as_member();
+            }
+            if self.carried.fencing.producer_fenced(now(self.setup).elapsed) {
+                return WorkerError::NameTaken { name: self.setup.names.client_id.clone() };
+            }
         }
         WorkerError::Commit(error)
+    }
+
+    /// Waits for a heartbeat. A process that takes over a name takes the producer first and the membership a moment later, and
+    /// only the latter tells which of the two has lost.
+    fn learns_of_a_fence(&self) -> bool {
+        let consumer = self.clients.consumer();
+        let until = Instant::now() + self.setup.config.timeouts.session / 4;
+        while Instant::now() < until {
+            let polled = consumer.poll(Duration::from_millis(50));
+            let error = polled.and_then(Result::err).and_then(|error| error.rdkafka_error_code());
+            if error == Some(RDKafkaErrorCode::FencedInstanceId) || consumer.context().is_fenced() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Reads the record limits of the topics again, for the next incarnation, because a topic takes smaller records than before.
@@ -366,10 +442,22 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
     fn assign(&mut self) -> KafkaResult<()> {
         self.knows_positions = false;
         let mut list = TopicPartitionList::new();
-        for (topic, partition, start) in self.turn.assignment() {
+        let admitted = self.turn.assignment().filter(|(topic, partition, _)| self.watch.admits(topic, *partition));
+        for (topic, partition, start) in admitted {
             list.add_partition_offset(&topic, partition, Offset::Offset(start))?;
         }
         self.clients.consumer().assign(&list)
+    }
+
+    /// Replaces the client's assignment if it is not what the turn reads and the watch admits.
+    fn assign_if_changed(&mut self) -> KafkaResult<()> {
+        let is_admitted = |(topic, partition, _): &(Arc<str>, i32, i64)| self.watch.admits(topic, *partition);
+        let wanted =
+            self.turn.assignment().filter(is_admitted).map(|(topic, partition, _)| (topic.to_string(), partition));
+        let assigned = self.clients.consumer().assignment()?;
+        let elements = assigned.elements();
+        let is_read = elements.iter().map(|element| (element.topic().to_owned(), element.partition()));
+        if wanted.collect::<BTreeSet<_>>() == is_read.collect::<BTreeSet<_>>() { Ok(()) } else { self.assign() }
     }
 
     fn take_rebalance(&mut self) {
@@ -418,6 +506,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         self.postponed = None;
         self.recovery = None;
         self.setup.status.clear_issues();
+        self.watch.released();
         self.count();
     }
 
@@ -497,6 +586,9 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
     /// Checks the connections. A consumer that has lost its brokers for good looks like one without new records.
     fn end_turn(&mut self) -> Result<(), WorkerError> {
         self.setup.status.turned();
+        self.setup.status.set_overdue(self.overdue());
+        self.check_producer()?;
+        self.watch_inputs()?;
         self.answers.check(self.turn.machine().in_flight())?;
         let inbox = &self.turn.contract().inputs[0];
         let Some(connectivity) = self.liveness.probe(&**self.clients.consumer(), inbox) else { return Ok(()) };
@@ -505,6 +597,26 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
             Connectivity::Lost => Err(WorkerError::Unreachable(format!("metadata of {inbox}"))),
             _ => Ok(()),
         }
+    }
+
+    /// Fails if the producer of transactions is dead. Without a batch to commit nothing else would notice. A fence is left to the
+    /// group and to the next commit: they tell whether another process runs under this name.
+    fn check_producer(&self) -> Result<(), WorkerError> {
+        let fatal = self.clients.transactor().producer().client().fatal_error();
+        match fatal.filter(|(code, _)| !is_fenced(*code)) {
+            None => Ok(()),
+            Some((_, reason)) => Err(WorkerError::DeadProducer { producer: "the producer of transactions", reason }),
+        }
+    }
+
+    /// Why effects that have been due for long are not performed, if there are any.
+    fn overdue(&self) -> Option<String> {
+        let machine = self.turn.machine();
+        let (since_ms, in_flight) = (machine.next_effect()?, machine.in_flight());
+        let waits = Duration::from_millis(u64::try_from(clock::now_ms() - since_ms).unwrap_or(0));
+        (waits >= OVERDUE).then(|| {
+            format!("an effect has been due for {} s and is not performed; {in_flight} are in flight", waits.as_secs())
+        })
     }
 }
 

@@ -38,6 +38,7 @@ use crate::{
     },
     decider::{Decider, Perform},
     kafka::{BrokerLiveness, ClientLog, Connectivity, client, headers::with_record},
+    unreadable::{inspect, is_about_a_batch},
 };
 
 /// How long a poll waits for records or checkpoints; shorter while it waits for both.
@@ -75,6 +76,11 @@ enum RecoveryError {
     Unreachable,
     #[error("the schema of the own event at {position} cannot be fetched: {reason}")]
     Schema { position: Position, reason: String },
+    #[error(
+        "the batch at {position} of the own log cannot be read: {reason}; hint: no service skips a part of its own log; restore the \
+         topic (docs/operations.md, \"A batch that cannot be read\")"
+    )]
+    Unreadable { position: Position, reason: String },
     #[error("the recovery panicked: {reason}")]
     Panicked { reason: String },
     #[error(transparent)]
@@ -280,10 +286,26 @@ impl<D: Decider, P: Perform<D>> Work<D, P> {
                     recoveries.reached_parked(partition, position(reader, &contract.parked_topic, partition)?);
                     self.finish(recoveries)?;
                 }
-                Some(Err(source)) => return Err(kafka("read the own log")(source)),
+                Some(Err(source)) => return Err(self.unreadable(reader, recoveries, source)),
             }
         }
         Ok(())
+    }
+
+    /// The error of a log that cannot be read. The client does not report where, so the partitions are inspected.
+    fn unreadable(&self, reader: &OwnLogReader, recoveries: &Recoveries<D>, source: KafkaError) -> RecoveryError {
+        let (config, contract) = (&self.setup.config, &self.setup.contract);
+        let logs = [&contract.events_topic, &contract.parked_topic];
+        let mut logs = recoveries.reading().flat_map(|partition| logs.map(|topic| (topic, partition)));
+        let mut inspect_one = |(topic, partition): (&Arc<str>, i32)| {
+            let at = position(reader, topic, partition).ok()?;
+            inspect(config, config.timeouts.request, (topic, partition, at)).ok().flatten()
+        };
+        let found = if is_about_a_batch(&source) { logs.find_map(&mut inspect_one) } else { None };
+        found.map_or_else(
+            || kafka("read the own log")(source),
+            |batch| RecoveryError::Unreadable { position: batch.position(), reason: batch.reason },
+        )
     }
 
     /// Starts to read the partitions whose checkpoints are loaded. Returns whether more will follow.

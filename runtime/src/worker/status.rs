@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::config::Timeouts;
+use crate::{
+    config::Timeouts,
+    health::{CheckResult, DegradedPiece},
+};
 
 /// A turn that lasts longer than this waits for an overdue event, or will never end: the worker is not ready.
 const LONG_TURN: Duration = Duration::from_secs(5);
@@ -75,7 +78,12 @@ struct Inner {
     /// How long a worker may make no progress.
     endless: Duration,
     stall: Stall,
+    /// The partitions that take no input.
     issues: BTreeMap<i32, PartitionIssue>,
+    /// The batches that cannot be read, by input topic and partition. The other inputs of the partition continue.
+    unreadable: BTreeMap<(Arc<str>, i32), PartitionIssue>,
+    /// Why effects that are due are not performed, if so.
+    overdue: Option<String>,
 }
 
 /// How long checks have seen no progress.
@@ -111,6 +119,19 @@ impl Inner {
         self.state == WorkerState::Member && self.stall.seen >= self.endless
     }
 
+    /// True unless it owns partitions and all of them are held.
+    fn has_partition_that_continues(&self) -> bool {
+        // A refused partition is not among those that decide; a held one is.
+        let held = self.issues.values().filter(|issue| !issue.is_final).count();
+        self.issues.is_empty() || self.deciding > held
+    }
+
+    fn degraded_pieces(&self) -> Vec<DegradedPiece> {
+        let issues = self.issues.values().chain(self.unreadable.values());
+        let held = issues.map(|issue| DegradedPiece::new(&*issue.position, &*issue.reason));
+        held.chain(self.overdue.as_ref().map(|reason| DegradedPiece::new("effects", reason))).collect()
+    }
+
     fn phase(&self) -> String {
         match &self.state {
             WorkerState::Joining => "joining its group".to_owned(),
@@ -140,22 +161,26 @@ impl Status {
             endless: ENDLESS_TURN.max(longest_call),
             stall: Stall::new(now),
             issues: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            overdue: None,
         };
         Self(Arc::new(Shared { crashing: AtomicBool::new(false), inner: Mutex::new(inner) }))
     }
 
-    /// True if it has joined and every partition it owns decides.
+    /// Fine if it has joined and everything it owns works. Degraded while some of it does not. Failed while it joins or recovers, and
+    /// while no partition that it owns can continue.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.is_ready_at(Instant::now())
+    pub fn readiness(&self) -> CheckResult {
+        self.readiness_at(Instant::now())
     }
 
-    fn is_ready_at(&self, now: Instant) -> bool {
-        self.with(|inner| {
+    fn readiness_at(&self, now: Instant) -> CheckResult {
+        let degraded = self.with(|inner| {
             let works = inner.state == WorkerState::Member && !inner.unreachable;
-            let works = works && inner.is_stuck_for(now).is_none();
-            works && inner.recovering == 0 && inner.issues.is_empty()
-        })
+            let works = works && inner.is_stuck_for(now).is_none() && inner.recovering == 0;
+            (works && inner.has_partition_that_continues()).then(|| inner.degraded_pieces())
+        });
+        degraded.map_or_else(|| CheckResult::Failed(self.describe_at(now)), CheckResult::of_pieces)
     }
 
     /// True if it will not work again in this process: it stopped for good, or its turn does not end.
@@ -201,7 +226,7 @@ impl Status {
                 }
                 Some(stuck_for) => format!("one turn has lasted for {} s", stuck_for.as_secs()),
             };
-            inner.issues.values().fold(phase, |text, issue| format!("{text}; {}: {}", issue.position, issue.reason))
+            inner.degraded_pieces().iter().fold(phase, |text, piece| format!("{text}; {piece}"))
         })
     }
 
@@ -214,6 +239,8 @@ impl Status {
             if matches!(state, WorkerState::Joining) {
                 // What was wrong in the incarnation before is found again, or has passed.
                 inner.issues.clear();
+                inner.unreadable.clear();
+                inner.overdue = None;
             }
             inner.unreachable = false;
             inner.turned = Instant::now();
@@ -247,8 +274,22 @@ impl Status {
         self.with(|inner| inner.issues.remove(&partition));
     }
 
+    /// The partitions are no longer owned.
     pub(crate) fn clear_issues(&self) {
-        self.with(|inner| inner.issues.clear());
+        self.with(|inner| {
+            inner.issues.clear();
+            inner.unreadable.clear();
+        });
+    }
+
+    /// Replaces the batches that cannot be read, by input topic and partition.
+    pub(crate) fn set_unreadable(&self, unreadable: BTreeMap<(Arc<str>, i32), PartitionIssue>) {
+        self.with(|inner| inner.unreadable = unreadable);
+    }
+
+    /// Sets why effects that are due are not performed, if so.
+    pub(crate) fn set_overdue(&self, reason: Option<String>) {
+        self.with(|inner| inner.overdue = reason);
     }
 
     pub(crate) fn crash(&self) {
@@ -281,6 +322,10 @@ mod tests {
         (status, Instant::now() + time)
     }
 
+    fn is_ready_at(status: &Status, now: Instant) -> bool {
+        status.readiness_at(now) == CheckResult::Fine
+    }
+
     fn endless() -> Duration {
         Status::new(&Timeouts::default()).with(|inner| inner.endless)
     }
@@ -288,13 +333,13 @@ mod tests {
     #[test]
     fn a_member_whose_turn_lasts_for_seconds_lives_and_is_not_ready() {
         let (status, now) = member_after(Duration::ZERO);
-        assert!(status.is_ready_at(now) && !status.is_dead_at(now));
+        assert!(is_ready_at(&status, now) && !status.is_dead_at(now));
         let (status, later) = member_after(LONG_TURN * 2);
         let text = status.describe_at(later);
-        assert!(!status.is_ready_at(later) && text.ends_with("one turn has lasted for 10 s"), "{text}");
+        assert!(!is_ready_at(&status, later) && text.ends_with("one turn has lasted for 10 s"), "{text}");
         assert!(!status.is_dead_at(later), "it may end");
         status.turned();
-        assert!(status.is_ready());
+        assert!(is_ready_at(&status, Instant::now()));
     }
 
     #[test]
@@ -304,15 +349,18 @@ mod tests {
         assert!(!is_dead_after(&status, 59));
         assert!(is_dead_after(&status, 60));
         let text = status.describe_at(now);
-        assert!(!status.is_ready_at(now) && text.ends_with("one turn has lasted for 60 s; it does not end"), "{text}");
+        assert!(
+            !is_ready_at(&status, now) && text.ends_with("one turn has lasted for 60 s; it does not end"),
+            "{text}"
+        );
         status.turned();
-        assert!(!status.is_dead() && status.is_ready(), "{}", status.describe());
+        assert!(!status.is_dead() && is_ready_at(&status, Instant::now()), "{}", status.describe());
     }
 
     #[test]
     fn a_process_that_was_frozen_gives_its_worker_the_time_to_go_on() {
         let (status, thawed) = member_after(Duration::from_secs(600));
-        assert!(!status.is_dead_at(thawed) && !status.is_ready_at(thawed), "{}", status.describe_at(thawed));
+        assert!(!status.is_dead_at(thawed) && !is_ready_at(&status, thawed), "{}", status.describe_at(thawed));
         assert!(!status.is_dead_at(thawed + Duration::from_secs(40)));
         status.with(|inner| inner.turned = thawed + Duration::from_secs(41));
         assert!(!is_dead_after(&status, 59) && is_dead_after(&status, 60));
@@ -326,7 +374,7 @@ mod tests {
             status.with(|inner| inner.progressed = then - Duration::from_secs(second % 10));
             assert!(!status.is_dead_at(then), "after {second} s");
         }
-        assert!(!status.is_ready_at(now), "{}", status.describe_at(now));
+        assert!(!is_ready_at(&status, now), "{}", status.describe_at(now));
     }
 
     #[test]
@@ -343,5 +391,43 @@ mod tests {
     fn a_call_may_take_as_long_as_its_configured_deadline() {
         let timeouts = Timeouts { transaction: Duration::from_secs(120), ..Timeouts::default() };
         assert!(Status::new(&timeouts).with(|inner| inner.endless) > 2 * timeouts.transaction);
+    }
+
+    fn issue(position: &str, is_final: bool) -> PartitionIssue {
+        PartitionIssue { position: position.to_owned(), reason: "held".to_owned(), is_final }
+    }
+
+    #[test]
+    fn a_worker_with_a_held_partition_is_degraded_and_one_that_cannot_continue_has_failed() {
+        let status = Status::new(&Timeouts::default());
+        status.set(WorkerState::Member);
+        status.count(0, 2);
+        status.set_issue(0, issue("orders.inbox/0/7", false));
+        let held = |position: &str| DegradedPiece::new(position, "held");
+        assert_eq!(status.readiness(), CheckResult::Degraded(vec![held("orders.inbox/0/7")]));
+        status.set_issue(1, issue("orders.inbox/1/9", false));
+        assert!(matches!(status.readiness(), CheckResult::Failed(_)), "no partition continues");
+        status.clear_issue(0);
+        status.count(0, 1);
+        status.set_issue(1, issue("orders.events/1/9", true));
+        assert!(matches!(status.readiness(), CheckResult::Degraded(_)), "the refused partition is not the only one");
+        status.count(0, 0);
+        assert!(matches!(status.readiness(), CheckResult::Failed(_)), "it is the only one");
+        status.clear_issues();
+        assert_eq!(status.readiness(), CheckResult::Fine);
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_read_degrades_a_worker_whose_partitions_continue() {
+        let status = Status::new(&Timeouts::default());
+        status.set(WorkerState::Member);
+        status.count(0, 1);
+        status.set_unreadable(BTreeMap::from([(("orders.inbox".into(), 0), issue("orders.inbox/0/7", false))]));
+        status.set_overdue(Some("late".to_owned()));
+        let pieces = vec![DegradedPiece::new("orders.inbox/0/7", "held"), DegradedPiece::new("effects", "late")];
+        assert_eq!(status.readiness(), CheckResult::Degraded(pieces));
+        status.set_unreadable(BTreeMap::new());
+        status.set_overdue(None);
+        assert_eq!(status.readiness(), CheckResult::Fine);
     }
 }

@@ -58,11 +58,7 @@ impl CommitError {
 
     /// True if another producer has this one's transactional id.
     pub(crate) fn is_fenced(&self) -> bool {
-        let Self::Kafka { .. } = self else { return false };
-        matches!(
-            self.code(),
-            Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
-        )
+        matches!(self, Self::Kafka { .. }) && self.code().is_some_and(is_fenced)
     }
 
     /// True if a topic takes smaller records than when its limit was last read.
@@ -80,6 +76,11 @@ impl CommitError {
             Self::LogLoss(_) | Self::NotAcknowledged(_) | Self::TimedOut(_) | Self::Thread(_) => None,
         }
     }
+}
+
+/// True for the codes with which a broker refuses a producer that another one has replaced.
+pub(crate) fn is_fenced(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
 }
 
 /// A transactional producer, and the thread that makes its calls.

@@ -56,6 +56,23 @@ async fn pass_on(State(replica): State<Replica>, method: Method, uri: Uri, body:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_producer_of_answers_is_replaced() {
+    let stage = ServiceFixture::set().await;
+    let running = stage.start().await;
+    stage.ping("order-1", "order-1", "ask", 1).await;
+    let accepted = |stage: &ServiceFixture| {
+        stage.bodies().iter().filter(|(_, event)| matches!(event, Event::ReplyAccepted(_))).count()
+    };
+    stage.until("the accepted answer", |stage| (accepted(stage) == 1).then_some(())).await;
+    let inbox = stage.topic("probe", runtime::Channel::Inbox);
+    let answer = stage.read(&inbox).pop().expect("an answer");
+    crate::raw::steal_sequence(&stage.cluster.config.bootstrap, &inbox, answer.partition, answer.offset);
+    stage.ping("order-1", "order-1", "ask", 2).await;
+    stage.until("another accepted answer", |stage| (accepted(stage) == 2).then_some(())).await;
+    assert!(running.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_schema_that_a_lagging_registry_lacks_at_first_is_retried() {
     let stage = ServiceFixture::set().await;
     let keys = key_per_partition();
@@ -72,7 +89,7 @@ async fn a_schema_that_a_lagging_registry_lacks_at_first_is_retried() {
     stage.until("four answers", |_| (replica.refused.load(Ordering::SeqCst) >= 4).then_some(())).await;
     let health = running.health();
     let place = format!("{}/0/0: schema {} is not in the registry", source(&stage), replica.missing);
-    assert!(health.is_live && !health.is_ready && health.text.contains(&place), "{}", health.text);
+    assert!(health.is_ready && health.is_degraded && health.text.contains(&place), "{}", health.text);
     assert_eq!(stage.dead_letters().len(), 0, "nothing is dead-lettered");
     replica.has_caught_up.store(true, Ordering::SeqCst);
     stage.until_counted(101).await;
@@ -118,7 +135,7 @@ async fn a_record_that_was_parked_for_a_missing_schema_is_retried_with_the_regis
     stage.until("a parked record", parked).await;
     replica.has_caught_up.store(true, Ordering::SeqCst);
     // The answer "not found" is remembered for a minute, which is longer than this test waits.
-    stage.ask(&key, RetryParked { place: place.clone(), by: "ada".to_owned() });
+    stage.ask(&key, RetryParked { position: place.clone(), by: "ada".to_owned() });
     stage.until_counted(1).await;
     assert!(stage.parked().is_empty());
     assert!(running.stop().await);

@@ -58,7 +58,7 @@ async fn assert_parked_after_five_crashes(bad: PanickingRecord) {
             let health = running.health();
             assert!(health.is_live, "{}", health.text);
             let is_shown = health.text.contains(&place) && health.text.contains(bad.reason);
-            (!health.is_ready && is_shown).then_some(())
+            (health.is_ready && health.is_degraded && is_shown).then_some(())
         })
         .await;
     fixture.until_counted(100).await;
@@ -208,7 +208,7 @@ async fn a_recovered_state_over_which_the_decider_panics_refuses_its_partition_b
             .until("a refused partition", |_| {
                 let health = running.health();
                 assert!(health.is_live, "{}", health.text);
-                (!health.is_ready && health.text.contains(&expected)).then_some(())
+                (health.is_ready && health.is_degraded && health.text.contains(&expected)).then_some(())
             })
             .await;
         fixture.pings(keys.iter().map(|key| (key.as_str(), key.as_str(), "count", 1))).await;
