@@ -18,6 +18,18 @@ pub struct AsOf {
     pub caught_up: bool,
     /// Records that are known to exist and were not read yet.
     pub lag_records: u64,
+    /// The places at which partitions wait because a record or a batch cannot be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<HeldPlace>,
+}
+
+/// A place at which a partition waits, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldPlace {
+    /// Topic, partition and offset.
+    pub place: String,
+    /// Why it waits, and what to do about it.
+    pub reason: String,
 }
 
 /// A step or compensation that is owed.

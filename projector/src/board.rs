@@ -11,10 +11,11 @@ use std::{
     },
 };
 
+use runtime::health::{CheckResult, DegradedPiece};
 use tokio::sync::watch;
 
 use crate::{
-    api::{AsOf, NextOffsets, SnapshotHead},
+    api::{AsOf, HeldPlace, NextOffsets, SnapshotHead},
     present::FrozenOffsets,
     time::rfc3339,
     view::SagaView,
@@ -33,8 +34,10 @@ pub struct ReadProgress {
     pub caught_up: bool,
     /// Records that are known to exist and were not read yet.
     pub lag_records: u64,
-    /// Why reading is degraded, if it is.
+    /// Why nothing is read for now, if so.
     pub degraded_reason: Option<String>,
+    /// The partitions that cannot be read, each with its place and the reason. The others are read on.
+    pub held: Vec<DegradedPiece>,
     /// The topics it reads.
     pub topics: Vec<String>,
 }
@@ -151,6 +154,17 @@ impl Board {
         *self.inner.reading.write().unwrap_or_else(PoisonError::into_inner) = reading;
     }
 
+    /// A readiness check: failed until the view has caught up and while nothing can be read, degraded while partitions are held.
+    #[must_use]
+    pub fn check(&self) -> CheckResult {
+        let reading = self.read_progress();
+        match reading.degraded_reason {
+            Some(reason) => CheckResult::Failed(reason),
+            None if reading.caught_up => CheckResult::of_pieces(reading.held),
+            None => CheckResult::Failed(format!("catching up: {} records behind", reading.lag_records)),
+        }
+    }
+
     /// The read progress as a reply carries it.
     #[must_use]
     pub fn as_of(&self, view: &SagaView) -> AsOf {
@@ -159,8 +173,13 @@ impl Board {
             epoch: view.epoch(),
             revision: view.revision(),
             watermark: Some(view.watermark_ms()).filter(|at_ms| *at_ms > 0).map(rfc3339),
-            caught_up: reading.caught_up,
+            caught_up: reading.caught_up && reading.held.is_empty(),
             lag_records: reading.lag_records,
+            held: reading
+                .held
+                .into_iter()
+                .map(|piece| HeldPlace { place: piece.place, reason: piece.reason })
+                .collect(),
         }
     }
 

@@ -14,7 +14,8 @@ use runtime::{
     Config, clock,
     codec::{Decoded, Readers, SchemaRef},
     core::ParkingUpdate,
-    kafka::admin::Admin,
+    health::DegradedPiece,
+    kafka::{admin::Admin, client::view_name},
     message::PARKED,
     projection::{self, LogRecord, Projection, Topics, ViewError},
     registry::RegistryClient,
@@ -25,6 +26,7 @@ use crate::{
     board::{Board, ReadProgress},
     fields::BodyFields,
     record::{BodyDecoder, BodyError, DecodedBody, ProjectedRecord},
+    status::OWNER,
     view::SagaView,
 };
 
@@ -41,6 +43,9 @@ const WATERMARK_HOLD: Duration = Duration::from_secs(2);
 const VERSION_LOOKUPS_MAX: usize = 64;
 /// The most readers: one for the topics at the start, the others for topics created later.
 const READERS_MAX: usize = 32;
+
+/// The name of the view in the projector, under which operators decide what it skips.
+const VIEW: &str = "sagas";
 
 /// Folds the records of one reader into a shared view.
 pub(crate) struct SagaProjection {
@@ -173,12 +178,11 @@ impl TopicReaders {
     }
 
     fn read(&mut self, more: Vec<String>) -> Result<(), ViewError> {
-        let purpose = format!("sagas-{}", self.views.len());
         let topics = topics(more.iter().map(String::as_str));
         let projection_of_sagas = SagaProjection::new(self.board.clone(), &self.config.system);
-        self.views.push(projection::LiveView::start(
+        self.views.push(projection::LiveView::start_part(
             &self.config,
-            &purpose,
+            (VIEW, self.views.len()),
             self.readers.clone(),
             topics,
             projection_of_sagas,
@@ -221,13 +225,14 @@ impl TopicReaders {
         let missing: BTreeSet<&str> =
             health.iter().flat_map(|health| &health.missing_topics).map(String::as_str).collect();
         let failed = health.iter().find_map(|health| health.failed.clone());
+        let held: Vec<DegradedPiece> = health.iter().flat_map(|health| health.held.iter().cloned()).collect();
         let unreachable_now =
             health.iter().any(|health| health.is_disconnected).then(|| "no broker answers".to_owned());
         let degraded_reason =
             failed.or_else(|| self.unreachable.clone()).or(unreachable_now).or_else(|| missing_text(&missing));
         let positions: Vec<projection::Positions> = self.views.iter().map(projection::LiveView::positions).collect();
         let newest_ms = self.board.write(SagaView::take_newest);
-        let watermark_ms = self.watermark(caught_up && degraded_reason.is_none(), newest_ms);
+        let watermark_ms = self.watermark(caught_up && degraded_reason.is_none() && held.is_empty(), newest_ms);
         self.board.write(|view| {
             for (topic, partition, next) in positions.iter().flat_map(projection::Positions::iter) {
                 view.advance(topic, partition, next);
@@ -239,6 +244,7 @@ impl TopicReaders {
             caught_up,
             lag_records: u64::try_from(behind).unwrap_or_default(),
             degraded_reason,
+            held,
             topics: self.topics.clone(),
         });
     }
@@ -362,7 +368,10 @@ pub(crate) fn fold_to(
     let topics = topics(positions.keys().map(String::as_str));
     let board = Board::new(view);
     let projection_of_sagas = SagaProjection::new(board.clone(), &config.system);
-    projection::fold_to(config, "verify-sagas", readers, topics, projection_of_sagas, &targets, patience)?;
+    // A rebuild skips what the live view skips, whichever program rebuilds it.
+    let live = view_name(&config.for_service(OWNER), VIEW);
+    let purpose = ("verify-sagas", Some(live.as_str()));
+    projection::fold_to(config, purpose, readers, topics, projection_of_sagas, &targets, patience)?;
     board.write(|view| view.commit(0));
     Ok(board)
 }

@@ -254,13 +254,13 @@ fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
-/// The read progress in one line.
+/// The read progress in one line, and a line for each partition that waits.
 #[must_use]
 pub fn as_of(as_of: &AsOf) -> String {
     let read = as_of.watermark.as_deref().map_or_else(|| "nothing".to_owned(), |at| format!("up to {}", plain(at)));
-    let behind =
-        if as_of.caught_up { String::new() } else { format!(", catching up ({} records behind)", as_of.lag_records) };
-    format!("read {read}{behind}\n")
+    let behind = if as_of.caught_up { String::new() } else { format!(", {} records behind", as_of.lag_records) };
+    let held = as_of.held.iter().map(|held| format!("waits at {}: {}\n", plain(&held.place), sentence(&held.reason)));
+    format!("read {read}{behind}\n{}", held.collect::<String>())
 }
 
 fn duration(took_ms: i64) -> String {

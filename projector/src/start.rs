@@ -9,6 +9,7 @@ use std::{
 use runtime::{
     Config, clock,
     codec::Readers,
+    health::HealthChecks,
     kafka::admin::{Admin, AdminError},
     projection::{ReplayError, ViewError},
     registry::{RegistryClient, RegistryError},
@@ -69,6 +70,8 @@ pub struct RunningProjector {
     ending: watch::Sender<bool>,
     server: JoinHandle<std::io::Result<()>>,
     reading: JoinHandle<()>,
+    /// The task that reports degraded pieces.
+    watching: JoinHandle<()>,
     statuses: Table,
     patience: Duration,
 }
@@ -93,10 +96,15 @@ pub async fn start(config: &Config, declarations: &[Declaration]) -> Result<Runn
         .map_err(StartError::Statuses)?;
     let readings = TopicReaders::start(config, registry, admin, board.clone()).map_err(StartError::Readers)?;
     let (ending, ended) = watch::channel(false);
-    let server = tokio::spawn(http::serve(listener, board.clone(), ended.clone()));
+    let (checks, checked) = (HealthChecks::default(), board.clone());
+    checks.ready("sagas", move || checked.check());
+    checks.ready("statuses", statuses.check());
+    let watching = tokio::spawn(checks.clone().watch("projector"));
+    let server = tokio::spawn(http::serve(listener, board.clone(), checks, ended.clone()));
     let reading = tokio::spawn(readings.run(ended));
     tracing::info!(%address, sagas = declarations.len(), "projector started");
-    Ok(RunningProjector { board, address, ending, server, reading, statuses, patience: config.timeouts.shutdown })
+    let patience = config.timeouts.shutdown;
+    Ok(RunningProjector { board, address, ending, server, reading, watching, statuses, patience })
 }
 
 impl RunningProjector {
@@ -142,6 +150,7 @@ impl RunningProjector {
     /// Stops reading and serving within the shutdown deadline. Returns true if all parts ended without error and in time.
     pub async fn stop(self) -> bool {
         self.ending.send_replace(true);
+        self.watching.abort();
         let all = async { tokio::join!(self.server, self.reading, self.statuses.stop(self.patience)) };
         match tokio::time::timeout(self.patience, all).await {
             Ok((Ok(Ok(())), Ok(()), true)) => {

@@ -27,12 +27,6 @@ pub(crate) fn routes(view: LiveView<BoughtTogether>) -> Router {
     Router::new().route("/albums/{sku}/bought-together", get(bought_together)).with_state(view)
 }
 
-/// Whether it is ready, or why not.
-pub(crate) fn is_ready(view: &LiveView<BoughtTogether>) -> Result<(), String> {
-    is_usable(view)?;
-    if view.health().is_disconnected { Err("no broker answers".to_owned()) } else { Ok(()) }
-}
-
 /// Whether it can answer, or why not. It continues to answer while brokers are unreachable.
 fn is_usable(view: &LiveView<BoughtTogether>) -> Result<(), String> {
     let health = view.health();

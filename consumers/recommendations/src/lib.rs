@@ -60,7 +60,7 @@ pub async fn service(config: Config) -> Result<Running, StartError> {
     let view = LiveView::start(&config, "bought-together", readers, Topics::decoded(topics), together)?;
     let (checks, live, ready) = (HealthChecks::default(), view.clone(), view.clone());
     checks.live("purchases", move || live.health().failed.map_or(Ok(()), Err));
-    checks.ready("purchases", move || http::is_ready(&ready));
+    checks.ready("purchases", move || ready.health().check("purchases"));
     Ok(service::start_reader(NAME, config, http::routes(view), checks).await?)
 }
 

@@ -126,4 +126,10 @@ impl Projection for BoughtTogether {
             self.apply_event(event);
         }
     }
+
+    fn reset(&mut self) -> bool {
+        self.by_sku.clear();
+        self.albums.clear();
+        true
+    }
 }

@@ -10,6 +10,7 @@ use runtime::{
     codec::Readers,
     edge::{self, BackgroundEdge, EdgeError, Submission, Submitted, entity_of_key},
     envelope::{Position, derived_id},
+    health::CheckResult,
     message::{Channel, topic},
     projection::{LiveView, Topics, ViewError, ViewHealth},
     request::FieldError,
@@ -139,11 +140,9 @@ impl OrderEdge {
         Self { system: config.system.clone(), background }
     }
 
-    /// Whether it accepts orders.
-    ///
-    /// # Errors
-    /// Why it does not.
-    pub fn ready(&self) -> Result<(), String> {
+    /// A readiness check: whether it accepts orders.
+    #[must_use]
+    pub fn ready(&self) -> CheckResult {
         self.background.ready()
     }
 

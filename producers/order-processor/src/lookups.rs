@@ -143,6 +143,12 @@ impl Projection for Lookups {
             self.apply_event(event);
         }
     }
+
+    fn reset(&mut self) -> bool {
+        self.customers.clear();
+        self.albums.clear();
+        true
+    }
 }
 
 #[cfg(test)]

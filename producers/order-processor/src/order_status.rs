@@ -273,6 +273,11 @@ impl Projection for OrderStatuses {
             self.apply_event(event);
         }
     }
+
+    fn reset(&mut self) -> bool {
+        self.orders.clear();
+        true
+    }
 }
 
 #[cfg(test)]

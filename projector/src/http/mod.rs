@@ -12,11 +12,12 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::{Path, Query, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, header},
     middleware,
-    response::{IntoResponse, Response},
+    response::Response,
     routing::get,
 };
+use runtime::{health::HealthChecks, http::operations};
 use serde::Serialize;
 use tokio::{
     net::TcpListener,
@@ -60,13 +61,18 @@ type ApiReply<T> = Result<Json<T>, ApiProblem>;
 ///
 /// # Errors
 /// The listener fails.
-pub async fn serve(listener: TcpListener, board: Board, ending: watch::Receiver<bool>) -> std::io::Result<()> {
-    let app = router(board, ending.clone());
+pub async fn serve(
+    listener: TcpListener,
+    board: Board,
+    checks: HealthChecks,
+    ending: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let app = router(board, checks, ending.clone());
     axum::serve(listener, app).with_graceful_shutdown(ended(ending)).await
 }
 
 /// The routes, without a listener.
-pub fn router(board: Board, ending: watch::Receiver<bool>) -> Router {
+pub fn router(board: Board, checks: HealthChecks, ending: watch::Receiver<bool>) -> Router {
     let shared = ApiState {
         board,
         waiters: Arc::new(Semaphore::new(WAITERS_MAX)),
@@ -86,13 +92,12 @@ pub fn router(board: Board, ending: watch::Receiver<bool>) -> Router {
         .route("/snapshots/{snapshot}/sagas/{saga}/{id}", get(snapshot::one));
     Router::new()
         .nest("/api/v1", api)
-        .route("/livez", get(|| async { "alive\n" }))
-        .route("/readyz", get(readyz))
+        .with_state(shared)
+        .merge(operations(checks))
         .fallback(|| async {
             ApiProblem::not_found("no resource has this path; see /api/v1/sagas, /counts, /declarations, /health")
         })
         .layer(middleware::map_response(harden))
-        .with_state(shared)
 }
 
 /// Replies are valid for one moment and are never rendered as a page.
@@ -360,6 +365,7 @@ async fn health(State(shared): State<ApiState>) -> Json<HealthReply> {
     let view = shared.board.view();
     let status = match (&reading.degraded_reason, reading.caught_up) {
         (Some(_), _) => "degraded",
+        (None, true) if !reading.held.is_empty() => "degraded",
         (None, true) => "serving",
         (None, false) => "catching-up",
     };
@@ -372,15 +378,4 @@ async fn health(State(shared): State<ApiState>) -> Json<HealthReply> {
         records: view.records(),
         as_of: shared.board.as_of(&view),
     })
-}
-
-/// Ready once the view has caught up and reading is not degraded.
-async fn readyz(State(shared): State<ApiState>) -> Response {
-    let reading = shared.board.read_progress();
-    match reading.degraded_reason {
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
-        None if reading.caught_up => "ready\n".into_response(),
-        None => (StatusCode::SERVICE_UNAVAILABLE, format!("catching up: {} records behind\n", reading.lag_records))
-            .into_response(),
-    }
 }

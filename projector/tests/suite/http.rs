@@ -9,6 +9,7 @@ use projector::{
     query::SagaFilter,
     render,
 };
+use runtime::health::{DegradedPiece, HealthChecks};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::support::{COMPLETED, Log, SHORT};
@@ -28,7 +29,9 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let (ending, ended) = watch::channel(false);
-        let task = tokio::spawn(http::serve(listener, board.clone(), ended));
+        let (checks, checked) = (HealthChecks::default(), board.clone());
+        checks.ready("sagas", move || checked.check());
+        let task = tokio::spawn(http::serve(listener, board.clone(), checks, ended));
         Self { board, client: ProjectorClient::new(&url).expect("an address"), url, ending, task }
     }
 
@@ -197,6 +200,15 @@ async fn it_is_ready_once_it_has_caught_up_and_not_while_reading_is_degraded() {
     let (_, _, health) = served.get("/api/v1/health").await;
     assert_eq!((&health["status"], &health["degraded_reason"]), (&"degraded".into(), &"no broker".into()));
     assert_eq!(health["positions"]["musiccorp.loyalty.events"]["0"], 99, "50 records, each with a marker after it");
+    served.board.set_read_progress(projector::board::ReadProgress {
+        caught_up: true,
+        held: vec![DegradedPiece::new("musiccorp.loyalty.events/0/7", "not gzip")],
+        ..Default::default()
+    });
+    assert_eq!(served.get("/readyz").await.0, 200, "the other partitions are read on");
+    assert_eq!(served.get("/readyz?strict").await.0, 503);
+    let (_, _, health) = served.get("/api/v1/health").await;
+    assert_eq!((&health["status"], &health["as_of"]["held"][0]["reason"]), (&"degraded".into(), &"not gzip".into()));
     let (_, _, declarations) = served.get("/api/v1/declarations").await;
     assert_eq!(declarations["items"][0]["outcomes"][2]["name"], "short");
     served.stop().await;
