@@ -11,6 +11,7 @@ use runtime::{
     projection::{LiveView, LogRecord, Projection, Topics},
     registry::RegistryClient,
     schemas::json::avro_to_json,
+    unreadable::OPERATOR,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -69,7 +70,8 @@ impl TailArgs {
     fn topics(&self, system: &str) -> Vec<String> {
         let mut topics = self.topics.clone();
         if topics.is_empty() {
-            topics.extend(SERVICES.map(|service| topic(system, service, Channel::Events)));
+            let owners = SERVICES.into_iter().chain([OPERATOR]);
+            topics.extend(owners.map(|owner| topic(system, owner, Channel::Events)));
         }
         if self.inboxes {
             topics.extend(SERVICES.map(|service| topic(system, service, Channel::Inbox)));
@@ -105,6 +107,7 @@ async fn tail(args: &TailArgs) -> anyhow::Result<()> {
             },
             done = view.wait_until_caught_up(Duration::from_secs(3_600)), if !at_end && !args.follow => {
                 done?;
+                output::note_held(&view.health());
                 at_end = true;
             }
             () = std::future::ready(()), if at_end => break,

@@ -9,7 +9,7 @@ pub const SERVICES: [&str; 7] =
 /// Every record type that a service or the projector writes, with the schema that is compiled in.
 #[must_use]
 pub fn records() -> Vec<RecordType> {
-    let groups: [&[RecordType]; 16] = [
+    let groups: [&[RecordType]; 17] = [
         customers::events::Event::RECORDS,
         customers::inbox::Command::RECORDS,
         catalogue::events::Event::RECORDS,
@@ -25,6 +25,7 @@ pub fn records() -> Vec<RecordType> {
         notifications::inbox::Command::RECORDS,
         runtime::core::RuntimeRecord::RECORDS,
         runtime::core::ParkingCommand::RECORDS,
+        runtime::unreadable::OperatorEvent::RECORDS,
         projector::status::StatusMessage::RECORDS,
     ];
     groups.concat()

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use runtime::projection::ViewHealth;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Writes a line to standard output.
@@ -29,6 +30,13 @@ pub fn end_on_interrupt() -> io::Result<()> {
         std::process::exit(0);
     });
     Ok(())
+}
+
+/// Notes the partitions that a command could not read to their ends, with the reasons.
+pub fn note_held(health: &ViewHealth) {
+    for piece in &health.held {
+        note(&format!("not read further: {piece}"));
+    }
 }
 
 /// Writes a line to standard error, for people; no program reads it.

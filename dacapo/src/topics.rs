@@ -63,7 +63,8 @@ pub async fn specs(
     let of = |partitions| -> Vec<TopicSpec> {
         let services =
             musiccorp::SERVICES.iter().flat_map(|service| TopicSpec::of_service(system, service, partitions));
-        services.chain([projector::status::topic(system, partitions)]).collect()
+        let operators = TopicSpec::of_operators(system, partitions);
+        services.chain([projector::status::topic(system, partitions), operators]).collect()
     };
     if let Some(partitions) = partitions {
         return Ok(of(partitions));

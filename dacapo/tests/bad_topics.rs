@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../runtime/tests/cluster/raw.rs"]
+mod raw;
 mod support;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -136,6 +138,62 @@ fn a_parked_item_delays_only_its_own_orders_until_it_is_dropped() {
 }
 
 /// What the board shows of a saga, which may not exist yet.
+#[test]
+fn a_batch_that_no_client_can_read_is_named_and_waits_until_each_reader_skips_it() {
+    let setup = Setup::new(&infrastructure());
+    let mut system = setup.start(&[]);
+    let (http, kafka, endpoints) = (Http::new(), kafka_of(&setup), setup.endpoints());
+    let topic = |name: &str| format!("{}.{name}", setup.system());
+    let batch = raw::zstd_batch(&[("no-order", b"one"), ("no-order", b"two")]);
+    let inbox = topic("payment.inbox");
+    let inbox_place = format!("{inbox}/0/{}", raw::append_raw(&kafka, &inbox, 0, &batch));
+    let events = topic("loyalty.events");
+    let events_place = format!("{events}/1/{}", raw::append_raw(&kafka, &events, 1, &batch));
+    let service = |name: &str| endpoints["services"][name].as_str().unwrap().to_owned();
+    let payment = format!("{}/readyz", service("payment"));
+    system.wait_for("a degraded service", || {
+        let (status, text) = http.get_text(&payment);
+        status == 200 && text.contains(&inbox_place) && text.contains("check passed: degraded")
+    });
+    assert_eq!(http.get(&format!("{payment}?strict")).0, 503);
+    // The order-processor consumes what loyalty produces.
+    let list = || setup.ok(&["parked", "list"]);
+    system.wait_for("the batches in the list", || {
+        list().contains(&format!("waits in front of {inbox_place}")) && list().contains(&events_place)
+    });
+    system.wait_for("a board that names the partition", || {
+        let sagas = setup.ok(&["sagas", "list"]);
+        sagas.contains(&format!("waits at {events_place}")) && sagas.contains("--view")
+    });
+    let audit = setup.run(&["audit"]);
+    assert_eq!(audit.status.code(), Some(1), "an audit of a part is not clean");
+
+    let refused = setup.run(&["parked", "skip", &events_place, "--group", &topic("loyalty"), "--reason", "a test"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("restore the topic"), "{refused:?}");
+    let unknown = setup.run(&["parked", "skip", &inbox_place, "--group", &topic("paymnt"), "--reason", "a test"]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no consumer group"), "{unknown:?}");
+    let readable =
+        setup.run(&["parked", "skip", &format!("{inbox}/1/0"), "--group", &topic("payment"), "--reason", "x"]);
+    assert!(String::from_utf8_lossy(&readable.stderr).contains("no unreadable batch"), "{readable:?}");
+
+    for (place, group) in [(&inbox_place, "payment"), (&events_place, "order-processor")] {
+        let skipped =
+            setup.ok(&["parked", "skip", place, "--group", &topic(group), "--reason", "a test", "--by", "ada"]);
+        assert!(skipped.contains("continues at offset"), "{skipped}");
+    }
+    let view = format!("{}.projector.sagas", setup.system());
+    setup.ok(&["parked", "skip", &events_place, "--view", &view, "--reason", "a test"]);
+    system.wait_for("a board without a gap", || !setup.ok(&["sagas", "list"]).contains("waits at"));
+    system.wait_for("a service without issues", || http.get(&format!("{payment}?strict")).0 == 200);
+    assert_eq!(list().trim(), "nothing is parked");
+    let decisions = setup.ok(&["events", "tail", "--type", "BatchSkipped"]);
+    assert_eq!(decisions.matches("\"by\":\"ada\"").count(), 2, "{decisions}");
+    later_orders_settle(&mut system, &setup);
+    let verified = setup.ok(&["replay", "projection", "sagas", "--verify"]);
+    assert!(verified.contains("equal"), "{verified}");
+    system.stop();
+}
+
 fn saga(setup: &Setup, id: &str) -> String {
     String::from_utf8(setup.run(&["sagas", "show", id]).stdout).unwrap()
 }

@@ -382,9 +382,9 @@ fn missing_topics_and_schemas_are_created_only_with_apply() {
     let other = |more: &[&str]| ok(dacapo(&topics).args(["--system", "other"]).args(more));
     assert_contains(
         &other(&[]),
-        &["create  other.payment.events (4 partitions)", "would create 29 topics", "--apply does it"],
+        &["create  other.payment.events (4 partitions)", "would create 30 topics", "--apply does it"],
     );
-    assert_contains(&other(&["--partitions", "2", "--apply"]), &["created 29 topics"]);
+    assert_contains(&other(&["--partitions", "2", "--apply"]), &["created 30 topics"]);
     assert_contains(&other(&[]), &["nothing to do"]);
     assert_eq!(partitions_of(&bootstrap, "other.payment.events"), 2);
     let schemas_of_other = ["schemas", "register", "--registry", &registry, "--system", "other", "--apply"];

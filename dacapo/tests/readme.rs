@@ -95,7 +95,7 @@ const SHOWN: &[Shown] = &[
     shown(
         "dacapo topics create --bootstrap kafka:9092",
         &[("kafka:9092", "OWN_KAFKA")],
-        Run(&["would create 29 topics; --apply does it"]),
+        Run(&["would create 30 topics; --apply does it"]),
     ),
     shown(
         "dacapo up --bootstrap kafka:9092 --registry http://registry:8081",

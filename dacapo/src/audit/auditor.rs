@@ -20,7 +20,7 @@ use runtime::{
 use super::{
     checks::{AuditState, EventStamp, PartitionOffset},
     reads::AuditedEvent,
-    report::AuditReport,
+    report::{AuditFinding, AuditReport, AuditRule},
 };
 use crate::musiccorp::SERVICES;
 
@@ -36,8 +36,13 @@ pub(super) async fn read(config: &Config, patience: Duration) -> anyhow::Result<
     let auditor = shared.clone();
     let view = LiveView::start(config, "audit", readers, topics, shared)?;
     view.wait_until_caught_up(patience).await?;
+    let held = view.health().held;
     tokio::task::spawn_blocking(move || drop(view)).await?;
-    let report = auditor.lock().report();
+    let mut report = auditor.lock().report();
+    // What lies behind it was not audited.
+    report
+        .findings
+        .extend(held.iter().map(|piece| AuditFinding { rule: AuditRule::Readable, what: piece.to_string() }));
     Ok(report)
 }
 

@@ -5,6 +5,7 @@
 
 mod act;
 mod print;
+mod skip;
 mod view;
 
 use clap::Subcommand;
@@ -14,6 +15,7 @@ use runtime::{
 };
 
 use act::OperatorArgs;
+use skip::SkipArgs;
 use view::ParkedArgs;
 
 /// Subcommands of `dacapo parked`.
@@ -65,6 +67,8 @@ pub enum ParkedCommand {
         #[command(flatten)]
         operator: OperatorArgs,
     },
+    /// Let one reader continue behind a batch that it cannot read, such as one that is compressed wrongly
+    Skip(SkipArgs),
 }
 
 /// Runs a subcommand.
@@ -73,7 +77,11 @@ pub enum ParkedCommand {
 /// The topics cannot be read, nothing is parked at the position, or a retried record failed again.
 pub async fn run(command: &ParkedCommand) -> anyhow::Result<()> {
     match command {
-        ParkedCommand::List { of, all, json } => print::list(&of.read().await?, *all, *json),
+        ParkedCommand::List { of, all, json } => {
+            let view = of.read().await?;
+            let waiting = skip::waiting(&view.config, view.services.clone()).await?;
+            print::list(&view, &waiting, *all, *json)
+        }
         ParkedCommand::Show { of, position, json } => print::show(&of.read().await?, position, *json).await,
         ParkedCommand::Retry { of, position, operator, .. } => {
             let view = of.read().await?;
@@ -94,5 +102,6 @@ pub async fn run(command: &ParkedCommand) -> anyhow::Result<()> {
             };
             act::send(&view, vec![view.at(position)?], drop, operator.wait).await
         }
+        ParkedCommand::Skip(args) => skip::skip(args).await,
     }
 }

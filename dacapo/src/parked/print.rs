@@ -9,14 +9,21 @@ use projector::{
 };
 use runtime::{
     codec::Readers, core::ParkedRecord, envelope::Position, registry::RegistryClient, schemas::json::avro_to_json,
+    unreadable::UnreadableBatch,
 };
 use serde_json::{Map, Value, json};
 
 use super::view::{ParkedRecords, ParkedView};
 use crate::output;
 
-/// Prints the parked records that have failed; with `all` also the records that wait behind them.
-pub(super) fn list(view: &ParkedView, all: bool, as_json: bool) -> anyhow::Result<()> {
+/// Prints the parked records that have failed, with `all` also the records that wait behind them, and the batches that groups wait
+/// in front of.
+pub(super) fn list(
+    view: &ParkedView,
+    waiting: &[(String, UnreadableBatch)],
+    all: bool,
+    as_json: bool,
+) -> anyhow::Result<()> {
     let parked = view.now();
     if parked.foreign > 0 {
         let foreign = parked.foreign;
@@ -32,16 +39,38 @@ pub(super) fn list(view: &ParkedView, all: bool, as_json: bool) -> anyhow::Resul
         .collect();
     records.sort_by_key(|(service, parked)| (*service, Arc::clone(&parked.entity), parked.number));
     if as_json {
-        let rows: Vec<Value> = records.iter().map(|(service, record)| row(&parked, service, record)).collect();
+        let mut rows: Vec<Value> = records.iter().map(|(service, record)| row(&parked, service, record)).collect();
+        rows.extend(waiting.iter().map(|(group, batch)| batch_row(group, batch)));
         return Ok(output::line(&serde_json::to_string_pretty(&rows)?)?);
     }
-    if records.is_empty() {
-        return Ok(output::line("nothing is parked")?);
+    match records.is_empty() {
+        true if waiting.is_empty() => output::line("nothing is parked")?,
+        true => {}
+        false => {
+            for line in table(&parked, &records).lines() {
+                output::line(line.trim_end())?;
+            }
+        }
     }
-    for line in table(&parked, &records).lines() {
-        output::line(line.trim_end())?;
+    for (group, batch) in waiting {
+        let (position, records, reason) = (batch.position(), batch.records, plain(&batch.reason));
+        output::line(&format!(
+            "{group} waits in front of {position}: a batch of {records} records cannot be read: {reason}"
+        ))?;
+        output::line(&format!("skip it: dacapo parked skip {position} --group {group} --reason TEXT"))?;
     }
     Ok(())
+}
+
+/// A batch that cannot be read has no service's record; it is a row with the group that waits.
+fn batch_row(group: &str, batch: &UnreadableBatch) -> Value {
+    json!({
+        "group": group,
+        "place": batch.position().to_string(),
+        "unreadable": batch.reason,
+        "records": batch.records,
+        "next_offset": batch.next,
+    })
 }
 
 fn row(parked: &ParkedRecords, service: &str, record: &ParkedRecord) -> Value {

@@ -77,6 +77,7 @@ impl ParkedRecords {
 /// The parked topics of a system.
 pub(super) struct ParkedView {
     pub(super) config: Config,
+    pub(super) services: Vec<&'static str>,
     pub(super) view: LiveView<ParkedRecords>,
 }
 
@@ -92,7 +93,8 @@ impl ParkedArgs {
         };
         let ConnectedSystem { config, partitions } = self.target.connect("dacapo").await?;
         let topics: BTreeMap<Arc<str>, &'static str> = services
-            .into_iter()
+            .iter()
+            .copied()
             .map(|service| (Arc::from(parked_topic(&config.system, service)), service))
             .filter(|(name, _)| partitions.contains_key(&**name))
             .collect();
@@ -102,7 +104,8 @@ impl ParkedArgs {
         let raw = Topics::default().and_raw(topics.keys().map(|name| name.to_string()));
         let view = LiveView::start(&config, "parked", readers, raw, records)?;
         view.wait_until_caught_up(PATIENCE).await?;
-        Ok(ParkedView { config, view })
+        crate::output::note_held(&view.health());
+        Ok(ParkedView { config, services, view })
     }
 }
 
