@@ -92,7 +92,7 @@ pub struct Settings {
     /// Compose each mail and discard it, whatever else is set: for a run that keeps no data
     #[arg(long, env = "DACAPO_MAIL_DISCARD", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub mail_discard: Option<bool>,
-    /// Sender of mail [default: MusicCorp <orders@musiccorp.example>]
+    /// Sender of mail, by default `MusicCorp <orders@musiccorp.example>`
     #[arg(long, env = "DACAPO_MAIL_FROM", value_name = "MAILBOX")]
     pub mail_from: Option<String>,
 }
