@@ -33,7 +33,7 @@ impl fmt::Display for RecoveryCause {
 
 /// How long the hit services took to decide again after a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recovery {
+pub struct RecoveryTime {
     /// What the services had to recover from.
     pub cause: RecoveryCause,
     /// The time from the start of the fault until every partition of the hit services had a newly committed decision.
@@ -46,7 +46,7 @@ pub struct Recovery {
 #[derive(Debug)]
 pub struct Report {
     /// Every recovery.
-    pub recoveries: Vec<Recovery>,
+    pub recoveries: Vec<RecoveryTime>,
     /// The failed checks; empty if all passed.
     pub findings: Vec<String>,
     /// The last report of the audit.
@@ -100,8 +100,8 @@ impl Report {
     }
 }
 
-fn recovery_table(recoveries: &[Recovery]) -> String {
-    let mut by_kind: BTreeMap<RecoveryCause, Vec<&Recovery>> = BTreeMap::new();
+fn recovery_table(recoveries: &[RecoveryTime]) -> String {
+    let mut by_kind: BTreeMap<RecoveryCause, Vec<&RecoveryTime>> = BTreeMap::new();
     for recovery in recoveries {
         by_kind.entry(recovery.cause).or_default().push(recovery);
     }
@@ -109,7 +109,7 @@ fn recovery_table(recoveries: &[Recovery]) -> String {
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(["fault", "times", "lasted p50", "decided again p50", "max", "after its end p50", "max"]);
     for (cause, recoveries) in by_kind {
-        let of = |ms: fn(&Recovery) -> Duration| {
+        let of = |ms: fn(&RecoveryTime) -> Duration| {
             let mut all: Vec<Duration> = recoveries.iter().map(|recovery| ms(recovery)).collect();
             all.sort_unstable();
             all
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn recoveries_are_shown_by_kind_with_median_and_maximum() {
-        let kill = |took, lasted| Recovery {
+        let kill = |took, lasted| RecoveryTime {
             cause: RecoveryCause::Alone(FaultKind::Kill),
             took: Duration::from_millis(took),
             lasted: Duration::from_millis(lasted),

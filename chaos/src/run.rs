@@ -16,7 +16,7 @@ use crate::{
     infrastructure::Infrastructure,
     load::Load,
     plan::{FAULTED_SERVICES, Fault, FaultKind, FaultTarget, Plan, PlannedFault},
-    report::{Recovery, RecoveryCause, Report},
+    report::{RecoveryCause, RecoveryTime, Report},
 };
 
 /// How long after the end of a fault the services that it hit may take to decide again.
@@ -45,7 +45,7 @@ struct Run {
     plan: Plan,
     seed: u64,
     environment: Environment,
-    recoveries: Mutex<Vec<Recovery>>,
+    recoveries: Mutex<Vec<RecoveryTime>>,
     findings: Mutex<Vec<String>>,
 }
 
@@ -159,7 +159,7 @@ impl Run {
             });
             if missing.is_empty() {
                 let took = start.at.elapsed();
-                let recovery = Recovery { cause, took, lasted: lasts };
+                let recovery = RecoveryTime { cause, took, lasted: lasts };
                 self.recoveries.lock().unwrap_or_else(PoisonError::into_inner).push(recovery);
                 return Some(took);
             }

@@ -22,11 +22,11 @@ pub enum BarrierStep {
 #[derive(Debug, Clone)]
 pub struct Barrier<L> {
     step: BarrierStep,
-    logs: BTreeMap<L, Progress>,
+    logs: BTreeMap<L, LogProgress>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Progress {
+struct LogProgress {
     position: i64,
     end: i64,
 }
@@ -55,7 +55,7 @@ impl<L: Ord> Barrier<L> {
     pub fn ends_fetched(&mut self, ends: impl IntoIterator<Item = (L, i64)>) {
         if self.step == BarrierStep::FetchEnds {
             self.step = BarrierStep::Read;
-            self.logs = ends.into_iter().map(|(log, end)| (log, Progress { position: 0, end })).collect();
+            self.logs = ends.into_iter().map(|(log, end)| (log, LogProgress { position: 0, end })).collect();
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{decider::TimestampMs, envelope::Envelope};
 
 /// The topic of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
+pub enum OutputTopic {
     /// The own events topic.
     Events,
     /// The own inbox.
@@ -31,7 +31,7 @@ pub enum OutputHeaders {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
     /// The topic.
-    pub to: Target,
+    pub to: OutputTopic,
     /// The partition; with `None` the partitioner chooses it.
     pub partition: Option<i32>,
     /// The record's timestamp.
@@ -147,7 +147,7 @@ impl Batch {
 
     pub(crate) fn append(
         &mut self,
-        to: Target,
+        to: OutputTopic,
         partition: Option<i32>,
         timestamp_ms: TimestampMs,
         headers: OutputHeaders,

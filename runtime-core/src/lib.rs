@@ -38,7 +38,7 @@ mod tolerant;
 pub mod turn;
 pub mod unreadable;
 
-pub use batch::{Batch, Output, OutputHeaders, Target};
+pub use batch::{Batch, Output, OutputHeaders, OutputTopic};
 pub use contract::{ContractError, ContractNames, RuntimeRecord, ServiceContract, written_by};
 pub use entity::{HANDLED_CAUSES, MalformedCheckpoint};
 pub use limits::{DEAD_LETTER_BYTES, Limits, TOPIC_BYTES};

@@ -110,7 +110,7 @@ impl RecoveryStart {
 
 /// A log that a partition reads up to the barrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Log {
+enum LogToRead {
     Own(i32),
     Parked(i32),
 }
@@ -128,7 +128,7 @@ pub struct Recoveries<D: Decider> {
     decider: D,
     contract: Arc<ServiceContract>,
     left: BTreeSet<i32>,
-    barrier: Barrier<Log>,
+    barrier: Barrier<LogToRead>,
     offsets: BTreeMap<i32, CommittedOffsets>,
     start: Option<Arc<RecoveryStart>>,
     reading: BTreeMap<i32, Recovery<D>>,
@@ -190,8 +190,8 @@ impl<D: Decider> Recoveries<D> {
         let logs = self.left.iter().flat_map(|partition| {
             let end = |topic| bounds.of(topic, *partition).end;
             [
-                (Log::Own(*partition), end(&contract.events_topic)),
-                (Log::Parked(*partition), end(&contract.parked_topic)),
+                (LogToRead::Own(*partition), end(&contract.events_topic)),
+                (LogToRead::Parked(*partition), end(&contract.parked_topic)),
             ]
         });
         self.barrier.ends_fetched(logs.collect::<Vec<_>>());
@@ -210,13 +210,13 @@ impl<D: Decider> Recoveries<D> {
         let parked = start.bounds.of(&contract.parked_topic, partition);
         if parked.first == parked.end {
             // The client reports no end for a topic without records, so the barrier must not wait for one.
-            self.barrier.reached(&Log::Parked(partition), parked.end);
+            self.barrier.reached(&LogToRead::Parked(partition), parked.end);
         }
-        self.barrier.reached(&Log::Own(partition), recovery.next());
+        self.barrier.reached(&LogToRead::Own(partition), recovery.next());
         let mut read = Vec::new();
         if !self.is_at_barrier(partition) {
             read.push((Arc::clone(&contract.events_topic), partition, StartAt::Offset(recovery.next())));
-            if !self.barrier.is_passed(&Log::Parked(partition)) {
+            if !self.barrier.is_passed(&LogToRead::Parked(partition)) {
                 read.push((Arc::clone(&contract.parked_topic), partition, StartAt::Beginning));
             }
         }
@@ -225,7 +225,7 @@ impl<D: Decider> Recoveries<D> {
     }
 
     fn is_at_barrier(&self, partition: i32) -> bool {
-        self.barrier.is_passed(&Log::Own(partition)) && self.barrier.is_passed(&Log::Parked(partition))
+        self.barrier.is_passed(&LogToRead::Own(partition)) && self.barrier.is_passed(&LogToRead::Parked(partition))
     }
 
     /// Takes a schema that the driver fetched.
@@ -260,12 +260,12 @@ impl<D: Decider> Recoveries<D> {
     /// Notes that a reader of committed records has read the own log up to this position.
     pub fn reached_own(&mut self, partition: i32, position: i64) {
         let folded = self.reading.get(&partition).map_or(0, Recovery::next);
-        self.barrier.reached(&Log::Own(partition), position.max(folded));
+        self.barrier.reached(&LogToRead::Own(partition), position.max(folded));
     }
 
     /// Notes that a reader of committed records has read the parked topic up to this position.
     pub fn reached_parked(&mut self, partition: i32, position: i64) {
-        self.barrier.reached(&Log::Parked(partition), position);
+        self.barrier.reached(&LogToRead::Parked(partition), position);
     }
 
     /// Ends the recovery of partitions that have reached the barrier since the last call.

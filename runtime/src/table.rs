@@ -289,7 +289,7 @@ impl<R: Rows> TableWriter<R> {
             Admin::new(&self.config).and_then(|admin| admin.partition_counts()).map_err(TableError::Cluster)?;
         let partitions = counts.get(&self.topic).copied().ok_or_else(|| TableError::NoTopic(self.topic.clone()))?;
         let writers = self.writers().map_err(TableError::Schemas)?;
-        let mut incarnation = Incarnation::begin(self, writers, partitions)?;
+        let mut incarnation = TableIncarnation::begin(self, writers, partitions)?;
         while !self.is_ending() {
             incarnation.turn()?;
             if incarnation.works {
@@ -323,7 +323,7 @@ struct OwnedPartition {
     latest: HashMap<Box<str>, Uuid>,
 }
 
-struct Incarnation<'k, R> {
+struct TableIncarnation<'k, R> {
     writer: &'k TableWriter<R>,
     writers: Writers,
     partitions: i32,
@@ -346,7 +346,7 @@ struct EncodedRow {
     envelope: Envelope,
 }
 
-impl<'k, R: Rows> Incarnation<'k, R> {
+impl<'k, R: Rows> TableIncarnation<'k, R> {
     fn begin(writer: &'k TableWriter<R>, writers: Writers, partitions: i32) -> Result<Self, TableError> {
         let (config, names) = (&writer.config, &writer.names);
         let mut consumer = client::group_member(config, names);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{DeciderFailure, DecisionContext, failed};
 use crate::{
-    OutputHeaders, Record, RuntimeRecord, ServiceContract, Target,
+    OutputHeaders, OutputTopic, Record, RuntimeRecord, ServiceContract,
     contract::RecordDefect,
     decider::{Decider, OutgoingCommand, Received, TimerFired, TimestampMs},
     entity::RecentEvent,
@@ -67,7 +67,7 @@ pub(super) fn append_events<D: Decider>(
         fits(key.len() + value.len(), &headers, contract.limits.events)
             .map_err(|why| failed(cause.record, format!("an event cannot be produced: {why}"), false))?;
         let bytes = (Some(context.batch.put(key.as_bytes())), Some(value));
-        context.batch.append(Target::Events, Some(partition), time_ms, headers, bytes);
+        context.batch.append(OutputTopic::Events, Some(partition), time_ms, headers, bytes);
     }
     Ok(recent)
 }
@@ -93,7 +93,7 @@ pub(super) fn append_commands<D: Decider>(
             .map_err(|why| failed(cause.record, format!("a command cannot be sent: {why}"), false))?;
         let bytes = (Some(context.batch.put(key.as_bytes())), Some(value));
         let partition = Some(partition_of(key.as_bytes(), contract.partitions));
-        context.batch.append(Target::Inbox, partition, time_ms, headers, bytes);
+        context.batch.append(OutputTopic::Inbox, partition, time_ms, headers, bytes);
     }
     Ok(())
 }
@@ -144,7 +144,7 @@ pub(super) fn forward<D: Decider>(
     }
     let key = context.batch.put(entity.as_bytes());
     let value = record.value.map(|value| context.batch.put(value));
-    context.batch.append(Target::Inbox, Some(owner), record.timestamp_ms, headers, (Some(key), value));
+    context.batch.append(OutputTopic::Inbox, Some(owner), record.timestamp_ms, headers, (Some(key), value));
     Ok(())
 }
 
@@ -179,11 +179,11 @@ pub(super) fn dead_letter<D>(context: &mut DecisionContext<'_, D>, record: &Reco
     };
     tracing::warn!(position = %record.position(), class = defect.class, %reason, "record dead-lettered");
     let (key, value) = (key.map(|key| context.batch.put(key)), value.map(|value| context.batch.put(value)));
-    context.batch.append(Target::DeadLetters, None, record.timestamp_ms, headers, (key, value));
+    context.batch.append(OutputTopic::DeadLetters, None, record.timestamp_ms, headers, (key, value));
     // The own log has no trace of it. The tombstone keeps it from being dead-lettered again if the group loses its offsets.
     let position = context.batch.put(record.position().to_string().as_bytes());
     let headers = OutputHeaders::Verbatim(headers_of_dead_letter(&contract.system, now_ms));
-    context.batch.append(Target::Parked, Some(record.partition), now_ms, headers, (Some(position), None));
+    context.batch.append(OutputTopic::Parked, Some(record.partition), now_ms, headers, (Some(position), None));
 }
 
 /// Dead-letters a batch that an operator skips: its bytes as the broker stores them, in as many dead letters as the topic needs.
@@ -209,14 +209,20 @@ pub(super) fn dead_letter_batch<D>(
         headers.push(own("by", short(by)));
         headers.push(own("reason", short(reason)));
         let value = context.batch.put(bytes);
-        context.batch.append(Target::DeadLetters, None, now_ms, OutputHeaders::Verbatim(headers), (None, Some(value)));
+        context.batch.append(
+            OutputTopic::DeadLetters,
+            None,
+            now_ms,
+            OutputHeaders::Verbatim(headers),
+            (None, Some(value)),
+        );
     }
     tracing::warn!(position = %first, next_offset, by, reason, "an operator skips a batch that cannot be read");
     // If the group loses its offsets, the tombstone shows that the input was received up to the end of the batch.
     let last = Position::new(Arc::clone(&first.topic), first.partition, next_offset - 1);
     let position = context.batch.put(last.to_string().as_bytes());
     let headers = OutputHeaders::Verbatim(headers_of_dead_letter(&contract.system, now_ms));
-    context.batch.append(Target::Parked, Some(partition), now_ms, headers, (Some(position), None));
+    context.batch.append(OutputTopic::Parked, Some(partition), now_ms, headers, (Some(position), None));
 }
 
 /// The headers that a dead letter has besides those of the record: its position and the reason.
@@ -265,5 +271,11 @@ pub(super) fn write_timer<D: Decider>(
         .correlated(correlation_id);
     let envelope = Envelope { build: Some(Arc::clone(&contract.build)), ..envelope };
     let bytes = (Some(context.batch.put(key.as_bytes())), Some(value));
-    context.batch.append(Target::Inbox, Some(partition), time_ms, OutputHeaders::Envelope(Box::new(envelope)), bytes);
+    context.batch.append(
+        OutputTopic::Inbox,
+        Some(partition),
+        time_ms,
+        OutputHeaders::Envelope(Box::new(envelope)),
+        bytes,
+    );
 }

@@ -7,7 +7,7 @@ use super::{
     outputs::{dead_letter, fits},
 };
 use crate::{
-    Need, OutputHeaders, Record, ServiceContract, Target,
+    Need, OutputHeaders, OutputTopic, Record, ServiceContract,
     contract::{ReadOutcome, RecordDefect},
     decider::{Decider, Received},
     envelope::{MAX_VALUE_BYTES, Position},
@@ -107,7 +107,7 @@ impl<D: Decider> Task<D> {
             headers.extend(parked.failure_headers(&context.contract.system));
         }
         let bytes = (Some(context.batch.put(key.as_bytes())), Some(context.batch.put(value)));
-        context.batch.append(Target::Parked, Some(self.partition), parked.timestamp_ms, headers, bytes);
+        context.batch.append(OutputTopic::Parked, Some(self.partition), parked.timestamp_ms, headers, bytes);
         match &parked.failure {
             Some(RecordFailure { class, reason, attempts, .. }) => {
                 let (position, entity) = (&parked.position, &parked.entity);
@@ -287,7 +287,7 @@ impl<D: Decider> Task<D> {
         let released = ReleasedRecord { position: position.clone(), dropped, words: request.words.clone() };
         let headers = released.headers_on_topic(&context.contract.system, &parked, request.id, context.now_ms);
         let key = context.batch.put(position.to_string().as_bytes());
-        let to = Target::Parked;
+        let to = OutputTopic::Parked;
         context.batch.append(
             to,
             Some(self.partition),

@@ -5,8 +5,8 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 
 use runtime_core::{
-    Batch, ContractNames, FoldOutcome, LogCorruption, OutputHeaders, ParkingCommand, Record, Recovery, RuntimeRecord,
-    ServiceContract, Target,
+    Batch, ContractNames, FoldOutcome, LogCorruption, OutputHeaders, OutputTopic, ParkingCommand, Record, Recovery,
+    RuntimeRecord, ServiceContract,
     codec::{DecodeError, ReadSchema, RegisteredSchema, SchemaRef, Writers},
     decider::Decider,
     envelope::{Envelope, derived_id},
@@ -154,10 +154,10 @@ impl Log {
         for output in batch.outputs() {
             let (key, value) = (batch.key(output).map(<[u8]>::to_vec), batch.value(output).map(<[u8]>::to_vec));
             let topic = match output.to {
-                Target::Events => EVENTS,
-                Target::Inbox => INBOX,
-                Target::DeadLetters => DEAD_LETTERS,
-                Target::Parked => PARKED,
+                OutputTopic::Events => EVENTS,
+                OutputTopic::Inbox => INBOX,
+                OutputTopic::DeadLetters => DEAD_LETTERS,
+                OutputTopic::Parked => PARKED,
             };
             let headers = headers_of(&output.headers);
             let record = StoredRecord { timestamp_ms: output.timestamp_ms, key, value, headers };

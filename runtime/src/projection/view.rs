@@ -145,13 +145,13 @@ impl<P> Clone for LiveView<P> {
 struct Shared<P> {
     purpose: String,
     folded: RwLock<(P, Positions)>,
-    progress: Mutex<Progress>,
+    progress: Mutex<FoldProgress>,
     changed: Condvar,
     version: watch::Sender<u64>,
 }
 
 #[derive(Default)]
-struct Progress {
+struct FoldProgress {
     health: ViewHealth,
     positions: Positions,
     /// Where each partition began when it was discovered.
@@ -319,7 +319,7 @@ impl<P: Projection> LiveView<P> {
         self.wait(patience, |progress| progress.positions.reach(positions)).await
     }
 
-    async fn wait(&self, patience: Duration, done: impl Fn(&Progress) -> bool) -> Result<(), ViewError> {
+    async fn wait(&self, patience: Duration, done: impl Fn(&FoldProgress) -> bool) -> Result<(), ViewError> {
         let mut changes = self.changes();
         let deadline = tokio::time::Instant::now() + patience;
         loop {
@@ -333,7 +333,7 @@ impl<P: Projection> LiveView<P> {
         }
     }
 
-    fn wait_blocking(&self, patience: Duration, done: impl Fn(&Progress) -> bool) -> Result<(), ViewError> {
+    fn wait_blocking(&self, patience: Duration, done: impl Fn(&FoldProgress) -> bool) -> Result<(), ViewError> {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(end) = self.result(&done) {
@@ -351,7 +351,7 @@ impl<P: Projection> LiveView<P> {
         }
     }
 
-    fn result(&self, done: impl Fn(&Progress) -> bool) -> Option<Result<(), ViewError>> {
+    fn result(&self, done: impl Fn(&FoldProgress) -> bool) -> Option<Result<(), ViewError>> {
         let progress = self.shared.progress();
         if done(&progress) {
             return Some(Ok(()));
@@ -370,7 +370,7 @@ impl<P: Projection> LiveView<P> {
     }
 }
 
-impl Progress {
+impl FoldProgress {
     fn has(&self, position: &Position) -> bool {
         self.positions.get(&position.topic, position.partition).is_some_and(|next| next > position.offset)
     }
@@ -387,7 +387,7 @@ impl Progress {
 }
 
 impl<P: Projection> Shared<P> {
-    fn progress(&self) -> MutexGuard<'_, Progress> {
+    fn progress(&self) -> MutexGuard<'_, FoldProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

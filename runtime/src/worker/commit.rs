@@ -18,7 +18,7 @@ use super::{
     transactor::{CommitError, TransactionalProducer, Transactor},
 };
 use crate::{
-    core::{Batch, Output, ServiceContract, Target, log_bounds, turn::Turn},
+    core::{Batch, Output, OutputTopic, ServiceContract, log_bounds, turn::Turn},
     decider::Decider,
     kafka::headers::of_output,
 };
@@ -54,10 +54,10 @@ fn produce(
     deadline: Instant,
 ) -> Result<(), CommitError> {
     let topic = match output.to {
-        Target::Events => &contract.events_topic,
-        Target::Inbox => &contract.inputs[0],
-        Target::DeadLetters => &contract.dead_letter_topic,
-        Target::Parked => &contract.parked_topic,
+        OutputTopic::Events => &contract.events_topic,
+        OutputTopic::Inbox => &contract.inputs[0],
+        OutputTopic::DeadLetters => &contract.dead_letter_topic,
+        OutputTopic::Parked => &contract.parked_topic,
     };
     let mut record: BaseRecord<'_, [u8], [u8]> =
         BaseRecord::to(topic).timestamp(output.timestamp_ms).headers(of_output(&output.headers));

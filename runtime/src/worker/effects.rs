@@ -48,13 +48,13 @@ pub(super) struct EffectReport {
 }
 
 /// The producer of answers, and when it last made progress. Dropping it closes it within a bounded time.
-pub(super) struct Answers {
+pub(super) struct AnswerSender {
     producer: Option<Arc<AnswerProducer>>,
     progressed: Instant,
     patience: Duration,
 }
 
-impl Answers {
+impl AnswerSender {
     pub(super) fn begin(config: &Config, names: &WorkerNames) -> KafkaResult<Self> {
         let log = ClientLog::new(format!("{}.answers", names.client_id));
         let producer = client::idempotent_producer(config, "answers").create_with_context(AnswerListener::new(log))?;
@@ -101,7 +101,7 @@ impl Answers {
     }
 }
 
-impl Drop for Answers {
+impl Drop for AnswerSender {
     fn drop(&mut self) {
         if self.producer.take().is_some_and(|producer| !close_within(producer, self.patience)) {
             tracing::warn!("the producer of answers did not close in time and is abandoned");

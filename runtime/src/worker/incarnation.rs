@@ -20,7 +20,7 @@ use rdkafka::{
 
 use super::{
     Clients, ClientsSetup, CommitError, PartitionIssue, Rebalance, Setup, WorkerState, commit,
-    effects::Answers,
+    effects::AnswerSender,
     error::{WorkerError, kafka},
     recovery::{RecoveryReport, RecoveryThread},
     transactor::is_fenced,
@@ -29,7 +29,7 @@ use crate::{
     clock,
     codec::SchemaRef,
     core::{
-        Target, Task,
+        OutputTopic, Task,
         decider::TimestampMs,
         text::panic_message,
         turn::{Carried, Now, Offer, Pace, Step, Turn},
@@ -56,7 +56,7 @@ struct Incarnation<'s, D: Decider, P> {
     /// Dropped first, which cancels it.
     recovery: Option<RecoveryThread<D>>,
     clients: Clients,
-    answers: Answers,
+    answers: AnswerSender,
     turn: Turn<D, Arc<ConsumerGroupMetadata>>,
     /// A record that the turn takes only after the open batch is committed.
     postponed: Option<OwnedMessage>,
@@ -110,7 +110,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
             own_log: &contract.events_topic,
             timeouts: config.timeouts,
         })?;
-        let answers = Answers::begin(config, names).map_err(kafka("set up the producer of answers"))?;
+        let answers = AnswerSender::begin(config, names).map_err(kafka("set up the producer of answers"))?;
         let turn = Turn::new(setup.decider.clone(), contract, carried, Pace::default(), now(setup));
         let liveness = BrokerLiveness::new(Instant::now());
         let (recovery, postponed, knows_positions, knows_topics) = (None, None, false, false);
@@ -372,7 +372,7 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
     fn commit(&mut self, fence: Arc<ConsumerGroupMetadata>) -> Result<(), WorkerError> {
         let batch = self.turn.batch();
         let (began, inputs, outputs) = (Instant::now(), batch.inputs(), batch.outputs().len());
-        let parks = batch.outputs().iter().any(|output| output.to == Target::Parked);
+        let parks = batch.outputs().iter().any(|output| output.to == OutputTopic::Parked);
         let patience = self.setup.config.timeouts.transaction;
         match commit::commit(self.clients.transactor(), &self.turn, fence, patience) {
             Ok(deliveries) => {

@@ -17,7 +17,7 @@ use super::{
     effect_attempt::{EffectAttempt, EffectReport},
     filter::Filter,
     group_client::{AssignmentChange, GroupClient},
-    recovery::Recovery,
+    recovery::RecoveryDriver,
     store::Store,
     transaction::{BatchTransaction, RequestOutcome},
 };
@@ -84,7 +84,7 @@ pub(crate) struct Incarnation<D: Decider> {
     read_all: Option<u64>,
     /// A record that the client has delivered and the turn takes only after the open batch is committed: input, partition, offset.
     postponed: Option<(usize, i32, i64)>,
-    recovery: Option<Recovery<D>>,
+    recovery: Option<RecoveryDriver<D>>,
     transaction: Option<BatchTransaction>,
     filter: Filter<D>,
     has_worked: bool,
@@ -189,7 +189,7 @@ impl<D: Decider> Incarnation<D> {
             Step::TakeRebalance => return Ok(self.take_change(world)),
             Step::AcceptAssignment => return Ok(StepOutcome::Worked),
             Step::Recover { partitions } => {
-                self.recovery = Some(Recovery::start(service, self.readers.clone(), partitions));
+                self.recovery = Some(RecoveryDriver::start(service, self.readers.clone(), partitions));
                 self.turn.recovery_began();
                 return Ok(StepOutcome::Worked);
             }

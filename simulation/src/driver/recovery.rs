@@ -42,7 +42,7 @@ pub(crate) struct Recovered<D: Decider> {
 }
 
 /// Partitions that recover together.
-pub(crate) struct Recovery<D: Decider> {
+pub(crate) struct RecoveryDriver<D: Decider> {
     recoveries: Recoveries<D>,
     reading: BTreeMap<i32, Reading>,
     readers: Readers,
@@ -53,7 +53,7 @@ pub(crate) struct Recovery<D: Decider> {
     resumes_at_ms: i64,
 }
 
-impl<D: Decider> Recovery<D> {
+impl<D: Decider> RecoveryDriver<D> {
     pub(crate) fn start(service: &ServiceContext<D>, readers: Readers, partitions: Vec<i32>) -> Self {
         let recoveries = Recoveries::new(service.decider.clone(), service.contract.without_schemas(), partitions);
         Self {

@@ -8,7 +8,7 @@ use std::{
 
 use runtime::{
     Decider,
-    core::{Batch, Output, OutputHeaders, Target, log_bounds::own_end_of, partition_of, turn::Turn},
+    core::{Batch, Output, OutputHeaders, OutputTopic, log_bounds::own_end_of, partition_of, turn::Turn},
     envelope::Envelope,
 };
 
@@ -73,10 +73,10 @@ impl BatchTransaction {
         let batch = turn.batch();
         let partition_of_output = |output: &Output| {
             let topic = match output.to {
-                Target::Events => service.events,
-                Target::Inbox => service.inputs[0],
-                Target::DeadLetters => service.dead_letters,
-                Target::Parked => service.parked,
+                OutputTopic::Events => service.events,
+                OutputTopic::Inbox => service.inputs[0],
+                OutputTopic::DeadLetters => service.dead_letters,
+                OutputTopic::Parked => service.parked,
             };
             let by_key = || partition_of(batch.key(output).unwrap_or_default(), service.contract.partitions);
             TopicPartition { topic, partition: output.partition.unwrap_or_else(by_key) }
