@@ -2,8 +2,9 @@
 //!
 //! It executes the steps of a [`Turn`] on Kafka and reports the results. The turn decides which step is next.
 
+mod assignment;
+
 use std::{
-    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
@@ -33,14 +34,12 @@ use crate::{
         decider::TimestampMs,
         text::panic_message,
         turn::{Carried, Now, Offer, Pace, Step, Turn},
-        unreadable::SkippedBatch,
     },
     decider::{Decider, Perform},
-    health::DegradedPiece,
     kafka::{Admin, BrokerLiveness, Connectivity, client, headers::with_record},
     store::CheckpointDelta,
     telemetry::metric,
-    unreadable::{PartitionAt, Skip, Watch, is_about_a_batch},
+    unreadable::{Watch, is_about_a_batch},
 };
 
 /// How long a worker waits for a topic's metadata. Without a response the client fetches it later by itself.
@@ -214,41 +213,6 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
         }
         self.turn.gathering_ended(consumer.context().has_rebalance());
         Ok(())
-    }
-
-    /// Skips the batches that operators have decided to skip.
-    fn apply_skips(&mut self) -> Result<(), WorkerError> {
-        let mut has_skipped = false;
-        for Skip { batch, decision, from } in self.watch.take_skips() {
-            let inputs = &self.turn.contract().inputs;
-            let Some(input) = inputs.iter().position(|input| *input == batch.topic) else { continue };
-            let skipped = SkippedBatch { decision: &decision, bytes: &batch.bytes, from };
-            if self.turn.skip_batch(input, batch.partition, skipped, now(self.setup)) {
-                self.watch.skipped(&batch);
-                has_skipped = true;
-            }
-        }
-        if has_skipped { self.assign().map_err(kafka("assign inputs")) } else { Ok(()) }
-    }
-
-    /// Inspects inputs that the client cannot read.
-    fn watch_inputs(&mut self) -> Result<(), WorkerError> {
-        let turn = &self.turn;
-        let inputs = || {
-            let at = |(topic, partition, position)| PartitionAt { topic, partition, position };
-            turn.assignment().map(at).collect()
-        };
-        if !self.watch.watch(inputs) {
-            return Ok(());
-        }
-        let issue = |piece: &DegradedPiece| PartitionIssue {
-            position: piece.place.clone(),
-            reason: piece.reason.clone(),
-            is_final: false,
-        };
-        let issues = self.watch.issues().map(|(partition, piece)| (partition.clone(), issue(piece)));
-        self.setup.status.set_unreadable(issues.collect());
-        self.assign_if_changed().map_err(kafka("assign inputs"))
     }
 
     /// Offers a record to the turn. Returns false if the record must be offered again after the open batch is committed.
@@ -435,29 +399,6 @@ impl<'s, D: Decider, P: Perform<D>> Incarnation<'s, D, P> {
             self.setup.status.set_issue(partition, PartitionIssue { position, reason, is_final: false });
         }
         self.assign().map_err(kafka("pause a partition"))
-    }
-
-    /// Assigns the inputs that the turn reads, with the offsets to start at. Each generation of the group assigns and revokes all
-    /// partitions, so the client's assignment is always replaced as a whole.
-    fn assign(&mut self) -> KafkaResult<()> {
-        self.knows_positions = false;
-        let mut list = TopicPartitionList::new();
-        let admitted = self.turn.assignment().filter(|(topic, partition, _)| self.watch.admits(topic, *partition));
-        for (topic, partition, start) in admitted {
-            list.add_partition_offset(&topic, partition, Offset::Offset(start))?;
-        }
-        self.clients.consumer().assign(&list)
-    }
-
-    /// Replaces the client's assignment if it is not what the turn reads and the watch admits.
-    fn assign_if_changed(&mut self) -> KafkaResult<()> {
-        let is_admitted = |(topic, partition, _): &(Arc<str>, i32, i64)| self.watch.admits(topic, *partition);
-        let wanted =
-            self.turn.assignment().filter(is_admitted).map(|(topic, partition, _)| (topic.to_string(), partition));
-        let assigned = self.clients.consumer().assignment()?;
-        let elements = assigned.elements();
-        let is_read = elements.iter().map(|element| (element.topic().to_owned(), element.partition()));
-        if wanted.collect::<BTreeSet<_>>() == is_read.collect::<BTreeSet<_>>() { Ok(()) } else { self.assign() }
     }
 
     fn take_rebalance(&mut self) {
