@@ -102,6 +102,11 @@ const SHOWN: &[Shown] = &[
         &[("kafka:9092", "OWN_KAFKA"), ("http://registry:8081", "OWN_REGISTRY")],
         KeepRunning("up after "),
     ),
+    shown(
+        "DACAPO_FUZZ_SECONDS=3600 cargo test --release -p dacapo-embedded --lib fuzz -- --nocapture",
+        &[],
+        Skip("an hour; every test run fuzzes for some seconds"),
+    ),
     shown("cargo run --release -p chaos -- --seed 42 --faults 100", &[], CHAOS),
     shown("cargo run --release -p chaos -- --seed 42 --faults 100 --brokers apache", &[], CHAOS),
     shown("cargo run --release -p chaos -- --seed 42 --faults 100 --plan-only", &[], CHAOS),
