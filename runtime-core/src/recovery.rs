@@ -105,7 +105,7 @@ pub enum LogCorruption {
 
 impl LogCorruption {
     /// True if only an operator's action can help. If not, nothing is wrong with the log or with the build's own checkpoints, and the
-    /// partition goes on where another build has it.
+    /// partition continues with a build that has the type.
     #[must_use]
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::OfAnotherBuild { .. })

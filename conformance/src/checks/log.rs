@@ -6,14 +6,14 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     BrokerId, FetchRequest, GroupId, IncrementalAlterConfigsRequest, InitProducerIdRequest, OffsetCommitRequest,
-    ProduceRequest, ProducerId, TopicName, TransactionalId,
+    ProducerId, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::StrBytes;
 use rdkafka::admin::ResourceSpecifier;
 
+use super::batches;
 use crate::check::{Area, CheckFailure, CheckResult, ConformanceCheck, FailureContext, ensure, ensure_eq};
 use crate::clients::{UNCOMMITTED, consumer, producer, watermarks, write};
 use crate::context::{CheckContext, REQUEST_TIMEOUT, wait_until};
@@ -49,20 +49,8 @@ fn produce(
     transactional_id: Option<&str>,
     records: &[u8],
 ) -> Result<(i16, i64), CheckFailure> {
-    let data = PartitionProduceData::default().with_index(0).with_records(Some(records.to_vec().into()));
-    let topic_data = TopicProduceData::default().with_name(TopicName(name(topic))).with_partition_data(vec![data]);
-    let request = ProduceRequest::default()
-        .with_transactional_id(transactional_id.map(|id| TransactionalId(name(id))))
-        .with_acks(-1)
-        .with_timeout_ms(10_000)
-        .with_topic_data(vec![topic_data]);
-    // A new leader may not know yet that it leads; client libraries retry as well.
-    wait_until("a leader that accepts requests", REQUEST_TIMEOUT, || {
-        let response = RawConnection::to_leader(cx, topic, 0)?.call(7, &request)?;
-        let partition =
-            response.responses.first().and_then(|t| t.partition_responses.first()).context("the partition")?;
-        Ok((!matches!(partition.error_code, 3 | 6)).then_some((partition.error_code, partition.base_offset)))
-    })
+    let response = batches::produce(cx, topic, 7, transactional_id, records.to_vec())?;
+    Ok((response.error_code, response.base_offset))
 }
 
 fn ensure_empty(cx: &CheckContext, topic: &str) -> Result<(), CheckFailure> {

@@ -138,8 +138,12 @@ impl Holds {
             return false;
         }
         self.ask_at = Instant::now() + ASK_EVERY;
-        self.lacking.rotate_left(1);
-        self.lacking.back().is_some_and(|schema| reader.has_schema(*schema))
+        let Some(schema) = self.lacking.pop_front() else { return false };
+        let is_found = reader.has_schema(schema);
+        if !is_found {
+            self.lacking.push_back(schema);
+        }
+        is_found
     }
 
     /// Everything is read again from the beginning.

@@ -213,7 +213,7 @@ impl<P: Projection> LiveView<P> {
         Self::start_with(config, &format!("{view}-{part}"), readers, topics, projection, Some(watch))
     }
 
-    /// The same, but without looking at batches that the client cannot read.
+    /// A view that does not look for batches that the client cannot read: the watch of every other view uses it.
     pub(crate) fn start_without_watch(
         config: &Config,
         purpose: &str,
